@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every key of a training config with its default; the other configs change some of them.
+
+Override any of them on the command line: `--config.section.key=value`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults: a small post-norm Transformer with an exit after each of 6 decoder blocks."""
+    config = ConfigDict()
+
+    config.data = ConfigDict()
+    # generated:[PAIRS] makes a corpus of numbers, dates and amounts with PAIRS training pairs;
+    # text:DIR reads DIR/{train,valid,test}.{src,tgt}, suffixes being the two languages below or
+    # the words src and tgt; tfds:NAME reads a translation data set of tensorflow-datasets.
+    config.data.source = "generated:"
+    # ISO codes: the suffixes of text files, the keys of a tfds translation.
+    config.data.source_language = "de"
+    config.data.target_language = "en"
+    # joint: one SentencePiece vocabulary for both languages; separate: one for each.
+    config.data.vocabulary = "joint"
+    # Pieces in each vocabulary, the 4 special ones included.
+    config.data.vocabulary_size = 8_000
+    # The SentencePiece model: unigram or bpe.
+    config.data.pieces = "bpe"
+    # Training pairs with a longer side, in pieces with </s>, are left out, counted and reported.
+    config.data.max_length = 128
+    # Seeds the generated corpus.
+    config.data.seed = 0
+
+    config.model = ConfigDict()
+    # Decoder blocks, N in the paper; the only depth that adapts.
+    config.model.num_layers = 6
+    config.model.encoder_layers = 6
+    config.model.encoder_dim = 512
+    config.model.encoder_ff_dim = 1024
+    config.model.encoder_heads = 4
+    config.model.decoder_dim = 256
+    config.model.decoder_ff_dim = 1024
+    config.model.decoder_heads = 4
+    # post: LayerNorm after each residual sum (the paper's); pre: before each sub-layer.
+    config.model.norm = "post"
+    # all: an output classifier after every decoder block; last: only after the last one, which
+    # with num_layers = n is the paper's n-layer baseline.
+    config.model.exits = "all"
+    # shared: one classifier for all exits; per_exit: one for each.
+    config.model.classifiers = "shared"
+    # untied: nothing is shared; tied: encoder embedding, decoder embedding and classifier are one
+    # matrix (needs a joint vocabulary, equal dims and a shared classifier).
+    config.model.embeddings = "untied"
+    config.model.dropout = 0.1
+    config.model.attention_dropout = 0.0
+    # What the model computes in: float32 or bfloat16. Parameters, softmax and losses are float32.
+    config.model.dtype = "float32"
+
+    config.optimizer = ConfigDict()
+    # The peak, reached after warmup_steps; then it falls with 1/sqrt(step).
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup_steps = 4_000
+    config.optimizer.beta1 = 0.9
+    config.optimizer.beta2 = 0.98
+    config.optimizer.epsilon = 1e-9
+    # Decoupled weight decay, on matrices only.
+    config.optimizer.weight_decay = 0.0
+    # Gradients are scaled down to this global norm.
+    config.optimizer.clip_norm = 3.0
+
+    config.training = ConfigDict()
+    config.training.steps = 50_000
+    # Tokens a step, padding included: rows x the longer side of the batch's shape.
+    config.training.batch_tokens = 8_192
+    # Batches come in this many fixed shapes; each compiles once.
+    config.training.num_shapes = 6
+    # A step's batch is run in this many pieces, to save memory; the update is the same.
+    config.training.accumulation = 1
+    # How much exit n counts: 1, n, sqrt_n, 1/sqrt_n or 1/n (paper, appendix A).
+    config.training.loss_weights = "1"
+    config.training.label_smoothing = 0.1
+    # Seeds parameters, dropout and the order of batches.
+    config.training.seed = 0
+    config.training.log_every = 50
+    config.training.validate_every = 1_000
+    config.training.checkpoint_every = 1_000
+    # Older checkpoints are deleted.
+    config.training.keep_checkpoints = 5
+
+    config.decoding = ConfigDict()
+    # When a token exits: fixed[:DEPTH], by default the full depth.
+    config.decoding.policy = "fixed"
+    config.decoding.engine = "lockstep"
+    # 1 is greedy search.
+    config.decoding.beam_size = 5
+    # Hypotheses are ranked by log-probability / length ** length_penalty.
+    config.decoding.length_penalty = 1.0
+    # A translation has at most ratio * source length + extra pieces.
+    config.decoding.max_length_ratio = 1.5
+    config.decoding.max_length_extra = 16
+    # Sentences decoded at a time.
+    config.decoding.batch_size = 128
+    # Decode with the mean of the parameters of this many last checkpoints.
+    config.decoding.average_checkpoints = 1
+    return config

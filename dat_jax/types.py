@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Array types and the letters that name their axes, in annotations and in einsum strings alike.
+
+| axis | meaning |
+|---|---|
+| N | exits, one for each depth that has a classifier; in `states`: decoder blocks |
+| B | sentences (rows) in a batch; when decoding, hypotheses: sentences x beam |
+| S | source positions |
+| T | target positions |
+| D | decoder width |
+| E | encoder width |
+| M | width of any one sub-layer's input |
+| H | attention heads |
+| K | width of one head |
+| V | pieces in the target vocabulary |
+"""
+
+from typing import Any
+
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+Params = dict[str, Any]
+"""A tree of parameters as Flax makes it; the N decoder blocks are stacked on a leading axis."""
+
+__all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "Params"]
