@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     # Tokens a step, padding included: rows x the longer side of the batch's shape.
     config.training.batch_tokens = 8_192
     # Batches come in this many fixed shapes; each compiles once.
-    config.training.num_shapes = 6
+    config.training.num_shapes = 8
     # A step's batch is run in this many pieces, to save memory; the update is the same.
     config.training.accumulation = 1
     # How much exit n counts: 1, n, sqrt_n, 1/sqrt_n or 1/n (paper, appendix A).

@@ -11,7 +11,7 @@ import json
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 from dat_jax.errors import UserError
 
@@ -25,7 +25,7 @@ def _require(holds: bool, message: str) -> None:
         raise UserError(message)
 
 
-def _require_at_least(section: str, config: object, minimum: float, names: str) -> None:
+def _require_at_least(section: str, config: object, minimum: int | float, names: str) -> None:
     for name in names.split():
         value = getattr(config, name)
         _require(value >= minimum, f"{section}.{name} is {value}: must be {minimum} or more")
@@ -179,6 +179,22 @@ class DecodingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """What `decode.py` translates, and where the results go."""
+
+    split: Literal["valid", "test"]
+    input: str
+    reference: str
+    output: str
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(self.input) or not self.reference,
+            "reference is set and input is not: a split has its own references",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that makes a run: what `train.py` reads and `workdir/config.json` keeps."""
 
@@ -201,7 +217,7 @@ class Config:
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """Builds a config from nested dictionaries.
 
         Raises:
@@ -210,7 +226,7 @@ class Config:
         return from_dict(cls, values)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> "Config":
         """Reads the `config.json` that `save` wrote.
 
         Raises:

@@ -3,10 +3,13 @@
 
 | axis | meaning |
 |---|---|
-| N | exits, one for each depth that has a classifier; in `states`: decoder blocks |
-| B | sentences (rows) in a batch; when decoding, hypotheses: sentences x beam |
+| N | decoder blocks; depth n is index n - 1 |
+| X | exits: the depths that have a classifier, N of them or only the last |
+| B | rows of a batch, sentences |
+| J | hypotheses of a sentence in beam search |
 | S | source positions |
 | T | target positions |
+| P | positions that self-attention can look at |
 | D | decoder width |
 | E | encoder width |
 | M | width of any one sub-layer's input |

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How to decode with a trained model: `python decode.py --workdir=runs/demo [--config.KEY=VALUE]`.
+
+A key of the first group that is left unset has the value that the model was trained with, kept in
+the workdir's `config.json` under `decoding`.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """Nothing set, split `test`."""
+    config = ConfigDict()
+    # The keys of `decoding` in configs/base.py.
+    config.policy = placeholder(str)
+    config.engine = placeholder(str)
+    config.beam_size = placeholder(int)
+    config.length_penalty = placeholder(float)
+    config.max_length_ratio = placeholder(float)
+    config.max_length_extra = placeholder(int)
+    config.batch_size = placeholder(int)
+    config.average_checkpoints = placeholder(int)
+
+    # What to translate: valid or test of the prepared data, or a file of lines, or - for standard
+    # input. A file's translations are scored if there is a reference of as many lines.
+    config.split = "test"
+    config.input = ""
+    config.reference = ""
+    # The folder for hypotheses.txt, exits.jsonl and summary.json; by default one below the workdir
+    # named after input, policy and beam, and none for standard input.
+    config.output = ""
+    return config

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches in a few fixed shapes, in an order that (seed, epoch) alone determine.
+
+Every shape compiles once, and holds about the same number of tokens. A pair goes into the smallest
+shape that it fits; rows that are left over at the end of an epoch are empty, all PAD.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from dat_jax.data.shapes import Shape, choose_shapes
+from dat_jax.data.tokens import TokenFile
+from dat_jax.data.vocabulary import PAD
+
+_NO_PAIR = -1
+
+_Pairs = Int[np.ndarray, " _"]  # indices, as many as there may be
+_Members = Mapping[Shape, _Pairs]
+_Plan = list[tuple[Shape, _Pairs]]
+
+
+class Batch(NamedTuple):
+    """Padded ids, int32. Rows end with EOS and then PAD; the target has no BOS yet."""
+
+    source: Int[np.ndarray, "B S"]
+    target: Int[np.ndarray, "B T"]
+
+
+def shapes_for(
+    files: Sequence[TokenFile], num_shapes: int, batch_tokens: int, row_multiple: int = 1
+) -> list[Shape]:
+    """Chooses shapes that fit every pair of `files`; see `choose_shapes`.
+
+    Raises:
+        UserError: `batch_tokens` is too little for `row_multiple` rows of the longest pair.
+    """
+    return choose_shapes(
+        np.concatenate([file.source_lengths for file in files]),
+        np.concatenate([file.target_lengths for file in files]),
+        num_shapes,
+        batch_tokens,
+        row_multiple,
+    )
+
+
+class BatchIterator:
+    """Batches of a token file without end, each pair once in an epoch, in a new order each time."""
+
+    def __init__(
+        self,
+        file: TokenFile,
+        shapes: Sequence[Shape],
+        seed: int,
+        state: Mapping[str, int] | None = None,
+    ) -> None:
+        """Starts at the first epoch, or where another iterator was when it gave `state`.
+
+        Args:
+            file: the pairs.
+            shapes: as `shapes_for` returns them; one of them fits any pair.
+            seed: determines the order, together with the epoch.
+            state: what `state` of an iterator over the same file and shapes returned.
+
+        Raises:
+            ValueError: `state` has another seed, or a pair fits no shape.
+        """
+        self._file = file
+        self._members = _members(file, shapes)
+        self._seed = seed
+        self._epoch = 0
+        self._next_batch = 0
+        if state is not None:
+            if state["seed"] != seed:
+                raise ValueError(f"the state has seed {state['seed']}, not {seed}")
+            self._epoch, self._next_batch = state["epoch"], state["next_batch"]
+        self._plan = self._plan_epoch()
+
+    @property
+    def state(self) -> dict[str, int]:
+        """The batches handed out so far, as three integers: `seed`, `epoch`, `next_batch`."""
+        return {"seed": self._seed, "epoch": self._epoch, "next_batch": self._next_batch}
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """The same in every epoch."""
+        return len(self._plan)
+
+    def __iter__(self) -> "BatchIterator":
+        return self
+
+    def __next__(self) -> Batch:
+        if self._next_batch >= self.batches_per_epoch:
+            self._epoch, self._next_batch = self._epoch + 1, 0
+            self._plan = self._plan_epoch()
+        shape, pairs = self._plan[self._next_batch]
+        self._next_batch += 1
+        return _gather(self._file, pairs, shape)
+
+    def _plan_epoch(self) -> _Plan:
+        random = np.random.default_rng((self._seed, self._epoch))
+        plan = _make_plan(self._members, random.permutation)
+        return [plan[index] for index in random.permutation(len(plan))]
+
+
+def one_pass(file: TokenFile, shapes: Sequence[Shape]) -> Iterator[Batch]:
+    """Yields every pair of `file` once in batches of the same shapes, in a fixed order.
+
+    Raises:
+        ValueError: a pair fits no shape.
+    """
+    for shape, pairs in _make_plan(_members(file, shapes), np.asarray):
+        yield _gather(file, pairs, shape)
+
+
+def _members(file: TokenFile, shapes: Sequence[Shape]) -> _Members:
+    """Sorts the pairs into shapes, smallest shape first, each into the smallest that it fits."""
+    cheapest_first = sorted(shapes, key=lambda shape: shape.source + shape.target)
+    choice = np.full(len(file), len(shapes), np.int16)
+    for index, shape in reversed(list(enumerate(cheapest_first))):
+        fits = (file.source_lengths <= shape.source) & (file.target_lengths <= shape.target)
+        choice[fits] = index
+    if np.any(choice == len(shapes)):
+        raise ValueError(f"{file.folder} has pairs that fit no shape")
+    return {
+        shape: np.flatnonzero(choice == index).astype(np.int32)
+        for index, shape in enumerate(cheapest_first)
+    }
+
+
+def _make_plan(members: _Members, shuffle: Callable[[_Pairs], _Pairs]) -> _Plan:
+    """Cuts the pairs of each shape into batches.
+
+    Pairs left over go up to the next larger shape if they are few, else into a batch of their own,
+    filled with no pairs.
+    """
+    waiting = {shape: [pairs] for shape, pairs in members.items()}
+    plan: _Plan = []
+    for shape in members:
+        pairs = shuffle(np.concatenate(waiting.pop(shape)))
+        left_over = len(pairs) % shape.rows
+        larger = next((other for other in waiting if _holds(other, shape)), None)
+        if larger is not None and 2 * left_over < shape.rows:
+            pairs, few = np.split(pairs, [len(pairs) - left_over])
+            waiting[larger].append(few)
+        filled = np.pad(pairs, (0, -len(pairs) % shape.rows), constant_values=_NO_PAIR)
+        plan.extend((shape, batch) for batch in filled.reshape(-1, shape.rows))
+    return plan
+
+
+def _holds(larger: Shape, smaller: Shape) -> bool:
+    return larger.source >= smaller.source and larger.target >= smaller.target
+
+
+def _gather(file: TokenFile, pairs: _Pairs, shape: Shape) -> Batch:
+    return Batch(_padded(file, pairs, 0, shape.source), _padded(file, pairs, 1, shape.target))
+
+
+def _padded(file: TokenFile, pairs: _Pairs, side: int, length: int) -> Int[np.ndarray, "B length"]:
+    """Looks up one side of the pairs, all at once."""
+    sentences = 2 * pairs.astype(np.int64) + side
+    starts = file.offsets[sentences]
+    lengths = np.where(pairs == _NO_PAIR, 0, file.offsets[sentences + 1] - starts)
+    columns = np.arange(length)
+    ids = file.tokens.take(starts[:, None] + columns, mode="clip")
+    return np.where(columns < lengths[:, None], ids, PAD).astype(np.int32)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parallel text files: one sentence a line, UTF-8, the same line of both files being a pair."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from dat_jax.data.sources import SPLITS
+from dat_jax.errors import UserError
+
+
+class TextFolder:
+    """A folder with `{train,valid,test}.LANGUAGE`, or `.src` and `.tgt`, for both languages."""
+
+    def __init__(self, folder: Path, source_language: str, target_language: str) -> None:
+        """Finds the six files.
+
+        Raises:
+            UserError: the folder or a file is missing, or a file is empty.
+        """
+        if not folder.is_dir():
+            raise UserError(f"data.source: {folder} is no folder: name one that holds the text")
+        self._files = {
+            split: (
+                _find(folder, split, source_language, "src"),
+                _find(folder, split, target_language, "tgt"),
+            )
+            for split in SPLITS
+        }
+
+    def pairs(self, split: str) -> Iterator[tuple[str, str]]:
+        """Yields the (source, reference) pairs of `split` in the order of the files.
+
+        Raises:
+            UserError: the two files differ in their number of lines, or one is not UTF-8.
+        """
+        source_path, target_path = self._files[split]
+        with source_path.open("rb") as source_file, target_path.open("rb") as target_file:
+            sources, targets = read_lines(source_file), read_lines(target_file)
+            count = 0
+            for source in sources:
+                target = next(targets, None)
+                if target is None:
+                    longer = count + 1 + sum(1 for _ in source_file)
+                    raise _unequal(target_path, count, source_path, longer)
+                yield source, target
+                count += 1
+            if next(targets, None) is not None:
+                longer = count + 1 + sum(1 for _ in target_file)
+                raise _unequal(source_path, count, target_path, longer)
+
+
+def _find(folder: Path, split: str, language: str, side: str) -> Path:
+    paths = [folder / f"{split}.{language}", folder / f"{split}.{side}"]
+    for path in paths:
+        if path.is_file():
+            if path.stat().st_size == 0:
+                raise UserError(f"{path} is empty: put one sentence on each line")
+            return path
+    raise UserError(
+        f"{paths[0]} is missing: add it (or {paths[1].name}), one sentence a line, "
+        "or set data.source_language and data.target_language to the suffixes of your files"
+    )
+
+
+def read_lines(file: BinaryIO) -> Iterator[str]:
+    """Decodes lines that end with a line feed alone; other Unicode line breaks stay in the line.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    for number, line in enumerate(file, start=1):
+        try:
+            yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise UserError(f"{file.name} is not UTF-8 at line {number}: convert it") from None
+
+
+def _unequal(shorter: Path, ends: int, longer: Path, count: int) -> UserError:
+    return UserError(
+        f"{shorter} ends after line {ends} while {longer} has {count} lines: "
+        "give both files the same number of lines"
+    )

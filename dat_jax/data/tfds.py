@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Translation data sets of tensorflow-datasets, without TensorFlow.
+
+Prepared as ArrayRecord, the format that needs no TensorFlow, below `~/tensorflow_datasets` or the
+folder that the environment variable TFDS_DATA_DIR names.
+"""
+
+import html
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+from dat_jax.data.sources import SPLITS
+from dat_jax.errors import UserError
+
+_CHUNK = 1_000
+
+
+class TfdsTranslation:
+    """One data set, `name` or `name/config`, whose records hold both languages."""
+
+    def __init__(self, name: str, source_language: str, target_language: str) -> None:
+        """Downloads the data set and prepares it, unless it is there.
+
+        Raises:
+            UserError: there is no such data set, or it lacks a language or a split.
+        """
+        import tensorflow_datasets
+
+        # The translation builders are known by name only once their package is imported.
+        importlib.import_module("tensorflow_datasets.translate")
+        try:
+            self._builder: Any = tensorflow_datasets.builder(name, file_format="array_record")
+        except ValueError:
+            raise UserError(
+                f"tensorflow-datasets has no data set {name!r}: let data.source be tfds:NAME or "
+                "tfds:NAME/CONFIG with one that it has"
+            ) from None
+        self._languages = (source_language, target_language)
+        present = list(self._builder.info.features or {})
+        for language in self._languages:
+            if language not in present:
+                raise UserError(
+                    f"data.source tfds:{name} has no language {language!r}: set "
+                    f"data.source_language and data.target_language to two of {', '.join(present)}"
+                )
+        self._builder.download_and_prepare()
+        self._splits = {split: self._name_of(split) for split in SPLITS}
+
+    def pairs(self, split: str) -> Iterator[tuple[str, str]]:
+        """Yields the (source, reference) pairs of `split` in the order of the prepared files.
+
+        Raises:
+            UserError: the prepared files do not hold all records.
+        """
+        name = self._splits[split]
+        records = self._builder.as_data_source(name)
+        expected = self._builder.info.splits[name].num_examples
+        if len(records) != expected:
+            raise UserError(
+                f"{self._builder.data_dir} holds {len(records)} records of {name} instead of "
+                f"{expected}: delete that folder and run again"
+            )
+        for start in range(0, expected, _CHUNK):
+            chunk = range(start, min(start + _CHUNK, expected))
+            for record in records.__getitems__(list(chunk)):
+                source, reference = (_text(record[language]) for language in self._languages)
+                yield source, reference
+
+    def _name_of(self, split: str) -> str:
+        names = ("validation", "valid") if split == "valid" else (split,)
+        present = self._builder.info.splits
+        for name in names:
+            if name in present:
+                return name
+        raise UserError(
+            f"data.source tfds:{self._builder.info.full_name} has no split {names[0]}, only "
+            f"{', '.join(present)}: choose another data set"
+        )
+
+
+def _text(value: bytes | str) -> str:
+    """Resolves entities such as `&amp;` and keeps the sentence on one line."""
+    text = value.decode("utf-8") if isinstance(value, bytes) else value
+    return " ".join(html.unescape(text).split("\n"))

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The token file of one split: ids of all pairs in one memory-mapped array, and where each starts.
+
+A folder holds `tokens.bin`, for each pair the ids of its source and then of its target, both with
+EOS; `offsets.npy`, the start of each sentence and the end of the last; and `header.json`.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Int, Integer
+
+from dat_jax.data.vocabulary import Vocabulary
+from dat_jax.errors import UserError
+
+_CHUNK = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a token file holds, and the checksums to prove it. Lengths count EOS."""
+
+    pairs: int
+    source_tokens: int
+    target_tokens: int
+    longest_source: int
+    longest_target: int
+    too_long: int
+    blank: int
+    dtype: str
+    tokens_sha256: str
+    offsets_sha256: str
+    source_vocabulary: str
+    target_vocabulary: str
+
+
+class TokenFile:
+    """An opened token file; `tokens` stays on disk, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens `folder` and checks that its parts have the right sizes.
+
+        Raises:
+            UserError: a part is missing or does not fit the others.
+        """
+        self.folder = folder
+        try:
+            values = json.loads((folder / "header.json").read_text(encoding="utf-8"))
+            self.header = Header(**values)
+            self.offsets: Int[np.ndarray, " boundaries"] = np.load(
+                folder / "offsets.npy", mmap_mode="r"
+            )
+            self.tokens: Integer[np.ndarray, " ids"] = np.memmap(
+                folder / "tokens.bin", self.header.dtype, mode="r"
+            )
+        except (OSError, ValueError, TypeError, EOFError):
+            raise self._damaged() from None
+        header = self.header
+        if len(self.offsets) != 2 * header.pairs + 1 or len(self.tokens) != self.offsets[-1]:
+            raise self._damaged()
+
+    def __len__(self) -> int:
+        return self.header.pairs
+
+    @cached_property
+    def source_lengths(self) -> Int[np.ndarray, " B"]:
+        """The number of source ids of each pair."""
+        return (self.offsets[1::2] - self.offsets[:-1:2]).astype(np.int32)
+
+    @cached_property
+    def target_lengths(self) -> Int[np.ndarray, " B"]:
+        """The number of target ids of each pair."""
+        return (self.offsets[2::2] - self.offsets[1::2]).astype(np.int32)
+
+    def __getitem__(
+        self, index: int
+    ) -> tuple[Integer[np.ndarray, " S"], Integer[np.ndarray, " T"]]:
+        """Returns the source and target ids of one pair."""
+        start, middle, end = self.offsets[2 * index : 2 * index + 3]
+        return self.tokens[start:middle], self.tokens[middle:end]
+
+    def verify(self) -> "TokenFile":
+        """Reads everything and compares it with the checksums in the header.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if (
+            _sha256(self.folder / "tokens.bin") != self.header.tokens_sha256
+            or _sha256(self.folder / "offsets.npy") != self.header.offsets_sha256
+        ):
+            raise self._damaged()
+        return self
+
+    def _damaged(self) -> UserError:
+        data = self.folder.parent
+        return UserError(f"{self.folder} is damaged: delete the folder {data} and run again")
+
+
+def write_tokens(
+    folder: Path,
+    pairs: Iterable[tuple[str, str]],
+    source_vocabulary: Vocabulary,
+    target_vocabulary: Vocabulary,
+    max_length: int,
+) -> TokenFile:
+    """Encodes `pairs` into the token file `folder`, replacing it when everything is written.
+
+    Pairs with a blank side, or with a side of more than `max_length` ids, are left out and counted.
+    Memory holds the offsets and one chunk of text.
+
+    Raises:
+        UserError: no pair is left.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    vocabularies = (source_vocabulary, target_vocabulary)
+    dtype = np.uint16 if max(v.size for v in vocabularies) <= 65_535 else np.uint32
+    with (partial / "tokens.bin").open("wb") as file:
+        lengths, too_long, blank = _write_ids(file, pairs, vocabularies, max_length, dtype)
+    if len(lengths) == 0:
+        raise UserError(
+            f"no pair of {folder.name} has text on both sides and at most {max_length} pieces: "
+            "mend the text or raise data.max_length"
+        )
+    np.save(partial / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    sources, targets = lengths[0::2], lengths[1::2]
+    header = Header(
+        pairs=len(sources),
+        source_tokens=int(sources.sum()),
+        target_tokens=int(targets.sum()),
+        longest_source=int(sources.max()),
+        longest_target=int(targets.max()),
+        too_long=too_long,
+        blank=blank,
+        dtype=np.dtype(dtype).name,
+        tokens_sha256=_sha256(partial / "tokens.bin"),
+        offsets_sha256=_sha256(partial / "offsets.npy"),
+        source_vocabulary=source_vocabulary.fingerprint,
+        target_vocabulary=target_vocabulary.fingerprint,
+    )
+    text = json.dumps(dataclasses.asdict(header), indent=2)
+    (partial / "header.json").write_text(text + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return TokenFile(folder)
+
+
+def _write_ids(
+    file: BinaryIO,
+    pairs: Iterable[tuple[str, str]],
+    vocabularies: tuple[Vocabulary, Vocabulary],
+    max_length: int,
+    dtype: type[np.unsignedinteger],
+) -> tuple[Int[np.ndarray, " sentences"], int, int]:
+    """Returns the length of each sentence written, and how many pairs were too long and blank."""
+    lengths = [np.zeros(0, np.int64)]
+    too_long = blank = 0
+    for chunk in _chunks(pairs):
+        full = [pair for pair in chunk if pair[0].strip() and pair[1].strip()]
+        blank += len(chunk) - len(full)
+        sources, targets = (
+            vocabulary.encode([pair[side] for pair in full])
+            for side, vocabulary in enumerate(vocabularies)
+        )
+        kept = [
+            side
+            for pair in zip(sources, targets, strict=True)
+            if max(map(len, pair)) <= max_length
+            for side in pair
+        ]
+        too_long += len(full) - len(kept) // 2
+        lengths.append(np.fromiter(map(len, kept), np.int64, len(kept)))
+        np.fromiter(itertools.chain.from_iterable(kept), dtype).tofile(file)
+    return np.concatenate(lengths), too_long, blank
+
+
+def _chunks(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    iterator = iter(pairs)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

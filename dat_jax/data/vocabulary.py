@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Subword vocabularies: training them, and going from text to ids and back, by SentencePiece."""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import sentencepiece
+from jaxtyping import Integer
+
+from dat_jax.errors import UserError
+
+PAD, UNK, BOS, EOS = range(4)
+
+Ids = Sequence[int] | Integer[np.ndarray, " T"]
+
+_MOST_SENTENCES = 2_000_000  # of longer text that many sentences, taken at random, train
+_CHARACTER_COVERAGE = 0.99999  # the rest become UNK; with less, small text loses capitals
+_THREADS = 4  # scores differ in the last digits with another number
+_SHOW_ERRORS_ONLY = 2
+
+
+def train_vocabulary(
+    sentences: Iterable[str], size: int, pieces: Literal["unigram", "bpe"]
+) -> bytes:
+    """Trains a SentencePiece model of `size` pieces, the 4 special ones included.
+
+    Returns:
+        The serialised model, the same bytes for the same arguments.
+
+    Raises:
+        UserError: the sentences hold too little for `size` pieces, or too many characters.
+    """
+    model = io.BytesIO()
+    failures: list[Exception] = []
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_noting_failure(sentences, failures),
+            model_writer=model,
+            vocab_size=size,
+            model_type=pieces,
+            character_coverage=_CHARACTER_COVERAGE,
+            input_sentence_size=_MOST_SENTENCES,
+            num_threads=_THREADS,
+            pad_id=PAD,
+            unk_id=UNK,
+            bos_id=BOS,
+            eos_id=EOS,
+            minloglevel=_SHOW_ERRORS_ONLY,
+        )
+    except RuntimeError as error:
+        raise (failures[0] if failures else _mendable(error, size)) from None
+    return model.getvalue()
+
+
+def _noting_failure(sentences: Iterable[str], failures: list[Exception]) -> Iterator[str]:
+    """Keeps what `sentences` raise, of which SentencePiece passes on the words only."""
+    try:
+        yield from sentences
+    except Exception as failure:
+        failures.append(failure)
+        raise
+
+
+def _mendable(error: RuntimeError, size: int) -> Exception:
+    """Puts SentencePiece's complaint about the vocabulary's size into our terms."""
+    problem = str(error)
+    if match := re.search(r"set it to a value <= (\d+)", problem):
+        return UserError(
+            f"data.vocabulary_size is {size}, more than the training text allows: "
+            f"set it to {match[1]} or less"
+        )
+    if match := re.search(r"smaller than required_chars. \d+ vs (\d+)", problem):
+        return UserError(
+            f"data.vocabulary_size is {size}, less than the training text has characters: "
+            f"set it to {match[1]} or more"
+        )
+    if "!sentences_.empty()" in problem:
+        return UserError("data.source has no text to train a vocabulary on: give it some")
+    return error
+
+
+class Vocabulary:
+    """A trained SentencePiece model. Ids below 4 are PAD, UNK, BOS and EOS."""
+
+    def __init__(self, model: bytes) -> None:
+        """Takes the serialised model that `train_vocabulary` returns.
+
+        Raises:
+            ValueError: the bytes are no such model.
+        """
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise ValueError("not a SentencePiece model") from error
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabulary":
+        """Reads a model file.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        try:
+            return cls(path.read_bytes())
+        except FileNotFoundError:
+            raise UserError(
+                f"{path} is missing: restore it, or delete the data folder beside vocabulary "
+                "to prepare both again"
+            ) from None
+        except ValueError:
+            raise UserError(
+                f"{path} is damaged: restore it, or delete the data folder beside vocabulary "
+                "to prepare both again"
+            ) from None
+
+    @property
+    def size(self) -> int:
+        """The number of pieces, special ones included."""
+        return self._processor.get_piece_size()
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of all pieces and their scores: what makes two vocabularies the same."""
+        digest = hashlib.sha256()
+        for index in range(self.size):
+            piece = self._processor.id_to_piece(index)
+            digest.update(f"{piece}\t{self._processor.get_score(index)!r}\n".encode())
+        return digest.hexdigest()
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each sentence, ending with EOS and without BOS."""
+        return self._processor.encode(list(sentences), add_eos=True)
+
+    def decode(self, ids: Ids) -> str:
+        """Returns the text of `ids` up to the first EOS; UNK shows as a question mark."""
+        return self._processor.decode(_text_ids(ids))
+
+    def pieces(self, ids: Ids) -> list[str]:
+        """Returns the piece of each id as SentencePiece writes it, with "▁" for a space."""
+        return [self._processor.id_to_piece(int(index)) for index in ids]
+
+
+def _text_ids(ids: Ids) -> list[int]:
+    text: list[int] = []
+    for index in map(int, ids):
+        if index == EOS:
+            break
+        if index not in (PAD, BOS):
+            text.append(index)
+    return text

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Beam search as pure functions on arrays; with a beam of 1 it is greedy search.
+
+Nothing here knows a model: whoever decodes computes log-probabilities for the live beams and calls
+`advance`. The rule is fairseq's. Of the 2K best continuations of a sentence's K live beams, those
+among the first K that end in EOS become finished hypotheses, and the first K that do not end are
+the new live beams. A sentence is done when it has K finished hypotheses, or at its length limit,
+where EOS is forced. Equal scores go to the lower beam, then to the lower token.
+
+Every field of the state has the sentences G on its leading axis, each sentence has its own
+position, and a sentence that is done no longer changes: an engine may advance all sentences
+together or gather some of them, advance those and scatter them back, to the same result.
+In the annotations below K is the beam size, T the room for tokens.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dat_jax.types import Array, Bool, Float, Int
+
+
+class BeamState(NamedTuple):
+    """Live and finished hypotheses of G sentences with K beams each.
+
+    Live beams hold `position` tokens. Finished hypotheses fill slots 0 to `num_finished` - 1 in
+    the order in which they ended; an empty slot scores -inf. Past the end of a hypothesis, tokens
+    are `pad_id` and exits 0.
+    """
+
+    limit: jax.Array  # [G] the most tokens a hypothesis may have, EOS counted
+    position: jax.Array  # [G] tokens in each live beam
+    tokens: jax.Array  # [G, K, T]
+    exits: jax.Array  # [G, K, T] the depth at which each token exited
+    log_probs: jax.Array  # [G, K] the sum over tokens; -inf where there is no beam yet
+    num_finished: jax.Array  # [G]
+    finished_tokens: jax.Array  # [G, K, T]
+    finished_exits: jax.Array  # [G, K, T]
+    finished_lengths: jax.Array  # [G, K] EOS counted
+    finished_log_probs: jax.Array  # [G, K]
+    finished_scores: jax.Array  # [G, K] log-probability / length ** length_penalty
+
+
+class Hypotheses(NamedTuple):
+    """One finished hypothesis for each of G sentences."""
+
+    tokens: jax.Array  # [G, T] EOS included, then `pad_id`
+    exits: jax.Array  # [G, T] 0 past the end
+    lengths: jax.Array  # [G] EOS counted
+    log_probs: jax.Array  # [G]
+    scores: jax.Array  # [G]
+
+
+class _Candidates(NamedTuple):
+    """The 2K best continuations of each sentence, best first."""
+
+    parents: jax.Array  # [G, 2K] the live beam that each continues
+    log_probs: jax.Array  # [G, 2K]
+    tokens: jax.Array  # [G, 2K, T] with the new token
+    exits: jax.Array  # [G, 2K, T] with the new exit
+    ends: jax.Array  # [G, 2K] whether the new token is EOS
+
+
+def init(limits: Int[Array, "G"], beam_size: int, max_length: int, pad_id: int) -> BeamState:
+    """The state before the first token: one empty live beam a sentence, nothing finished.
+
+    Args:
+        limits: the most tokens a hypothesis of each sentence may have, EOS counted; from 1 to
+            `max_length`.
+        beam_size: live beams, and finished hypotheses to wait for, K.
+        max_length: room for tokens, T.
+        pad_id: fills the room past the end of a hypothesis.
+    """
+    sentences = limits.shape[0]
+    no_tokens = jnp.full((sentences, beam_size, max_length), pad_id, jnp.int32)
+    no_exits = jnp.zeros((sentences, beam_size, max_length), jnp.int32)
+    no_scores = jnp.full((sentences, beam_size), -jnp.inf, jnp.float32)
+    return BeamState(
+        limit=limits.astype(jnp.int32),
+        position=jnp.zeros(sentences, jnp.int32),
+        tokens=no_tokens,
+        exits=no_exits,
+        log_probs=no_scores.at[:, 0].set(0.0),
+        num_finished=jnp.zeros(sentences, jnp.int32),
+        finished_tokens=no_tokens,
+        finished_exits=no_exits,
+        finished_lengths=jnp.zeros((sentences, beam_size), jnp.int32),
+        finished_log_probs=no_scores,
+        finished_scores=no_scores,
+    )
+
+
+def done(state: BeamState) -> Bool[Array, "G"]:
+    """Whether each sentence has its K finished hypotheses or has reached its limit."""
+    beam_size = state.log_probs.shape[1]
+    return (state.num_finished >= beam_size) | (state.position >= state.limit)
+
+
+def last_tokens(state: BeamState, start_id: int) -> Int[Array, "G K"]:
+    """The token that each live beam feeds to the decoder next: its last, or `start_id` if none."""
+    last = jnp.maximum(state.position - 1, 0)
+    tokens = jnp.take_along_axis(state.tokens, last[:, None, None], axis=2)[:, :, 0]
+    return jnp.where(state.position[:, None] == 0, start_id, tokens)
+
+
+def advance(
+    state: BeamState,
+    log_probs: Float[Array, "G K V"],
+    exits: Int[Array, "G K"],
+    *,
+    length_penalty: float,
+    eos_id: int,
+    pad_id: int,
+) -> tuple[BeamState, Int[Array, "G K"]]:
+    """Appends one token to every live beam of the sentences that are not done.
+
+    Args:
+        state: the search so far.
+        log_probs: of the next token, for each live beam.
+        exits: the depth at which each live beam's `log_probs` were computed.
+        length_penalty: the exponent of the length that divides a finished log-probability.
+        eos_id: the token that ends a hypothesis.
+        pad_id: the token that is never chosen.
+
+    Returns:
+        The new state, and for each new live beam the old one that it continues: the order in which
+        whatever else belongs to the beams (a cache, say) must be gathered. Sentences that were
+        done keep their state and their order.
+    """
+    candidates = _best_candidates(state, log_probs, exits, eos_id, pad_id)
+    live_state, parents = _continue(state, candidates)
+    new_state = _finish(live_state, candidates, length_penalty)
+
+    frozen = done(state)
+    same_order = jnp.arange(log_probs.shape[1], dtype=jnp.int32)[None]
+    parents = jnp.where(frozen[:, None], same_order, parents)
+    return jax.tree.map(lambda old, new: _where(frozen, old, new), state, new_state), parents
+
+
+def best(state: BeamState) -> Hypotheses:
+    """The finished hypothesis with the best score; of equals, the one that ended first.
+
+    A sentence without one has length 0 and score -inf.
+    """
+    slot = jnp.argmax(state.finished_scores, axis=1)[:, None]
+    finished = Hypotheses(
+        tokens=state.finished_tokens,
+        exits=state.finished_exits,
+        lengths=state.finished_lengths,
+        log_probs=state.finished_log_probs,
+        scores=state.finished_scores,
+    )
+    return jax.tree.map(lambda values: _take_beams(values, slot)[:, 0], finished)
+
+
+def _best_candidates(
+    state: BeamState, log_probs: jax.Array, exits: jax.Array, eos_id: int, pad_id: int
+) -> _Candidates:
+    """Ranks all continuations of the live beams; at the limit, only those by EOS."""
+    sentences, beam_size, vocabulary_size = log_probs.shape
+    token_ids = jnp.arange(vocabulary_size)[None, None]
+    must_end = (state.position + 1 >= state.limit)[:, None, None]
+    allowed = (token_ids != pad_id) & ((token_ids == eos_id) | ~must_end)
+    totals = jnp.where(allowed, state.log_probs[:, :, None] + log_probs, -jnp.inf)
+    top, index = jax.lax.top_k(totals.reshape(sentences, -1), 2 * beam_size)
+    # Without the barrier XLA merges later slices into the top-k and, on CPU, sorts all of it.
+    top, index = jax.lax.optimization_barrier((top, index))
+
+    parents, chosen = jnp.divmod(index, vocabulary_size)
+    here = jnp.arange(state.tokens.shape[2])[None, None] == state.position[:, None, None]
+    return _Candidates(
+        parents=parents,
+        log_probs=top,
+        tokens=jnp.where(here, chosen[:, :, None], _take_beams(state.tokens, parents)),
+        exits=jnp.where(
+            here, _take_beams(exits, parents)[:, :, None], _take_beams(state.exits, parents)
+        ),
+        ends=chosen == eos_id,
+    )
+
+
+def _continue(state: BeamState, candidates: _Candidates) -> tuple[BeamState, jax.Array]:
+    """Makes the first K candidates that do not end the live beams; returns their parents too."""
+    beam_size = state.log_probs.shape[1]
+    order = jnp.argsort(candidates.ends, axis=1, stable=True)[:, :beam_size]
+    state = state._replace(
+        position=state.position + 1,
+        tokens=_take_beams(candidates.tokens, order),
+        exits=_take_beams(candidates.exits, order),
+        log_probs=_take_beams(candidates.log_probs, order),
+    )
+    return state, _take_beams(candidates.parents, order)
+
+
+def _finish(state: BeamState, candidates: _Candidates, length_penalty: float) -> BeamState:
+    """Files the candidates among the first K that end, best first, while there are empty slots.
+
+    `state` is the one after `_continue`: its position is the length of a hypothesis that ends.
+    """
+    sentences, beam_size = state.log_probs.shape
+    first = jax.tree.map(lambda values: values[:, :beam_size], candidates)
+    ends = first.ends & (first.log_probs > -jnp.inf)
+    rank = jnp.cumsum(ends, axis=1) - 1
+    slot = jnp.where(ends, state.num_finished[:, None] + rank, beam_size)
+    row = jnp.arange(sentences)[:, None]
+
+    def file(slots: jax.Array, values: jax.Array) -> jax.Array:
+        return slots.at[row, slot].set(values, mode="drop")
+
+    length = state.position[:, None]
+    scores = first.log_probs / length.astype(jnp.float32) ** length_penalty
+    return state._replace(
+        num_finished=jnp.minimum(state.num_finished + jnp.sum(ends, axis=1), beam_size),
+        finished_tokens=file(state.finished_tokens, first.tokens),
+        finished_exits=file(state.finished_exits, first.exits),
+        finished_lengths=file(state.finished_lengths, length),
+        finished_log_probs=file(state.finished_log_probs, first.log_probs),
+        finished_scores=file(state.finished_scores, scores),
+    )
+
+
+def _take_beams(values: jax.Array, beams: jax.Array) -> jax.Array:
+    """Picks `beams` [G, J] of `values` [G, K, ...], giving [G, J, ...]."""
+    beams = beams.reshape(beams.shape + (1,) * (values.ndim - 2))
+    return jnp.take_along_axis(values, beams, axis=1)
+
+
+def _where(condition: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+    """Picks between two arrays [G, ...] by `condition` [G]."""
+    return jnp.where(condition.reshape((-1,) + (1,) * (old.ndim - 1)), old, new)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What past tokens leave for later ones to attend to, shared by the hypotheses of a sentence.
+
+A slot of the cache belongs to a position and the beam that wrote there. When beam search drops one
+hypothesis and continues another twice, no key or value moves: a table of ancestors tells each beam
+which beam wrote each of its positions, and the attention mask shows it those slots alone.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dat_jax.types import Array, Bool, Float, Int
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one decoder block."""
+
+    keys: jax.Array  # [B, T, J, H, K]
+    values: jax.Array  # [B, T, J, H, K]
+
+
+def empty_layer(
+    batch: int, length: int, beams: int, heads: int, width: int, dtype: jnp.dtype
+) -> LayerCache:
+    """A cache with room for `length` positions, nothing written yet."""
+    zeros = jnp.zeros((batch, length, beams, heads, width), dtype)
+    return LayerCache(zeros, zeros)
+
+
+def write(
+    cache: LayerCache,
+    position: Int[Array, ""],
+    keys_values: tuple[Float[Array, "B J H K"], Float[Array, "B J H K"]],
+) -> LayerCache:
+    """Puts what all beams have made of their newest tokens at `position`."""
+    keys, values = keys_values
+    return LayerCache(
+        cache.keys.at[:, position].set(keys),
+        cache.values.at[:, position].set(values),
+    )
+
+
+def slots(cache: LayerCache) -> tuple[Float[Array, "B P H K"], Float[Array, "B P H K"]]:
+    """All keys and values of a sentence on one axis, P = T x J, as attention reads them."""
+    return tuple(x.reshape(x.shape[0], -1, *x.shape[3:]) for x in cache)
+
+
+def no_ancestors(batch: int, beams: int, length: int) -> Int[Array, "B J T"]:
+    """The table before the first token: nobody has written anything."""
+    return jnp.full((batch, beams, length), -1, jnp.int32)
+
+
+def claim(ancestors: Int[Array, "B J T"], position: Int[Array, ""]) -> Int[Array, "B J T"]:
+    """Says that at `position` each beam writes for itself."""
+    return ancestors.at[:, :, position].set(jnp.arange(ancestors.shape[1]))
+
+
+def follow(ancestors: Int[Array, "B J T"], parents: Int[Array, "B J"]) -> Int[Array, "B J T"]:
+    """Lets each new beam continue the one that `parents` names."""
+    return jnp.take_along_axis(ancestors, parents[:, :, None], axis=1)
+
+
+def visible(ancestors: Int[Array, "B J T"]) -> Bool[Array, "B J P"]:
+    """The slots that each beam may look at: those that its ancestors wrote."""
+    batch, beams, _ = ancestors.shape
+    return (ancestors[..., None] == jnp.arange(beams)).reshape(batch, beams, -1)

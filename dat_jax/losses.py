@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses of all exits (paper, section 3.1), mapped over exits so that no two exits' logits coexist."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dat_jax.config import LossWeights
+from dat_jax.metrics import Mean
+from dat_jax.model.classifiers import classify
+from dat_jax.types import Array, Bool, Float, Int
+
+
+class TokenTerms(NamedTuple):
+    """What each exit makes of each reference token; constants to differentiation."""
+
+    token_ll: jax.Array  # [X, B, T] log-likelihood of the reference token, without smoothing
+    correct: jax.Array  # [X, B, T] whether the reference token is the likeliest
+
+
+def exit_loss_weights(kind: LossWeights, exit_depths: tuple[int, ...]) -> Float[np.ndarray, " X"]:
+    """The weights w_n of appendix A at the exits' depths n, divided by their sum (equation 4)."""
+    depth = np.asarray(exit_depths, np.float32)
+    weights = {
+        "1": np.ones_like(depth),
+        "n": depth,
+        "sqrt_n": np.sqrt(depth),
+        "1/sqrt_n": 1 / np.sqrt(depth),
+        "1/n": 1 / depth,
+    }[kind]
+    return weights / weights.sum()
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def decoder_loss(
+    classifiers: dict[str, Any],
+    states: Float[Array, "X B T D"],
+    target: Int[Array, "B T"],
+    token_weights: Float[Array, "X B T"],
+    label_smoothing: float,
+) -> tuple[Float[Array, ""], TokenTerms]:
+    """Minus the log-likelihood of the reference, each token at each exit times its weight.
+
+    With `token_weights` = w_n / sum(w) on real tokens and 0 on padding this is aligned training's
+    loss, equation 4, summed over the batch.
+
+    An exit's logits [B, T, V] live only while that exit is being worked on, one after the other.
+    Under differentiation the gradient with respect to `classifiers` and `states` is taken in that
+    same moment, since the weights are known and nothing follows the loss but a factor: logits are
+    neither kept nor computed twice.
+
+    Args:
+        classifiers: the tree of weights that `Transformer.classifier_weights` returns.
+        states: the decoder's states at the exits.
+        target: the reference tokens.
+        token_weights: the weight of each token at each exit; no gradient flows to it.
+        label_smoothing: the probability mass spread evenly over the vocabulary.
+
+    Returns:
+        The loss, and the terms of each token, through which no gradient flows.
+    """
+    shared = classifiers["shared"]
+
+    def one_exit(xs: tuple[Any, Array, Array]) -> tuple[Array, TokenTerms]:
+        per_exit, state, weight = xs
+        return _exit_loss(shared, per_exit, state, target, weight, label_smoothing)
+
+    losses, terms = jax.lax.map(one_exit, (classifiers["per_exit"], states, token_weights))
+    return losses.sum(), terms
+
+
+def _exit_loss(
+    shared: dict[str, Array],
+    per_exit: dict[str, Array],
+    state: Float[Array, "B T D"],
+    target: Int[Array, "B T"],
+    weight: Float[Array, "B T"],
+    label_smoothing: float,
+) -> tuple[Float[Array, ""], TokenTerms]:
+    logits = classify(shared | per_exit, state)
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    target_logit = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    smoothed_logit = (1 - label_smoothing) * target_logit + label_smoothing * logits.mean(axis=-1)
+    # Equal to argmax(logits) == target but for ties, and several times faster on a CPU.
+    correct = target_logit >= logits.max(axis=-1)
+    loss = -jnp.sum(weight * (smoothed_logit - normaliser))
+    return loss, TokenTerms(target_logit - normaliser, correct)
+
+
+def _decoder_loss_forward(
+    classifiers: dict[str, Any],
+    states: Array,
+    target: Array,
+    token_weights: Array,
+    label_smoothing: float,
+) -> tuple[tuple[Array, TokenTerms], tuple[dict[str, Any], Array]]:
+    shared = classifiers["shared"]
+    value_and_gradient = jax.value_and_grad(_exit_loss, argnums=(0, 1, 2), has_aux=True)
+
+    def one_exit(shared_gradient, xs):
+        per_exit, state, weight = xs
+        (loss, terms), (to_shared, to_per_exit, to_state) = value_and_gradient(
+            shared, per_exit, state, target, weight, label_smoothing
+        )
+        shared_gradient = jax.tree.map(jnp.add, shared_gradient, to_shared)
+        return shared_gradient, (loss, terms, to_per_exit, to_state)
+
+    to_shared, (losses, terms, to_per_exit, to_states) = jax.lax.scan(
+        one_exit,
+        jax.tree.map(jnp.zeros_like, shared),
+        (classifiers["per_exit"], states, token_weights),
+    )
+    gradients = ({"shared": to_shared, "per_exit": to_per_exit}, to_states)
+    return (losses.sum(), terms), gradients
+
+
+def _decoder_loss_backward(
+    label_smoothing: float,
+    gradients: tuple[dict[str, Any], Array],
+    cotangents: tuple[Array, TokenTerms],
+) -> tuple[dict[str, Any], Array, None, None]:
+    factor, _ = cotangents
+    to_classifiers, to_states = jax.tree.map(lambda g: (factor * g).astype(g.dtype), gradients)
+    return to_classifiers, to_states, None, None
+
+
+decoder_loss.defvjp(_decoder_loss_forward, _decoder_loss_backward)
+
+
+def token_metrics(terms: TokenTerms, mask: Bool[Array, "B T"]) -> dict[str, Mean]:
+    """Negative log-likelihood (without smoothing) and accuracy of each exit, per real token."""
+    count = jnp.sum(mask)
+    return {
+        "nll": Mean(-jnp.sum(terms.token_ll, axis=(1, 2), where=mask), count),
+        "accuracy": Mean(jnp.sum(terms.correct, axis=(1, 2), where=mask), count),
+    }

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The output classifiers, one for each exit (equation 3).
+
+Their weights are a tree of two parts, `{"shared": {...}, "per_exit": {...}}`; the leaves of the
+second have a leading axis of exits. `weights_of_exit` merges them into the weights of one exit:
+`table` [V, D] and, under pre-norm, whose residual stream is not normalised, `scale` and `bias` [D]
+of a LayerNorm of its own.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dat_jax.config import ModelConfig
+from dat_jax.types import Array, Float
+
+
+class Classifiers(nn.Module):
+    """Holds the weights of all exits' classifiers; without biases, as in the paper."""
+
+    config: ModelConfig
+    vocabulary_size: int
+
+    @nn.compact
+    def __call__(self, tied_table: Float[Array, "V D"] | None) -> dict[str, Any]:
+        """Returns the tree of weights; `tied_table` replaces a table of its own."""
+        dim, exits = self.config.decoder_dim, len(self.config.exit_depths)
+        shared, per_exit = {}, {}
+        init = nn.initializers.normal(dim**-0.5)
+        if tied_table is not None:
+            shared["table"] = tied_table
+        elif self.config.classifiers == "shared":
+            shared["table"] = self.param("table", init, (self.vocabulary_size, dim))
+        else:
+            per_exit["table"] = self.param("table", init, (exits, self.vocabulary_size, dim))
+        if self.config.norm == "pre":
+            per_exit["scale"] = self.param("scale", nn.initializers.ones, (exits, dim))
+            per_exit["bias"] = self.param("bias", nn.initializers.zeros, (exits, dim))
+        return {"shared": shared, "per_exit": per_exit}
+
+
+def weights_of_exit(weights: dict[str, Any], index: int) -> dict[str, Array]:
+    """The weights of the classifier at `exit_depths[index]`."""
+    return weights["shared"] | jax.tree.map(lambda leaf: leaf[index], weights["per_exit"])
+
+
+def classify(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+    """The logits of one exit, in float32, from its merged weights and the decoder's states."""
+    if "scale" in weights:
+        normalised = jax.nn.standardize(state.astype(jnp.float32), epsilon=1e-6)
+        state = (normalised * weights["scale"] + weights["bias"]).astype(state.dtype)
+    table = weights["table"].astype(state.dtype)
+    return jnp.einsum("...d,vd->...v", state, table, preferred_element_type=jnp.float32)

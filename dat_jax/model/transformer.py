@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole model: source tokens to memory, memory and target tokens to the states of all exits."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dat_jax.config import ModelConfig
+from dat_jax.model.classifiers import Classifiers, classify, weights_of_exit
+from dat_jax.model.decoder import Decoder
+from dat_jax.model.embedding import Embedding
+from dat_jax.model.encoder import Encoder
+from dat_jax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
+
+
+class Transformer(nn.Module):
+    """An encoder-decoder Transformer with an output classifier at each of its exits."""
+
+    config: ModelConfig
+    source_vocabulary_size: int
+    target_vocabulary_size: int
+
+    def setup(self) -> None:
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        self.target_embedding = Embedding(
+            self.target_vocabulary_size, config.decoder_dim, config.dropout, dtype
+        )
+        self.source_embedding = (
+            self.target_embedding
+            if config.embeddings == "tied"
+            else Embedding(self.source_vocabulary_size, config.encoder_dim, config.dropout, dtype)
+        )
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.classifiers = Classifiers(config, self.target_vocabulary_size)
+
+    def encode(
+        self,
+        source: Int[Array, "B S"],
+        source_mask: Bool[Array, "B S"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "B S E"]:
+        """The memory of source tokens; `source_mask` is true on real ones."""
+        positions = jnp.arange(source.shape[1])[None]
+        x = self.source_embedding(source, positions, deterministic=deterministic)
+        return self.encoder(x, source_mask, deterministic=deterministic)
+
+    def embed(
+        self,
+        inputs: Int[Array, "B T"],
+        positions: Int[Array, "#B T"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "B T D"]:
+        """The decoder's state before its first block."""
+        return self.target_embedding(inputs, positions, deterministic=deterministic)
+
+    def states(
+        self,
+        inputs: Int[Array, "B T"],
+        memory: Float[Array, "B S E"],
+        source_mask: Bool[Array, "B S"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "N B T D"]:
+        """The decoder's states after each block; `inputs` are the target tokens shifted right."""
+        positions = jnp.arange(inputs.shape[1])[None]
+        x = self.embed(inputs, positions, deterministic=deterministic)
+        return self.decoder(x, memory, source_mask, deterministic=deterministic)
+
+    def classifier_weights(self) -> dict[str, Any]:
+        """The weights of all exits' classifiers, as `dat_jax.model.classifiers` describes them."""
+        tied = self.config.embeddings == "tied"
+        return self.classifiers(self.target_embedding.table if tied else None)
+
+    def __call__(
+        self,
+        source: Int[Array, "B S"],
+        source_mask: Bool[Array, "B S"],
+        inputs: Int[Array, "B T"],
+    ) -> Float[Array, "X B T V"]:
+        """The logits of all X exits at once: short to read, and large, so no engine uses it."""
+        states = self.states(inputs, self.encode(source, source_mask), source_mask)
+        weights = self.classifier_weights()
+        return jnp.stack(
+            [
+                classify(weights_of_exit(weights, index), states[depth - 1])
+                for index, depth in enumerate(self.config.exit_depths)
+            ]
+        )
+
+
+def init_params(model: Transformer, key: PRNGKeyArray) -> Params:
+    """Draws the parameters of `model`, in float32."""
+    token, real = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+    return jax.jit(model.init)(key, token, real, token)["params"]

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a workdir holds of a run, and how a trained model comes out of it.
+
+    config.json  vocabulary/  data/  checkpoints/  metrics.jsonl  tensorboard/  evaluation.jsonl
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+
+from dat_jax.config import Config
+from dat_jax.data.dataset import Dataset, open_dataset
+from dat_jax.errors import UserError
+from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.training.checkpoint import Checkpoints
+from dat_jax.types import Params
+
+# What may change between a run and its continuation; all else would make it another run.
+_CHANGEABLE = {
+    ("training", name)
+    for name in ("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A run's config, data and parameters."""
+
+    config: Config
+    dataset: Dataset
+    model: Transformer
+    params: Params
+    step: int  # of the newest checkpoint that the parameters come from
+
+
+def check_same_run(config: Config, workdir: Path) -> None:
+    """Makes sure that `workdir` is new or holds a run that `config` may go on with.
+
+    How long to train, what to keep and how to decode may change; all else may not.
+
+    Raises:
+        UserError: `workdir` holds another run, or is a file.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file: name a folder")
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    kept = dataclasses.asdict(Config.load(path))
+    for section, values in dataclasses.asdict(config).items():
+        for key, value in values.items():
+            before = kept[section][key]
+            changeable = section == "decoding" or (section, key) in _CHANGEABLE
+            if value != before and not changeable:
+                raise UserError(
+                    f"{workdir} holds a run with {section}.{key} = {before!r}, not {value!r}: "
+                    "give another --workdir"
+                )
+
+
+def make_model(config: Config, dataset: Dataset) -> Transformer:
+    """The model of `config` for the vocabularies of `dataset`."""
+    return Transformer(
+        config.model, dataset.source_vocabulary.size, dataset.target_vocabulary.size
+    )
+
+
+def load(workdir: Path, average_checkpoints: int | None = None) -> TrainedModel:
+    """Loads the model that was trained in `workdir`.
+
+    Args:
+        workdir: where `train.py` has been.
+        average_checkpoints: how many of the last checkpoints to average; by default what the run's
+            `decoding.average_checkpoints` says.
+
+    Raises:
+        UserError: nothing has been trained there, or a part is missing or damaged.
+    """
+    config = Config.load(workdir / "config.json")
+    dataset = open_dataset(workdir)
+    model = make_model(config, dataset)
+    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    )
+    directory = workdir / "checkpoints"
+    if not directory.is_dir():
+        raise UserError(f"{workdir} holds no checkpoint: train a model into it first")
+    with Checkpoints(directory) as checkpoints:
+        last = average_checkpoints or config.decoding.average_checkpoints
+        step, params = checkpoints.average(like, last)
+    return TrainedModel(config, dataset, model, params, step)

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings for all tests: eight CPU devices, strict broadcasting, kept compilations."""
+
+from pathlib import Path
+
+import hypothesis
+import jax
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Sharding is tested on fake devices; whatever is not sharded runs on the first of them.
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+# Arrays of different rank must be aligned by hand, so that no test passes by a chance broadcast.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compiling is most of what the tests do: keep the results, small ones too, for the next run.
+jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# The first example of a property compiles, which no deadline allows for.
+hypothesis.settings.register_profile("dat_jax", deadline=None, max_examples=25)
+hypothesis.settings.load_profile("dat_jax")

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches hold each pair once an epoch, in few shapes, in an order one can return to."""
+
+import collections
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dat_jax.data.batching import Batch, BatchIterator, one_pass, shapes_for
+from dat_jax.data.generated import GeneratedCorpus
+from dat_jax.data.shapes import Shape
+from dat_jax.data.tokens import TokenFile, write_tokens
+from dat_jax.data.vocabulary import EOS, PAD, Vocabulary, train_vocabulary
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> TokenFile:
+    pairs = list(GeneratedCorpus(1_000, seed=0).pairs("train"))
+    vocabulary = Vocabulary(train_vocabulary(itertools.chain.from_iterable(pairs), 250, "bpe"))
+    folder = tmp_path_factory.mktemp("data") / "train"
+    return write_tokens(folder, pairs, vocabulary, vocabulary, max_length=200)
+
+
+@pytest.fixture(scope="module")
+def shapes(file: TokenFile) -> list[Shape]:
+    return shapes_for([file], num_shapes=4, batch_tokens=1_024, row_multiple=4)
+
+
+def pairs_in(batches: Iterable[Batch]) -> collections.Counter:
+    """Counts the pairs, as ids without padding."""
+    return collections.Counter(
+        (tuple(source[source != PAD]), tuple(target[target != PAD]))
+        for batch in batches
+        for source, target in zip(*batch, strict=True)
+        if source.any()
+    )
+
+
+def epoch(batches: BatchIterator) -> list[Batch]:
+    return [next(batches) for _ in range(batches.batches_per_epoch)]
+
+
+def same(one: Iterable[Batch], other: Iterable[Batch]) -> bool:
+    return all(
+        np.array_equal(a.source, b.source) and np.array_equal(a.target, b.target)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_each_pair_once_an_epoch(file: TokenFile, shapes: list[Shape]) -> None:
+    expected = collections.Counter(
+        (tuple(s), tuple(t)) for s, t in map(file.__getitem__, range(len(file)))
+    )
+    batches = BatchIterator(file, shapes, seed=0)
+    assert pairs_in(epoch(batches)) == expected
+    assert pairs_in(epoch(batches)) == expected
+    assert pairs_in(one_pass(file, shapes)) == expected
+
+
+def test_rows_are_ids_then_eos_then_padding(file: TokenFile, shapes: list[Shape]) -> None:
+    for batch in epoch(BatchIterator(file, shapes, seed=0)):
+        for side in batch:
+            assert side.dtype == np.int32
+            lengths = (side != PAD).sum(axis=1)
+            np.testing.assert_array_equal(side != PAD, np.arange(side.shape[1]) < lengths[:, None])
+            full = lengths > 0
+            assert (side[full, lengths[full] - 1] == EOS).all()
+
+
+def test_batches_have_the_chosen_shapes(file: TokenFile, shapes: list[Shape]) -> None:
+    batches = BatchIterator(file, shapes, seed=0)
+    for batch in itertools.chain(epoch(batches), one_pass(file, shapes)):
+        assert Shape(len(batch.source), batch.source.shape[1], batch.target.shape[1]) in shapes
+
+
+def test_order_depends_on_seed_and_epoch_alone(file: TokenFile, shapes: list[Shape]) -> None:
+    batches = BatchIterator(file, shapes, seed=3)
+    first, second = epoch(batches), epoch(batches)
+    assert not same(first, second)
+    assert same(first, epoch(BatchIterator(file, shapes, seed=3)))
+    assert not same(first, epoch(BatchIterator(file, shapes, seed=4)))
+    state = {"seed": 3, "epoch": 1, "next_batch": 0}
+    assert same(second, epoch(BatchIterator(file, shapes, seed=3, state=state)))
+
+
+@pytest.mark.parametrize("done", [0, 5, "epoch", "epoch and 3"])
+def test_resuming_gives_the_same_batches(
+    file: TokenFile, shapes: list[Shape], done: int | str
+) -> None:
+    batches = BatchIterator(file, shapes, seed=1)
+    per_epoch = batches.batches_per_epoch
+    for _ in range(
+        {"epoch": per_epoch, "epoch and 3": per_epoch + 3}.get(str(done), 0) or int(done)
+    ):
+        next(batches)
+    state = batches.state
+    assert list(state) == ["seed", "epoch", "next_batch"]
+    assert all(type(value) is int for value in state.values())
+    resumed = BatchIterator(file, shapes, seed=1, state=state)
+    assert same(epoch(batches), epoch(resumed))
+    assert batches.state == resumed.state
+
+
+def test_state_of_another_seed_is_refused(file: TokenFile, shapes: list[Shape]) -> None:
+    state = BatchIterator(file, shapes, seed=1).state
+    with pytest.raises(ValueError, match="seed 1, not 2"):
+        BatchIterator(file, shapes, seed=2, state=state)
+
+
+def test_a_pair_that_fits_no_shape_is_refused(file: TokenFile) -> None:
+    with pytest.raises(ValueError, match="fit no shape"):
+        BatchIterator(file, [Shape(8, 10, 10)], seed=0)
+
+
+def test_empty_rows_are_few(file: TokenFile, shapes: list[Shape]) -> None:
+    batches = epoch(BatchIterator(file, shapes, seed=0))
+    empty = sum(int((~batch.source.any(axis=1)).sum()) for batch in batches)
+    assert empty < 0.5 * sum(shape.rows for shape in shapes) + max(shape.rows for shape in shapes)
+
+
+def test_folder_is_read_only_once_written(file: TokenFile, shapes: list[Shape]) -> None:
+    assert isinstance(file.folder, Path)
+    batch = next(BatchIterator(file, shapes, seed=0))
+    batch.source[:] = 7  # a batch is the caller's own
+    assert file.verify() is file

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Preparing: once, completely, never over something else; and what it imports."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dat_jax.config import DataConfig
+from dat_jax.data.dataset import open_dataset
+from dat_jax.data.prepare import prepare
+from dat_jax.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIG = DataConfig(
+    source="generated:300",
+    source_language="de",
+    target_language="en",
+    vocabulary="joint",
+    vocabulary_size=200,
+    pieces="bpe",
+    max_length=128,
+    seed=0,
+)
+
+
+def contents(workdir: Path) -> dict[Path, tuple[bytes, int]]:
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in workdir.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_prepares_everything(tmp_path: Path) -> None:
+    data = prepare(CONFIG, tmp_path)
+    assert {split: len(file) for split, file in data.splits.items()} == {
+        "train": 300,
+        "valid": 30,
+        "test": 30,
+    }
+    assert data.source_vocabulary.fingerprint == data.target_vocabulary.fingerprint
+    sources, references = data.text("test")
+    for index, pair in enumerate(zip(sources, references, strict=True)):
+        source, target = data.splits["test"][index]
+        decoded = (data.source_vocabulary.decode(source), data.target_vocabulary.decode(target))
+        assert decoded == pair
+    for file in data.splits.values():
+        file.verify()
+    assert data.report().splitlines()[0].startswith("train: 300 pairs, ")
+    assert [path.name for path in (tmp_path / "vocabulary").iterdir()] == ["joint.model"]
+
+
+def test_separate_vocabularies(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, vocabulary="separate", vocabulary_size=120)
+    data = prepare(config, tmp_path)
+    names = {path.name for path in (tmp_path / "vocabulary").iterdir()}
+    assert names == {"source.model", "target.model"}
+    assert data.source_vocabulary.fingerprint != data.target_vocabulary.fingerprint
+    source, target = data.splits["train"][0]
+    assert "ü" not in data.target_vocabulary.decode(target)
+    assert data.source_vocabulary.decode(source) != data.target_vocabulary.decode(target)
+
+
+def test_second_time_only_opens(tmp_path: Path) -> None:
+    prepare(CONFIG, tmp_path)
+    before = contents(tmp_path)
+    again = prepare(CONFIG, tmp_path)
+    assert contents(tmp_path) == before
+    assert open_dataset(tmp_path).report() == again.report()
+
+
+def test_another_config_is_refused(tmp_path: Path) -> None:
+    prepare(CONFIG, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"data\.max_length = 128, not 64: give another --workdir"):
+        prepare(dataclasses.replace(CONFIG, max_length=64, seed=1), tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_an_interrupted_run_is_done_again(tmp_path: Path) -> None:
+    expected = prepare(CONFIG, tmp_path).report()
+    (tmp_path / "data" / "config.json").unlink()
+    (tmp_path / "data" / "valid" / "tokens.bin").unlink()
+    assert prepare(CONFIG, tmp_path).report() == expected
+
+
+def test_text_of_held_out_splits_is_never_filtered(tmp_path: Path) -> None:
+    lines = ["eins zwei drei", "", "eins " * 50, "drei zwei"]
+    for name in ("train", "valid", "test"):
+        for side in ("src", "tgt"):
+            (tmp_path / f"{name}.{side}").write_bytes("".join(f"{x}\n" for x in lines).encode())
+    config = dataclasses.replace(
+        CONFIG, source=f"text:{tmp_path}", vocabulary_size=20, max_length=20
+    )
+    data = prepare(config, tmp_path / "work")
+    assert data.text("test") == (lines, lines)
+    header = data.splits["test"].header
+    assert (header.pairs, header.blank, header.too_long) == (2, 1, 1)
+
+
+def test_opening_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no prepared data"):
+        open_dataset(tmp_path)
+
+
+def test_another_vocabulary_is_noticed(tmp_path: Path) -> None:
+    prepare(CONFIG, tmp_path / "one")
+    prepare(dataclasses.replace(CONFIG, seed=1), tmp_path / "two")
+    model = Path("vocabulary", "joint.model")
+    (tmp_path / "one" / model).write_bytes((tmp_path / "two" / model).read_bytes())
+    with pytest.raises(UserError, match="is not the vocabulary of"):
+        open_dataset(tmp_path / "one")
+
+
+def test_imports_neither_jax_nor_tensorflow_datasets() -> None:
+    program = (
+        "import dat_jax.data.prepare, dat_jax.data.batching, sys\n"
+        "unwanted = {'jax', 'tensorflow_datasets', 'num2words'} & set(sys.modules)\n"
+        "sys.exit(repr(unwanted) if unwanted else 0)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr

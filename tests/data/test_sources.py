@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each kind of source opens; whatever is wrong with text files is one line that names the mend."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from dat_jax.config import DataConfig
+from dat_jax.data.sources import open_source
+from dat_jax.errors import UserError
+
+CONFIG = DataConfig(
+    source="generated:40",
+    source_language="de",
+    target_language="en",
+    vocabulary="joint",
+    vocabulary_size=100,
+    pieces="bpe",
+    max_length=64,
+    seed=0,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.de").write_bytes(f"{split} eins\n{split} zwei\n".encode())
+        (tmp_path / f"{split}.en").write_bytes(f"{split} one\n{split} two\n".encode())
+    return tmp_path
+
+
+def read(folder: Path, split: str = "train") -> list[tuple[str, str]]:
+    source = open_source(dataclasses.replace(CONFIG, source=f"text:{folder}"))
+    return list(source.pairs(split))
+
+
+def complaint(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_generated() -> None:
+    assert len(list(open_source(CONFIG).pairs("train"))) == 40
+    default = open_source(dataclasses.replace(CONFIG, source="generated:"))
+    assert next(default.pairs("train")) == next(open_source(CONFIG).pairs("train"))
+
+
+@pytest.mark.parametrize("source", ["generated:0", "generated:many", "generated:-3"])
+def test_generated_needs_a_number(source: str) -> None:
+    with pytest.raises(UserError, match="give a number of pairs"):
+        open_source(dataclasses.replace(CONFIG, source=source))
+
+
+def test_generated_is_german_to_english() -> None:
+    with pytest.raises(UserError, match=r"set data\.source_language to de"):
+        open_source(dataclasses.replace(CONFIG, target_language="fr"))
+
+
+def test_text_by_language_and_by_side(folder: Path) -> None:
+    expected = [("valid eins", "valid one"), ("valid zwei", "valid two")]
+    assert read(folder, "valid") == expected
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.de").rename(folder / f"{split}.src")
+        (folder / f"{split}.en").rename(folder / f"{split}.tgt")
+    assert read(folder, "valid") == expected
+
+
+def test_only_line_feeds_end_lines(folder: Path) -> None:
+    (folder / "train.de").write_bytes("a\u2028b\x0bc\r\n\nletzte".encode())
+    (folder / "train.en").write_bytes(b"one\rmore\ntwo\nlast\n")
+    assert read(folder) == [("a\u2028b\x0bc", "one\rmore"), ("", "two"), ("letzte", "last")]
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    assert f"{tmp_path / 'nowhere'} is no folder" in complaint(tmp_path / "nowhere")
+
+
+def test_missing_file(folder: Path) -> None:
+    (folder / "valid.en").unlink()
+    message = complaint(folder)
+    assert str(folder / "valid.en") in message and "valid.tgt" in message
+
+
+def test_empty_file(folder: Path) -> None:
+    (folder / "test.de").write_bytes(b"")
+    assert f"{folder / 'test.de'} is empty" in complaint(folder)
+
+
+@pytest.mark.parametrize(("shorter", "longer"), [("de", "en"), ("en", "de")])
+def test_unequal_lines(folder: Path, shorter: str, longer: str) -> None:
+    (folder / f"train.{longer}").write_bytes(b"1\n2\n3\n4\n5\n")
+    assert (
+        f"train.{shorter} ends after line 2 while {folder / f'train.{longer}'} has 5 lines"
+        in complaint(folder)
+    )
+
+
+def test_not_utf8(folder: Path) -> None:
+    (folder / "train.en").write_bytes(b"one\ntw\xff\n")
+    assert f"{folder / 'train.en'} is not UTF-8 at line 2" in complaint(folder)

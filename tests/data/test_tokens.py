@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Token files give back what was written, count what was left out, and notice damage."""
+
+from pathlib import Path
+
+import pytest
+
+from dat_jax.data.generated import GeneratedCorpus
+from dat_jax.data.tokens import TokenFile, write_tokens
+from dat_jax.data.vocabulary import Vocabulary, train_vocabulary
+from dat_jax.errors import UserError
+
+PAIRS = list(GeneratedCorpus(300, seed=0).pairs("train"))
+GERMAN = Vocabulary(train_vocabulary([pair[0] for pair in PAIRS], 150, "bpe"))
+ENGLISH = Vocabulary(train_vocabulary([pair[1] for pair in PAIRS], 120, "bpe"))
+
+
+def write(folder: Path, pairs: list[tuple[str, str]], max_length: int = 1_000) -> TokenFile:
+    return write_tokens(folder, pairs, GERMAN, ENGLISH, max_length)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> TokenFile:
+    return write(tmp_path / "train", PAIRS)
+
+
+def test_round_trip(file: TokenFile) -> None:
+    assert len(file) == len(PAIRS)
+    for index, (german, english) in enumerate(PAIRS):
+        source, target = file[index]
+        assert (GERMAN.decode(source), ENGLISH.decode(target)) == (german, english)
+        assert len(source) == file.source_lengths[index]
+        assert len(target) == file.target_lengths[index]
+    assert file.verify() is file
+
+
+def test_header(file: TokenFile) -> None:
+    header = file.header
+    assert header.dtype == "uint16"
+    assert header.source_tokens == file.source_lengths.sum()
+    assert header.target_tokens == file.target_lengths.sum()
+    assert header.longest_source == file.source_lengths.max()
+    assert header.longest_target == file.target_lengths.max()
+    assert (header.too_long, header.blank) == (0, 0)
+    fingerprints = (header.source_vocabulary, header.target_vocabulary)
+    assert fingerprints == (GERMAN.fingerprint, ENGLISH.fingerprint)
+
+
+def test_chunks_change_nothing(
+    file: TokenFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dat_jax.data.tokens._CHUNK", 7)
+    assert write(tmp_path / "again", PAIRS).header == file.header
+
+
+def test_blank_and_over_long_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
+    long = "drei " * 30
+    pairs = [("drei", "three"), (" ", "three"), ("drei", ""), (long, "three"), ("drei", long)]
+    file = write(tmp_path / "train", pairs, max_length=20)
+    assert (file.header.pairs, file.header.blank, file.header.too_long) == (1, 2, 2)
+    assert GERMAN.decode(file[0][0]) == "drei"
+
+
+def test_max_length_counts_eos(tmp_path: Path) -> None:
+    ids = max(len(GERMAN.encode(["drei"])[0]), len(ENGLISH.encode(["three"])[0]))
+    pairs = [("drei", "three")]
+    assert len(write(tmp_path / "train", pairs, max_length=ids)) == 1
+    with pytest.raises(UserError, match="no pair of train"):
+        write(tmp_path / "train", pairs, max_length=ids - 1)
+
+
+def test_a_failed_write_leaves_the_old_file(file: TokenFile) -> None:
+    def failing():
+        yield from PAIRS
+        raise UserError("the text ends badly")
+
+    with pytest.raises(UserError, match="the text ends badly"):
+        write_tokens(file.folder, failing(), GERMAN, ENGLISH, 1_000)
+    assert TokenFile(file.folder).verify().header == file.header
+
+
+@pytest.mark.parametrize("part", ["tokens.bin", "offsets.npy", "header.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "emptied"])
+def test_opening_notices_missing_and_cut_parts(file: TokenFile, part: str, damage: str) -> None:
+    path = file.folder / part
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(content[:-20] if damage == "cut" else b"")
+    with pytest.raises(UserError, match="is damaged: delete the folder") as caught:
+        TokenFile(file.folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["tokens.bin", "offsets.npy"])
+def test_verifying_notices_one_changed_byte(file: TokenFile, part: str) -> None:
+    path = file.folder / part
+    content = bytearray(path.read_bytes())
+    content[-30] ^= 1
+    path.unlink()  # the opened file keeps what it has mapped
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged: delete the folder"):
+        TokenFile(file.folder).verify()

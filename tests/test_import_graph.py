@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom, read from the source: the layers of the package, kept by a test.
+
+A part is a module or a package directly under dat_jax. Imports inside functions count too.
+"""
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
+
+BASE = {"errors", "types", "config"}
+ISLANDS = {"model", "exits", "data"}
+TERMS = {"losses", "metrics", "flops"}
+ENGINES = {"training", "decoding"}
+
+MAY_IMPORT = {
+    "__init__": set(),
+    "errors": set(),
+    "types": set(),
+    "config": {"errors"},
+    "command_line": {"errors", "config"},
+    **dict.fromkeys(ISLANDS - {"data"}, BASE),
+    "data": BASE - {"types"},  # types imports jax
+    **dict.fromkeys(TERMS, BASE | ISLANDS | TERMS),
+    **dict.fromkeys(ENGINES, BASE | ISLANDS | TERMS),
+    "evaluation": BASE | ISLANDS | TERMS | ENGINES,
+    "tuning": BASE | ISLANDS | TERMS | ENGINES | {"evaluation"},
+}
+"""What each part may import besides itself. Nothing imports command_line but the scripts."""
+
+WITHOUT_JAX = {"errors", "config", "data", "command_line"}
+JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
+OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """The dotted name of every module under `package`, and its file."""
+    named = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return named
+
+
+def imports(source: str) -> Iterator[str]:
+    """Every name that the source imports, in full; a relative one begins with a dot."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{a.name}" for a in node.names)
+
+
+def part_of(module: str) -> str:
+    """The part that a module of the package belongs to."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def forbidden(module: str, imported: str) -> str | None:
+    """What is wrong with one import, or None."""
+    part, top = part_of(module), imported.split(".")[0]
+    if imported.startswith("."):
+        return f"{module} imports {imported}: write the name in full"
+    if top in OUTSIDE:
+        return f"{module} imports {imported}: the package does not know its scripts"
+    if top in JAX and part in WITHOUT_JAX:
+        return f"{module} imports {imported}: {part} does without JAX"
+    if f"{imported}.".startswith("flax.linen.") and part != "model":
+        return f"{module} imports {imported}: only model imports flax.linen"
+    if top == "dat_jax" and part_of(imported) not in MAY_IMPORT[part] | {part}:
+        return f"{module} imports {imported}: {part} may not import {part_of(imported)}"
+    return None
+
+
+def violations(package: Path) -> list[str]:
+    """Every breach of the rules above in the package, one line each."""
+    named = modules(package)
+    unplaced = sorted({part_of(module) for module in named} - MAY_IMPORT.keys())
+    if unplaced:
+        return [f"dat_jax.{part} has no place: add it to MAY_IMPORT" for part in unplaced]
+
+    found = []
+    graph = {}
+    for module, path in named.items():
+        imported = sorted(set(imports(path.read_text(encoding="utf-8"))))
+        found += [line for name in imported if (line := forbidden(module, name))]
+        targets = {name if name in named else name.rpartition(".")[0] for name in imported}
+        graph[module] = targets & named.keys()
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        found.append("a cycle of imports: " + " -> ".join(reversed(error.args[1])))
+    return found
+
+
+def test_the_package_keeps_its_layers():
+    assert violations(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "complaint"),
+    [
+        ("model/a.py", "from dat_jax.exits import policies", "model may not import exits"),
+        ("exits/a.py", "import dat_jax.model.decoder", "exits may not import model"),
+        ("exits/a.py", "from dat_jax import data", "exits may not import data"),
+        ("training/a.py", "from dat_jax.decoding.beam import init", "may not import decoding"),
+        ("decoding/a.py", "from dat_jax.training import state", "may not import training"),
+        ("decoding/a.py", "from dat_jax.evaluation import score", "may not import evaluation"),
+        ("losses.py", "from dat_jax.training import step", "losses may not import training"),
+        ("config.py", "from dat_jax.types import Params", "config may not import types"),
+        ("evaluation.py", "from dat_jax.command_line import main", "import command_line"),
+        ("data/a.py", "import jax.numpy as jnp", "data does without JAX"),
+        ("data/a.py", "def f():\n    from flax import struct", "data does without JAX"),
+        ("data/a.py", "from dat_jax.types import Array", "data may not import types"),
+        ("training/a.py", "from flax import linen as nn", "only model imports flax.linen"),
+        ("training/a.py", "import flax.linen as nn", "only model imports flax.linen"),
+        ("training/a.py", "from flax.linen import Dense", "only model imports flax.linen"),
+        ("training/a.py", "from configs import base", "does not know its scripts"),
+        ("training/a.py", "from .state import TrainState", "write the name in full"),
+        ("training/a.py", "import dat_jax.training.b", "a cycle of imports: dat_jax.training."),
+        ("novelty.py", "", "dat_jax.novelty has no place: add it to MAY_IMPORT"),
+    ],
+)
+def test_a_planted_breach_is_found(tmp_path, file, line, complaint):
+    package = tmp_path / "dat_jax"
+    planted = {"__init__.py": "", "training/b.py": "from dat_jax.training import a", file: line}
+    for name, text in {"training/a.py": "from dat_jax import config", **planted}.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = violations(package)
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+def test_what_the_layers_allow_is_allowed(tmp_path):
+    allowed = {
+        "model/a.py": "import flax.linen as nn\nfrom dat_jax.config import ModelConfig",
+        "losses.py": "from dat_jax.metrics import Mean\nfrom dat_jax.model import a",
+        "metrics.py": "import jax",
+        "training/a.py": "import dat_jax.losses\nfrom dat_jax.training.b import c",
+        "training/b.py": "from dat_jax.data import batching",
+        "tuning.py": "from dat_jax.evaluation import score\nfrom dat_jax.decoding import beam",
+    }
+    for name, text in allowed.items():
+        path = tmp_path / "dat_jax" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert violations(tmp_path / "dat_jax") == []
