@@ -7,7 +7,6 @@
 Prints scores where there is a reference; `configs/decode.py` explains every key.
 """
 
-import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -74,9 +73,11 @@ def _read(text: TextConfig, dataset: Dataset) -> tuple[list[str], list[str] | No
 
 def _read_file(name: str) -> list[str]:
     try:
-        opened = contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb")
-        with opened as file:
-            lines = list(read_lines(file))
+        if name == "-":
+            lines = list(read_lines(sys.stdin.buffer))
+        else:
+            with Path(name).open("rb") as file:
+                lines = list(read_lines(file))
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}: name a file of one sentence a line") from None
     if not lines:

@@ -15,7 +15,10 @@ from dat_jax.errors import UserError
 
 
 def define_config(default: str | None = None) -> flags.FlagHolder[Any]:
-    """Defines `--config=FILE` and with it `--config.section.key=value`; required without a default."""
+    """Defines `--config=FILE` and with it `--config.section.key=value`.
+
+    It is required if it has no default.
+    """
     holder = config_flags.DEFINE_config_file("config", default, "A file of configs/.")
     if default is None:
         flags.mark_flag_as_required("config")
@@ -44,6 +47,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     # jax, orbax and tensorstore speak through these two; what they say at INFO is for developers.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
     def guarded(_: Sequence[str]) -> None:

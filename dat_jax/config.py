@@ -235,9 +235,13 @@ class Config:
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            raise UserError(f"{path} does not exist: train a model into this workdir first") from None
+            raise UserError(
+                f"{path} does not exist: train a model into this workdir first"
+            ) from None
         except ValueError:
-            raise UserError(f"{path} is not valid JSON: restore it or use another workdir") from None
+            raise UserError(
+                f"{path} is not valid JSON: restore it or use another workdir"
+            ) from None
 
     def save(self, path: Path) -> None:
         """Writes the config as indented JSON."""
@@ -267,7 +271,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def _convert(value: Any, kind: Any, name: str) -> Any:
-    """Checks `value` against the annotation `kind`; an int is welcome where a float is asked for."""
+    """Checks `value` against the annotation `kind`; an int will do where a float is asked for."""
     if dataclasses.is_dataclass(kind):
         _require(isinstance(value, Mapping), f"config.{name} is {value!r}: must be a section")
         return from_dict(typing.cast(type, kind), value, prefix=f"{name}.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of all exits (paper, section 3.1), mapped over exits so that no two exits' logits coexist."""
+"""Losses of all exits (paper, section 3.1), mapped over exits: no two exits' logits coexist."""
 
 from functools import partial
 from typing import Any, NamedTuple

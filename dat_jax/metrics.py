@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics as sums and counts, so that they add up over devices, batches and steps before one division."""
+"""Metrics as sums and counts, which add up over devices, batches and steps before one division."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a workdir holds of a run, and how a trained model comes out of it.
 
-    config.json  vocabulary/  data/  checkpoints/  metrics.jsonl  tensorboard/  evaluation.jsonl
+config.json  vocabulary/  data/  checkpoints/  metrics.jsonl  tensorboard/  evaluation.jsonl
 """
 
 import dataclasses
@@ -61,9 +61,7 @@ def check_same_run(config: Config, workdir: Path) -> None:
 
 def make_model(config: Config, dataset: Dataset) -> Transformer:
     """The model of `config` for the vocabularies of `dataset`."""
-    return Transformer(
-        config.model, dataset.source_vocabulary.size, dataset.target_vocabulary.size
-    )
+    return Transformer(config.model, dataset.source_vocabulary.size, dataset.target_vocabulary.size)
 
 
 def load(workdir: Path, average_checkpoints: int | None = None) -> TrainedModel:
@@ -82,9 +80,7 @@ def load(workdir: Path, average_checkpoints: int | None = None) -> TrainedModel:
     model = make_model(config, dataset)
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-    )
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{workdir} holds no checkpoint: train a model into it first")

@@ -37,10 +37,10 @@ def test_signatures_name_the_settings_and_the_version():
 
 
 def test_unequal_lengths_are_refused_with_both_counts():
-    with pytest.raises(UserError, match="2 hypotheses but 1 references: give the reference file"):
+    with pytest.raises(UserError, match="2 sentences but 1 references: give the reference file"):
         score(HYPOTHESES, REFERENCES[:1])
 
 
 def test_nothing_to_score_is_refused():
-    with pytest.raises(UserError, match="no hypotheses to score"):
+    with pytest.raises(UserError, match="no sentences to score"):
         score([], [])

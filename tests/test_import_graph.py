@@ -25,11 +25,14 @@ MAY_IMPORT = {
     "config": {"errors"},
     "command_line": {"errors", "config"},
     **dict.fromkeys(ISLANDS - {"data"}, BASE),
-    "data": BASE - {"types"},  # types imports jax
+    # types imports jax; command_line is for `python -m dat_jax.data.prepare`
+    "data": BASE - {"types"} | {"command_line"},
     **dict.fromkeys(TERMS, BASE | ISLANDS | TERMS),
     **dict.fromkeys(ENGINES, BASE | ISLANDS | TERMS),
-    "evaluation": BASE | ISLANDS | TERMS | ENGINES,
-    "tuning": BASE | ISLANDS | TERMS | ENGINES | {"evaluation"},
+    "workdir": BASE | ISLANDS | TERMS | ENGINES,
+    "evaluation": BASE | ISLANDS | TERMS | ENGINES | {"workdir"},
+    "tuning": BASE | ISLANDS | TERMS | ENGINES | {"workdir", "evaluation"},
+    "report": BASE,
 }
 """What each part may import besides itself. Nothing imports command_line but the scripts."""
 

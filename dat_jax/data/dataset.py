@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dat_jax.config import DataConfig, from_dict
-from dat_jax.data.sources import SPLITS
+from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import Vocabulary
 from dat_jax.errors import UserError

@@ -15,10 +15,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from absl import app, flags
-from ml_collections import config_flags
 from tqdm import tqdm
 
+from dat_jax.command_line import define_config, define_workdir, read_config, run
 from dat_jax.config import Config, DataConfig
 from dat_jax.data.dataset import (
     Dataset,
@@ -28,7 +27,8 @@ from dat_jax.data.dataset import (
     vocabulary_paths,
     write_config,
 )
-from dat_jax.data.sources import SPLITS, Source, open_source
+from dat_jax.data.sources import Source, open_source
+from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import write_tokens
 from dat_jax.data.vocabulary import Vocabulary, train_vocabulary
 from dat_jax.errors import UserError
@@ -105,14 +105,12 @@ def _copied(pairs: Pairs, paths: tuple[Path, Path], stack: contextlib.ExitStack)
         yield source, target
 
 
-def main(_: list[str]) -> None:
-    """Prepares the data of `--config` in `--workdir` and reports what is there."""
-    config = Config.from_dict(flags.FLAGS.config.to_dict())
-    print(prepare(config.data, Path(flags.FLAGS.workdir)).report())
-
-
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "The training config, a Python file.")
-    flags.DEFINE_string("workdir", None, "The folder to prepare the data in.")
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    _config, _workdir = define_config(), define_workdir()
+
+    def main() -> None:
+        """Prepares the data of `--config` in `--workdir` and reports what is there."""
+        config = Config.from_dict(read_config(_config))
+        print(prepare(config.data, Path(_workdir.value)).report())
+
+    run(main)

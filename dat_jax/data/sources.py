@@ -8,8 +8,6 @@ from typing import Protocol, runtime_checkable
 from dat_jax.config import DataConfig
 from dat_jax.errors import UserError
 
-SPLITS = ("train", "valid", "test")
-
 
 @runtime_checkable
 class Source(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from dat_jax.data.sources import SPLITS
+from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
 
 

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from dat_jax.data.sources import SPLITS
+from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
 
 _CHUNK = 1_000

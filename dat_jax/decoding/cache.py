@@ -44,7 +44,9 @@ def write(
 
 def slots(cache: LayerCache) -> tuple[Float[Array, "B P H K"], Float[Array, "B P H K"]]:
     """All keys and values of a sentence on one axis, P = T x J, as attention reads them."""
-    return tuple(x.reshape(x.shape[0], -1, *x.shape[3:]) for x in cache)
+    batch, length, beams, heads, width = cache.keys.shape
+    shape = (batch, length * beams, heads, width)
+    return cache.keys.reshape(shape), cache.values.reshape(shape)
 
 
 def no_ancestors(batch: int, beams: int, length: int) -> Int[Array, "B J T"]:

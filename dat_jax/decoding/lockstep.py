@@ -6,7 +6,7 @@ each step every hypothesis gets one token, through as many decoder blocks as the
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,26 +74,29 @@ def search(
     config = model.config
     batch, heads = source.shape[0], config.decoder_heads
     width, dtype = config.decoder_dim // heads, jnp.dtype(config.dtype)
-    variables = {"params": params}
     source_mask = source != PAD
-    memory = model.apply(variables, source, source_mask, method="encode")
+
+    def apply(method: str, *arguments: Array) -> Any:
+        return model.apply({"params": params}, *arguments, method=method)
+
+    memory = apply("encode", source, source_mask)
     blocks = _unstack(params["decoder"]["blocks"], policy.depth)
     block = DecoderBlock(config, parent=None)
-    memory_slots = [block.apply(p, memory, method="memory_keys_values") for p in blocks]
-    classifiers = model.apply(variables, method="classifier_weights")
-    classifier = weights_of_exit(classifiers, config.exit_depths.index(policy.depth))
+    memory_slots: list[Any] = [block.apply(p, memory, method="memory_keys_values") for p in blocks]
+    exit_index = config.exit_depths.index(policy.depth)
+    classifier = weights_of_exit(apply("classifier_weights"), exit_index)
 
     def step(loop: _Loop) -> _Loop:
         tokens = beam.last_tokens(loop.beams, BOS)
         positions = jnp.broadcast_to(loop.position, (1, beam_size))
-        x = model.apply(variables, tokens, positions, method="embed")
+        x = apply("embed", tokens, positions)
         ancestors = claim(loop.ancestors, loop.position)
         mask = visible(ancestors)
         layers = []
         for block_params, cache, memory_kv in zip(blocks, loop.layers, memory_slots, strict=True):
-            keys_values = block.apply(block_params, x, method="self_keys_values")
+            keys_values: Any = block.apply(block_params, x, method="self_keys_values")
             cache = write(cache, loop.position, keys_values)
-            x = block.apply(
+            x = run_block(
                 block_params,
                 x,
                 slots(cache),

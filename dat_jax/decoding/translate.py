@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From lines of text to translations: encode, sort by length, search in batches, decode, restore order."""
+"""From lines of text to translations in the same order, by way of batches of similar length."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
-from dat_jax.config import DataConfig, DecodingConfig
+from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding.lockstep import search

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multi-head attention whose keys and values are arguments, so that a cache is an ordinary array."""
+"""Multi-head attention whose keys and values are arguments: a cache is an ordinary array."""
 
 import flax.linen as nn
 import jax

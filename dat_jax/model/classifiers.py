@@ -50,6 +50,7 @@ def classify(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Ar
     """The logits of one exit, in float32, from its merged weights and the decoder's states."""
     if "scale" in weights:
         normalised = jax.nn.standardize(state.astype(jnp.float32), epsilon=1e-6)
-        state = (normalised * weights["scale"] + weights["bias"]).astype(state.dtype)
+        scale, bias = (jnp.broadcast_to(weights[x], state.shape) for x in ("scale", "bias"))
+        state = (normalised * scale + bias).astype(state.dtype)
     table = weights["table"].astype(state.dtype)
     return jnp.einsum("...d,vd->...v", state, table, preferred_element_type=jnp.float32)

@@ -37,7 +37,7 @@ class Embedding(nn.Module):
 
 
 def sinusoids(positions: Int[Array, "B T"], dim: int) -> Float[Array, "B T M"]:
-    """Sines in the first half of the channels, cosines in the second, wavelengths 2 pi to 2e4 pi."""
+    """Sines in the first half of the channels, cosines in the second; periods 2 pi to 2e4 pi."""
     frequencies = np.exp(-np.log(1e4) * np.arange(dim // 2) / max(dim // 2 - 1, 1))
-    angles = positions[..., None] * jnp.asarray(frequencies, jnp.float32)
+    angles = positions[..., None] * jnp.asarray(frequencies, jnp.float32)[None, None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

@@ -3,7 +3,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +31,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
         self._directory = directory
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,8 +73,9 @@ class Checkpoints:
                     position=ocp.args.JsonRestore(),
                 ),
             )
-            state = TrainState(jnp.asarray(step, jnp.int32), items.params, items.optimizer)
-            return jax.device_put(state, jax.tree.map(lambda x: x.sharding, like)), items.position
+            state = TrainState(jnp.asarray(step, jnp.int32), items["params"], items["optimizer"])
+            shardings = jax.tree.map(lambda x: x.sharding, like)
+            return jax.device_put(state, shardings), items["position"]
 
         return next(self._readable(read), None)
 
@@ -95,7 +95,7 @@ class Checkpoints:
 
         def read(step: int) -> tuple[int, Params]:
             arguments = ocp.args.Composite(params=ocp.args.StandardRestore(like))
-            return step, self._manager.restore(step, args=arguments).params
+            return step, self._manager.restore(step, args=arguments)["params"]
 
         newest, total, count = 0, None, 0
         for step, params in self._readable(read):

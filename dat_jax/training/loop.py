@@ -88,7 +88,7 @@ def train(config: Config, model: Transformer, dataset: Dataset, workdir: Path) -
                     _check_finite(values["loss"], step, checkpoints.steps)
                     speed = progress.lap(float(np.asarray(sums["loss"].count)))
                     progress.show(step, values["loss"], speed)
-                    values |= {"learning_rate": float(schedule(step - 1))}
+                    values |= {"learning_rate": float(np.asarray(schedule(step - 1)))}
                     values |= {"tokens_per_second": speed}
                     writer.write(step, {f"train/{name}": value for name, value in values.items()})
                 if test:

@@ -3,7 +3,6 @@
 
 import sys
 import time
-from typing import Self
 
 from tqdm import tqdm
 
@@ -24,7 +23,7 @@ class Progress:
         self._first_step = first_step
         self._started = self._lap_started = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: object) -> None:

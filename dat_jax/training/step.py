@@ -2,6 +2,7 @@
 """One jitted training step and one jitted validation step, data-parallel over a mesh."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -49,12 +50,13 @@ def batch_metrics(
     Returns:
         `loss` (equation 4, with label smoothing), and `nll` and `accuracy` of each exit.
     """
-    source_mask, target_mask = batch.source != PAD, batch.target != PAD
-    inputs = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
+    source, target = jnp.asarray(batch.source), jnp.asarray(batch.target)
+    source_mask, target_mask = source != PAD, target != PAD
+    inputs = jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
 
     def states_and_classifiers(model: Transformer) -> tuple[jax.Array, dict]:
         deterministic = dropout_key is None
-        memory = model.encode(batch.source, source_mask, deterministic=deterministic)
+        memory = model.encode(source, source_mask, deterministic=deterministic)
         states = model.states(inputs, memory, source_mask, deterministic=deterministic)
         return states, model.classifier_weights()
 
@@ -68,8 +70,8 @@ def batch_metrics(
     loss, terms = decoder_loss(
         classifiers,
         states[depths[0] - 1 :],
-        batch.target,
-        weights[:, None, None] * target_mask,
+        target,
+        weights[:, None, None] * target_mask[None],
         config.label_smoothing,
     )
     return {"loss": Mean(loss, jnp.sum(target_mask))} | token_metrics(terms, target_mask)
@@ -111,14 +113,12 @@ def make_train_step(
         tokens = jnp.maximum(metrics["loss"].count, 1)
         gradients = jax.tree.map(lambda g: g / tokens, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics["gradient_norm"] = Mean(optax.global_norm(gradients), 1.0)
+        params = cast(Params, optax.apply_updates(state.params, updates))
+        metrics["gradient_norm"] = Mean(optax.tree.norm(gradients), 1.0)
         return TrainState(state.step + 1, params, optimizer_state), metrics
 
     whole, rows = replicated(mesh), row_sharded(mesh)
-    return jax.jit(
-        step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0
-    )
+    return jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
 
 
 def _split_rows(x: jax.Array, pieces: int) -> jax.Array:
@@ -126,9 +126,7 @@ def _split_rows(x: jax.Array, pieces: int) -> jax.Array:
     return x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1)
 
 
-def make_validation_step(
-    model: Transformer, config: TrainingConfig, mesh: Mesh
-) -> ValidationStep:
+def make_validation_step(model: Transformer, config: TrainingConfig, mesh: Mesh) -> ValidationStep:
     """Compiles `(params, batch) -> metrics`, without dropout."""
 
     def step(params: Params, batch: Batch) -> Metrics:

@@ -3,7 +3,6 @@
 
 import json
 from pathlib import Path
-from typing import Self
 
 
 class MetricWriter:
@@ -15,7 +14,7 @@ class MetricWriter:
         self._lines = (workdir / "metrics.jsonl").open("a", encoding="utf-8")
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -174,6 +174,7 @@ def test_the_search_is_the_plain_rule(beam_size, length_penalty, ties):
         assert sequences(state, g) == [hypothesis.tokens for hypothesis in expected]
         assert state.position[g] == len(expected[-1].tokens)  # it stopped when it was done
         count = len(expected)
+        assert state.num_finished[g] == count
         np.testing.assert_array_equal(
             state.finished_log_probs[g, :count], [hypothesis.log_prob for hypothesis in expected]
         )
@@ -237,18 +238,21 @@ def test_a_sentence_that_is_done_is_frozen():
     assert parents.tolist() == [[0, 1, 2]] * 2
 
 
-def test_sentences_may_be_advanced_one_by_one():
+def test_sentences_at_different_positions_may_be_advanced_together():
     def log_probs_of(g, prefix):
         return random_log_probs(g, prefix)
 
-    together = search(log_probs_of, [T, T, 4], 3)
-    state = beam.init(jnp.asarray([T, T, 4]), 3, T, PAD)
+    limits = [T, T, 4, T]
+    together = search(log_probs_of, limits, 3)
+    state = beam.init(jnp.asarray(limits), 3, T, PAD)
     generator = np.random.default_rng(0)
-    while not beam.done(state).all():
-        g = int(generator.choice(np.flatnonzero(~np.asarray(beam.done(state)))))
-        one = jax.tree.map(lambda values, g=g: values[g : g + 1], state)
-        one, _ = step(one, lambda _, prefix, g=g: log_probs_of(g, prefix))
-        state = jax.tree.map(lambda values, new, g=g: values.at[g].set(new[0]), state, one)
+    while unfinished(state):
+        some = generator.choice(len(limits), size=2, replace=False)
+        gathered = jax.tree.map(lambda values, some=some: values[some], state)
+        gathered, _ = step(gathered, lambda row, prefix, some=some: log_probs_of(some[row], prefix))
+        state = jax.tree.map(
+            lambda values, new, some=some: values.at[some].set(new), state, gathered
+        )
     jax.tree.map(np.testing.assert_array_equal, together, state)
 
 

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Transformer against a plain-numpy twin, and what must hold whatever its parameters are."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dat_jax.model.blocks import DecoderBlock
+from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.types import Params
+from tests.model import reference
+from tests.tiny import (
+    TARGET_VOCABULARY,
+    ragged_mask,
+    random_array,
+    random_params,
+    random_tokens,
+    tiny_config,
+    tiny_model,
+)
+
+B, S, T, N, D = 3, 5, 4, 3, 8
+SOURCE_LENGTHS = (5, 1, 3)
+SOURCE_MASK = ragged_mask(SOURCE_LENGTHS, S)
+SOURCE = random_tokens(0, B, S, TARGET_VOCABULARY) * SOURCE_MASK
+INPUTS = random_tokens(1, B, T, TARGET_VOCABULARY)
+
+norms = pytest.mark.parametrize("norm", ["post", "pre"])
+classifier_kinds = pytest.mark.parametrize("classifiers", ["shared", "per_exit"])
+
+
+@partial(jax.jit, static_argnums=0)
+def logits_of(model: Transformer, params: Params) -> jax.Array:
+    """The logits of all exits, [X, B, T, V]."""
+    return model.apply({"params": params}, SOURCE, SOURCE_MASK, INPUTS)
+
+
+@partial(jax.jit, static_argnums=0)
+def states_of(
+    model: Transformer,
+    params: Params,
+    source: jax.Array = SOURCE,
+    source_mask: jax.Array = SOURCE_MASK,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """The decoder's states [N, B, T, D]; with a key, under dropout."""
+    deterministic = dropout_key is None
+
+    def run(model: Transformer) -> jax.Array:
+        memory = model.encode(source, source_mask, deterministic=deterministic)
+        return model.states(INPUTS, memory, source_mask, deterministic=deterministic)
+
+    rngs = None if deterministic else {"dropout": dropout_key}
+    return model.apply({"params": params}, method=run, rngs=rngs)
+
+
+@pytest.mark.parametrize("exits", ["all", "last"])
+@pytest.mark.parametrize(
+    ("classifiers", "embeddings"),
+    [("shared", "untied"), ("per_exit", "untied"), ("shared", "tied")],
+)
+@norms
+def test_logits_of_all_exits_equal_the_plain_twin(norm, classifiers, embeddings, exits):
+    model = tiny_model(norm=norm, classifiers=classifiers, embeddings=embeddings, exits=exits)
+    params = random_params(model)
+    logits = logits_of(model, params)
+    assert logits.shape == (1 if exits == "last" else N, B, T, TARGET_VOCABULARY)
+    for row, length in enumerate(SOURCE_LENGTHS):
+        source, inputs = SOURCE[row, :length].tolist(), INPUTS[row].tolist()
+        expected = reference.logits(model.config, params, source, inputs)
+        np.testing.assert_allclose(logits[:, row], expected, rtol=1e-4, atol=1e-4)
+
+
+@norms
+def test_a_state_depends_on_its_own_and_earlier_inputs_and_on_no_later_one(norm):
+    model = tiny_model(norm=norm)
+    params = random_params(model)
+    memory = random_array(1, 1, S, 12)
+
+    def states(x: jax.Array) -> jax.Array:
+        def run(model: Transformer) -> jax.Array:
+            return model.decoder(x, memory, SOURCE_MASK[:1], deterministic=True)
+
+        return model.apply({"params": params}, method=run)[:, 0]
+
+    jacobian = jax.jit(jax.jacrev(states))(random_array(2, 1, T, D))
+    depends = np.abs(jacobian[:, :, :, 0]).max(axis=(2, 4)) > 0  # [N, T, T]
+    np.testing.assert_array_equal(depends, np.broadcast_to(np.tri(T, dtype=bool), (N, T, T)))
+
+
+@norms
+def test_padding_the_source_changes_nothing(norm):
+    model = tiny_model(norm=norm)
+    params = random_params(model)
+    padding = ((0, 0), (0, 4))
+    wider = states_of(model, params, jnp.pad(SOURCE, padding), jnp.pad(SOURCE_MASK, padding))
+    np.testing.assert_allclose(wider, states_of(model, params), rtol=1e-5, atol=1e-5)
+
+
+@norms
+def test_what_stands_under_the_mask_changes_nothing(norm):
+    model = tiny_model(norm=norm)
+    params = random_params(model)
+    garbage = jnp.where(SOURCE_MASK, SOURCE, 7)
+    np.testing.assert_array_equal(states_of(model, params, garbage), states_of(model, params))
+
+
+@classifier_kinds
+@norms
+def test_the_last_of_all_exits_is_the_only_exit_of_a_plain_model(norm, classifiers):
+    all_exits = tiny_model(norm=norm, classifiers=classifiers, exits="all")
+    last_exit = tiny_model(norm=norm, classifiers=classifiers, exits="last")
+    params = random_params(all_exits)
+    own = {
+        name: leaf if name == "table" and classifiers == "shared" else leaf[-1:]
+        for name, leaf in params["classifiers"].items()
+    }
+    of_all = logits_of(all_exits, params)
+    of_last = logits_of(last_exit, params | {"classifiers": own})
+    assert of_last.shape[0] == 1
+    np.testing.assert_allclose(of_last[0], of_all[-1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+@norms
+def test_dropout_is_active_only_when_asked_for_and_follows_its_key(norm, rate):
+    plain, dropping = tiny_model(norm=norm), tiny_model(norm=norm, **{rate: 0.5})
+    params = random_params(plain)
+    first, second = jax.random.split(jax.random.key(0))
+    np.testing.assert_array_equal(states_of(dropping, params), states_of(plain, params))
+    dropped = states_of(dropping, params, dropout_key=first)
+    np.testing.assert_array_equal(states_of(dropping, params, dropout_key=first), dropped)
+    for other in (states_of(plain, params), states_of(dropping, params, dropout_key=second)):
+        assert (
+            np.abs(np.asarray(dropped) - other).max(axis=(1, 2, 3)).min() > 1e-3
+        )  # after every block
+
+
+def parameters_that_make_every_block_add_one(model: Transformer) -> Params:
+    """All zeros but the last bias of each feed-forward layer, so that pre-norm adds just that."""
+    params = jax.tree.map(jnp.zeros_like, random_params(model))
+    for side in ("encoder", "decoder"):
+        bias = params[side]["blocks"]["feed_forward"]["Dense_1"]["bias"]
+        params[side]["blocks"]["feed_forward"]["Dense_1"]["bias"] = jnp.ones_like(bias)
+    return params
+
+
+def test_each_decoder_block_drops_something_else():
+    model = tiny_model(norm="pre", dropout=0.5)
+    params = parameters_that_make_every_block_add_one(model)
+
+    @jax.jit
+    def run(params: Params, key: jax.Array) -> jax.Array:
+        x, memory = jnp.zeros((B, T, D)), jnp.zeros((B, S, 12))
+        return model.apply(
+            {"params": params},
+            method=lambda model: model.decoder(x, memory, SOURCE_MASK, deterministic=False),
+            rngs={"dropout": key},
+        )
+
+    states = run(params, jax.random.key(0))
+    added = np.diff(np.asarray(states), axis=0, prepend=0)
+    np.testing.assert_array_equal(np.unique(added), [0, 2])  # dropped, or kept and doubled
+    for one in range(N):
+        for other in range(one):
+            assert (added[one] != added[other]).any()
+
+
+def test_each_encoder_block_drops_something_else():
+    model = tiny_model(norm="pre", dropout=0.5)
+    params = parameters_that_make_every_block_add_one(model)
+    params["encoder"]["final_norm"]["scale"] = jnp.ones(12)
+
+    @jax.jit
+    def run(params: Params, key: jax.Array) -> jax.Array:
+        x = jnp.zeros((B, S, 12))
+        return model.apply(
+            {"params": params},
+            method=lambda model: model.encoder(x, SOURCE_MASK, deterministic=False),
+            rngs={"dropout": key},
+        )
+
+    memory = run(params, jax.random.key(0))
+    levels = [len(np.unique(x)) for x in np.asarray(memory).round(4).reshape(-1, 12)]
+    assert max(levels) == 3  # 0, 2 and 4 before the norm; the same mask twice makes no 2
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("embeddings", ["untied", "tied"])
+def test_bfloat16_computes_near_float32_and_keeps_logits_and_parameters_float32(norm, embeddings):
+    model = tiny_model(norm=norm, embeddings=embeddings)
+    narrow = tiny_model(norm=norm, embeddings=embeddings, dtype="bfloat16")
+    params = init_params(narrow, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert states_of(narrow, params).dtype == jnp.bfloat16
+
+    exact = logits_of(model, params)
+    logits = logits_of(narrow, params)
+    assert logits.dtype == jnp.float32
+    difference = np.abs(np.asarray(logits) - exact)
+    assert difference.max() > 1e-5  # or it was not bfloat16
+    assert difference.max() < 0.05 * np.abs(exact).max()
+
+
+def test_tied_embeddings_are_one_matrix():
+    params = init_params(tiny_model(embeddings="tied"), jax.random.key(0))
+    assert params.keys() == {"target_embedding", "encoder", "decoder"}
+    assert params["target_embedding"]["table"].shape == (TARGET_VOCABULARY, D)
+
+
+def test_untied_embeddings_and_classifier_are_three_matrices():
+    params = init_params(tiny_model(), jax.random.key(0))
+    own = {"source_embedding", "target_embedding", "classifiers"}
+    assert params.keys() == own | {"encoder", "decoder"}
+    tables = params["target_embedding"]["table"], params["classifiers"]["table"]
+    assert (np.asarray(tables[0]) != np.asarray(tables[1])).all()
+
+
+@pytest.mark.parametrize(("side", "layers"), [("encoder", 2), ("decoder", N)])
+def test_parameters_of_blocks_are_stacked_and_drawn_apart(side, layers):
+    blocks = init_params(tiny_model(), jax.random.key(0))[side]["blocks"]
+    for path, leaf in jax.tree.leaves_with_path(blocks):
+        assert leaf.shape[0] == layers
+        if "kernel" in jax.tree_util.keystr(path):
+            assert (np.asarray(leaf)[0] != np.asarray(leaf)[1]).all()
+
+
+@norms
+def test_a_block_called_token_by_token_equals_the_call_on_the_whole_sequence(norm):
+    config = tiny_config(model={"norm": norm}).model
+    block = DecoderBlock(config)
+    stacked = random_params(tiny_model(norm=norm))["decoder"]["blocks"]
+    variables = {"params": jax.tree.map(lambda leaf: leaf[1], stacked)}
+    x = random_array(3, B, T, D)
+    memory = random_array(4, B, S, 12)
+
+    @jax.jit
+    def whole_sequence() -> jax.Array:
+        causal = jnp.tri(T, dtype=bool)[None]
+        return block.apply(
+            variables,
+            x,
+            block.apply(variables, x, method="self_keys_values"),
+            causal,
+            block.apply(variables, memory, method="memory_keys_values"),
+            SOURCE_MASK[:, None],
+            deterministic=True,
+        )
+
+    @jax.jit
+    def token_by_token() -> jax.Array:
+        of_memory = block.apply(variables, memory, method="memory_keys_values")
+        cache, states = None, []
+        for t in range(T):
+            token = x[:, t : t + 1]
+            new = block.apply(variables, token, method="self_keys_values")
+            cache = new if cache is None else jax.tree.map(append, cache, new)
+            everything = jnp.ones((1, 1, t + 1), bool)
+            states.append(
+                block.apply(
+                    variables,
+                    token,
+                    cache,
+                    everything,
+                    of_memory,
+                    SOURCE_MASK[:, None],
+                    deterministic=True,
+                )
+            )
+        return jnp.concatenate(states, axis=1)
+
+    np.testing.assert_allclose(token_by_token(), whole_sequence(), rtol=1e-5, atol=1e-5)
+
+
+def append(cache: jax.Array, new: jax.Array) -> jax.Array:
+    """Adds positions to keys or values, [B, P, H, K]."""
+    return jnp.concatenate([cache, new], axis=1)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model small enough to compile in a moment, and parameters and batches for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import base
+from dat_jax.config import Config
+from dat_jax.model.transformer import Transformer
+from dat_jax.types import Params
+
+SOURCE_VOCABULARY = 13
+TARGET_VOCABULARY = 11
+
+
+def tiny_config(**sections: dict[str, Any]) -> Config:
+    """The tiny config with some keys changed: `tiny_config(model={"norm": "pre"})`.
+
+    Encoder and decoder differ in every dimension, so that nothing passes by their being equal.
+    Tied embeddings need equal ones and get them.
+    """
+    values = base.get_config().to_dict()
+    values["data"] |= {"vocabulary_size": TARGET_VOCABULARY, "max_length": 12}
+    values["model"] |= {
+        "num_layers": 3,
+        "encoder_layers": 2,
+        "encoder_dim": 12,
+        "encoder_ff_dim": 10,
+        "encoder_heads": 3,
+        "decoder_dim": 8,
+        "decoder_ff_dim": 14,
+        "decoder_heads": 2,
+        "dropout": 0.0,
+    }
+    values["training"] |= {"batch_tokens": 64, "num_shapes": 2}
+    for section, changes in sections.items():
+        values[section] |= changes
+    if values["model"]["embeddings"] == "tied":
+        values["model"] |= {"encoder_dim": values["model"]["decoder_dim"], "encoder_heads": 2}
+    return Config.from_dict(values)
+
+
+def tiny_model(**changes: Any) -> Transformer:
+    """The model of the tiny config with some keys of its section `model` changed."""
+    config = tiny_config(model=changes).model
+    tied = config.embeddings == "tied"
+    return Transformer(config, TARGET_VOCABULARY if tied else SOURCE_VOCABULARY, TARGET_VOCABULARY)
+
+
+def random_params(model: Transformer, seed: int = 0) -> Params:
+    """Parameters of which no two are equal: biases and scales are random too, unlike fresh ones."""
+    token, real = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), token, real, token)["params"]
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(generator.normal(0, 0.5, leaf.shape), leaf.dtype), shapes
+    )
+
+
+def random_array(seed: int, *shape: int) -> jax.Array:
+    """Normal values in float32; drawn by numpy, which compiles nothing."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def random_tokens(seed: int, rows: int, length: int, vocabulary_size: int) -> jax.Array:
+    """Token ids without padding."""
+    return jnp.asarray(np.random.default_rng(seed).integers(1, vocabulary_size, (rows, length)))
+
+
+def ragged_mask(lengths: Sequence[int], longest: int) -> jax.Array:
+    """True on the first `lengths[b]` positions of row b."""
+    return jnp.asarray(np.arange(longest)[None] < np.asarray(lengths)[:, None])

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: what comes back is what went in, and damage does not pass for health."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dat_jax.errors import UserError
+from dat_jax.training.checkpoint import Checkpoints
+from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.state import TrainState
+from tests.tiny import tiny_config
+
+
+def make_state(step: int) -> TrainState:
+    """A small state whose parameters tell the step."""
+    params = {"kernel": jnp.full((2, 3), float(step)), "bias": jnp.arange(3.0) + step}
+    state = TrainState.create(params, make_optimizer(tiny_config().optimizer))
+    return state._replace(step=jnp.asarray(step, jnp.int32))
+
+
+def save(directory: Path, *steps: int, keep: int | None = None) -> None:
+    with Checkpoints(directory, keep) as checkpoints:
+        for step in steps:
+            checkpoints.save(make_state(step), {"seed": 0, "epoch": 1, "next_batch": step})
+
+
+def restore(directory: Path) -> tuple[TrainState, dict[str, int]] | None:
+    with Checkpoints(directory) as checkpoints:
+        return checkpoints.restore(make_state(0))
+
+
+def test_state_and_position_come_back_bit_by_bit(tmp_path: Path):
+    save(tmp_path, 3, 7)
+    restored = restore(tmp_path)
+    assert restored is not None
+    state, position = restored
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(7))
+    assert position == {"seed": 0, "epoch": 1, "next_batch": 7}
+
+
+def test_there_may_be_nothing_to_restore(tmp_path: Path):
+    assert restore(tmp_path / "new") is None
+
+
+def test_only_the_newest_are_kept(tmp_path: Path):
+    save(tmp_path, 1, 2, 3, 4, keep=2)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps == [3, 4]
+
+
+def test_a_relative_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    save(Path("here"), 5)
+    assert restore(Path("here")) is not None
+
+
+def test_the_average_is_that_of_the_last(tmp_path: Path):
+    save(tmp_path, 1, 2, 6)
+    with Checkpoints(tmp_path) as checkpoints:
+        step, params = checkpoints.average(make_state(0).params, last=2)
+    assert step == 6
+    np.testing.assert_allclose(params["kernel"], 4.0)
+    np.testing.assert_allclose(params["bias"], np.arange(3) + 4.0)
+
+
+def test_averaging_more_than_there_are_is_refused(tmp_path: Path):
+    save(tmp_path, 1, 2)
+    message = "holds 2 checkpoints and decoding.average_checkpoints is 3"
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=message):
+        checkpoints.average(make_state(0).params, last=3)
+
+
+# Of the files that orbax reads at once it reports one; the others' failures go unheard.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", ["truncated", "empty", "unfinished"])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str):
+    save(tmp_path, 3, 7)
+    newest = tmp_path / "00000007"
+    if damage == "truncated":
+        for file in newest.rglob("*"):
+            if file.is_file() and "/d/" in str(file):
+                file.write_bytes(file.read_bytes()[:3])
+    elif damage == "empty":
+        shutil.rmtree(newest)
+        newest.mkdir()
+    else:
+        newest.rename(tmp_path / "00000007.orbax-checkpoint-tmp")
+    restored = restore(tmp_path)
+    assert restored is not None
+    assert int(restored[0].step) == 3
+
+
+def test_damage_to_all_is_one_clear_line(tmp_path: Path):
+    save(tmp_path, 3)
+    shutil.rmtree(tmp_path / "00000003" / "params")
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read: restore one"):
+        restore(tmp_path)
