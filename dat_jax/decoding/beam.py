@@ -2,15 +2,15 @@
 """Beam search as pure functions on arrays; with a beam of 1 it is greedy search.
 
 Nothing here knows a model: whoever decodes computes log-probabilities for the live beams and calls
-`advance`. The rule is fairseq's. Of the 2K best continuations of a sentence's K live beams, those
-among the first K that end in EOS become finished hypotheses, and the first K that do not end are
-the new live beams. A sentence is done when it has K finished hypotheses, or at its length limit,
+`advance`. The rule is fairseq's. Of the 2J best continuations of a sentence's J live beams, those
+among the first J that end in EOS become finished hypotheses, and the first J that do not end are
+the new live beams. A sentence is done when it has J finished hypotheses, or at its length limit,
 where EOS is forced. Equal scores go to the lower beam, then to the lower token.
 
-Every field of the state has the sentences G on its leading axis, each sentence has its own
+Every field of the state has the sentences B on its leading axis, each sentence has its own
 position, and a sentence that is done no longer changes: an engine may advance all sentences
 together or gather some of them, advance those and scatter them back, to the same result.
-In the annotations below K is the beam size, T the room for tokens.
+In the annotations below J is the beam size, T the room for tokens.
 """
 
 from typing import NamedTuple
@@ -22,53 +22,53 @@ from dat_jax.types import Array, Bool, Float, Int
 
 
 class BeamState(NamedTuple):
-    """Live and finished hypotheses of G sentences with K beams each.
+    """Live and finished hypotheses of B sentences with J beams each.
 
     Live beams hold `position` tokens. Finished hypotheses fill slots 0 to `num_finished` - 1 in
     the order in which they ended; an empty slot scores -inf. Past the end of a hypothesis, tokens
     are `pad_id` and exits 0.
     """
 
-    limit: jax.Array  # [G] the most tokens a hypothesis may have, EOS counted
-    position: jax.Array  # [G] tokens in each live beam
-    tokens: jax.Array  # [G, K, T]
-    exits: jax.Array  # [G, K, T] the depth at which each token exited
-    log_probs: jax.Array  # [G, K] the sum over tokens; -inf where there is no beam yet
-    num_finished: jax.Array  # [G]
-    finished_tokens: jax.Array  # [G, K, T]
-    finished_exits: jax.Array  # [G, K, T]
-    finished_lengths: jax.Array  # [G, K] EOS counted
-    finished_log_probs: jax.Array  # [G, K]
-    finished_scores: jax.Array  # [G, K] log-probability / length ** length_penalty
+    limit: jax.Array  # [B] the most tokens a hypothesis may have, EOS counted
+    position: jax.Array  # [B] tokens in each live beam
+    tokens: jax.Array  # [B, J, T]
+    exits: jax.Array  # [B, J, T] the depth at which each token exited
+    log_probs: jax.Array  # [B, J] the sum over tokens; -inf where there is no beam yet
+    num_finished: jax.Array  # [B]
+    finished_tokens: jax.Array  # [B, J, T]
+    finished_exits: jax.Array  # [B, J, T]
+    finished_lengths: jax.Array  # [B, J] EOS counted
+    finished_log_probs: jax.Array  # [B, J]
+    finished_scores: jax.Array  # [B, J] log-probability / length ** length_penalty
 
 
 class Hypotheses(NamedTuple):
-    """One finished hypothesis for each of G sentences."""
+    """One finished hypothesis for each of B sentences."""
 
-    tokens: jax.Array  # [G, T] EOS included, then `pad_id`
-    exits: jax.Array  # [G, T] 0 past the end
-    lengths: jax.Array  # [G] EOS counted
-    log_probs: jax.Array  # [G]
-    scores: jax.Array  # [G]
+    tokens: jax.Array  # [B, T] EOS included, then `pad_id`
+    exits: jax.Array  # [B, T] 0 past the end
+    lengths: jax.Array  # [B] EOS counted
+    log_probs: jax.Array  # [B]
+    scores: jax.Array  # [B]
 
 
 class _Candidates(NamedTuple):
-    """The 2K best continuations of each sentence, best first."""
+    """The 2J best continuations of each sentence, best first."""
 
-    parents: jax.Array  # [G, 2K] the live beam that each continues
-    log_probs: jax.Array  # [G, 2K]
-    tokens: jax.Array  # [G, 2K, T] with the new token
-    exits: jax.Array  # [G, 2K, T] with the new exit
-    ends: jax.Array  # [G, 2K] whether the new token is EOS
+    parents: jax.Array  # [B, 2J] the live beam that each continues
+    log_probs: jax.Array  # [B, 2J]
+    tokens: jax.Array  # [B, 2J, T] with the new token
+    exits: jax.Array  # [B, 2J, T] with the new exit
+    ends: jax.Array  # [B, 2J] whether the new token is EOS
 
 
-def init(limits: Int[Array, "G"], beam_size: int, max_length: int, pad_id: int) -> BeamState:
+def init(limits: Int[Array, "B"], beam_size: int, max_length: int, pad_id: int) -> BeamState:
     """The state before the first token: one empty live beam a sentence, nothing finished.
 
     Args:
         limits: the most tokens a hypothesis of each sentence may have, EOS counted; from 1 to
             `max_length`.
-        beam_size: live beams, and finished hypotheses to wait for, K.
+        beam_size: live beams, and finished hypotheses to wait for, J.
         max_length: room for tokens, T.
         pad_id: fills the room past the end of a hypothesis.
     """
@@ -91,13 +91,13 @@ def init(limits: Int[Array, "G"], beam_size: int, max_length: int, pad_id: int) 
     )
 
 
-def done(state: BeamState) -> Bool[Array, "G"]:
-    """Whether each sentence has its K finished hypotheses or has reached its limit."""
+def done(state: BeamState) -> Bool[Array, "B"]:
+    """Whether each sentence has its J finished hypotheses or has reached its limit."""
     beam_size = state.log_probs.shape[1]
     return (state.num_finished >= beam_size) | (state.position >= state.limit)
 
 
-def last_tokens(state: BeamState, start_id: int) -> Int[Array, "G K"]:
+def last_tokens(state: BeamState, start_id: int) -> Int[Array, "B J"]:
     """The token that each live beam feeds to the decoder next: its last, or `start_id` if none."""
     last = jnp.maximum(state.position - 1, 0)
     tokens = jnp.take_along_axis(state.tokens, last[:, None, None], axis=2)[:, :, 0]
@@ -106,13 +106,13 @@ def last_tokens(state: BeamState, start_id: int) -> Int[Array, "G K"]:
 
 def advance(
     state: BeamState,
-    log_probs: Float[Array, "G K V"],
-    exits: Int[Array, "G K"],
+    log_probs: Float[Array, "B J V"],
+    exits: Int[Array, "B J"],
     *,
     length_penalty: float,
     eos_id: int,
     pad_id: int,
-) -> tuple[BeamState, Int[Array, "G K"]]:
+) -> tuple[BeamState, Int[Array, "B J"]]:
     """Appends one token to every live beam of the sentences that are not done.
 
     Args:
@@ -181,7 +181,7 @@ def _best_candidates(
 
 
 def _continue(state: BeamState, candidates: _Candidates) -> tuple[BeamState, jax.Array]:
-    """Makes the first K candidates that do not end the live beams; returns their parents too."""
+    """Makes the first J candidates that do not end the live beams; returns their parents too."""
     beam_size = state.log_probs.shape[1]
     order = jnp.argsort(candidates.ends, axis=1, stable=True)[:, :beam_size]
     state = state._replace(
@@ -194,7 +194,7 @@ def _continue(state: BeamState, candidates: _Candidates) -> tuple[BeamState, jax
 
 
 def _finish(state: BeamState, candidates: _Candidates, length_penalty: float) -> BeamState:
-    """Files the candidates among the first K that end, best first, while there are empty slots.
+    """Files the candidates among the first J that end, best first, while there are empty slots.
 
     `state` is the one after `_continue`: its position is the length of a hypothesis that ends.
     """
@@ -221,11 +221,11 @@ def _finish(state: BeamState, candidates: _Candidates, length_penalty: float) ->
 
 
 def _take_beams(values: jax.Array, beams: jax.Array) -> jax.Array:
-    """Picks `beams` [G, J] of `values` [G, K, ...], giving [G, J, ...]."""
+    """Picks `beams` [B, Q] of `values` [B, J, ...], giving [B, Q, ...]."""
     beams = beams.reshape(beams.shape + (1,) * (values.ndim - 2))
     return jnp.take_along_axis(values, beams, axis=1)
 
 
 def _where(condition: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-    """Picks between two arrays [G, ...] by `condition` [G]."""
+    """Picks between two arrays [B, ...] by `condition` [B]."""
     return jnp.where(condition.reshape((-1,) + (1,) * (old.ndim - 1)), old, new)

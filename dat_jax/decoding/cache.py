@@ -56,7 +56,7 @@ def no_ancestors(batch: int, beams: int, length: int) -> Int[Array, "B J T"]:
 
 def claim(ancestors: Int[Array, "B J T"], position: Int[Array, ""]) -> Int[Array, "B J T"]:
     """Says that at `position` each beam writes for itself."""
-    return ancestors.at[:, :, position].set(jnp.arange(ancestors.shape[1]))
+    return ancestors.at[:, :, position].set(jnp.arange(ancestors.shape[1])[None])
 
 
 def follow(ancestors: Int[Array, "B J T"], parents: Int[Array, "B J"]) -> Int[Array, "B J T"]:
@@ -67,4 +67,4 @@ def follow(ancestors: Int[Array, "B J T"], parents: Int[Array, "B J"]) -> Int[Ar
 def visible(ancestors: Int[Array, "B J T"]) -> Bool[Array, "B J P"]:
     """The slots that each beam may look at: those that its ancestors wrote."""
     batch, beams, _ = ancestors.shape
-    return (ancestors[..., None] == jnp.arange(beams)).reshape(batch, beams, -1)
+    return jax.nn.one_hot(ancestors, beams, dtype=bool).reshape(batch, beams, -1)

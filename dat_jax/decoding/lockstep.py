@@ -79,10 +79,13 @@ def search(
     def apply(method: str, *arguments: Array) -> Any:
         return model.apply({"params": params}, *arguments, method=method)
 
-    memory = apply("encode", source, source_mask)
-    blocks = _unstack(params["decoder"]["blocks"], policy.depth)
+    def run_block(variables: Params, *arguments: Any, method: str = "__call__") -> Any:
+        return block.apply(variables, *arguments, method=method)
+
     block = DecoderBlock(config, parent=None)
-    memory_slots: list[Any] = [block.apply(p, memory, method="memory_keys_values") for p in blocks]
+    blocks = _unstack(params["decoder"]["blocks"], policy.depth)
+    memory = apply("encode", source, source_mask)
+    memory_slots = [run_block(b, memory, method="memory_keys_values") for b in blocks]
     exit_index = config.exit_depths.index(policy.depth)
     classifier = weights_of_exit(apply("classifier_weights"), exit_index)
 
@@ -93,18 +96,10 @@ def search(
         ancestors = claim(loop.ancestors, loop.position)
         mask = visible(ancestors)
         layers = []
-        for block_params, cache, memory_kv in zip(blocks, loop.layers, memory_slots, strict=True):
-            keys_values: Any = block.apply(block_params, x, method="self_keys_values")
+        for variables, cache, memory_kv in zip(blocks, loop.layers, memory_slots, strict=True):
+            keys_values = run_block(variables, x, method="self_keys_values")
             cache = write(cache, loop.position, keys_values)
-            x = run_block(
-                block_params,
-                x,
-                slots(cache),
-                mask,
-                memory_kv,
-                source_mask[:, None, :],
-                deterministic=True,
-            )
+            x = run_block(variables, x, slots(cache), mask, memory_kv, source_mask[:, None, :])
             layers.append(cache)
         beams, parents = beam.advance(
             loop.beams,

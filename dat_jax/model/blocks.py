@@ -117,7 +117,7 @@ class DecoderBlock(nn.Module):
         memory_keys_values: tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]],
         memory_mask: Bool[Array, "B 1 S"],
         *,
-        deterministic: bool,
+        deterministic: bool = True,
     ) -> Float[Array, "B T D"]:
         """Computes the states after this block from the states before it (equation 1)."""
         update = self.self_attention(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beam search against enumeration, an argmax loop and a plain-Python statement of the rule."""
 
-import dataclasses
 import functools
 import itertools
 
@@ -11,19 +10,11 @@ import numpy as np
 import pytest
 
 from dat_jax.decoding import beam
+from tests.decoding.plain_search import plain_search
 
 PAD, EOS, START = 0, 3, 2
 V = 7
 T = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """A finished hypothesis of the plain-Python search."""
-
-    tokens: tuple[int, ...]
-    log_prob: float
-    score: float
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -45,29 +36,6 @@ def random_log_probs(seed: int, prefix: tuple[int, ...], *, ties: bool = False) 
 def exit_of(prefix: tuple[int, ...]) -> int:
     """A depth from 1 to 6 that depends on every token of the prefix."""
     return 1 + sum((i + 3) * token for i, token in enumerate(prefix)) % 6
-
-
-def plain_search(log_probs, limit: int, beam_size: int, length_penalty: float) -> list[Finished]:
-    """The rule for one sentence, on tuples: `log_probs` maps a prefix to [V]."""
-    live = [((), np.float32(0))]
-    finished = []
-    for length in range(1, limit + 1):
-        candidates = []
-        for prefix, total in live:
-            following = log_probs(prefix)
-            for token in range(V):
-                if token != PAD and (token == EOS or length < limit):
-                    candidates.append(((*prefix, token), np.float32(total + following[token])))
-        candidates.sort(key=lambda candidate: -candidate[1])  # stable: ties keep their order
-        for tokens, total in candidates[:beam_size]:
-            if tokens[-1] == EOS:
-                score = total / np.float32(length) ** length_penalty
-                finished.append(Finished(tokens, float(total), float(score)))
-        finished = finished[:beam_size]
-        if len(finished) == beam_size:
-            break
-        live = [item for item in candidates[: 2 * beam_size] if item[0][-1] != EOS][:beam_size]
-    return finished
 
 
 def step(state, log_probs_of, length_penalty=1.0):
