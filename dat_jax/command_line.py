@@ -3,8 +3,10 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -19,22 +21,10 @@ def define_config(default: str | None = None) -> flags.FlagHolder[Any]:
 
     It is required if it has no default.
     """
-    holder = config_flags.DEFINE_config_file("config", default, "A file of configs/.")
+    holder = config_flags.DEFINE_config_file("config", default, "A Python file of configs/.")
     if default is None:
         flags.mark_flag_as_required("config")
     return holder
-
-
-def read_config(holder: flags.FlagHolder[Any]) -> dict[str, Any]:
-    """The values of `--config` after overrides, as nested dictionaries.
-
-    Raises:
-        UserError: the file is missing or makes no config.
-    """
-    try:
-        return holder.value.to_dict()
-    except OSError as error:
-        raise UserError(f"--config: {_first_line(error)}") from None
 
 
 def define_workdir() -> flags.FlagHolder[str]:
@@ -42,9 +32,22 @@ def define_workdir() -> flags.FlagHolder[str]:
     return flags.DEFINE_string("workdir", None, "Where a run keeps all its files.", required=True)
 
 
+def read_config(holder: flags.FlagHolder[Any]) -> dict[str, Any]:
+    """The values of `--config` after overrides, as nested dictionaries.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    if not Path(path).is_file():
+        raise UserError(f"--config={path} does not exist: name a Python file, as in configs/")
+    return holder.value.to_dict()
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """Parses the flags, calls `main`, and turns a `UserError` into one line and exit status 1."""
-    # jax, orbax and tensorstore speak through these two; what they say at INFO is for developers.
+    # What libraries say at INFO is for their developers, and so are the failures of reads that
+    # orbax had under way when it reported the first.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -62,26 +65,24 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags; `ml_collections` raises many kinds of exception for a bad override."""
+    """Parses flags; ml_collections raises many kinds of exception for a bad override."""
     try:
         remaining = flags.FLAGS(argv)
-    except (
-        flags.Error,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        FileNotFoundError,
-    ) as error:
-        _exit(_first_line(error))
+    except (AttributeError, KeyError) as error:
+        hint = re.search(r"Did you mean.*", str(error.args[0]))
+        _exit(f"unknown config key {hint[0] if hint else _one_line(error)}")
+    except flags.Error as error:
+        missing = re.search(r"Flag (--\w+) must have a value", str(error))
+        _exit(f"{missing[1]} is missing" if missing else _one_line(error))
+    except (TypeError, ValueError) as error:
+        _exit(_one_line(error))
     if len(remaining) > 1:
         _exit(f"unexpected argument {remaining[1]!r}: options start with --")
     return remaining
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error.args[0]) if error.args else type(error).__name__
-    return " ".join(text.split())
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error.args[0] if error.args else error).split())
 
 
 def _exit(message: str) -> NoReturn:

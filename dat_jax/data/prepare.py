@@ -65,6 +65,9 @@ def _mismatch(prepared: DataConfig, config: DataConfig, workdir: Path) -> UserEr
 
 def _write(config: DataConfig, workdir: Path) -> None:
     source = open_source(config)
+    for split in ("valid", "test"):  # what is wrong with them should show before the long work
+        for _ in source.pairs(split):
+            pass
     folder = workdir / "data"
     folder.mkdir(parents=True, exist_ok=True)
     vocabularies = _make_vocabularies(config, source, workdir)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Transformer against a plain-numpy twin, and what must hold whatever its parameters are."""
 
+import re
 from functools import partial
 
 import jax
@@ -201,8 +202,16 @@ def test_bfloat16_computes_near_float32_and_keeps_logits_and_parameters_float32(
     logits = logits_of(narrow, params)
     assert logits.dtype == jnp.float32
     difference = np.abs(np.asarray(logits) - exact)
-    assert difference.max() > 1e-5  # or it was not bfloat16
-    assert difference.max() < 0.05 * np.abs(exact).max()
+    assert 0 < difference.max() < 0.05 * np.abs(exact).max()
+
+
+def test_bfloat16_multiplies_no_float32_matrices():
+    model = tiny_model(dtype="bfloat16")
+    text = logits_of.lower(model, shapes_of_params(model)).as_text()
+    product = r"dot_general .* : \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)"
+    operands = re.findall(product, text)
+    assert len(operands) > 10
+    assert set(operands) == {("bf16", "bf16")}
 
 
 def shapes_of_params(model: Transformer) -> Params:

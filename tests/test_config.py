@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Valid configs come through unchanged, impossible ones are one line, every file builds."""
+
+import copy
+import dataclasses
+import importlib
+import json
+import math
+import typing
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from configs import base, decode
+from dat_jax.config import Config, DecodingConfig, TextConfig, from_dict
+from dat_jax.errors import UserError
+from dat_jax.model.transformer import Transformer, init_params
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+TRAINING_CONFIGS = sorted(
+    path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "decode")
+)
+
+
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    """The defaults with some values replaced; `{"model.norm": "pre"}`."""
+    values = copy.deepcopy(base.get_config().to_dict())
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        section[key] = value
+    return values
+
+
+def refusal(values: Any) -> str:
+    """The one line with which `values` are refused."""
+    with pytest.raises(UserError) as caught:
+        Config.from_dict(values)
+    message = str(caught.value)
+    assert message.strip()
+    assert "\n" not in message
+    return message
+
+
+def test_the_defaults_survive_being_saved_and_loaded(tmp_path):
+    config = Config.from_dict(base.get_config().to_dict())
+    config.save(tmp_path / "config.json")
+    assert Config.load(tmp_path / "config.json") == config
+    assert json.loads((tmp_path / "config.json").read_text()) == base.get_config().to_dict()
+
+
+def test_changed_values_survive_being_saved_and_loaded(tmp_path):
+    config = Config.from_dict(changed({"data.source": "text:Straße", "model.dropout": 0}))
+    config.save(tmp_path / "config.json")
+    loaded = Config.load(tmp_path / "config.json")
+    assert loaded == config
+    assert loaded.data.source == "text:Straße"
+    assert type(loaded.model.dropout) is float  # an int will do for a float
+
+
+def test_base_has_exactly_the_keys_of_the_dataclasses():
+    values = base.get_config().to_dict()
+    sections = typing.get_type_hints(Config)
+    assert values.keys() == sections.keys()
+    for name, section in sections.items():
+        assert values[name].keys() == {field.name for field in dataclasses.fields(section)}
+
+
+def test_decode_has_exactly_the_keys_of_decoding_and_text_with_their_types():
+    config = decode.get_config()
+    expected = typing.get_type_hints(DecodingConfig) | typing.get_type_hints(TextConfig)
+    assert set(config.keys()) == set(expected)
+    for key, kind in expected.items():
+        literal = typing.get_origin(kind) is typing.Literal
+        assert config.get_type(key) is (str if literal else kind)
+
+
+def test_decode_s_text_defaults_are_valid():
+    config = decode.get_config()
+    names = [field.name for field in dataclasses.fields(TextConfig)]
+    assert from_dict(TextConfig, {name: config[name] for name in names}).split == "test"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("model.dropuot", "unknown config key model.dropuot: did you mean model.dropout?"),
+        ("modle", "unknown config key modle: did you mean model?"),
+        ("training.stepz", "unknown config key training.stepz: did you mean training.steps?"),
+        ("data.xyzzy", "unknown config key data.xyzzy"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_likeliest_known_one(path, message):
+    assert refusal(changed({path: 1})) == message
+
+
+@pytest.mark.parametrize("path", ["optimizer", "data.seed", "decoding.policy"])
+def test_a_missing_key_is_named(path):
+    values = changed({})
+    section, _, key = path.partition(".")
+    del (values[section] if key else values)[key or section]
+    assert refusal(values) == f"missing config key {path}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.num_layers", "6", "model.num_layers is '6': must be of type int"),
+        ("model.num_layers", 6.0, "model.num_layers is 6.0: must be of type int"),
+        ("model.num_layers", True, "model.num_layers is True: must be of type int"),
+        ("model.dropout", "0.1", "model.dropout is '0.1': must be of type float"),
+        ("model.dropout", False, "model.dropout is False: must be of type float"),
+        ("data.source", None, "data.source is None: must be of type str"),
+        ("model.norm", "mid", "model.norm is 'mid': must be one of post, pre"),
+        ("model.norm", "post\npre", r"model.norm is 'post\npre': must be one of post, pre"),
+        (
+            "training.loss_weights",
+            1,
+            "training.loss_weights is 1: must be one of 1, n, sqrt_n, 1/sqrt_n, 1/n",
+        ),
+        ("data", 3, "config.data is 3: must be a section"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(path, value, message):
+    assert refusal(changed({path: value})) == message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        ("data.source", "file.txt", "must be generated:[PAIRS], text:DIR or tfds:NAME"),
+        ("data.source", "text", "must be generated:[PAIRS], text:DIR or tfds:NAME"),
+        ("data.vocabulary_size", 4, "must be 5 or more"),
+        ("data.max_length", 1, "must be 2 or more"),
+        ("data.seed", -1, "must be 0 or more"),
+        ("model.num_layers", 0, "must be 1 or more"),
+        ("model.encoder_dim", 0, "must be 1 or more"),
+        ("model.encoder_dim", 7, "must be even"),
+        ("model.decoder_heads", 0, "must be 1 or more"),
+        ("model.decoder_heads", 3, "must be a multiple of model.decoder_heads, 3"),
+        ("model.dropout", 1.0, "must be in [0, 1)"),
+        ("model.attention_dropout", -0.1, "must be in [0, 1)"),
+        ("optimizer.learning_rate", -1.0, "must be 0 or more"),
+        ("optimizer.learning_rate", math.nan, "must be 0 or more"),
+        ("optimizer.warmup_steps", 0, "must be 1 or more"),
+        ("optimizer.beta2", 1.0, "must be in [0, 1)"),
+        ("optimizer.epsilon", 0.0, "must be above 0"),
+        ("optimizer.clip_norm", 0.0, "must be above 0"),
+        ("training.steps", 0, "must be 1 or more"),
+        ("training.accumulation", 0, "must be 1 or more"),
+        ("training.label_smoothing", 1.0, "must be in [0, 1)"),
+        ("decoding.beam_size", 0, "must be 1 or more"),
+        ("decoding.length_penalty", -0.5, "must be 0 or more"),
+        ("decoding.average_checkpoints", 6, "must be at most training.keep_checkpoints, 5"),
+    ],
+)
+def test_an_impossible_value_is_refused(path, value, complaint):
+    message = refusal(changed({path: value}))
+    assert message.endswith(complaint)
+    section, _, key = path.partition(".")
+    assert f"{section}." in message
+    assert key in message or "decoder_dim" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {},
+            "model.encoder_dim and model.decoder_dim must be equal, not 512 and 256",
+        ),
+        (
+            {"model.decoder_dim": 512, "model.classifiers": "per_exit"},
+            "model.classifiers must be shared",
+        ),
+        (
+            {"model.decoder_dim": 512, "data.vocabulary": "separate"},
+            "data.vocabulary must be joint",
+        ),
+    ],
+)
+def test_tied_embeddings_ask_for_what_can_be_tied(changes, message):
+    tied = {"model.embeddings": "tied"} | changes
+    assert refusal(changed(tied)) == f"model.embeddings is tied: {message}"
+
+
+def test_a_reference_is_for_an_input_of_one_s_own():
+    values = {"split": "test", "input": "", "reference": "test.en", "output": ""}
+    with pytest.raises(UserError, match=r"^reference is set and input is not"):
+        from_dict(TextConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, "does not exist: train a model into this workdir first"),
+        ("{", "is not valid JSON: restore it or use another workdir"),
+        ("{}", "missing config key data"),
+    ],
+)
+def test_a_workdir_without_a_config_is_told_in_one_line(tmp_path, text, complaint):
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        Config.load(path)
+    assert str(caught.value).endswith(complaint)
+    assert "\n" not in str(caught.value)
+
+
+def test_exits_are_after_all_blocks_or_after_the_last():
+    all_exits = Config.from_dict(changed({"model.num_layers": 3}))
+    last = Config.from_dict(changed({"model.num_layers": 3, "model.exits": "last"}))
+    assert all_exits.model.exit_depths == (1, 2, 3)
+    assert last.model.exit_depths == (3,)
+
+
+@pytest.mark.parametrize("name", TRAINING_CONFIGS)
+def test_every_file_of_configs_makes_a_model(name):
+    values = importlib.import_module(f"configs.{name}").get_config().to_dict()
+    config = Config.from_dict(values)
+    size = config.data.vocabulary_size
+    params = jax.eval_shape(
+        lambda key: init_params(Transformer(config.model, size, size), key), jax.random.key(0)
+    )
+    query = params["decoder"]["blocks"]["self_attention"]["query"]["kernel"]
+    assert query.shape[:2] == (config.model.num_layers, config.model.decoder_dim)

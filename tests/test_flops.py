@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's formula against a count of the matrix products that decode one sentence."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from dat_jax import flops
+from dat_jax.model.transformer import init_params
+from tests.tiny import TARGET_VOCABULARY, tiny_config, tiny_model
+
+
+@dataclasses.dataclass
+class Counter:
+    """Multiplies matrices and counts a multiplication and an addition for each inner term."""
+
+    total: int = 0
+
+    def product(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        (m, k), (_, n) = left.shape, right.shape
+        self.total += 2 * m * k * n
+        return left @ right
+
+
+def attend(counter: Counter, params, x: np.ndarray, keys: np.ndarray, values: np.ndarray):
+    """One token's attention, head by head, with keys and values [P, D] made before."""
+    heads, width, dim = params["output"]["kernel"].shape
+    queries = counter.product(x, params["query"]["kernel"].reshape(dim, dim))
+    mixed = []
+    for head in range(heads):
+        own = slice(head * width, (head + 1) * width)
+        weights = counter.product(queries[:, own], keys[:, own].T)
+        mixed.append(counter.product(weights, values[:, own]))
+    return counter.product(np.hstack(mixed), params["output"]["kernel"].reshape(dim, dim))
+
+
+def project(counter: Counter, params, x: np.ndarray) -> list[np.ndarray]:
+    """The keys and values of `x`."""
+    kernels = [params[name]["kernel"] for name in ("key", "value")]
+    return [counter.product(x, kernel.reshape(x.shape[1], -1)) for kernel in kernels]
+
+
+def count_a_sentence(model, source_length: int, length: int, depth: int) -> int:
+    """All products of the decoder for `length` tokens, each through the first `depth` blocks."""
+    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
+    memory = np.zeros((source_length, model.config.encoder_dim))
+    counter = Counter()
+    of_self: dict[int, list[np.ndarray]] = {}
+    of_memory: dict[int, list[np.ndarray]] = {}
+    for _ in range(length):
+        x = np.zeros((1, model.config.decoder_dim))
+        for layer in range(depth):
+            block = jax.tree.map(lambda leaf, n=layer: leaf[n], params["decoder"]["blocks"])
+            new = project(counter, block["self_attention"], x)
+            old = of_self.get(layer, [np.zeros((0, x.shape[1]))] * 2)
+            of_self[layer] = [np.vstack(pair) for pair in zip(old, new, strict=True)]
+            if layer not in of_memory:
+                of_memory[layer] = project(counter, block["memory_attention"], memory)
+            x = attend(counter, block["self_attention"], x, *of_self[layer])
+            x = attend(counter, block["memory_attention"], x, *of_memory[layer])
+            for name in ("Dense_0", "Dense_1"):
+                x = counter.product(x, block["feed_forward"][name]["kernel"])
+        counter.product(x, params["classifiers"]["table"].T)
+    return counter.total
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize(("source_length", "length"), [(1, 1), (5, 1), (4, 6)])
+def test_a_fixed_exit_costs_what_its_products_cost(source_length, length, depth):
+    model = tiny_model()
+    formula = flops.fixed_exits(
+        model.config, TARGET_VOCABULARY, source_length, np.full(length, depth)
+    )
+    assert formula == count_a_sentence(model, source_length, length, depth)
+
+
+def test_an_empty_translation_costs_nothing():
+    assert flops.fixed_exits(tiny_config().model, 11, 4, np.zeros(0, int)) == 0
+
+
+def test_the_paper_s_largest_model_costs_what_its_figure_shows():
+    """Its points lie on a line: 0.3335e8 more for each block, above 0.9115e8 for the classifier."""
+    config = tiny_config(
+        model={
+            "encoder_dim": 1024,
+            "encoder_heads": 16,
+            "decoder_dim": 1024,
+            "decoder_ff_dim": 4096,
+            "decoder_heads": 16,
+        }
+    ).model
+    source_length, length = 30, 33
+    one, two = (
+        flops.fixed_exits(config, 44_512, source_length, np.full(length, depth)) / length
+        for depth in (1, 2)
+    )
+    np.testing.assert_allclose(two - one, 0.3335e8, rtol=0.005)
+    np.testing.assert_allclose(one - (two - one), 0.9115e8, rtol=0.001)

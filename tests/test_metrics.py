@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Means are added as sums and counts and divided once."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dat_jax.metrics import Mean, add, compute
+
+
+def test_adding_weighs_each_part_by_its_count():
+    left = {"loss": Mean(6.0, 3), "nll": Mean(np.array([4.0, 2.0]), 2)}
+    right = {"loss": Mean(1.0, 1), "nll": Mean(np.array([2.0, 6.0]), 6)}
+    values = compute(add(left, right), (1, 2))
+    assert values == {"loss": 1.75, "nll/exit_1": 0.75, "nll/exit_2": 1.0}
+
+
+def test_exits_are_named_by_their_depths():
+    assert compute({"nll": Mean(jnp.asarray([3.0]), jnp.asarray(2))}, (6,)) == {"nll/exit_6": 1.5}
+
+
+def test_values_are_plain_floats_that_json_can_hold():
+    metrics = {"loss": Mean(jnp.asarray(1.0), jnp.asarray(2)), "nll": Mean(jnp.ones(2), 2)}
+    assert {type(value) for value in compute(metrics, (1, 2)).values()} == {float}
+
+
+def test_a_mean_of_nothing_is_zero():
+    assert compute({"loss": Mean(0.0, 0)}, (1,)) == {"loss": 0.0}
+
+
+def test_as_many_values_as_exits_are_asked_for():
+    with pytest.raises(ValueError, match="zip"):
+        compute({"nll": Mean(np.ones(3), 1)}, (1, 2))

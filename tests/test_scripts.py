@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scripts as a user runs them: from text to scores, and one clear line for each mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+TINY = [
+    "--config=configs/demo.py",
+    "--config.data.source=generated:200",
+    "--config.data.vocabulary_size=150",
+    "--config.model.num_layers=2",
+    "--config.model.encoder_layers=1",
+    "--config.model.encoder_dim=8",
+    "--config.model.decoder_dim=8",
+    "--config.model.encoder_ff_dim=8",
+    "--config.model.decoder_ff_dim=8",
+    "--config.training.num_shapes=1",
+    "--config.training.checkpoint_every=2",
+    "--config.training.log_every=2",
+    "--config.decoding.max_length_ratio=0.5",
+    "--config.decoding.max_length_extra=4",
+]
+
+
+def run(
+    script: str, *arguments: str | Path, text: str | None = None
+) -> subprocess.CompletedProcess:
+    """Runs a script from the repository, with the tests' kept compilations."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.run(
+        [sys.executable, *script.split(), *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=environment,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def refuse(message: str, script: str, *arguments: str | Path, text: str | None = None) -> None:
+    """Runs a script that must say one line, hold `message` in it, and fail."""
+    result = run(script, *arguments, text=text)
+    assert result.returncode not in (0, None)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workdir in which a tiny model has been trained for 4 steps."""
+    workdir = tmp_path_factory.mktemp("run")
+    result = run("train.py", *TINY, f"--workdir={workdir}", "--config.training.steps=4")
+    assert result.returncode == 0, result.stderr
+    table = [line for line in result.stdout.splitlines() if line.startswith("| fixed:")]
+    assert [line.split()[1] for line in table] == ["fixed:1", "fixed:2"]
+    return workdir
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A folder of parallel text, small but whole."""
+    for split in ("train", "valid", "test"):
+        for language in ("de", "en"):
+            lines = "".join(f"{word} {language} {n}\n" for n in range(9) for word in ("ja", "nun"))
+            (tmp_path / f"{split}.{language}").write_text(lines, encoding="utf-8")
+    return tmp_path
+
+
+def text_source(folder: Path) -> list[str]:
+    return [
+        *TINY,
+        f"--config.data.source=text:{folder}",
+        "--config.data.vocabulary_size=24",
+        f"--workdir={folder / 'run'}",
+    ]
+
+
+def test_training_leaves_what_the_contract_names(trained: Path):
+    assert {path.name for path in trained.iterdir()} == {
+        "config.json",
+        "vocabulary",
+        "data",
+        "checkpoints",
+        "metrics.jsonl",
+        "tensorboard",
+        "evaluation.jsonl",
+    }
+    metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [2, 4, 4]
+    assert {"train/loss", "train/nll/exit_1", "train/nll/exit_2"} <= metrics[0].keys()
+    assert "valid/nll/exit_2" in metrics[2]
+    summaries = [
+        json.loads(line) for line in (trained / "evaluation.jsonl").read_text().splitlines()
+    ]
+    assert [summary["policy"] for summary in summaries] == ["fixed:1", "fixed:2"]
+    assert [summary["average_exit"] for summary in summaries] == [1, 2]
+
+
+def test_training_goes_on_where_it_was_stopped_and_ends_the_same(trained: Path, tmp_path: Path):
+    arguments = [*TINY, f"--workdir={tmp_path}"]
+    assert run("train.py", *arguments, "--config.training.steps=2").returncode == 0
+    resumed = run("train.py", *arguments, "--config.training.steps=4")
+    assert resumed.returncode == 0
+    assert "step 4 of 4" in resumed.stderr
+    assert "step 2 of 4" not in resumed.stderr
+
+    def losses(workdir: Path) -> list[float]:
+        lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+        return [line["train/loss"] for line in lines if "train/loss" in line]
+
+    assert losses(tmp_path) == losses(trained)
+
+
+def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
+    result = run(
+        "decode.py",
+        f"--workdir={trained}",
+        "--config.policy=fixed:1",
+        "--config.beam_size=2",
+        f"--config.output={tmp_path}",
+    )
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["policy"] == "fixed:1"
+    assert summary["beam_size"] == 2
+    assert summary["average_exit"] == 1
+    assert summary["sentences"] == 20
+    assert {
+        "bleu",
+        "bleu_signature",
+        "chrf",
+        "exit_histogram",
+        "flops_per_token",
+        "layers_executed_per_token",
+        "tokens_per_second",
+        "engine",
+        "device",
+        "checkpoint_step",
+    } <= summary.keys()
+    hypotheses = (tmp_path / "hypotheses.txt").read_text().splitlines()
+    exits = [json.loads(line) for line in (tmp_path / "exits.jsonl").read_text().splitlines()]
+    assert len(hypotheses) == len(exits) == 20
+    assert all(set(line["exits"]) == {1} for line in exits)
+    assert all(len(line["exits"]) == len(line["tokens"]) for line in exits)
+    assert summary["tokens"] == sum(len(line["exits"]) for line in exits)
+
+
+def test_decoding_standard_input_prints_a_line_for_each_line(trained: Path):
+    result = run(
+        "decode.py",
+        f"--workdir={trained}",
+        "--config.input=-",
+        text="am dreiundzwanzigsten November\n\nsieben\n",
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 3
+    assert lines[1] == ""
+    assert not (trained / "decode").exists()
+
+
+def test_long_lines_are_cut_with_a_warning(trained: Path):
+    result = run("decode.py", f"--workdir={trained}", "--config.input=-", text="acht " * 200)
+    assert result.returncode == 0
+    assert "1 sentences are longer than 128 pieces and were cut there" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("--config.training.stps=3", 'unknown config key Did you mean "steps" instead of "stps"'),
+        ("--config.training.steps=many", "--config.training.steps=many: invalid literal"),
+        ("--config.training.steps=0", "training.steps is 0: must be 1 or more"),
+        ("--config.model.encoder_heads=3", "must be a multiple of model.encoder_heads, 3"),
+        ("--config.model.norm=mid", "model.norm is 'mid': must be one of post, pre"),
+        ("--config.decoding.policy=fixed:7", "the model has exits at depth 1, 2"),
+        ("--config.data.source=text:no/such/folder", "no/such/folder is no folder"),
+        ("--config.data.vocabulary_size=90000", "data.vocabulary_size is 90000, more than"),
+        ("--config=configs/none.py", "--config=configs/none.py does not exist"),
+        ("surplus", "unexpected argument 'surplus'"),
+        ("--surplus", "Unknown command line flag 'surplus'"),
+    ],
+)
+def test_training_refuses_a_bad_config(argument: str, message: str, tmp_path: Path):
+    refuse(message, "train.py", *TINY, f"--workdir={tmp_path / 'run'}", argument)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_training_needs_a_config_and_a_workdir():
+    refuse("--workdir is missing", "train.py", *TINY)
+    refuse("--config is missing", "train.py", "--workdir=somewhere")
+
+
+def test_training_refuses_bad_text(text: Path):
+    good = (text / "valid.en").read_bytes()
+    (text / "valid.en").write_bytes(good + b"one more\n")
+    refuse("valid.de ends after line 18 while", "train.py", *text_source(text))
+    (text / "valid.en").write_bytes(b"")
+    refuse("valid.en is empty", "train.py", *text_source(text))
+    (text / "valid.en").write_bytes(good.replace(b"nun en 4", b"\xff\xfe"))
+    refuse("valid.en is not UTF-8 at line 10", "train.py", *text_source(text))
+    (text / "valid.en").unlink()
+    refuse("valid.en is missing", "train.py", *text_source(text))
+    assert not (text / "run" / "config.json").exists()
+
+
+def test_a_workdir_with_another_run_is_left_alone(trained: Path):
+    before = files(trained)
+    arguments = [*TINY, f"--workdir={trained}"]
+    refuse("model.decoder_ff_dim = 8", "train.py", *arguments, "--config.model.decoder_ff_dim=16")
+    refuse("data.seed = 0, not 1", "train.py", *arguments, "--config.data.seed=1")
+    refuse("training.batch_tokens", "train.py", *arguments, "--config.training.batch_tokens=999")
+    assert files(trained) == before
+
+
+def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
+    workdir = f"--workdir={trained}"
+    lines, short = tmp_path / "lines", tmp_path / "short"
+    lines.write_text("eins\nzwei\n")
+    short.write_text("one\n")
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "binary").write_bytes(b"eins\n\xff\n")
+    before = files(trained)
+    refuse("train a model into this workdir first", "decode.py", f"--workdir={tmp_path / 'new'}")
+    for message, arguments in {
+        "the model has exits at depth 1, 2": ["--config.policy=fixed:3"],
+        "must be fixed[:DEPTH]": ["--config.policy=oracle"],
+        "decoding.beam_size is 0": ["--config.beam_size=0"],
+        "2 sentences but 1 references": [
+            f"--config.input={lines}",
+            f"--config.reference={short}",
+        ],
+        "a split has its own references": [f"--config.reference={short}"],
+        "No such file or directory": [f"--config.input={tmp_path / 'none'}"],
+        "empty is empty": [f"--config.input={tmp_path / 'empty'}"],
+        "not UTF-8 at line 2": [f"--config.input={tmp_path / 'binary'}"],
+        "holds 2 checkpoints": ["--config.average_checkpoints=9"],
+        "split is 'train'": ["--config.split=train"],
+    }.items():
+        refuse(message, "decode.py", workdir, *arguments)
+    assert files(trained) == before
+
+
+def test_preparing_by_itself_prints_what_there_is(tmp_path: Path):
+    result = run("-m dat_jax.data.prepare", *TINY, f"--workdir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("train: 200 pairs")
+    refuse("is missing", "-m dat_jax.data.prepare", *TINY)
