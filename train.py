@@ -60,7 +60,7 @@ def evaluate(trained: TrainedModel, workdir: Path) -> None:
     lines = "".join(json.dumps(summary) + "\n" for summary in summaries)
     (workdir / "evaluation.jsonl").write_text(lines, encoding="utf-8")
 
-    print(f"\ntest, beam {config.decoding.beam_size}, step {trained.step:,}")
+    print(f"\ntest, beam {config.decoding.beam_size}, step {trained.steps[0]:,}")
     print(format_table(summaries))
     for index in range(min(_SAMPLES, len(sources))):
         print(f"\nsource     {sources[index]}\nreference  {references[index]}")

@@ -99,6 +99,6 @@ def get_config() -> ConfigDict:
     config.decoding.max_length_extra = 16
     # Sentences decoded at a time.
     config.decoding.batch_size = 128
-    # Decode with the mean of the parameters of this many last checkpoints.
+    # Decode with the mean of the parameters of this many last checkpoints, or of all there are.
     config.decoding.average_checkpoints = 1
     return config

@@ -4,8 +4,8 @@
     python train.py --config=configs/multi30k_de_en.py --workdir=runs/multi30k \
         --config.data.source=text:DIR
 
-DIR holds train.de, train.en, valid.de and so on: the captions of the WMT multimodal task, test being
-the 1,000 of 2016.
+DIR holds train.de, train.en, valid.de and so on: the captions of the WMT multimodal task, with the
+1,000 of 2016 as test.
 
 MULTI_DOC
 """

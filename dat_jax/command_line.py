@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -38,10 +37,10 @@ def read_config(holder: flags.FlagHolder[Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such file.
     """
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    if not Path(path).is_file():
-        raise UserError(f"--config={path} does not exist: name a Python file, as in configs/")
-    return holder.value.to_dict()
+    try:
+        return holder.value.to_dict()
+    except OSError:
+        raise UserError(_no_config_file()) from None
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -71,6 +70,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except (AttributeError, KeyError) as error:
         hint = re.search(r"Did you mean.*", str(error.args[0]))
         _exit(f"unknown config key {hint[0] if hint else _one_line(error)}")
+    except OSError:
+        _exit(_no_config_file())
     except flags.Error as error:
         missing = re.search(r"Flag (--\w+) must have a value", str(error))
         _exit(f"{missing[1]} is missing" if missing else _one_line(error))
@@ -79,6 +80,11 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if len(remaining) > 1:
         _exit(f"unexpected argument {remaining[1]!r}: options start with --")
     return remaining
+
+
+def _no_config_file() -> str:
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return f"--config={path} cannot be read: name a Python file, as in configs/"
 
 
 def _one_line(error: Exception) -> str:

@@ -101,8 +101,8 @@ def summarise(
         "beam_size": decoding.beam_size,
         "length_penalty": decoding.length_penalty,
         "device": describe_device(),
-        "checkpoint_step": trained.step,
-        "averaged_checkpoints": decoding.average_checkpoints,
+        "checkpoint_step": trained.steps[0],
+        "averaged_checkpoints": len(trained.steps),
         "seed": config.training.seed,
         "config_sha256": hashlib.sha256(
             json.dumps(dataclasses.asdict(config), sort_keys=True).encode()

@@ -31,7 +31,7 @@ class TrainedModel:
     dataset: Dataset
     model: Transformer
     params: Params
-    step: int  # of the newest checkpoint that the parameters come from
+    steps: list[int]  # of the checkpoints whose parameters were averaged, newest first
 
 
 def check_same_run(config: Config, workdir: Path) -> None:
@@ -70,10 +70,11 @@ def load(workdir: Path, average_checkpoints: int | None = None) -> TrainedModel:
     Args:
         workdir: where `train.py` has been.
         average_checkpoints: how many of the last checkpoints to average; by default what the run's
-            `decoding.average_checkpoints` says.
+            `decoding.average_checkpoints` says, or as many as there are.
 
     Raises:
-        UserError: nothing has been trained there, or a part is missing or damaged.
+        UserError: nothing has been trained there, a part is missing or damaged, or there are fewer
+            checkpoints than asked for.
     """
     config = Config.load(workdir / "config.json")
     dataset = open_dataset(workdir)
@@ -85,6 +86,11 @@ def load(workdir: Path, average_checkpoints: int | None = None) -> TrainedModel:
     if not directory.is_dir():
         raise UserError(f"{workdir} holds no checkpoint: train a model into it first")
     with Checkpoints(directory) as checkpoints:
-        last = average_checkpoints or config.decoding.average_checkpoints
-        step, params = checkpoints.average(like, last)
-    return TrainedModel(config, dataset, model, params, step)
+        at_most = average_checkpoints or config.decoding.average_checkpoints
+        steps, params = checkpoints.average(like, at_most)
+    if average_checkpoints and len(steps) < average_checkpoints:
+        raise UserError(
+            f"average_checkpoints is {average_checkpoints} and {directory} holds {len(steps)}: "
+            "average fewer or train longer"
+        )
+    return TrainedModel(config, dataset, model, params, steps)

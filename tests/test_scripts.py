@@ -194,7 +194,6 @@ def test_long_lines_are_cut_with_a_warning(trained: Path):
         ("--config.decoding.policy=fixed:7", "the model has exits at depth 1, 2"),
         ("--config.data.source=text:no/such/folder", "no/such/folder is no folder"),
         ("--config.data.vocabulary_size=90000", "data.vocabulary_size is 90000, more than"),
-        ("--config=configs/none.py", "--config=configs/none.py does not exist"),
         ("surplus", "unexpected argument 'surplus'"),
         ("--surplus", "Unknown command line flag 'surplus'"),
     ],
@@ -207,6 +206,9 @@ def test_training_refuses_a_bad_config(argument: str, message: str, tmp_path: Pa
 def test_training_needs_a_config_and_a_workdir():
     refuse("--workdir is missing", "train.py", *TINY)
     refuse("--config is missing", "train.py", "--workdir=somewhere")
+    none = ["--config=configs/none.py", "--workdir=somewhere"]
+    refuse("--config=configs/none.py cannot be read", "train.py", *none)
+    refuse("none.py cannot be read", "train.py", *none, "--config.training.steps=3")
 
 
 def test_training_refuses_bad_text(text: Path):
@@ -252,7 +254,7 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
         "No such file or directory": [f"--config.input={tmp_path / 'none'}"],
         "empty is empty": [f"--config.input={tmp_path / 'empty'}"],
         "not UTF-8 at line 2": [f"--config.input={tmp_path / 'binary'}"],
-        "holds 2 checkpoints": ["--config.average_checkpoints=9"],
+        "average_checkpoints is 9 and": ["--config.average_checkpoints=9"],
         "split is 'train'": ["--config.split=train"],
     }.items():
         refuse(message, "decode.py", workdir, *arguments)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints on disk: train state and position in the data; the only user of orbax."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from dat_jax.training.state import TrainState
 from dat_jax.types import Params
 
 Position = dict[str, int]
+Item = TypeVar("Item")
 
 
 class Checkpoints:
@@ -79,36 +82,34 @@ class Checkpoints:
 
         return next(self._readable(read), None)
 
-    def average(self, like: Params, last: int) -> tuple[int, Params]:
-        """Averages the parameters of the `last` newest checkpoints that can be read.
+    def average(self, like: Params, at_most: int) -> tuple[list[int], Params]:
+        """Averages the parameters of the newest checkpoints that can be read.
 
         Args:
             like: parameters of the same structure, as for `restore`.
-            last: how many.
+            at_most: how many; all if there are fewer.
 
         Returns:
-            The newest step, and the mean of the parameters.
+            The steps of those that were averaged, newest first, and the mean of their parameters.
 
         Raises:
-            UserError: fewer can be read than asked for.
+            UserError: there is none that can be read.
         """
 
         def read(step: int) -> tuple[int, Params]:
             arguments = ocp.args.Composite(params=ocp.args.StandardRestore(like))
             return step, self._manager.restore(step, args=arguments)["params"]
 
-        newest, total, count = 0, None, 0
-        for step, params in self._readable(read):
-            total = params if total is None else jax.tree.map(jnp.add, total, params)
-            newest, count = max(newest, step), count + 1
-            if count == last:
-                return newest, jax.tree.map(lambda x: x / last, total)
-        raise UserError(
-            f"{self._directory} holds {count} checkpoints and decoding.average_checkpoints is "
-            f"{last}: train longer or average fewer"
-        )
+        steps: list[int] = []
+        total: Params = {}
+        for step, params in itertools.islice(self._readable(read), at_most):
+            total = jax.tree.map(jnp.add, total, params) if steps else params
+            steps.append(step)
+        if not steps:
+            raise UserError(f"{self._directory} holds no checkpoint: train a model first")
+        return steps, jax.tree.map(lambda x: x / len(steps), total)
 
-    def _readable(self, read) -> Iterator:
+    def _readable(self, read: Callable[[int], Item]) -> Iterator[Item]:
         """Yields `read(step)`, newest first, passing over damaged checkpoints with a warning."""
         damaged = 0
         for step in reversed(self.steps):

@@ -62,17 +62,26 @@ def test_a_relative_directory_will_do(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_average_is_that_of_the_last(tmp_path: Path):
     save(tmp_path, 1, 2, 6)
     with Checkpoints(tmp_path) as checkpoints:
-        step, params = checkpoints.average(make_state(0).params, last=2)
-    assert step == 6
+        steps, params = checkpoints.average(make_state(0).params, at_most=2)
+    assert steps == [6, 2]
     np.testing.assert_allclose(params["kernel"], 4.0)
     np.testing.assert_allclose(params["bias"], np.arange(3) + 4.0)
 
 
-def test_averaging_more_than_there_are_is_refused(tmp_path: Path):
+def test_where_there_are_fewer_all_are_averaged(tmp_path: Path):
     save(tmp_path, 1, 2)
-    message = "holds 2 checkpoints and decoding.average_checkpoints is 3"
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=message):
-        checkpoints.average(make_state(0).params, last=3)
+    with Checkpoints(tmp_path) as checkpoints:
+        steps, params = checkpoints.average(make_state(0).params, at_most=3)
+    assert steps == [2, 1]
+    np.testing.assert_allclose(params["kernel"], 1.5)
+
+
+def test_there_is_no_average_of_nothing(tmp_path: Path):
+    with (
+        Checkpoints(tmp_path / "new") as checkpoints,
+        pytest.raises(UserError, match="holds no checkpoint: train a model first"),
+    ):
+        checkpoints.average(make_state(0).params, at_most=3)
 
 
 # Of the files that orbax reads at once it reports one; the others' failures go unheard.
