@@ -83,8 +83,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _no_config_file() -> str:
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    return f"--config={path} cannot be read: name a Python file, as in configs/"
+    # Asked for the file's name, the flag fails as it did before.
+    given = [argument for argument in sys.argv if re.match("--?config=", argument)]
+    return f"{given[-1] if given else '--config'} cannot be read: name a Python file of configs/"
 
 
 def _one_line(error: Exception) -> str:

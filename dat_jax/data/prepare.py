@@ -76,7 +76,12 @@ def _write(config: DataConfig, workdir: Path) -> None:
             pairs = _watched(source.pairs(split), f"{split} tokens")
             if split != "train":
                 pairs = _copied(pairs, text_paths(folder, split), stack)
-            write_tokens(folder / split, pairs, *vocabularies, config.max_length)
+            file = write_tokens(folder / split, pairs, *vocabularies, config.max_length)
+        if not len(file):
+            raise UserError(
+                f"no pair of {split} is left: {file.header.too_long:,} are longer than "
+                f"data.max_length, {config.max_length}, and {file.header.blank:,} are blank"
+            )
     write_config(workdir, config)
 
 

@@ -2,17 +2,20 @@
 """The training loop: steps, metrics, validation, checkpoints; it goes on where it was stopped."""
 
 import math
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from dat_jax.config import Config
+from dat_jax.config import Config, TrainingConfig
 from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
+from dat_jax.data.shapes import Shape
 from dat_jax.errors import UserError
-from dat_jax.metrics import add, compute
+from dat_jax.metrics import Metrics, add, compute
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.checkpoint import Checkpoints
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
@@ -38,67 +41,80 @@ def train(config: Config, model: Transformer, dataset: Dataset, workdir: Path) -
         UserError: the loss is no longer finite, or no checkpoint can be read.
     """
     training = config.training
-    depths = config.model.exit_depths
-    files = dataset.splits
     mesh = data_parallel_mesh()
-    row_multiple = math.lcm(8, mesh.size * training.accumulation)
-    shapes = shapes_for(
-        [files["train"], files["valid"]], training.num_shapes, training.batch_tokens, row_multiple
-    )
-    schedule = inverse_sqrt_schedule(config.optimizer.learning_rate, config.optimizer.warmup_steps)
+    shapes = _choose_shapes(training, dataset, mesh)
     optimizer = make_optimizer(config.optimizer)
+    schedule = inverse_sqrt_schedule(config.optimizer.learning_rate, config.optimizer.warmup_steps)
     train_step = make_train_step(model, optimizer, training, mesh)
-    validation_step = make_validation_step(model, training, mesh)
+    validate = _make_validation(model, training, dataset, shapes, mesh)
     init_key, dropout_key = jax.random.split(jax.random.key(training.seed))
     state = TrainState.create(init_params(model, init_key), optimizer)
     state = jax.device_put(state, replicated(mesh))
-
-    def validate(params: Params) -> dict[str, float]:
-        batches = (jax.device_put(b, row_sharded(mesh)) for b in one_pass(files["valid"], shapes))
-        metrics = reduce(add, (validation_step(params, batch) for batch in batches))
-        return {f"valid/{name}": value for name, value in compute(metrics, depths).items()}
 
     with (
         Checkpoints(workdir / "checkpoints", training.keep_checkpoints) as checkpoints,
         MetricWriter(workdir) as writer,
     ):
         state, position = checkpoints.restore(state) or (state, None)
-        batches = BatchIterator(files["train"], shapes, training.seed, position)
+        batches = BatchIterator(dataset.splits["train"], shapes, training.seed, position)
         first_step = int(state.step)
+        unread: list[Metrics] = []
         with Progress(first_step, training.steps) as progress:
-            unread = []
             for step in range(first_step + 1, training.steps + 1):
                 batch = jax.device_put(next(batches), row_sharded(mesh))
                 state, metrics = train_step(state, batch, dropout_key)
                 unread.append(metrics)
                 progress.advance()
 
-                log, test, save = (
-                    step % every == 0 or step == training.steps
-                    for every in (
-                        training.log_every,
-                        training.validate_every,
-                        training.checkpoint_every,
-                    )
-                )
-                if log or save:
+                save = _due(step, training.checkpoint_every, training.steps)
+                if save or _due(step, training.log_every, training.steps):
                     sums = reduce(add, unread)
                     unread = []
-                    values = compute(sums, depths)
+                    values = compute(sums, model.config.exit_depths)
                     _check_finite(values["loss"], step, checkpoints.steps)
                     speed = progress.lap(float(np.asarray(sums["loss"].count)))
                     progress.show(step, values["loss"], speed)
-                    values |= {"learning_rate": float(np.asarray(schedule(step - 1)))}
-                    values |= {"tokens_per_second": speed}
+                    values["learning_rate"] = float(np.asarray(schedule(step - 1)))
+                    values["tokens_per_second"] = speed
                     writer.write(step, {f"train/{name}": value for name, value in values.items()})
-                if test:
-                    values = validate(state.params)
-                    writer.write(step, values)
-                    progress.print(f"step {step:,}: {_describe(values, depths)}")
                 if save:
                     checkpoints.save(state, batches.state)
-                if test or save:
                     progress.skip()
+                if _due(step, training.validate_every, training.steps):
+                    values = validate(state.params)
+                    writer.write(step, {f"valid/{name}": value for name, value in values.items()})
+                    progress.print(_describe_validation(step, values, model.config.exit_depths))
+                    progress.skip()
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step % every == 0 or step == last
+
+
+def _choose_shapes(config: TrainingConfig, dataset: Dataset, mesh: Mesh) -> list[Shape]:
+    """Batch shapes whose rows can be shared out to all devices, in pieces."""
+    row_multiple = math.lcm(8, mesh.size * config.accumulation)
+    files = [dataset.splits["train"], dataset.splits["valid"]]
+    return shapes_for(files, config.num_shapes, config.batch_tokens, row_multiple)
+
+
+def _make_validation(
+    model: Transformer,
+    config: TrainingConfig,
+    dataset: Dataset,
+    shapes: Sequence[Shape],
+    mesh: Mesh,
+) -> Callable[[Params], dict[str, float]]:
+    """Makes the function from parameters to the metrics of the whole validation split."""
+    validation_step = make_validation_step(model, config, mesh)
+
+    def validate(params: Params) -> dict[str, float]:
+        batches = one_pass(dataset.splits["valid"], shapes)
+        on_devices = (jax.device_put(batch, row_sharded(mesh)) for batch in batches)
+        metrics = reduce(add, (validation_step(params, batch) for batch in on_devices))
+        return compute(metrics, model.config.exit_depths)
+
+    return validate
 
 
 def _check_finite(loss: float, step: int, saved: list[int]) -> None:
@@ -110,6 +126,6 @@ def _check_finite(loss: float, step: int, saved: list[int]) -> None:
         )
 
 
-def _describe(values: dict[str, float], depths: tuple[int, ...]) -> str:
-    exits = ", ".join(f"{values[f'valid/nll/exit_{depth}']:.3f}" for depth in depths)
-    return f"validation loss {values['valid/loss']:.3f}, nll at each exit {exits}"
+def _describe_validation(step: int, values: dict[str, float], depths: tuple[int, ...]) -> str:
+    exits = ", ".join(f"{values[f'nll/exit_{depth}']:.3f}" for depth in depths)
+    return f"step {step:,}: validation loss {values['loss']:.3f}, nll at each exit {exits}"
