@@ -8,6 +8,7 @@ Each class checks its own values when it is made, so that whoever holds a config
 import dataclasses
 import difflib
 import json
+import math
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,11 @@ def _require(holds: bool, message: str) -> None:
 def _require_at_least(section: str, config: object, minimum: int | float, names: str) -> None:
     for name in names.split():
         value = getattr(config, name)
-        _require(value >= minimum, f"{section}.{name} is {value}: must be {minimum} or more")
+        finite = "" if math.isfinite(value) else ", and finite"
+        _require(
+            minimum <= value < math.inf,
+            f"{section}.{name} is {value}: must be {minimum} or more{finite}",
+        )
 
 
 def _require_rate(section: str, config: object, names: str) -> None:
@@ -233,7 +238,7 @@ class Config:
             UserError: the file is missing, is not JSON, or holds no valid config.
         """
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(
                 f"{path} does not exist: train a model into this workdir first"
@@ -242,6 +247,11 @@ class Config:
             raise UserError(
                 f"{path} is not valid JSON: restore it or use another workdir"
             ) from None
+        _require(
+            isinstance(values, Mapping),
+            f"{path} holds no config: restore it or use another workdir",
+        )
+        return cls.from_dict(values)
 
     def save(self, path: Path) -> None:
         """Writes the config as indented JSON."""

@@ -145,7 +145,8 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("model.dropout", 1.0, "must be in [0, 1)"),
         ("model.attention_dropout", -0.1, "must be in [0, 1)"),
         ("optimizer.learning_rate", -1.0, "must be 0 or more"),
-        ("optimizer.learning_rate", math.nan, "must be 0 or more"),
+        ("optimizer.learning_rate", math.nan, "must be 0 or more, and finite"),
+        ("decoding.max_length_ratio", math.inf, "must be 0 or more, and finite"),
         ("optimizer.warmup_steps", 0, "must be 1 or more"),
         ("optimizer.beta2", 1.0, "must be in [0, 1)"),
         ("optimizer.epsilon", 0.0, "must be above 0"),
@@ -200,6 +201,7 @@ def test_a_reference_is_for_an_input_of_one_s_own():
         (None, "does not exist: train a model into this workdir first"),
         ("{", "is not valid JSON: restore it or use another workdir"),
         ("{}", "missing config key data"),
+        ("3", "holds no config: restore it or use another workdir"),
     ],
 )
 def test_a_workdir_without_a_config_is_told_in_one_line(tmp_path, text, complaint):
