@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from configs.base import get_config
+from dat_jax.command_line import define_workdir, run
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch, BatchIterator, shapes_for
 from dat_jax.data.dataset import open_dataset
@@ -62,7 +63,7 @@ def _slots(batch: Batch) -> int:
     return batch.source.size + batch.target.size
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     """Prepares the data if asked to, measures and prints."""
     options = flags.FLAGS
     workdir = Path(options.workdir)
@@ -79,9 +80,9 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "The folder with prepared data.", required=True)
+    define_workdir()
     flags.DEFINE_string("data", None, "A data.source to prepare there, such as text:FOLDER.")
     flags.DEFINE_integer("num_shapes", 8, "training.num_shapes")
     flags.DEFINE_integer("batch_tokens", 8_192, "training.batch_tokens")
     flags.DEFINE_integer("row_multiple", 8, "Rows of every batch are a multiple of this.")
-    app.run(main)
+    run(main)

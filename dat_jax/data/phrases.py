@@ -22,9 +22,8 @@ _Unit = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 _FIRST_DAY = datetime.date(1900, 1, 1)
 _DAYS = 73_000
 _CURRENCIES = ("EUR", "USD", "GBP", "CHF", "SEK", "JPY")
-_UNITS: dict[
-    _Unit, tuple[int, int]
-] = {  # a unit of time: its seconds, and more of it than a phrase will count
+# Of each unit of time its seconds, and more of it than a phrase will count.
+_UNITS: dict[_Unit, tuple[int, int]] = {
     "second": (1, 60),
     "minute": (60, 60),
     "hour": (3_600, 48),

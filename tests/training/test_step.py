@@ -92,6 +92,14 @@ def test_the_loss_of_a_batch_that_is_seen_again_and_again_goes_down():
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_in_bfloat16_the_losses_are_nearly_the_same_and_parameters_stay_float32():
+    _, exact = run(tiny_config())
+    state, rounded = run(tiny_config(model={"dtype": "bfloat16"}))
+    np.testing.assert_allclose(rounded, exact, rtol=0.02)
+    assert rounded != exact
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+
+
 def test_dropout_follows_from_key_and_step():
     config = tiny_config(model={"dropout": 0.5}, optimizer={"learning_rate": 0.0})
     _, state, step = start(config)
