@@ -35,10 +35,10 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 1.5e-3
     config.optimizer.warmup_steps = 800
 
-    config.training.steps = 4_400
+    config.training.steps = 3_300
     config.training.batch_tokens = 2_048
     config.training.num_shapes = 4
     config.training.validate_every = 220
     config.training.checkpoint_every = 220
-    config.decoding.average_checkpoints = 5
+    config.decoding.average_checkpoints = 3
     return config
