@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from dat_jax.command_line import define_config, define_workdir, read_config, run
-from dat_jax.config import DecodingConfig, TextConfig, from_dict
-from dat_jax.data.dataset import Dataset
+from dat_jax.config import Config, DecodingConfig, TextConfig, from_dict
+from dat_jax.data.dataset import Dataset, open_dataset
 from dat_jax.data.text import read_lines
 from dat_jax.decoding.translate import Translator
 from dat_jax.errors import UserError
@@ -29,34 +29,44 @@ WORKDIR = define_workdir()
 def main() -> None:
     """Reads and checks everything, and only then translates."""
     workdir = Path(WORKDIR.value)
-    values = read_config(CONFIG)
-    text_keys = [field.name for field in dataclasses.fields(TextConfig)]
-    text = from_dict(TextConfig, {key: values.pop(key) for key in text_keys})
-    trained = load(workdir, values["average_checkpoints"])
-    kept = dataclasses.asdict(trained.config.decoding)
-    given = {key: value for key, value in values.items() if value is not None}
-    decoding = from_dict(DecodingConfig, kept | given)
-    policy = parse_policy(decoding.policy, trained.config.model.exit_depths)
-    sources, references = _read(text, trained.dataset)
+    config = Config.load(workdir / "config.json")
+    text, decoding, average = _settings(config)
+    policy = parse_policy(decoding.policy, config.model.exit_depths)
+    dataset = open_dataset(workdir)
+    sources, references = _read(text, dataset)
+    trained = load(workdir, average)
+    folder = _output_folder(text, workdir, f"{policy}-beam{decoding.beam_size}")
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
 
-    translator = Translator(trained.model, trained.params, trained.dataset, policy, decoding)
+    translator = Translator(trained.model, trained.params, dataset, policy, decoding)
     translations = translator.translate(sources)
     if translations.cut:
         print(
-            f"warning: {translations.cut} sentences are longer than "
-            f"{trained.config.data.max_length} pieces and were cut there",
+            f"warning: {translations.cut} sentences are longer than {config.data.max_length} "
+            "pieces and were cut there",
             file=sys.stderr,
         )
     hypotheses = [sentence.text for sentence in translations.sentences]
     scores = None if references is None else score(hypotheses, references)
     summary = summarise(trained, translator, translations, scores)
-    if text.input == "-":
-        print(*hypotheses, sep="\n")
-    else:
-        print(format_table([summary]))
-    if folder := _output_folder(text, workdir, f"{policy}-beam{decoding.beam_size}"):
+    if folder:
         write_results(folder, translations, summary)
         print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
+    if text.input == "-":
+        print(*hypotheses, sep="\n")
+    if text.input != "-" or references is not None:
+        print(format_table([summary]), file=sys.stderr if text.input == "-" else sys.stdout)
+
+
+def _settings(config: Config) -> tuple[TextConfig, DecodingConfig, int | None]:
+    """What to translate, how, and how many checkpoints to average if that was asked for."""
+    values = read_config(CONFIG)
+    text_keys = [field.name for field in dataclasses.fields(TextConfig)]
+    text = from_dict(TextConfig, {key: values.pop(key) for key in text_keys if key in values})
+    given = {key: value for key, value in values.items() if value is not None}
+    decoding = from_dict(DecodingConfig, dataclasses.asdict(config.decoding) | given)
+    return text, decoding, given.get("average_checkpoints")
 
 
 def _read(text: TextConfig, dataset: Dataset) -> tuple[list[str], list[str] | None]:
@@ -90,8 +100,8 @@ def _output_folder(text: TextConfig, workdir: Path, name: str) -> Path | None:
         return Path(text.output)
     if text.input == "-":
         return None
-    stem = Path(text.input).stem if text.input else text.split
-    return workdir / "decode" / f"{stem}-{name.replace(':', '-')}"
+    what = Path(text.input).name or text.split
+    return workdir / "decode" / f"{what}-{name.replace(':', '-')}"
 
 
 if __name__ == "__main__":

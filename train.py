@@ -60,6 +60,8 @@ def evaluate(trained: TrainedModel, workdir: Path) -> None:
     lines = "".join(json.dumps(summary) + "\n" for summary in summaries)
     (workdir / "evaluation.jsonl").write_text(lines, encoding="utf-8")
 
+    if cut := summaries[0]["sentences_cut"]:
+        print(f"{cut} sources are longer than {config.data.max_length} pieces and were cut there")
     print(f"\ntest, beam {config.decoding.beam_size}, step {trained.steps[0]:,}")
     print(format_table(summaries))
     for index in range(min(_SAMPLES, len(sources))):

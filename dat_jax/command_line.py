@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How every script starts: flags in, one clear line out when the user can mend what went wrong."""
 
+import io
 import logging
 import os
 import re
@@ -44,7 +45,14 @@ def read_config(holder: flags.FlagHolder[Any]) -> dict[str, Any]:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Parses the flags, calls `main`, and turns a `UserError` into one line and exit status 1."""
+    """Parses the flags and calls `main`.
+
+    A `UserError`, or a file that the system will not read or write, becomes one line and exit
+    status 1. Output is UTF-8, as input is.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     # What libraries say at INFO is for their developers, and so are the failures of reads that
     # orbax had under way when it reported the first.
     absl_logging.set_verbosity(absl_logging.WARNING)
@@ -57,6 +65,12 @@ def run(main: Callable[[], None]) -> NoReturn:
             main()
         except UserError as error:
             _exit(str(error))
+        except BrokenPipeError:  # whoever reads the output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if error.filename is None:
+                raise
+            _exit(f"{error.filename}: {error.strerror}: mend that or name another")
         except KeyboardInterrupt:
             _exit("interrupted")
 

@@ -255,7 +255,14 @@ class Config:
 
     def save(self, path: Path) -> None:
         """Writes the config as indented JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or, if interrupted, leaves the one that was there."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:

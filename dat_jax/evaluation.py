@@ -100,7 +100,7 @@ def summarise(
         "policy": str(translator.policy),
         "beam_size": decoding.beam_size,
         "length_penalty": decoding.length_penalty,
-        "device": describe_device(),
+        "device": describe_device(trained),
         "checkpoint_step": trained.steps[0],
         "averaged_checkpoints": len(trained.steps),
         "seed": config.training.seed,
@@ -111,19 +111,19 @@ def summarise(
     }
 
 
-def describe_device() -> str:
-    """The kind and number of the devices that JAX runs on."""
-    devices = jax.devices()
+def describe_device(trained: TrainedModel) -> str:
+    """The kind and number of the devices that hold the model."""
+    devices = list(jax.tree.leaves(trained.params)[0].devices())
     return f"{len(devices)} x {devices[0].device_kind}"
 
 
 def describe_commit() -> str:
     """The commit of the checkout that this file is part of, with `-dirty` if it was changed."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    root = Path(__file__).parent.parent
+    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        return subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -37,17 +37,23 @@ class TrainedModel:
 def check_same_run(config: Config, workdir: Path) -> None:
     """Makes sure that `workdir` is new or holds a run that `config` may go on with.
 
-    How long to train, what to keep and how to decode may change; all else may not.
+    Once there is a checkpoint, how long to train, what to keep and how to decode may change, and
+    all else may not.
 
     Raises:
-        UserError: `workdir` holds another run, or is a file.
+        UserError: `workdir` holds another run or one that went on for longer, or is a file.
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file: name a folder")
-    path = workdir / "config.json"
-    if not path.exists():
+    steps = [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdecimal()]
+    if not steps:
         return
-    kept = dataclasses.asdict(Config.load(path))
+    if max(steps) > config.training.steps:
+        raise UserError(
+            f"{workdir} has been trained to step {max(steps)} and training.steps is "
+            f"{config.training.steps}: raise it, or give another --workdir"
+        )
+    kept = dataclasses.asdict(Config.load(workdir / "config.json"))
     for section, values in dataclasses.asdict(config).items():
         for key, value in values.items():
             before = kept[section][key]

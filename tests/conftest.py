@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings for all tests: eight CPU devices, strict broadcasting, kept compilations."""
 
+import os
 from pathlib import Path
 
 import hypothesis
 import jax
+
+# Compiling is most of what the tests do, and what they run is tiny: let LLVM not polish it.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -13,7 +23,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 # Arrays of different rank must be aligned by hand, so that no test passes by a chance broadcast.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiling is most of what the tests do: keep the results, small ones too, for the next run.
+# Keep what was compiled, small things too, for the next run.
 jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

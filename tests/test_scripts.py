@@ -53,9 +53,10 @@ def files(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def refuse(message: str, script: str, *arguments: str | Path, text: str | None = None) -> None:
-    """Runs a script that must say one line, hold `message` in it, and fail."""
-    result = run(script, *arguments, text=text)
+def refuse(message: str, script: str, *arguments: str | Path, printed: str = "") -> None:
+    """Runs a script that must fail and say so in one line that holds `message`."""
+    result = run(script, *arguments)
+    assert result.stdout.startswith(printed)
     assert result.returncode not in (0, None)
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
@@ -233,6 +234,41 @@ def test_a_workdir_with_another_run_is_left_alone(trained: Path):
     assert files(trained) == before
 
 
+def test_a_run_that_has_no_checkpoint_yet_may_be_changed(tmp_path: Path):
+    arguments = [*TINY, f"--workdir={tmp_path}", "--config.training.steps=2"]
+    few = "--config.training.batch_tokens=40"
+    refuse("training.batch_tokens is 40", "train.py", *arguments, few, printed="train: 200 pairs")
+    assert run("train.py", *arguments).returncode == 0
+
+
+def test_fewer_steps_than_have_been_made_are_refused(trained: Path):
+    arguments = [*TINY, f"--workdir={trained}", "--config.training.steps=3"]
+    refuse("has been trained to step 4 and training.steps is 3", "train.py", *arguments)
+
+
+def test_a_folder_that_cannot_be_made_is_named(trained: Path, tmp_path: Path):
+    file = tmp_path / "file"
+    file.write_text("here")
+    refuse("file: File exists", "decode.py", f"--workdir={trained}", f"--config.output={file}")
+    refuse("is a file: name a folder", "train.py", *TINY, f"--workdir={file}")
+    refuse("file", "-m dat_jax.data.prepare", *TINY, f"--workdir={file}")
+    assert file.read_text() == "here"
+
+
+def test_a_reader_may_leave_early(trained: Path):
+    command = f"{sys.executable} decode.py --workdir={trained} --config.input=- | head -n 1"
+    result = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=REPOSITORY,
+        input="acht\n\n" + "\n" * 200_000,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in result.stderr
+    assert len(result.stdout.splitlines()) == 1
+
+
 def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
     workdir = f"--workdir={trained}"
     lines, short = tmp_path / "lines", tmp_path / "short"
@@ -256,6 +292,8 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
         "not UTF-8 at line 2": [f"--config.input={tmp_path / 'binary'}"],
         "average_checkpoints is 9 and": ["--config.average_checkpoints=9"],
         "split is 'train'": ["--config.split=train"],
+        "average_checkpoints is -1": ["--config.average_checkpoints=-1"],
+        "missing config key split": ["--config=configs/demo.py"],
     }.items():
         refuse(message, "decode.py", workdir, *arguments)
     assert files(trained) == before

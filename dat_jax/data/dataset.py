@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from dat_jax.config import DataConfig, from_dict
+from dat_jax.config import DataConfig, from_dict, write_text
 from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import Vocabulary
@@ -81,7 +81,7 @@ def prepared_config(workdir: Path) -> DataConfig | None:
 def write_config(workdir: Path, config: DataConfig) -> None:
     """Marks `workdir` as wholly prepared with `config`."""
     text = json.dumps(dataclasses.asdict(config), indent=2)
-    (workdir / "data" / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_text(workdir / "data" / "config.json", text + "\n")
 
 
 def vocabulary_paths(workdir: Path, config: DataConfig) -> tuple[Path, Path]:

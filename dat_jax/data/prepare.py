@@ -41,14 +41,17 @@ def prepare(config: DataConfig, workdir: Path) -> Dataset:
 
     Raises:
         UserError: the text cannot be read or does not fit the config, or `workdir` was prepared
-            with another config.
+            with another config, or what was prepared is damaged.
     """
     prepared = prepared_config(workdir)
     if prepared is None:
         _write(config, workdir)
     elif prepared != config:
         raise _mismatch(prepared, config, workdir)
-    return open_dataset(workdir)
+    dataset = open_dataset(workdir)
+    for file in dataset.splits.values():
+        file.verify()
+    return dataset
 
 
 def _mismatch(prepared: DataConfig, config: DataConfig, workdir: Path) -> UserError:
@@ -76,12 +79,7 @@ def _write(config: DataConfig, workdir: Path) -> None:
             pairs = _watched(source.pairs(split), f"{split} tokens")
             if split != "train":
                 pairs = _copied(pairs, text_paths(folder, split), stack)
-            file = write_tokens(folder / split, pairs, *vocabularies, config.max_length)
-        if not len(file):
-            raise UserError(
-                f"no pair of {split} is left: {file.header.too_long:,} are longer than "
-                f"data.max_length, {config.max_length}, and {file.header.blank:,} are blank"
-            )
+            write_tokens(folder / split, pairs, *vocabularies, config.max_length)
     write_config(workdir, config)
 
 

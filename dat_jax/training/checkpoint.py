@@ -4,7 +4,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,10 @@ from dat_jax.errors import UserError
 from dat_jax.training.state import TrainState
 from dat_jax.types import Params
 
-Position = dict[str, int]
+Position = dict[str, Any]
 Item = TypeVar("Item")
+
+_DIGITS = 8  # of a step in the name of its folder
 
 
 class Checkpoints:
@@ -27,9 +29,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: int | None = None) -> None:
-        """Opens `directory`, which may not exist yet; `keep` older ones stay, by default all."""
+        """Opens `directory`, which may not exist yet; the newest `keep` stay, by default all."""
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, step_format_fixed_length=8, create=True
+            max_to_keep=keep, step_format_fixed_length=_DIGITS, create=True
         )
         self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
         self._directory = directory
@@ -47,7 +49,7 @@ class Checkpoints:
 
     def save(self, state: TrainState, position: Position) -> None:
         """Saves `state` and where the data stands."""
-        self._manager.save(
+        saved = self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(state.params),
@@ -55,9 +57,13 @@ class Checkpoints:
                 position=ocp.args.JsonSave(position),
             ),
         )
+        if not saved:
+            raise RuntimeError(f"orbax declined to save step {int(state.step)}")
 
     def restore(self, like: TrainState) -> tuple[TrainState, Position] | None:
         """Restores the newest checkpoint that can be read; None if there is none at all.
+
+        Newer ones, which cannot, are renamed: their steps will be made and saved again.
 
         Args:
             like: a state of the same structure, whose arrays or `ShapeDtypeStruct`s tell shapes,
@@ -80,7 +86,14 @@ class Checkpoints:
             shardings = jax.tree.map(lambda x: x.sharding, like)
             return jax.device_put(state, shardings), items["position"]
 
-        return next(self._readable(read), None)
+        restored = next(self._readable(read), None)
+        if restored is not None:
+            for step in self.steps:
+                if step > int(restored[0].step):
+                    folder = self._directory / f"{step:0{_DIGITS}}"
+                    folder.rename(folder.with_suffix(".damaged"))
+            self._manager.reload()
+        return restored
 
     def average(self, like: Params, at_most: int) -> tuple[list[int], Params]:
         """Averages the parameters of the newest checkpoints that can be read.
@@ -116,8 +129,10 @@ class Checkpoints:
             try:
                 item = read(step)
             except (ValueError, KeyError, OSError) as error:
-                logging.debug("Checkpoint %d: %s", step, error)
-                logging.warning("Checkpoint %d of %s cannot be read", step, self._directory)
+                reason = str(error).partition("\n")[0][:200]
+                logging.warning(
+                    "Checkpoint %s/%d cannot be read: %s", self._directory, step, reason
+                )
                 damaged += 1
             else:
                 yield item

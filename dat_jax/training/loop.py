@@ -5,9 +5,11 @@ import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 
 from dat_jax.config import Config, TrainingConfig
@@ -17,7 +19,7 @@ from dat_jax.data.shapes import Shape
 from dat_jax.errors import UserError
 from dat_jax.metrics import Metrics, add, compute
 from dat_jax.model.transformer import Transformer, init_params
-from dat_jax.training.checkpoint import Checkpoints
+from dat_jax.training.checkpoint import Checkpoints, Position
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
 from dat_jax.training.progress import Progress
 from dat_jax.training.state import TrainState
@@ -53,13 +55,15 @@ def train(config: Config, model: Transformer, dataset: Dataset, workdir: Path) -
 
     with (
         Checkpoints(workdir / "checkpoints", training.keep_checkpoints) as checkpoints,
-        MetricWriter(workdir) as writer,
     ):
         state, position = checkpoints.restore(state) or (state, None)
-        batches = BatchIterator(dataset.splits["train"], shapes, training.seed, position)
+        batches = _resume_batches(dataset, shapes, training.seed, position)
         first_step = int(state.step)
         unread: list[Metrics] = []
-        with Progress(first_step, training.steps) as progress:
+        with (
+            MetricWriter(workdir, first_step) as writer,
+            Progress(first_step, training.steps) as progress,
+        ):
             for step in range(first_step + 1, training.steps + 1):
                 batch = jax.device_put(next(batches), row_sharded(mesh))
                 state, metrics = train_step(state, batch, dropout_key)
@@ -71,14 +75,14 @@ def train(config: Config, model: Transformer, dataset: Dataset, workdir: Path) -
                     sums = reduce(add, unread)
                     unread = []
                     values = compute(sums, model.config.exit_depths)
-                    _check_finite(values["loss"], step, checkpoints.steps)
+                    _check_finite(values, step, checkpoints.steps)
                     speed = progress.lap(float(np.asarray(sums["loss"].count)))
                     progress.show(step, values["loss"], speed)
                     values["learning_rate"] = float(np.asarray(schedule(step - 1)))
                     values["tokens_per_second"] = speed
                     writer.write(step, {f"train/{name}": value for name, value in values.items()})
                 if save:
-                    checkpoints.save(state, batches.state)
+                    checkpoints.save(state, {"batches": batches.state} | _plan(dataset, shapes))
                     progress.skip()
                 if _due(step, training.validate_every, training.steps):
                     values = validate(state.params)
@@ -117,13 +121,47 @@ def _make_validation(
     return validate
 
 
-def _check_finite(loss: float, step: int, saved: list[int]) -> None:
-    if not math.isfinite(loss):
-        last = f"the last checkpoint is of step {saved[-1]:,}" if saved else "nothing is saved yet"
+def _plan(dataset: Dataset, shapes: Sequence[Shape]) -> dict[str, Any]:
+    """What a position in the data is worth nothing without."""
+    vocabularies = (dataset.source_vocabulary, dataset.target_vocabulary)
+    return {
+        "shapes": [list(shape) for shape in shapes],
+        "vocabularies": [vocabulary.fingerprint for vocabulary in vocabularies],
+    }
+
+
+def _resume_batches(
+    dataset: Dataset, shapes: Sequence[Shape], seed: int, position: Position | None
+) -> BatchIterator:
+    """Goes on in the data at `position`, or with the next epoch if batches have other shapes now.
+
+    Raises:
+        UserError: the vocabulary is another one.
+    """
+    train = dataset.splits["train"]
+    if position is None:
+        return BatchIterator(train, shapes, seed)
+    plan, state = _plan(dataset, shapes), position["batches"]
+    if plan["vocabularies"] != position["vocabularies"]:
         raise UserError(
-            f"the loss is {loss} at step {step:,}, and {last}: lower optimizer.learning_rate or "
-            "raise optimizer.warmup_steps, in another --workdir"
+            f"{dataset.folder} was prepared anew, with another vocabulary than the checkpoints "
+            "were trained on: give another --workdir"
         )
+    if plan["shapes"] != position["shapes"]:
+        logging.warning("Batches have new shapes on these devices: going on with the next epoch")
+        state = state | {"epoch": state["epoch"] + 1, "next_batch": 0}
+    return BatchIterator(train, shapes, seed, state)
+
+
+def _check_finite(values: dict[str, float], step: int, saved: list[int]) -> None:
+    """Looks at the gradient too: it has gone into the parameters, the loss comes from before."""
+    for name in ("loss", "gradient_norm"):
+        if not math.isfinite(values[name]):
+            last = f"the last checkpoint is of step {saved[-1]}" if saved else "nothing is saved"
+            raise UserError(
+                f"the {name} is {values[name]} at step {step}, and {last}: lower "
+                "optimizer.learning_rate or raise optimizer.warmup_steps, in another --workdir"
+            )
 
 
 def _describe_validation(step: int, values: dict[str, float], depths: tuple[int, ...]) -> str:

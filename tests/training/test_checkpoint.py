@@ -24,6 +24,7 @@ def make_state(step: int) -> TrainState:
 
 
 def save(directory: Path, *steps: int, keep: int | None = None) -> None:
+    """Saves states of some steps, in this order."""
     with Checkpoints(directory, keep) as checkpoints:
         for step in steps:
             checkpoints.save(make_state(step), {"seed": 0, "epoch": 1, "next_batch": step})
@@ -99,9 +100,33 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path,
         newest.mkdir()
     else:
         newest.rename(tmp_path / "00000007.orbax-checkpoint-tmp")
-    restored = restore(tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(make_state(0))
+        assert restored is not None
+        assert int(restored[0].step) == 3
+        checkpoints.save(make_state(5), {"seed": 0})
+        checkpoints.save(make_state(7), {"seed": 0})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps == [3, 5, 7]
+        restored = checkpoints.restore(make_state(0))
     assert restored is not None
-    assert int(restored[0].step) == 3
+    jax.tree.map(np.testing.assert_array_equal, restored[0], make_state(7))
+
+
+def test_what_is_saved_does_not_change_with_the_steps_that_follow(tmp_path: Path):
+    """The next step reuses the arrays' memory while the checkpoint is being written."""
+    params, moments = ({"kernel": jnp.zeros((2_000, 2_000))} for _ in range(2))
+    state = TrainState(jnp.asarray(1, jnp.int32), params, moments)
+    train_step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, {})
+        for _ in range(20):
+            state = train_step(state)
+        jax.block_until_ready(state)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(state)
+    assert restored is not None
+    assert not np.asarray(restored[0].params["kernel"]).any()
 
 
 def test_damage_to_all_is_one_clear_line(tmp_path: Path):

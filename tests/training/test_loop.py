@@ -76,6 +76,31 @@ def test_a_run_cut_in_two_ends_in_the_very_same_parameters(dataset: Dataset, tmp
     assert list((tmp_path / "whole" / "tensorboard").iterdir())
 
 
+def test_steps_that_are_made_again_are_written_once(dataset: Dataset, tmp_path: Path):
+    run(with_training(CONFIG, steps=4), dataset, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:  # as if cut off between checkpoints
+        file.write('{"step": 5, "train/loss": 1.0}\n{"step": 6, "tr')
+    run(CONFIG, dataset, tmp_path)
+    logged = [line["step"] for line in read_metrics(tmp_path) if "train/loss" in line]
+    assert logged == [2, 3, 4, 6, 7]
+
+
+def test_other_batch_shapes_make_it_go_on_with_the_next_epoch(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    run(with_training(CONFIG, steps=2), dataset, tmp_path)
+    run(with_training(CONFIG, steps=4, batch_tokens=1_024), dataset, tmp_path)
+    assert "going on with the next epoch" in caplog.text
+
+
+def test_another_vocabulary_is_refused(dataset: Dataset, tmp_path: Path):
+    run(with_training(CONFIG, steps=2), dataset, tmp_path / "run")
+    data = dataclasses.replace(CONFIG.data, pieces="unigram")
+    other = prepare(data, tmp_path / "data")
+    with pytest.raises(UserError, match="another vocabulary than the checkpoints"):
+        run(CONFIG, other, tmp_path / "run")
+
+
 def test_a_finished_run_does_nothing_more(dataset: Dataset, tmp_path: Path):
     run(CONFIG, dataset, tmp_path)
     before = read_metrics(tmp_path)
@@ -86,6 +111,6 @@ def test_a_finished_run_does_nothing_more(dataset: Dataset, tmp_path: Path):
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(dataset: Dataset, tmp_path: Path):
     optimizer = dataclasses.replace(CONFIG.optimizer, learning_rate=1e30, warmup_steps=1)
     config = dataclasses.replace(CONFIG, optimizer=optimizer)
-    with pytest.raises(UserError, match=r"the loss is .* lower optimizer\.learning_rate"):
+    with pytest.raises(UserError, match=r"the \w+ is .* lower optimizer\.learning_rate"):
         run(config, dataset, tmp_path)
     assert not (tmp_path / "checkpoints" / "00000002").exists()

@@ -7,9 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.model.transformer import Transformer
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
-from tests.tiny import tiny_config
+from tests.tiny import random_params, tiny_config
 
 
 def test_the_learning_rate_rises_linearly_to_its_peak_and_falls_with_the_root_of_the_step():
@@ -33,7 +33,7 @@ def test_gradients_are_scaled_down_to_the_clip_norm_and_never_up(size: float, no
 def test_weight_decay_shrinks_matrices_and_spares_biases_and_norms():
     config = tiny_config(model={"norm": "pre"}, optimizer={"weight_decay": 0.1})
     model = Transformer(config.model, 11, 11)
-    params = jax.tree.map(jnp.ones_like, init_params(model, jax.random.key(0)))
+    params = jax.tree.map(jnp.ones_like, random_params(model))
     optimizer = make_optimizer(config.optimizer)
     no_gradient = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(no_gradient, optimizer.init(params), params)
