@@ -34,7 +34,7 @@ def main() -> None:
     policy = parse_policy(decoding.policy, config.model.exit_depths)
     dataset = open_dataset(workdir)
     sources, references = _read(text, dataset)
-    trained = load(workdir, average)
+    trained = load(config, dataset, workdir, average)
     folder = _output_folder(text, workdir, f"{policy}-beam{decoding.beam_size}")
     if folder:
         folder.mkdir(parents=True, exist_ok=True)

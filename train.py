@@ -41,7 +41,7 @@ def main() -> None:
     train(config, make_model(config, dataset), dataset, workdir)
     print(f"trained to step {config.training.steps:,} in {_minutes(started)}", flush=True)
 
-    evaluate(load(workdir), workdir)
+    evaluate(load(config, dataset, workdir), workdir)
 
 
 def evaluate(trained: TrainedModel, workdir: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from dat_jax.config import Config
-from dat_jax.data.dataset import Dataset, open_dataset
+from dat_jax.data.dataset import Dataset
 from dat_jax.errors import UserError
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.checkpoint import Checkpoints
@@ -70,10 +70,14 @@ def make_model(config: Config, dataset: Dataset) -> Transformer:
     return Transformer(config.model, dataset.source_vocabulary.size, dataset.target_vocabulary.size)
 
 
-def load(workdir: Path, average_checkpoints: int | None = None) -> TrainedModel:
+def load(
+    config: Config, dataset: Dataset, workdir: Path, average_checkpoints: int | None = None
+) -> TrainedModel:
     """Loads the model that was trained in `workdir`.
 
     Args:
+        config: the run's.
+        dataset: its data.
         workdir: where `train.py` has been.
         average_checkpoints: how many of the last checkpoints to average; by default what the run's
             `decoding.average_checkpoints` says, or as many as there are.
@@ -82,8 +86,6 @@ def load(workdir: Path, average_checkpoints: int | None = None) -> TrainedModel:
         UserError: nothing has been trained there, a part is missing or damaged, or there are fewer
             checkpoints than asked for.
     """
-    config = Config.load(workdir / "config.json")
-    dataset = open_dataset(workdir)
     model = make_model(config, dataset)
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -60,7 +60,7 @@ class Translator:
         on a terminal.
         """
         started = time.monotonic()
-        sources = self._encode(lines)
+        sources = self.dataset.source_vocabulary.encode(lines)
         max_length = self.dataset.config.max_length
         cut = sum(len(source) > max_length for source in sources)
         sources = [
@@ -88,9 +88,6 @@ class Translator:
                 layer_rows += rows_run
                 bar.update(len(batch))
         return Translations(tuple(translations), time.monotonic() - started, layer_rows, cut)
-
-    def _encode(self, lines: Sequence[str]) -> list[list[int]]:
-        return self.dataset.source_vocabulary.encode(lines)
 
     def _search(self, sources: list[list[int]], rows: int) -> tuple[list[Translation], int]:
         """Searches for the translations of `sources`, longest first, in a batch of `rows` rows."""
