@@ -12,14 +12,15 @@ import sys
 from pathlib import Path
 
 from dat_jax.command_line import define_config, define_workdir, read_config, run
-from dat_jax.config import Config, DecodingConfig, TextConfig, from_dict
+from dat_jax.config import Config, DecodingConfig, TextConfig
+from dat_jax.conversion import from_dict
 from dat_jax.data.dataset import Dataset, open_dataset
 from dat_jax.data.text import read_lines
 from dat_jax.decoding.translate import Translator
 from dat_jax.errors import UserError
 from dat_jax.evaluation import check_lengths, score, summarise, write_results
-from dat_jax.exits.policies import parse_policy
-from dat_jax.report import format_table
+from dat_jax.report import describe_cut, format_table
+from dat_jax.tuned import resolve_policy
 from dat_jax.workdir import load
 
 CONFIG = define_config(default=str(Path(__file__).parent / "configs" / "decode.py"))
@@ -31,7 +32,7 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     config = Config.load(workdir / "config.json")
     text, decoding, average = _settings(config)
-    policy = parse_policy(decoding.policy, config.model.exit_depths)
+    policy = resolve_policy(decoding.policy, config.model, workdir)
     dataset = open_dataset(workdir)
     sources, references = _read(text, dataset)
     trained = load(config, dataset, workdir, average)
@@ -42,11 +43,7 @@ def main() -> None:
     translator = Translator(trained.model, trained.params, dataset, policy, decoding)
     translations = translator.translate(sources)
     if translations.cut:
-        print(
-            f"warning: {translations.cut} sentences are longer than {config.data.max_length} "
-            "pieces and were cut there",
-            file=sys.stderr,
-        )
+        print(f"warning: {describe_cut(translations.cut, config.data.max_length)}", file=sys.stderr)
     hypotheses = [sentence.text for sentence in translations.sentences]
     scores = None if references is None else score(hypotheses, references)
     summary = summarise(trained, translator, translations, scores)

@@ -7,8 +7,11 @@ Prepares the data if that has not been done, trains or goes on training, then tr
 split at each exit. `configs/base.py` explains every key.
 """
 
+import dataclasses
 import json
+import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,18 @@ from dat_jax.config import Config
 from dat_jax.data.prepare import prepare
 from dat_jax.decoding.translate import Translations, Translator
 from dat_jax.evaluation import score, summarise
-from dat_jax.exits.policies import Fixed, parse_policy
-from dat_jax.report import format_table
+from dat_jax.report import describe_cut, format_exits, format_table, wants_colour
 from dat_jax.training.loop import train
-from dat_jax.workdir import TrainedModel, check_same_run, load, make_model
+from dat_jax.tuned import resolve_policy, tuned_kinds
+from dat_jax.tuning import tune
+from dat_jax.workdir import (
+    TrainedModel,
+    check_initial_workdir,
+    check_same_run,
+    initial_params,
+    load,
+    make_model,
+)
 
 CONFIG = define_config()
 WORKDIR = define_workdir()
@@ -30,44 +41,72 @@ _SAMPLES = 3
 def main() -> None:
     """Checks the config, then does all of it."""
     config = Config.from_dict(read_config(CONFIG))
-    parse_policy(config.decoding.policy, config.model.exit_depths)
+    for text in (config.decoding.policy, *config.decoding.report_policies):
+        tuned_kinds(text, config.model)
     workdir = Path(WORKDIR.value)
     check_same_run(config, workdir)
+    check_initial_workdir(config, workdir)
     dataset = prepare(config.data, workdir)
     config.save(workdir / "config.json")
     print(dataset.report(), flush=True)
 
     started = time.monotonic()
-    train(config, make_model(config, dataset), dataset, workdir)
+    model = make_model(config, dataset)
+    train(config, model, dataset, workdir, partial(initial_params, config, model, dataset))
     print(f"trained to step {config.training.steps:,} in {_minutes(started)}", flush=True)
 
     evaluate(load(config, dataset, workdir), workdir)
 
 
 def evaluate(trained: TrainedModel, workdir: Path) -> None:
-    """Translates the test split at each exit; prints a table, keeps `evaluation.jsonl`."""
+    """Translates the test split by each exit, the exit head and the report's policies.
+
+    Prints a table and sample translations with their exits; keeps `evaluation.jsonl`.
+    """
     config = trained.config
+    fixed = [f"fixed:{depth}" for depth in config.model.exit_depths]
+    head = [] if config.model.exit_head == "none" else [config.model.exit_head]
+    adaptive = list(dict.fromkeys([*head, *config.decoding.report_policies]))
+    for kind in dict.fromkeys(k for text in adaptive for k in tuned_kinds(text, config.model)):
+        tune(trained, workdir, kind, config.decoding)
+
     sources, references = trained.dataset.text("test")
     summaries: list[dict[str, Any]] = []
-    outputs: dict[int, Translations] = {}
-    for depth in config.model.exit_depths:
-        translator = Translator(
-            trained.model, trained.params, trained.dataset, Fixed(depth), config.decoding
-        )
-        outputs[depth] = translator.translate(sources, f"test, exit {depth}")
-        scores = score([sentence.text for sentence in outputs[depth].sentences], references)
-        summaries.append(summarise(trained, translator, outputs[depth], scores))
+    outputs: dict[str, Translations] = {}
+    for text in [*fixed, *adaptive]:
+        decoding = dataclasses.replace(config.decoding, policy=text)
+        policy = resolve_policy(text, config.model, workdir)
+        translator = Translator(trained.model, trained.params, trained.dataset, policy, decoding)
+        outputs[text] = translator.translate(sources, f"test, {text}")
+        scores = score([sentence.text for sentence in outputs[text].sentences], references)
+        summaries.append(summarise(trained, translator, outputs[text], scores))
     lines = "".join(json.dumps(summary) + "\n" for summary in summaries)
     (workdir / "evaluation.jsonl").write_text(lines, encoding="utf-8")
 
     if cut := summaries[0]["sentences_cut"]:
-        print(f"{cut} sources are longer than {config.data.max_length} pieces and were cut there")
+        print(describe_cut(cut, config.data.max_length))
     print(f"\ntest, beam {config.decoding.beam_size}, step {trained.steps[0]:,}")
     print(format_table(summaries))
+    _print_samples(
+        trained, sources, references, {text: outputs[text] for text in fixed[-1:] + adaptive}
+    )
+
+
+def _print_samples(
+    trained: TrainedModel,
+    sources: list[str],
+    references: list[str],
+    outputs: dict[str, Translations],
+) -> None:
+    """Prints some sentences, and after each piece of their translations its exit."""
+    num_layers, colour = trained.config.model.num_layers, wants_colour(sys.stdout)
+    width = max(map(len, ["reference", *outputs]))
     for index in range(min(_SAMPLES, len(sources))):
-        print(f"\nsource     {sources[index]}\nreference  {references[index]}")
-        for depth in (config.model.exit_depths[0], config.model.exit_depths[-1]):
-            print(f"exit {depth:<5} {outputs[depth].sentences[index].text}")
+        print(f"\n{'source':{width}} {sources[index]}\n{'reference':{width}} {references[index]}")
+        for text, translations in outputs.items():
+            sentence = translations.sentences[index]
+            exits = format_exits(sentence.pieces, sentence.exits, num_layers, colour=colour)
+            print(f"{text:{width}} {exits}")
 
 
 def _minutes(started: float) -> str:

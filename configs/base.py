@@ -54,6 +54,36 @@ def get_config() -> ConfigDict:
     config.model.attention_dropout = 0.0
     # What the model computes in: float32 or bfloat16. Parameters, softmax and losses are float32.
     config.model.dtype = "float32"
+    # What predicts when to exit: none, sequence_multinomial (one depth for a sentence, from the
+    # encoder's output), token_multinomial (a depth for each token, from its state after block 1)
+    # or token_geometric (a halting unit after each block).
+    config.model.exit_head = "none"
+    # Of token_geometric: shared, one unit for all blocks, as the paper's formula reads; or
+    # per_depth, one for each.
+    config.model.halting_weights = "shared"
+    # The halting units' bias before training; the paper does not say. Below 0 they start late.
+    config.model.halting_bias = 0.0
+
+    config.exit = ConfigDict()
+    # What the exit head should learn to find (paper, sections 3.2 and 3.3): the exit at which the
+    # reference is likeliest, or the one at which most of it is predicted right.
+    config.exit.oracle = "correctness"
+    # Lambda: what a block costs, in the oracle's unit (log-likelihood, or right tokens).
+    config.exit.exit_penalty = 0.1
+    # Sigma: tokens at distance t count exp(-t^2 / sigma) for a token's oracle; 0, itself alone.
+    config.exit.oracle_smoothing = 0.0
+    # Of sequence_multinomial: the oracle compares means over tokens or, as the paper's formula
+    # reads, sums. The lambda that the paper names for it (0.02) makes sense for means alone.
+    config.exit.sequence_oracle = "mean"
+    # Of sequence_multinomial: a sentence's exit loss counts per_token (equation 6) or once.
+    config.exit.sequence_loss = "per_token"
+    # Alpha in L_dec + alpha L_exit (equation 7); the paper does not say.
+    config.exit.loss_weight = 0.1
+    # What the exit loss trains: model_and_head (the paper's); head, the model learns from L_dec
+    # only; or head_alone, and nothing trains the model any longer.
+    config.exit.trains = "model_and_head"
+    # The exit loss counts after this many steps (alpha is 0 before), and head_alone begins there.
+    config.exit.start_step = 0
 
     config.optimizer = ConfigDict()
     # The peak, reached after warmup_steps; then it falls with 1/sqrt(step).
@@ -75,7 +105,17 @@ def get_config() -> ConfigDict:
     config.training.num_shapes = 8
     # A step's batch is run in this many pieces, to save memory; the update is the same.
     config.training.accumulation = 1
-    # How much exit n counts: 1, n, sqrt_n, 1/sqrt_n or 1/n (paper, appendix A).
+    # aligned: all exits of every token learn from states that ran all blocks below (section 3.1);
+    # mixed: each token exits at a depth drawn by chance, and its state is copied upward.
+    config.training.mode = "aligned"
+    # Of mixed: exit sequences drawn for a sentence, M in the paper.
+    config.training.exit_samples = 1
+    # Of mixed: a depth drawn per_token or per_sequence, uniformly. The paper says "random".
+    config.training.exit_sampling = "per_token"
+    # Gamma in gamma_n = gamma (N - n), by which block n's own loss counts more for its parameters
+    # than later ones; gamma_N = 1 (paper, appendix A). 0 is off; it costs a second backward pass.
+    config.training.gradient_scaling = 0.0
+    # Of aligned: how much exit n counts: 1, n, sqrt_n, 1/sqrt_n or 1/n (paper, appendix A).
     config.training.loss_weights = "1"
     config.training.label_smoothing = 0.1
     # Seeds parameters, dropout and the order of batches.
@@ -85,11 +125,20 @@ def get_config() -> ConfigDict:
     config.training.checkpoint_every = 1_000
     # Older checkpoints are deleted.
     config.training.keep_checkpoints = 5
+    # Start from the parameters trained in this workdir, averaged as it decodes, with a fresh
+    # optimizer; an exit head that it lacks starts anew. Empty: start from nothing.
+    config.training.initial_workdir = ""
 
     config.decoding = ConfigDict()
-    # When a token exits: fixed[:DEPTH], by default the full depth.
+    # When a token exits: fixed[:DEPTH], by default the full depth; uniform[:SEED], a depth by
+    # chance for each token; the model's exit head, sequence_multinomial, token_multinomial or
+    # token_geometric[:TAU], which exits once a halting probability is above TAU, 0.5 by default;
+    # confidence:TAU, once the likeliest token's probability is. TAU is one number or N-1 with
+    # commas. tuned[:KIND]:AE<=DEPTH takes what `python -m dat_jax.tuning` found for that budget.
     config.decoding.policy = "fixed"
     config.decoding.engine = "lockstep"
+    # Policies that `train.py` evaluates after the fixed exits; a tuned one is tuned first.
+    config.decoding.report_policies = ()
     # 1 is greedy search.
     config.decoding.beam_size = 5
     # Hypotheses are ranked by log-probability / length ** length_penalty.

@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration as frozen dataclasses: the border where nested dictionaries become typed values.
+"""Configuration as frozen dataclasses: types and rules; `configs/base.py` explains every key.
 
-`configs/base.py` holds the defaults and explains every key; here stand the types and the rules.
 Each class checks its own values when it is made, so that whoever holds a config holds a valid one.
 """
 
 import dataclasses
-import difflib
 import json
 import math
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from dat_jax.conversion import from_dict
 from dat_jax.errors import UserError
 
-T = TypeVar("T")
-
 LossWeights = Literal["1", "n", "sqrt_n", "1/sqrt_n", "1/n"]
+ExitHead = Literal["none", "sequence_multinomial", "token_multinomial", "token_geometric"]
 
 
 def _require(holds: bool, message: str) -> None:
@@ -85,6 +82,9 @@ class ModelConfig:
     dropout: float
     attention_dropout: float
     dtype: Literal["float32", "bfloat16"]
+    exit_head: ExitHead
+    halting_weights: Literal["shared", "per_depth"]
+    halting_bias: float
 
     def __post_init__(self) -> None:
         _require_at_least("model", self, 1, "num_layers encoder_layers")
@@ -107,11 +107,34 @@ class ModelConfig:
                 self.classifiers == "shared",
                 "model.embeddings is tied: model.classifiers must be shared",
             )
+        if self.exit_head != "none":
+            _require(
+                self.exits == "all" and self.num_layers > 1,
+                f"model.exit_head is {self.exit_head}: model.exits must be all and "
+                "model.num_layers 2 or more, for it to have a choice",
+            )
 
     @property
     def exit_depths(self) -> tuple[int, ...]:
         """The depths that have an output classifier, lowest first."""
         return tuple(range(1, self.num_layers + 1)) if self.exits == "all" else (self.num_layers,)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExitConfig:
+    """What the exit head learns, and how (paper, sections 3.2 and 3.3)."""
+
+    oracle: Literal["likelihood", "correctness"]
+    exit_penalty: float
+    oracle_smoothing: float
+    sequence_oracle: Literal["mean", "sum"]
+    sequence_loss: Literal["per_token", "once"]
+    loss_weight: float
+    trains: Literal["model_and_head", "head", "head_alone"]
+    start_step: int
+
+    def __post_init__(self) -> None:
+        _require_at_least("exit", self, 0, "exit_penalty oracle_smoothing loss_weight start_step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +166,10 @@ class TrainingConfig:
     batch_tokens: int
     num_shapes: int
     accumulation: int
+    mode: Literal["aligned", "mixed"]
+    exit_samples: int
+    exit_sampling: Literal["per_token", "per_sequence"]
+    gradient_scaling: float
     loss_weights: LossWeights
     label_smoothing: float
     seed: int
@@ -150,17 +177,23 @@ class TrainingConfig:
     validate_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    initial_workdir: str
 
     def __post_init__(self) -> None:
-        _require_at_least("training", self, 0, "seed")
+        _require_at_least("training", self, 0, "seed gradient_scaling")
         _require_at_least(
             "training",
             self,
             1,
-            "steps batch_tokens num_shapes accumulation log_every validate_every checkpoint_every "
-            "keep_checkpoints",
+            "steps batch_tokens num_shapes accumulation exit_samples log_every validate_every "
+            "checkpoint_every keep_checkpoints",
         )
         _require_rate("training", self, "label_smoothing")
+        _require(
+            self.mode == "aligned" or not self.gradient_scaling,
+            f"training.gradient_scaling is {self.gradient_scaling}: training.mode must be aligned, "
+            "where one block serves many losses",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +202,7 @@ class DecodingConfig:
 
     policy: str
     engine: Literal["lockstep"]
+    report_policies: tuple[str, ...]
     beam_size: int
     length_penalty: float
     max_length_ratio: float
@@ -205,11 +239,23 @@ class Config:
 
     data: DataConfig
     model: ModelConfig
+    exit: ExitConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
     decoding: DecodingConfig
 
     def __post_init__(self) -> None:
+        if self.model.exit_head == "none":
+            _require(
+                self.exit.trains == "model_and_head",
+                f"exit.trains is {self.exit.trains}: model.exit_head is none, there is no head",
+            )
+        if self.training.mode == "mixed":
+            _require(
+                self.model.exits == "all" and self.model.exit_head == "none",
+                "training.mode is mixed: model.exits must be all and model.exit_head none; an exit "
+                "head learns from aligned states (continue with training.initial_workdir)",
+            )
         if self.model.embeddings == "tied":
             _require(
                 self.data.vocabulary == "joint",
@@ -263,40 +309,3 @@ def write_text(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
-
-
-def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Builds the frozen dataclass `cls`, nested ones included, from dictionaries.
-
-    Args:
-        cls: the dataclass.
-        values: one entry per field.
-        prefix: the path of `values` in the whole config, for messages.
-
-    Raises:
-        UserError: a key is unknown or missing, or a value has the wrong type or is impossible.
-    """
-    types = typing.get_type_hints(cls)
-    for key in values:
-        if key not in types:
-            close = difflib.get_close_matches(key, types, n=1)
-            hint = f": did you mean {prefix}{close[0]}?" if close else ""
-            raise UserError(f"unknown config key {prefix}{key}{hint}")
-    missing = [key for key in types if key not in values]
-    _require(not missing, f"missing config key {prefix}{missing[0] if missing else ''}")
-    return cls(**{key: _convert(values[key], types[key], prefix + key) for key in types})
-
-
-def _convert(value: Any, kind: Any, name: str) -> Any:
-    """Checks `value` against the annotation `kind`; an int will do where a float is asked for."""
-    if dataclasses.is_dataclass(kind):
-        _require(isinstance(value, Mapping), f"config.{name} is {value!r}: must be a section")
-        return from_dict(typing.cast(type, kind), value, prefix=f"{name}.")
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        _require(value in choices, f"{name} is {value!r}: must be one of {', '.join(choices)}")
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    _require(type(value) is kind, f"{name} is {value!r}: must be of type {kind.__name__}")
-    return value

@@ -70,21 +70,24 @@ def summarise(
 
     `average_exit`, `exit_histogram`, `flops_per_token` are taken over the tokens of the returned
     hypotheses, EOS counted. `layers_executed_per_token` counts what the engine really ran, other
-    hypotheses of the beam and idle rows included, for each such token.
+    hypotheses of the beam and idle rows included, for each such token. `policy` is what
+    `--config.policy` reads, `thresholds` what it came to.
     """
     config, decoding = trained.config, translator.decoding
     sentences = translations.sentences
     exits = np.concatenate([np.asarray(s.exits, np.int64) for s in sentences])
     tokens = max(len(exits), 1)
     total_flops = sum(
-        flops.fixed_exits(
+        flops.translation(
             config.model,
             trained.dataset.target_vocabulary.size,
             sentence.source_length,
             np.asarray(sentence.exits, np.int64),
+            translator.policy.signal,
         )
         for sentence in sentences
     )
+    tuned = decoding.policy if decoding.policy.startswith("tuned:") else None
     histogram = np.bincount(exits, minlength=config.model.num_layers + 1)
     return (dataclasses.asdict(scores) if scores else {}) | {
         "average_exit": float(exits.sum() / tokens),
@@ -97,7 +100,8 @@ def summarise(
         "sentences_cut": translations.cut,
         "tokens": len(exits),
         "engine": decoding.engine,
-        "policy": str(translator.policy),
+        "policy": tuned or str(translator.policy),
+        "thresholds": getattr(translator.policy, "thresholds", None),
         "beam_size": decoding.beam_size,
         "length_penalty": decoding.length_penalty,
         "device": describe_device(trained),

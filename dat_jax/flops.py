@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dat_jax.config import ModelConfig
+from dat_jax.exits.policies import Signal
 
 
 def computed_block(config: ModelConfig, source_length: int, step: int) -> int:
@@ -27,16 +28,46 @@ def classifier(config: ModelConfig, vocabulary_size: int) -> int:
     return 2 * vocabulary_size * config.decoder_dim
 
 
-def fixed_exits(
-    config: ModelConfig, vocabulary_size: int, source_length: int, exits: Int[np.ndarray, " T"]
+def copied_state(config: ModelConfig) -> int:
+    """FS: the keys and values that a skipped block makes of the state copied to it."""
+    return 4 * config.decoder_dim**2
+
+
+def exit_prediction(
+    config: ModelConfig, vocabulary_size: int, signal: Signal, exits: Int[np.ndarray, " T"]
 ) -> int:
-    """All FLOPs for a translation whose tokens all exit at one depth: nothing is copied upward.
+    """FP, over all tokens: what it costs to know when to exit.
+
+    Confidence needs a classifier's product after each block that runs, the one that the token is
+    chosen with among them. A halting unit is counted for the last block too, as in the paper. A
+    sentence's head reads the encoder's output, so its width is the encoder's.
+    """
+    dim, tokens, blocks = config.decoder_dim, len(exits), int(np.sum(exits))
+    return {
+        Signal.NOTHING: 0,
+        Signal.DRAW: 0,
+        Signal.SENTENCE: 2 * config.num_layers * config.encoder_dim * (tokens > 0),
+        Signal.FIRST_STATE: 2 * config.num_layers * dim * tokens,
+        Signal.HALTING_UNIT: 2 * dim * blocks,
+        Signal.CLASSIFIER: classifier(config, vocabulary_size) * (blocks - tokens),
+    }[signal]
+
+
+def translation(
+    config: ModelConfig,
+    vocabulary_size: int,
+    source_length: int,
+    exits: Int[np.ndarray, " T"],
+    signal: Signal,
+) -> int:
+    """All FLOPs of one translation: q FC + (N - q) FS + FP + 2 V d_d, summed over its tokens.
 
     Args:
         config: the model's dimensions.
         vocabulary_size: of the target.
         source_length: source tokens, EOS counted.
-        exits: the depth of each token of the translation, EOS counted.
+        exits: the depth q of each token of the translation, EOS counted.
+        signal: what its policy looks at. With a fixed exit, nothing is copied upward.
     """
     steps = np.arange(1, len(exits) + 1)
     blocks = sum(
@@ -44,4 +75,11 @@ def fixed_exits(
         for depth, step in zip(exits, steps, strict=True)
     )
     first_calls = int(np.max(exits, initial=0)) * memory_projections(config, source_length)
-    return blocks + first_calls + len(exits) * classifier(config, vocabulary_size)
+    skipped = 0 if signal is Signal.NOTHING else int(np.sum(config.num_layers - exits))
+    return (
+        blocks
+        + first_calls
+        + skipped * copied_state(config)
+        + exit_prediction(config, vocabulary_size, signal, exits)
+        + len(exits) * classifier(config, vocabulary_size)
+    )

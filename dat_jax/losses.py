@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of all exits (paper, section 3.1), mapped over exits: no two exits' logits coexist."""
+"""Losses of all exits, their logits never side by side (paper, section 3.1), and of exit heads."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -130,10 +130,20 @@ def _decoder_loss_backward(
 decoder_loss.defvjp(_decoder_loss_forward, _decoder_loss_backward)
 
 
-def token_metrics(terms: TokenTerms, mask: Bool[Array, "B T"]) -> dict[str, Mean]:
-    """Negative log-likelihood (without smoothing) and accuracy of each exit, per real token."""
-    count = jnp.sum(mask)
+def exit_loss(
+    exit_log_probs: Float[Array, "*B N"],
+    oracle: Int[Array, "*B"],
+    weights: Float[Array, "*B"],
+) -> Float[Array, ""]:
+    """The cross-entropy of each exit distribution and its oracle, times its weight (equation 6)."""
+    chosen = jnp.take_along_axis(exit_log_probs, oracle[..., None] - 1, axis=-1)[..., 0]
+    return -jnp.sum(weights * chosen)
+
+
+def token_metrics(terms: TokenTerms, counted: Bool[Array, "X B T"]) -> dict[str, Mean]:
+    """Negative log-likelihood (without smoothing) and accuracy of each exit, per counted token."""
+    count = jnp.sum(counted, axis=(1, 2))
     return {
-        "nll": Mean(-jnp.sum(terms.token_ll, axis=(1, 2), where=mask), count),
-        "accuracy": Mean(jnp.sum(terms.correct, axis=(1, 2), where=mask), count),
+        "nll": Mean(-jnp.sum(terms.token_ll, axis=(1, 2), where=counted), count),
+        "accuracy": Mean(jnp.sum(terms.correct, axis=(1, 2), where=counted), count),
     }

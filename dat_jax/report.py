@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Summaries of decoding runs as a table that reads well on a terminal and in Markdown."""
+"""What people read of decoding runs: summaries as a table, translations with their exits."""
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 _COLUMNS = {
     "policy": ("policy", "{}"),
@@ -13,6 +14,10 @@ _COLUMNS = {
     "layers run/token": ("layers_executed_per_token", "{:.1f}"),
     "tokens/s": ("tokens_per_second", "{:,.0f}"),
 }
+
+_WORD_START = "\u2581"  # SentencePiece's mark of a piece that begins a word
+_SUBSCRIPTS = str.maketrans("0123456789", "".join(chr(0x2080 + digit) for digit in range(10)))
+_GREEN_TO_RED = (84, 120, 156, 192, 228, 222, 216, 210, 204)  # of the 256 colours of a terminal
 
 
 def format_table(summaries: Sequence[dict[str, Any]]) -> str:
@@ -35,3 +40,34 @@ def format_table(summaries: Sequence[dict[str, Any]]) -> str:
         "-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)
     )
     return "\n".join([lines[0], rule + "|", *lines[1:]])
+
+
+def format_exits(
+    pieces: Sequence[str], exits: Sequence[int], num_layers: int, *, colour: bool
+) -> str:
+    """A translation's pieces with the depth at which each exited, in colour or as a small number.
+
+    Colours go from green at depth 1 to red at `num_layers`; they are for terminals.
+    """
+    shown = []
+    for piece, depth in zip(pieces, exits, strict=True):
+        space, text = (" ", piece[1:]) if piece.startswith(_WORD_START) else ("", piece)
+        number = str(depth).translate(_SUBSCRIPTS)
+        if colour:
+            scale = (depth - 1) / max(num_layers - 1, 1)
+            code = _GREEN_TO_RED[round(scale * (len(_GREEN_TO_RED) - 1))]
+            text = f"\x1b[30;48;5;{code}m{text}{number}\x1b[0m"
+        else:
+            text += number
+        shown.append(space + text)
+    return "".join(shown).strip()
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether the stream is a terminal whose user has not asked for NO_COLOR."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def describe_cut(sentences: int, max_length: int) -> str:
+    """Says that sources were cut."""
+    return f"{sentences} sentences are longer than {max_length} pieces and were cut there"

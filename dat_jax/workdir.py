@@ -8,18 +8,29 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from dat_jax.config import Config
-from dat_jax.data.dataset import Dataset
+from dat_jax.data.dataset import Dataset, open_dataset
 from dat_jax.errors import UserError
 from dat_jax.model.transformer import Transformer, init_params
-from dat_jax.training.checkpoint import Checkpoints
-from dat_jax.types import Params
+from dat_jax.training.checkpoint import Checkpoints, placed
+from dat_jax.types import Params, PRNGKeyArray
 
 # What may change between a run and its continuation; all else would make it another run.
 _CHANGEABLE = {
     ("training", name)
     for name in ("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
+}
+
+# What a model may differ in from the one that its training starts from.
+_OF_HEAD_OR_TRAINING = {
+    "exit_head",
+    "halting_weights",
+    "halting_bias",
+    "dropout",
+    "attention_dropout",
+    "dtype",
 }
 
 
@@ -45,7 +56,7 @@ def check_same_run(config: Config, workdir: Path) -> None:
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file: name a folder")
-    steps = [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdecimal()]
+    steps = _saved_steps(workdir)
     if not steps:
         return
     if max(steps) > config.training.steps:
@@ -65,9 +76,60 @@ def check_same_run(config: Config, workdir: Path) -> None:
                 )
 
 
+def _saved_steps(workdir: Path) -> list[int]:
+    return [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdecimal()]
+
+
 def make_model(config: Config, dataset: Dataset) -> Transformer:
     """The model of `config` for the vocabularies of `dataset`."""
     return Transformer(config.model, dataset.source_vocabulary.size, dataset.target_vocabulary.size)
+
+
+def check_initial_workdir(config: Config, workdir: Path) -> None:
+    """Makes sure that a run that is yet to begin in `workdir` can start where its config says.
+
+    Raises:
+        UserError: there is no trained model in `training.initial_workdir`, or a different one.
+    """
+    initial = config.training.initial_workdir
+    if not initial or _saved_steps(workdir):
+        return
+    name = f"training.initial_workdir is {initial}"
+    if not _saved_steps(Path(initial)):
+        raise UserError(f"{name}: no model has been trained there, train one first")
+    there = dataclasses.asdict(Config.load(Path(initial) / "config.json").model)
+    for key, value in dataclasses.asdict(config.model).items():
+        if key not in _OF_HEAD_OR_TRAINING and value != there[key]:
+            raise UserError(f"{name}: its model.{key} is {there[key]!r}, not {value!r}")
+
+
+def initial_params(
+    config: Config, model: Transformer, dataset: Dataset, key: PRNGKeyArray
+) -> Params:
+    """The parameters that training begins with: drawn, or those of `training.initial_workdir`.
+
+    An exit head that is not there, or that is of another kind there, is drawn.
+
+    Raises:
+        UserError: the vocabularies are others there, or no checkpoint can be read.
+    """
+    params = init_params(model, key)
+    if not config.training.initial_workdir:
+        return params
+    initial = Path(config.training.initial_workdir)
+    trained = load(Config.load(initial / "config.json"), open_dataset(initial), initial)
+    if trained.dataset.fingerprints != dataset.fingerprints:
+        raise UserError(
+            f"training.initial_workdir is {initial}: its vocabulary is another one, so the data "
+            "or its settings must be; use the same"
+        )
+    kept = dict(trained.params)
+    head = kept.pop("exit_head", None)
+    if head is not None and jax.tree.map(jnp.shape, head) == jax.tree.map(
+        jnp.shape, params.get("exit_head")
+    ):
+        kept["exit_head"] = head
+    return params | kept
 
 
 def load(
@@ -89,7 +151,7 @@ def load(
     model = make_model(config, dataset)
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+    like = placed(shapes, sharding)
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{workdir} holds no checkpoint: train a model into it first")

@@ -14,7 +14,8 @@ import jax
 import pytest
 
 from configs import base, decode
-from dat_jax.config import Config, DecodingConfig, TextConfig, from_dict
+from dat_jax.config import Config, DecodingConfig, TextConfig
+from dat_jax.conversion import from_dict
 from dat_jax.errors import UserError
 from dat_jax.model.transformer import Transformer, init_params
 
@@ -50,7 +51,18 @@ def test_the_defaults_survive_being_saved_and_loaded(tmp_path):
     config = Config.from_dict(base.get_config().to_dict())
     config.save(tmp_path / "config.json")
     assert Config.load(tmp_path / "config.json") == config
-    assert json.loads((tmp_path / "config.json").read_text()) == base.get_config().to_dict()
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written == changed({"decoding.report_policies": []})  # JSON knows no tuples
+
+
+@pytest.mark.parametrize("policies", [(), ("fixed:2",), ("uniform", "confidence:0.5,0.9")])
+def test_a_tuple_survives_the_list_that_json_makes_of_it(tmp_path, policies):
+    config = Config.from_dict(changed({"decoding.report_policies": policies}))
+    config.save(tmp_path / "config.json")
+    loaded = Config.load(tmp_path / "config.json")
+    assert loaded == config
+    assert loaded.decoding.report_policies == policies
+    assert hash(loaded) == hash(config)
 
 
 def test_changed_values_survive_being_saved_and_loaded(tmp_path):
@@ -73,6 +85,7 @@ def test_base_has_exactly_the_keys_of_the_dataclasses():
 def test_decode_has_exactly_the_keys_of_decoding_and_text_with_their_types():
     config = decode.get_config()
     expected = typing.get_type_hints(DecodingConfig) | typing.get_type_hints(TextConfig)
+    del expected["report_policies"]  # what train.py evaluates
     assert set(config.keys()) == set(expected)
     for key, kind in expected.items():
         literal = typing.get_origin(kind) is typing.Literal
@@ -123,6 +136,21 @@ def test_a_missing_key_is_named(path):
             "training.loss_weights is 1: must be one of 1, n, sqrt_n, 1/sqrt_n, 1/n",
         ),
         ("data", 3, "config.data is 3: must be a section"),
+        ("exit", None, "config.exit is None: must be a section"),
+        (
+            "model.exit_head",
+            "geometric",
+            "model.exit_head is 'geometric': must be one of none, sequence_multinomial, "
+            "token_multinomial, token_geometric",
+        ),
+        ("exit.oracle", "bleu", "exit.oracle is 'bleu': must be one of likelihood, correctness"),
+        ("training.mode", "both", "training.mode is 'both': must be one of aligned, mixed"),
+        ("training.exit_samples", 1.0, "training.exit_samples is 1.0: must be of type int"),
+        *(
+            (path, value, f"{path} is {value!r}: must be a tuple of str")
+            for path in ["decoding.report_policies"]
+            for value in ("fixed", None, 3, (1,), ["fixed", 1], [["fixed"]], {"fixed": 1})
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(path, value, message):
@@ -154,6 +182,13 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("training.steps", 0, "must be 1 or more"),
         ("training.accumulation", 0, "must be 1 or more"),
         ("training.label_smoothing", 1.0, "must be in [0, 1)"),
+        ("training.exit_samples", 0, "must be 1 or more"),
+        ("training.gradient_scaling", -0.1, "must be 0 or more"),
+        ("exit.exit_penalty", -0.1, "must be 0 or more"),
+        ("exit.exit_penalty", math.inf, "must be 0 or more, and finite"),
+        ("exit.oracle_smoothing", -1.0, "must be 0 or more"),
+        ("exit.loss_weight", -0.5, "must be 0 or more"),
+        ("exit.start_step", -1, "must be 0 or more"),
         ("decoding.beam_size", 0, "must be 1 or more"),
         ("decoding.length_penalty", -0.5, "must be 0 or more"),
         ("decoding.average_checkpoints", 6, "must be at most training.keep_checkpoints, 5"),
@@ -187,6 +222,59 @@ def test_an_impossible_value_is_refused(path, value, complaint):
 def test_tied_embeddings_ask_for_what_can_be_tied(changes, message):
     tied = {"model.embeddings": "tied"} | changes
     assert refusal(changed(tied)) == f"model.embeddings is tied: {message}"
+
+
+@pytest.mark.parametrize("changes", [{"model.exits": "last"}, {"model.num_layers": 1}])
+@pytest.mark.parametrize("head", ["sequence_multinomial", "token_multinomial", "token_geometric"])
+def test_an_exit_head_asks_for_exits_to_choose_from(head, changes):
+    assert refusal(changed({"model.exit_head": head} | changes)) == (
+        f"model.exit_head is {head}: model.exits must be all and model.num_layers 2 or more, for "
+        "it to have a choice"
+    )
+
+
+@pytest.mark.parametrize("trains", ["head", "head_alone"])
+def test_a_head_that_is_not_there_cannot_train(trains):
+    assert refusal(changed({"exit.trains": trains})) == (
+        f"exit.trains is {trains}: model.exit_head is none, there is no head"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model.exits": "last"}, {"model.exit_head": "token_geometric"}]
+)
+def test_mixed_training_asks_for_all_exits_and_no_head(changes):
+    assert refusal(changed({"training.mode": "mixed"} | changes)) == (
+        "training.mode is mixed: model.exits must be all and model.exit_head none; an exit head "
+        "learns from aligned states (continue with training.initial_workdir)"
+    )
+
+
+def test_gradient_scaling_asks_for_aligned_training():
+    changes = {"training.mode": "mixed", "training.gradient_scaling": 0.3}
+    assert refusal(changed(changes)) == (
+        "training.gradient_scaling is 0.3: training.mode must be aligned, where one block serves "
+        "many losses"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.mode": "mixed", "training.exit_samples": 3},
+        {"training.gradient_scaling": 0.3},
+        {"model.exit_head": "token_geometric", "exit.trains": "head_alone"},
+        {"model.exit_head": "sequence_multinomial", "model.num_layers": 2},
+        {"model.exit_head": "token_multinomial", "training.gradient_scaling": 0.3},
+        {"model.exits": "last", "model.num_layers": 1},
+        {"exit.exit_penalty": 0, "exit.oracle_smoothing": 0, "exit.loss_weight": 0},
+    ],
+)
+def test_what_the_rules_allow_comes_through(changes):
+    config = Config.from_dict(changed(changes))
+    for path, value in changes.items():
+        section, key = path.split(".")
+        assert getattr(getattr(config, section), key) == value
 
 
 def test_a_reference_is_for_an_input_of_one_s_own():

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoder's loss against plain differentiation through the logits of all exits at once."""
+"""The decoder's loss against plain differentiation through the logits of all exits at once, and
+what else is made of log-likelihoods."""
 
 import functools
 import math
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dat_jax.losses import TokenTerms, decoder_loss, exit_loss_weights, token_metrics
+from dat_jax.losses import TokenTerms, decoder_loss, exit_loss, exit_loss_weights, token_metrics
 from tests.tiny import random_array, tiny_config
 
 X, B, T, D, V = 3, 5, 7, 4, 13
@@ -161,13 +162,29 @@ def test_the_only_exit_has_weight_one(kind):
     assert exit_loss_weights(kind, depths).tolist() == [1.0]
 
 
-def test_token_metrics_count_real_tokens_only():
+def test_token_metrics_are_over_the_tokens_that_count_at_an_exit():
     terms = TokenTerms(
         token_ll=jnp.asarray([[[-1.0, -2.0], [-4.0, -99.0]], [[-0.5, -0.5], [-3.0, -99.0]]]),
         correct=jnp.asarray([[[True, False], [False, True]], [[True, True], [False, True]]]),
     )
-    metrics = token_metrics(terms, jnp.asarray([[True, True], [True, False]]))
+    counted = jnp.asarray([[[True, True], [True, False]], [[False, True], [True, False]]])
+    metrics = token_metrics(terms, counted)
     assert metrics.keys() == {"nll", "accuracy"}
-    np.testing.assert_array_equal(metrics["nll"].total, [7, 4])
-    np.testing.assert_array_equal(metrics["accuracy"].total, [1, 2])
-    np.testing.assert_array_equal([mean.count for mean in metrics.values()], 3)
+    np.testing.assert_array_equal(metrics["nll"].total, [7, 3.5])
+    np.testing.assert_array_equal(metrics["accuracy"].total, [1, 1])
+    for mean in metrics.values():
+        np.testing.assert_array_equal(mean.count, [3, 2])
+
+
+@pytest.mark.parametrize("shape", [(B,), (B, T)], ids=["sentences", "tokens"])
+def test_exit_loss_is_the_cross_entropy_with_the_oracles_depth(shape):
+    generator = np.random.default_rng(6)
+    q = generator.dirichlet(np.ones(X), shape)
+    oracle = 1 + np.arange(math.prod(shape)).reshape(shape) % X
+    weights = generator.integers(0, 3, shape)
+    expected = 0.0
+    for index in np.ndindex(*shape):
+        expected -= weights[index] * math.log(q[index][oracle[index] - 1])
+    log_q = jnp.asarray(np.log(q), jnp.float32)
+    loss = exit_loss(log_q, jnp.asarray(oracle), jnp.asarray(weights, jnp.float32))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from dat_jax.config import DataConfig, from_dict, write_text
+from dat_jax.config import DataConfig, write_text
+from dat_jax.conversion import from_dict
 from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import Vocabulary
@@ -25,6 +26,11 @@ class Dataset:
     target_vocabulary: Vocabulary
     splits: Mapping[str, TokenFile]
     folder: Path
+
+    @property
+    def fingerprints(self) -> tuple[str, str]:
+        """What tells the vocabularies of source and target from all others."""
+        return self.source_vocabulary.fingerprint, self.target_vocabulary.fingerprint
 
     def text(self, split: str) -> tuple[list[str], list[str]]:
         """Returns all source sentences and all references of `valid` or `test`."""

@@ -15,17 +15,21 @@ from dat_jax.types import Array, Bool, Float, Int
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one decoder block."""
+    """Keys and values of one decoder block, as attention reads them; P = T x J slots.
 
-    keys: jax.Array  # [B, T, J, H, K]
-    values: jax.Array  # [B, T, J, H, K]
+    Nothing stands between a write and attention, not even a reshape: XLA would fuse the two and
+    write twice, the second time into a copy of the whole cache.
+    """
+
+    keys: jax.Array  # [B, P, H, K] slot p is of position p // J and beam p % J
+    values: jax.Array  # [B, P, H, K]
 
 
 def empty_layer(
     batch: int, length: int, beams: int, heads: int, width: int, dtype: jnp.dtype
 ) -> LayerCache:
     """A cache with room for `length` positions, nothing written yet."""
-    zeros = jnp.zeros((batch, length, beams, heads, width), dtype)
+    zeros = jnp.zeros((batch, length * beams, heads, width), dtype)
     return LayerCache(zeros, zeros)
 
 
@@ -35,18 +39,11 @@ def write(
     keys_values: tuple[Float[Array, "B J H K"], Float[Array, "B J H K"]],
 ) -> LayerCache:
     """Puts what all beams have made of their newest tokens at `position`."""
-    keys, values = keys_values
-    return LayerCache(
-        cache.keys.at[:, position].set(keys),
-        cache.values.at[:, position].set(values),
-    )
-
-
-def slots(cache: LayerCache) -> tuple[Float[Array, "B P H K"], Float[Array, "B P H K"]]:
-    """All keys and values of a sentence on one axis, P = T x J, as attention reads them."""
-    batch, length, beams, heads, width = cache.keys.shape
-    shape = (batch, length * beams, heads, width)
-    return cache.keys.reshape(shape), cache.values.reshape(shape)
+    slots = [
+        jax.lax.dynamic_update_slice_in_dim(old, new, position * new.shape[1], axis=1)
+        for old, new in zip(cache, keys_values, strict=True)
+    ]
+    return LayerCache(*slots)
 
 
 def no_ancestors(batch: int, beams: int, length: int) -> Int[Array, "B J T"]:

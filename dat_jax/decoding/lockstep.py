@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lockstep engine, the reference: every sentence of a batch takes the same step together.
 
-A `lax.while_loop` over time that ends when the last sentence is done (paper, appendix B). With
-each step every hypothesis gets one token, through as many decoder blocks as the policy asks for.
+A `lax.while_loop` over time that ends when the last sentence is done (paper, appendix B). In each
+step the hypotheses' newest tokens climb the blocks together. A token that exits keeps its state,
+which is what "copied upward" comes to: the blocks above project their keys and values from it. A
+block runs if any live token needs it, and then on all rows: an exit saves time only if all exit.
+Rows of done sentences, and beams that hold no hypothesis yet, ask for nothing.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,15 +24,23 @@ from dat_jax.decoding.cache import (
     empty_layer,
     follow,
     no_ancestors,
-    slots,
     visible,
     write,
 )
-from dat_jax.exits.policies import Policy
-from dat_jax.model.blocks import DecoderBlock
-from dat_jax.model.classifiers import classify, weights_of_exit
+from dat_jax.decoding.parts import KeysValues, Parts
+from dat_jax.exits.policies import Policy, Signal, Uniform
+from dat_jax.exits.sampling import token_draws
 from dat_jax.model.transformer import Transformer
-from dat_jax.types import Array, Int, Params
+from dat_jax.types import Array, Bool, Int, Params
+
+
+class _Sentences(NamedTuple):
+    """What is known of a batch before its first token."""
+
+    numbers: jax.Array  # [B]
+    memory_slots: tuple[KeysValues, ...]  # of each block
+    memory_mask: jax.Array  # [B, 1, S]
+    signal: jax.Array  # [B, 1, N] if it is one of the sentence; of no meaning otherwise
 
 
 class _Loop(NamedTuple):
@@ -38,17 +50,25 @@ class _Loop(NamedTuple):
     beams: BeamState
     layers: tuple[LayerCache, ...]
     ancestors: jax.Array  # [B, J, T]
+    blocks_run: jax.Array  # [] in all steps
 
 
-@partial(
-    jax.jit,
-    static_argnames=("model", "policy", "beam_size", "length_penalty", "max_length"),
-)
+class _Climb(NamedTuple):
+    """Where a step's tokens got to."""
+
+    logits: jax.Array  # [B, J, V] of the next token, at each token's exit
+    exits: jax.Array  # [B, J] 0 where no live token is
+    layers: tuple[LayerCache, ...]
+    blocks_run: jax.Array  # []
+
+
+@partial(jax.jit, static_argnames=("model", "beam_size", "length_penalty", "max_length"))
 def search(
     model: Transformer,
     params: Params,
     source: Int[Array, "B S"],
     limits: Int[Array, " B"],
+    numbers: Int[Array, " B"],
     *,
     policy: Policy,
     beam_size: int,
@@ -62,6 +82,7 @@ def search(
         params: its parameters.
         source: padded source tokens; rows of nothing but padding are welcome.
         limits: the most tokens that each translation may have, EOS counted.
+        numbers: the sentences' numbers in the text, from which chance follows if there is any.
         policy: when tokens exit.
         beam_size: hypotheses of a sentence, J.
         length_penalty: the exponent of the length that divides a log-probability.
@@ -71,60 +92,124 @@ def search(
         The best hypothesis of each sentence, and how often a decoder block was run on one row,
         rows of done sentences and of padding included.
     """
-    config = model.config
-    batch, heads = source.shape[0], config.decoder_heads
-    width, dtype = config.decoder_dim // heads, jnp.dtype(config.dtype)
-    source_mask = source != PAD
-
-    def apply(method: str, *arguments: Array) -> Any:
-        return model.apply({"params": params}, *arguments, method=method)
-
-    def run_block(variables: Params, *arguments: Any, method: str = "__call__") -> Any:
-        return block.apply(variables, *arguments, method=method)
-
-    block = DecoderBlock(config, parent=None)
-    blocks = _unstack(params["decoder"]["blocks"], policy.depth)
-    memory = apply("encode", source, source_mask)
-    memory_slots = [run_block(b, memory, method="memory_keys_values") for b in blocks]
-    exit_index = config.exit_depths.index(policy.depth)
-    classifier = weights_of_exit(apply("classifier_weights"), exit_index)
+    config, batch = model.config, source.shape[0]
+    heads, dtype = config.decoder_heads, jnp.dtype(config.dtype)
+    parts = Parts(model, params)
+    sentences = _read(parts, policy, source, numbers)
 
     def step(loop: _Loop) -> _Loop:
-        tokens = beam.last_tokens(loop.beams, BOS)
-        positions = jnp.broadcast_to(loop.position, (1, beam_size))
-        x = apply("embed", tokens, positions)
         ancestors = claim(loop.ancestors, loop.position)
-        mask = visible(ancestors)
-        layers = []
-        for variables, cache, memory_kv in zip(blocks, loop.layers, memory_slots, strict=True):
-            keys_values = run_block(variables, x, method="self_keys_values")
-            cache = write(cache, loop.position, keys_values)
-            x = run_block(variables, x, slots(cache), mask, memory_kv, source_mask[:, None, :])
-            layers.append(cache)
+        climb = _climb(parts, policy, sentences, loop, visible(ancestors))
         beams, parents = beam.advance(
             loop.beams,
-            jax.nn.log_softmax(classify(classifier, x)),
-            jnp.full((batch, beam_size), policy.depth),
+            jax.nn.log_softmax(climb.logits),
+            climb.exits,
             length_penalty=length_penalty,
             eos_id=EOS,
             pad_id=PAD,
         )
-        return _Loop(loop.position + 1, beams, tuple(layers), follow(ancestors, parents))
+        return _Loop(
+            loop.position + 1,
+            beams,
+            climb.layers,
+            follow(ancestors, parents),
+            loop.blocks_run + climb.blocks_run,
+        )
 
+    width = config.decoder_dim // heads
+    empty = empty_layer(batch, max_length, beam_size, heads, width, dtype)
     start = _Loop(
         jnp.zeros((), jnp.int32),
         beam.init(limits, beam_size, max_length, PAD),
-        tuple(empty_layer(batch, max_length, beam_size, heads, width, dtype) for _ in blocks),
+        (empty,) * config.num_layers,
         no_ancestors(batch, beam_size, max_length),
+        jnp.zeros((), jnp.int32),
     )
     end = jax.lax.while_loop(lambda loop: ~jnp.all(beam.done(loop.beams)), step, start)
-    rows_run = end.position * batch * beam_size * policy.depth
-    return beam.best(end.beams), rows_run
+    return beam.best(end.beams), end.blocks_run * batch * beam_size
 
 
-def _unstack(blocks: Params, depth: int) -> list[dict[str, Params]]:
-    """The variables of the first `depth` blocks, one by one.
+def _read(
+    parts: Parts, policy: Policy, source: Int[Array, "B S"], numbers: Int[Array, "B"]
+) -> _Sentences:
+    """Runs the encoder, and projects its output for each block that some sentence can reach."""
+    source_mask = source != PAD
+    memory = parts.encode(source, source_mask)
+    signal = jnp.zeros(())
+    if policy.signal is Signal.SENTENCE:
+        signal = parts.sequence_logits(memory, source_mask)[:, None]
 
-    Indexing the stack inside the loop would copy a block's weights at every step.
-    """
-    return [{"params": jax.tree.map(lambda p, n=n: p[n], blocks)} for n in range(depth)]
+    memory_slots = []
+    for depth in range(1, parts.num_layers + 1):
+        reached = jnp.asarray(True)
+        if policy.signal.is_of_the_sentence and depth > 1:
+            reached = jnp.any(~policy.halts(depth - 1, signal))
+        project = partial(parts.memory_keys_values, depth)
+        memory_slots.append(_run_if(reached, project, memory))
+    return _Sentences(numbers, tuple(memory_slots), source_mask[:, None, :], signal)
+
+
+def _climb(
+    parts: Parts,
+    policy: Policy,
+    sentences: _Sentences,
+    loop: _Loop,
+    self_mask: Bool[Array, "B J P"],
+) -> _Climb:
+    """Takes the newest token of each live hypothesis as far up as the policy says."""
+    tokens = beam.last_tokens(loop.beams, BOS)
+    x = parts.embed(tokens, jnp.broadcast_to(loop.position, (1, tokens.shape[1])))
+    active = ~beam.done(loop.beams)[:, None] & (loop.beams.log_probs > -jnp.inf)
+    exits, layers = jnp.zeros_like(tokens), []
+    logits = jnp.zeros((*tokens.shape, parts.vocabulary_size), jnp.float32)
+    signal = _signal_ahead(policy, sentences, loop)
+    blocks_run = jnp.zeros((), jnp.int32)
+
+    for depth in range(1, parts.num_layers + 1):
+        needed = jnp.any(active)
+        # With one depth for all tokens of a sentence, none attends to a copied state.
+        of_use = needed if policy.signal.is_of_the_sentence else jnp.asarray(True)
+        keys_values = _run_if(of_use, partial(parts.self_keys_values, depth), x)
+        cache = write(loop.layers[depth - 1], loop.position, keys_values)
+        layers.append(cache)
+        run_block = partial(
+            parts.block,
+            depth,
+            self_slots=cache,
+            self_mask=self_mask,
+            memory_slots=sentences.memory_slots[depth - 1],
+            memory_mask=sentences.memory_mask,
+        )
+        x = jnp.where(active[..., None], _run_if(needed, run_block, x), x)
+        blocks_run += needed
+
+        if policy.signal is Signal.CLASSIFIER:
+            new_logits = _run_if(needed, partial(parts.classify, depth), x)
+            logits = jnp.where(active[..., None], new_logits, logits)
+            signal = jnp.max(jax.nn.softmax(logits), axis=-1)
+        elif policy.signal is Signal.FIRST_STATE and depth == 1:
+            signal = parts.token_logits(x)
+        elif policy.signal is Signal.HALTING_UNIT and depth < parts.num_layers:
+            signal = parts.halting_logit(depth, x)
+        last = depth == parts.num_layers
+        halts = active if last else active & policy.halts(depth, signal)
+        exits = jnp.where(halts, depth, exits)
+        active &= ~halts
+
+    if policy.signal is not Signal.CLASSIFIER:
+        logits = parts.classify_each(exits, x)
+    return _Climb(logits, exits, tuple(layers), blocks_run)
+
+
+def _signal_ahead(policy: Policy, sentences: _Sentences, loop: _Loop) -> Array:
+    """The signal as far as it is known before block 1."""
+    if isinstance(policy, Uniform):
+        positions = jnp.broadcast_to(loop.position, sentences.numbers.shape)
+        return token_draws(policy.seed, sentences.numbers, positions, loop.beams.tokens.shape[1])
+    return sentences.signal
+
+
+def _run_if(condition: Bool[Array, ""], function: Callable[[Array], Any], x: Array) -> Any:
+    """`function(x)`, or zeros of its shape, which take no time."""
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, x))
+    return jax.lax.cond(condition, function, lambda _: zeros, x)

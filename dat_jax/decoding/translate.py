@@ -82,24 +82,32 @@ class Translator:
         ) as bar:
             for start in range(0, len(spoken), max(rows, 1)):
                 batch = spoken[start : start + rows]
-                found, rows_run = self._search([sources[index] for index in batch], rows)
+                found, rows_run = self._search([sources[index] for index in batch], batch, rows)
                 for index, translation in zip(batch, found, strict=True):
                     translations[index] = translation
                 layer_rows += rows_run
                 bar.update(len(batch))
         return Translations(tuple(translations), time.monotonic() - started, layer_rows, cut)
 
-    def _search(self, sources: list[list[int]], rows: int) -> tuple[list[Translation], int]:
-        """Searches for the translations of `sources`, longest first, in a batch of `rows` rows."""
+    def _search(
+        self, sources: list[list[int]], lines: list[int], rows: int
+    ) -> tuple[list[Translation], int]:
+        """Searches for the translations of `sources`, longest first, in a batch of `rows` rows.
+
+        `lines` are their numbers in the text.
+        """
         ratio, extra = self.decoding.max_length_ratio, self.decoding.max_length_extra
         length = _room(len(sources[0]))
         limits = np.ones(rows, np.int32)
         limits[: len(sources)] = [math.floor(ratio * len(s)) + extra for s in sources]
+        numbers = np.zeros(rows, np.int32)
+        numbers[: len(lines)] = lines
         hypotheses, rows_run = search(
             self.model,
             self.params,
             _pad(sources, rows, length),
             limits,
+            numbers,
             policy=self.policy,
             beam_size=self.decoding.beam_size,
             length_penalty=self.decoding.length_penalty,

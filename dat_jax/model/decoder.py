@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decoder: N blocks whose every state can be an exit (paper, section 3)."""
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
 from dat_jax.model.blocks import DecoderBlock
-from dat_jax.types import Array, Bool, Float
+from dat_jax.types import Array, Bool, Float, Int
 
 
 class Decoder(nn.Module):
@@ -23,27 +26,100 @@ class Decoder(nn.Module):
         memory: Float[Array, "B S E"],
         memory_mask: Bool[Array, "B S"],
         *,
+        exit_depth: Int[Array, "B T"] | None = None,
+        gradient_scaling: float = 0.0,
         deterministic: bool,
     ) -> Float[Array, "N B T D"]:
-        """Runs all blocks on whole sequences and returns the states after each (equation 1)."""
+        """Runs all blocks on whole sequences and returns the states after each (equation 1).
+
+        Args:
+            x: the states before the first block.
+            memory: the encoder output.
+            memory_mask: true on real source tokens.
+            exit_depth: where each token exits; its last computed state is copied to all depths
+                above, whose keys and values are projections of the copy (paper, section 3.1). By
+                default all tokens run all blocks.
+            gradient_scaling: gamma, see `_scales`; 0 is none.
+            deterministic: without dropout.
+        """
         causal = jnp.tri(x.shape[1], dtype=bool)[None]
+        free_block = DecoderBlock(self.config, parent=None)
 
-        def run_block(block: DecoderBlock, x: Array, _: None) -> tuple[Array, Array]:
-            x = block(
-                x,
-                block.self_keys_values(x),
-                causal,
-                block.memory_keys_values(memory),
-                memory_mask[:, None, :],
-                deterministic=deterministic,
-            )
-            return x, x
+        def run_block(
+            block: DecoderBlock, x: Array, depth_and_scale: tuple[Array, Array]
+        ) -> tuple[Array, Array]:
+            depth, scale = depth_and_scale
+            if self.is_initializing():
+                after = _whole_sequence(block, x, memory, causal, memory_mask, deterministic)
+                return after, after
+            rngs = {} if deterministic else {"dropout": block.make_rng("dropout")}
 
+            def run(params: Any) -> Any:
+                arguments = (x, memory, causal, memory_mask, deterministic)
+                return free_block.apply(
+                    {"params": params}, *arguments, method=_whole_sequence, rngs=rngs
+                )
+
+            params = block.variables["params"]
+            after = run(params)
+            if exit_depth is not None:
+                after = jnp.where((depth <= exit_depth)[..., None], after, x)
+            if not gradient_scaling:
+                return after, after
+            return after, run(jax.tree.map(lambda p: scale_gradient(p, scale), params))
+
+        depths = jnp.arange(1, self.config.num_layers + 1)
         scan = nn.scan(
             run_block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             length=self.config.num_layers,
         )
-        _, states = scan(self.blocks, x, None)
+        _, states = scan(self.blocks, x, (depths, _scales(gradient_scaling, depths)))
         return states
+
+
+def _whole_sequence(
+    block: DecoderBlock,
+    x: Array,
+    memory: Array,
+    self_mask: Array,
+    memory_mask: Array,
+    deterministic: bool,
+) -> Array:
+    return block(
+        x,
+        block.self_keys_values(x),
+        self_mask,
+        block.memory_keys_values(memory),
+        memory_mask[:, None, :],
+        deterministic=deterministic,
+    )
+
+
+def _scales(gamma: float, depths: Int[Array, " N"]) -> Float[Array, " N"]:
+    """gamma_n = gamma (N - n), and gamma_N = 1 (paper, appendix A).
+
+    The loss of exit n counts gamma_n times for the parameters of block n itself, and once for those
+    of the blocks below it, as the losses above n do for those of block n: what the paper's text
+    says. Its algorithm 1, taken literally, lets the factors of several blocks multiply. The paper's
+    formula gives gamma_N = 0, by which block N would not learn.
+    """
+    return jnp.where(depths < len(depths), gamma * (len(depths) - depths), 1.0)
+
+
+@jax.custom_vjp
+def scale_gradient(x: Array, scale: Array) -> Array:
+    """`x`, whose gradient is multiplied by `scale`."""
+    return x
+
+
+def _scale_forward(x: Array, scale: Array) -> tuple[Array, Array]:
+    return x, scale
+
+
+def _scale_backward(scale: Array, gradient: Array) -> tuple[Array, Array]:
+    return scale * gradient, jnp.zeros_like(scale)
+
+
+scale_gradient.defvjp(_scale_forward, _scale_backward)

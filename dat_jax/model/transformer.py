@@ -12,6 +12,7 @@ from dat_jax.model.classifiers import Classifiers, classify, weights_of_exit
 from dat_jax.model.decoder import Decoder
 from dat_jax.model.embedding import Embedding
 from dat_jax.model.encoder import Encoder
+from dat_jax.model.heads import ExitHead, halting_logit, sequence_logits, token_logits
 from dat_jax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
 
 
@@ -35,6 +36,7 @@ class Transformer(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.classifiers = Classifiers(config, self.target_vocabulary_size)
+        self.exit_head = ExitHead(config)
 
     def encode(
         self,
@@ -64,17 +66,51 @@ class Transformer(nn.Module):
         memory: Float[Array, "B S E"],
         source_mask: Bool[Array, "B S"],
         *,
+        exit_depth: Int[Array, "B T"] | None = None,
+        gradient_scaling: float = 0.0,
         deterministic: bool = True,
     ) -> Float[Array, "N B T D"]:
-        """The decoder's states after each block; `inputs` are the target tokens shifted right."""
+        """The decoder's states after each block; `inputs` are the target tokens shifted right.
+
+        `exit_depth` and `gradient_scaling` are those of `Decoder`.
+        """
         positions = jnp.arange(inputs.shape[1])[None]
         x = self.embed(inputs, positions, deterministic=deterministic)
-        return self.decoder(x, memory, source_mask, deterministic=deterministic)
+        return self.decoder(
+            x,
+            memory,
+            source_mask,
+            exit_depth=exit_depth,
+            gradient_scaling=gradient_scaling,
+            deterministic=deterministic,
+        )
 
     def classifier_weights(self) -> dict[str, Any]:
         """The weights of all exits' classifiers, as `dat_jax.model.classifiers` describes them."""
         tied = self.config.embeddings == "tied"
         return self.classifiers(self.target_embedding.table if tied else None)
+
+    def exit_head_weights(self) -> dict[str, Array]:
+        """The weights of the exit head, as `dat_jax.model.heads` describes them; it has one."""
+        return self.exit_head()
+
+    def exit_logits(
+        self,
+        memory: Float[Array, "B S E"],
+        source_mask: Bool[Array, "B S"],
+        states: Float[Array, "N B T D"],
+    ) -> Float[Array, "B *T U"]:
+        """What the exit head puts out: [B, N] for a sentence, [B, T, N] for its tokens, or the
+        logits of halting [B, T, N-1]."""
+        config, weights = self.config, self.exit_head_weights()
+        if config.exit_head == "sequence_multinomial":
+            return sequence_logits(weights, memory, source_mask)
+        if config.exit_head == "token_multinomial":
+            return token_logits(config, weights, states[0])
+        return jnp.stack(
+            [halting_logit(config, weights, n, states[n - 1]) for n in range(1, config.num_layers)],
+            axis=-1,
+        )
 
     def __call__(
         self,
@@ -83,7 +119,10 @@ class Transformer(nn.Module):
         inputs: Int[Array, "B T"],
     ) -> Float[Array, "X B T V"]:
         """The logits of all X exits at once: short to read, and large, so no engine uses it."""
-        states = self.states(inputs, self.encode(source, source_mask), source_mask)
+        memory = self.encode(source, source_mask)
+        states = self.states(inputs, memory, source_mask)
+        if self.is_initializing() and self.config.exit_head != "none":
+            self.exit_head_weights()
         weights = self.classifier_weights()
         return jnp.stack(
             [

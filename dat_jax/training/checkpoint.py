@@ -21,6 +21,11 @@ Item = TypeVar("Item")
 _DIGITS = 8  # of a step in the name of its folder
 
 
+def placed(shapes: Item, sharding: jax.sharding.Sharding) -> Item:
+    """Says of each array in a tree of shapes where it is to be restored to."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
 class Checkpoints:
     """The checkpoints of one run, each under the step it was made at.
 

@@ -19,7 +19,7 @@ from dat_jax.data.shapes import Shape
 from dat_jax.errors import UserError
 from dat_jax.metrics import Metrics, add, compute
 from dat_jax.model.transformer import Transformer, init_params
-from dat_jax.training.checkpoint import Checkpoints, Position
+from dat_jax.training.checkpoint import Checkpoints, Position, placed
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
 from dat_jax.training.progress import Progress
 from dat_jax.training.state import TrainState
@@ -31,13 +31,20 @@ from dat_jax.training.step import (
     row_sharded,
 )
 from dat_jax.training.writer import MetricWriter
-from dat_jax.types import Params
+from dat_jax.types import Params, PRNGKeyArray
 
 
-def train(config: Config, model: Transformer, dataset: Dataset, workdir: Path) -> None:
+def train(
+    config: Config,
+    model: Transformer,
+    dataset: Dataset,
+    workdir: Path,
+    initial_params: Callable[[PRNGKeyArray], Params],
+) -> None:
     """Trains `model` for `config.training.steps` steps, going on from the newest checkpoint if any.
 
-    Leaves checkpoints and metrics in `workdir`; the last step always has a checkpoint.
+    If there is none, it starts from `initial_params` and a fresh optimizer. Leaves checkpoints and
+    metrics in `workdir`; the last step always has a checkpoint.
 
     Raises:
         UserError: the loss is no longer finite, or no checkpoint can be read.
@@ -47,16 +54,21 @@ def train(config: Config, model: Transformer, dataset: Dataset, workdir: Path) -
     shapes = _choose_shapes(training, dataset, mesh)
     optimizer = make_optimizer(config.optimizer)
     schedule = inverse_sqrt_schedule(config.optimizer.learning_rate, config.optimizer.warmup_steps)
-    train_step = make_train_step(model, optimizer, training, mesh)
-    validate = _make_validation(model, training, dataset, shapes, mesh)
+    train_step = make_train_step(model, optimizer, config, mesh)
+    validate = _make_validation(model, config, dataset, shapes, mesh)
     init_key, dropout_key = jax.random.split(jax.random.key(training.seed))
-    state = TrainState.create(init_params(model, init_key), optimizer)
-    state = jax.device_put(state, replicated(mesh))
 
-    with (
-        Checkpoints(workdir / "checkpoints", training.keep_checkpoints) as checkpoints,
-    ):
-        state, position = checkpoints.restore(state) or (state, None)
+    def create(params: Params) -> TrainState:
+        return TrainState.create(params, optimizer)
+
+    with Checkpoints(workdir / "checkpoints", training.keep_checkpoints) as checkpoints:
+        shapes_of_state = jax.eval_shape(lambda key: create(init_params(model, key)), init_key)
+        restored = checkpoints.restore(placed(shapes_of_state, replicated(mesh)))
+        if restored is None:
+            state, position = create(initial_params(init_key)), None
+            state = jax.device_put(state, replicated(mesh))
+        else:
+            state, position = restored
         batches = _resume_batches(dataset, shapes, training.seed, position)
         first_step = int(state.step)
         unread: list[Metrics] = []
@@ -104,7 +116,7 @@ def _choose_shapes(config: TrainingConfig, dataset: Dataset, mesh: Mesh) -> list
 
 def _make_validation(
     model: Transformer,
-    config: TrainingConfig,
+    config: Config,
     dataset: Dataset,
     shapes: Sequence[Shape],
     mesh: Mesh,
@@ -123,10 +135,9 @@ def _make_validation(
 
 def _plan(dataset: Dataset, shapes: Sequence[Shape]) -> dict[str, Any]:
     """What a position in the data is worth nothing without."""
-    vocabularies = (dataset.source_vocabulary, dataset.target_vocabulary)
     return {
         "shapes": [list(shape) for shape in shapes],
-        "vocabularies": [vocabulary.fingerprint for vocabulary in vocabularies],
+        "vocabularies": list(dataset.fingerprints),
     }
 
 
@@ -166,4 +177,10 @@ def _check_finite(values: dict[str, float], step: int, saved: list[int]) -> None
 
 def _describe_validation(step: int, values: dict[str, float], depths: tuple[int, ...]) -> str:
     exits = ", ".join(f"{values[f'nll/exit_{depth}']:.3f}" for depth in depths)
-    return f"step {step:,}: validation loss {values['loss']:.3f}, nll at each exit {exits}"
+    line = f"step {step:,}: validation loss {values['loss']:.3f}, nll at each exit {exits}"
+    if "exit_loss" not in values:
+        return line
+    return (
+        f"{line}; exit head: loss {values['exit_loss']:.3f}, average exit "
+        f"{values['expected_average_exit']:.2f}, oracle's {values['oracle_average_exit']:.2f}"
+    )

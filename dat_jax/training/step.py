@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dat_jax.config import TrainingConfig
+from dat_jax.config import Config
 from dat_jax.data.batching import Batch
-from dat_jax.data.vocabulary import BOS, PAD
-from dat_jax.losses import decoder_loss, exit_loss_weights, token_metrics
 from dat_jax.metrics import Mean, Metrics
 from dat_jax.model.transformer import Transformer
+from dat_jax.training.objective import aligned, mixed
 from dat_jax.training.state import TrainState
 from dat_jax.types import Params, PRNGKeyArray
 
@@ -38,81 +37,53 @@ def row_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def batch_metrics(
-    model: Transformer,
-    config: TrainingConfig,
-    params: Params,
-    batch: Batch,
-    dropout_key: PRNGKeyArray | None,
-) -> Metrics:
-    """Runs the model on a batch, with dropout if a key is given.
-
-    Returns:
-        `loss` (equation 4, with label smoothing), and `nll` and `accuracy` of each exit.
-    """
-    source, target = jnp.asarray(batch.source), jnp.asarray(batch.target)
-    source_mask, target_mask = source != PAD, target != PAD
-    inputs = jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
-
-    def states_and_classifiers(model: Transformer) -> tuple[jax.Array, dict]:
-        deterministic = dropout_key is None
-        memory = model.encode(source, source_mask, deterministic=deterministic)
-        states = model.states(inputs, memory, source_mask, deterministic=deterministic)
-        return states, model.classifier_weights()
-
-    states, classifiers = model.apply(
-        {"params": params},
-        method=states_and_classifiers,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
-    )
-    depths = model.config.exit_depths
-    weights = exit_loss_weights(config.loss_weights, depths)
-    loss, terms = decoder_loss(
-        classifiers,
-        states[depths[0] - 1 :],
-        target,
-        weights[:, None, None] * target_mask[None],
-        config.label_smoothing,
-    )
-    return {"loss": Mean(loss, jnp.sum(target_mask))} | token_metrics(terms, target_mask)
-
-
 def make_train_step(
     model: Transformer,
     optimizer: optax.GradientTransformation,
-    config: TrainingConfig,
+    config: Config,
     mesh: Mesh,
 ) -> TrainStep:
     """Compiles `(state, batch, key) -> (state, metrics)`; the state given in is used up.
 
-    The gradient is that of the batch's mean loss per token. With `config.accumulation` = k the
-    batch's rows are run in k pieces, one after the other, and the pieces' sums divided once. The
-    dropout key is `key` folded with the step, so nothing random needs to be kept.
+    The gradient is that of the batch's mean per token of L_dec + alpha L_exit (equation 7), where
+    alpha is 0 before `exit.start_step`. With `training.accumulation` = k the batch's rows are run
+    in k pieces, one after the other, and the pieces' sums divided once. What is random follows from
+    `key` folded with the step, so nothing of it needs to be kept.
     """
+    metrics_of = aligned if config.training.mode == "aligned" else mixed
+    pieces = config.training.accumulation
 
-    def summed_loss(params: Params, piece: Batch, key: PRNGKeyArray) -> tuple[jax.Array, Metrics]:
-        metrics = batch_metrics(model, config, params, piece, key)
-        return jnp.asarray(metrics["loss"].total), metrics
+    def summed_loss(
+        params: Params, piece: Batch, key: PRNGKeyArray, alpha: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        metrics = metrics_of(model, config, params, piece, key)
+        loss = jnp.asarray(metrics["loss"].total)
+        if "exit_loss" in metrics:
+            loss += alpha * metrics["exit_loss"].total
+        return loss, metrics
 
     def step(state: TrainState, batch: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step)
-        pieces = jax.tree.map(lambda x: _split_rows(x, config.accumulation), batch)
+        second_phase = state.step >= config.exit.start_step
+        alpha = jnp.where(second_phase, config.exit.loss_weight, 0.0)
         gradient = jax.grad(summed_loss, has_aux=True)
 
         def add_piece(sums, piece_and_index):
             piece, index = piece_and_index
-            terms = gradient(state.params, piece, jax.random.fold_in(key, index))
+            terms = gradient(state.params, piece, jax.random.fold_in(key, index), alpha)
             return jax.tree.map(jnp.add, sums, terms), None
 
-        first = jax.tree.map(lambda x: x[0], pieces)
-        shapes = jax.eval_shape(gradient, state.params, first, key)
+        split = jax.tree.map(lambda x: _split_rows(x, pieces), batch)
+        first = jax.tree.map(lambda x: x[0], split)
+        shapes = jax.eval_shape(gradient, state.params, first, key, alpha)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        sums = (pieces, jnp.arange(config.accumulation))
-        (gradients, metrics), _ = jax.lax.scan(add_piece, zeros, sums)
+        (gradients, metrics), _ = jax.lax.scan(add_piece, zeros, (split, jnp.arange(pieces)))
 
         tokens = jnp.maximum(metrics["loss"].count, 1)
         gradients = jax.tree.map(lambda g: g / tokens, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        if config.exit.trains == "head_alone":
+            updates = _updates_of_the_head(updates, second_phase)
         params = cast(Params, optax.apply_updates(state.params, updates))
         metrics["gradient_norm"] = Mean(optax.tree.norm(gradients), 1.0)
         return TrainState(state.step + 1, params, optimizer_state), metrics
@@ -121,16 +92,28 @@ def make_train_step(
     return jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
 
 
+def _updates_of_the_head(updates: optax.Updates, alone: jax.Array) -> optax.Updates:
+    """Leaves all parameters but the exit head's as they are, if `alone` is true."""
+
+    def keep_or_drop(path: tuple, update: jax.Array) -> jax.Array:
+        return update if path[0].key == "exit_head" else jnp.where(alone, 0.0, update)
+
+    return jax.tree.map_with_path(keep_or_drop, updates)
+
+
 def _split_rows(x: jax.Array, pieces: int) -> jax.Array:
     """[B, ...] to [pieces, B / pieces, ...]; each piece takes rows of every device's share."""
     return x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1)
 
 
-def make_validation_step(model: Transformer, config: TrainingConfig, mesh: Mesh) -> ValidationStep:
-    """Compiles `(params, batch) -> metrics`, without dropout."""
+def make_validation_step(model: Transformer, config: Config, mesh: Mesh) -> ValidationStep:
+    """Compiles `(params, batch) -> metrics` of all exits, without dropout.
+
+    Aligned states are those of fixed exits, however the model was trained.
+    """
 
     def step(params: Params, batch: Batch) -> Metrics:
-        return batch_metrics(model, config, params, batch, dropout_key=None)
+        return aligned(model, config, params, batch, dropout_key=None)
 
     whole, rows = replicated(mesh), row_sharded(mesh)
     return jax.jit(step, in_shardings=(whole, rows), out_shardings=whole)

@@ -22,7 +22,7 @@ def logits(
     config: ModelConfig, params: Tree, source: Sequence[int], inputs: Sequence[int]
 ) -> np.ndarray:
     """The logits [X, T, V] of every exit at every position of one sentence."""
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    params = in_float64(params)
     memory = encode(config, params, source)
     after_blocks = decode(config, params, memory, inputs)
     if config.exits == "last":
@@ -35,6 +35,11 @@ def logits(
     )
 
 
+def in_float64(params: Tree) -> Tree:
+    """The parameters as the functions below want them."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+
 def encode(config: ModelConfig, params: Tree, source: Sequence[int]) -> list[Vector]:
     """The memory: one vector for each source token."""
     tied = config.embeddings == "tied"
@@ -45,15 +50,49 @@ def encode(config: ModelConfig, params: Tree, source: Sequence[int]) -> list[Vec
 
 
 def decode(
-    config: ModelConfig, params: Tree, memory: list[Vector], inputs: Sequence[int]
+    config: ModelConfig,
+    params: Tree,
+    memory: list[Vector],
+    inputs: Sequence[int],
+    exit_depth: Sequence[int] | None = None,
 ) -> list[list[Vector]]:
-    """The states [N][T] after each decoder block."""
-    xs = embed(params["target_embedding"], inputs)
-    after_blocks = []
-    for layer in range(config.num_layers):
-        xs = decoder_block(config, layer_of(params["decoder"]["blocks"], layer), xs, memory)
-        after_blocks.append(xs)
+    """The states [N][T] after each decoder block, token by token.
+
+    Token t runs blocks 1 to `exit_depth[t]`, by default all. The blocks above take its last state
+    as theirs, and as what they project to keys and values for later tokens.
+    """
+    depths = [config.num_layers] * len(inputs) if exit_depth is None else exit_depth
+    seen_by_blocks: list[list[Vector]] = [[] for _ in range(config.num_layers)]
+    after_blocks: list[list[Vector]] = [[] for _ in range(config.num_layers)]
+    for x, depth in zip(embed(params["target_embedding"], inputs), depths, strict=True):
+        for layer, seen in enumerate(seen_by_blocks):
+            seen.append(x)
+            if layer < depth:
+                block = layer_of(params["decoder"]["blocks"], layer)
+                x = decoder_block(config, block, seen, memory)[-1]
+            after_blocks[layer].append(x)
     return after_blocks
+
+
+def exit_logits(
+    config: ModelConfig, params: Tree, memory: list[Vector], after_blocks: list[list[Vector]]
+) -> np.ndarray:
+    """What the exit head makes of one sentence: [N], of its tokens [T, N], or [T, N - 1]."""
+    kernel, bias = params["exit_head"]["kernel"], params["exit_head"]["bias"]
+    if config.exit_head == "sequence_multinomial":
+        return sum(memory) / len(memory) @ kernel + bias
+    if config.norm == "pre":
+        plain = {"scale": 1.0, "bias": 0.0}
+        after_blocks = [layer_norm(plain, states) for states in after_blocks]
+    if config.exit_head == "token_multinomial":
+        return np.array([state @ kernel + bias for state in after_blocks[0]])
+    units = [0] * config.num_layers if config.halting_weights == "shared" else range(bias.size)
+    return np.array(
+        [
+            [x @ kernel[:, unit] + bias[unit] for x, unit in zip(xs[:-1], units, strict=False)]
+            for xs in zip(*after_blocks, strict=True)
+        ]
+    )
 
 
 def classify(config: ModelConfig, params: Tree, index: int, state: Vector) -> Vector:

@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training step: neither pieces nor devices change it, and memory does not grow with exits."""
+"""The training step: pieces, devices and phases; memory does not grow with exits."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
-from dat_jax.data.vocabulary import BOS, EOS, PAD
+from dat_jax.data.vocabulary import EOS, PAD
+from dat_jax.metrics import Metrics
 from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.training.objective import aligned, mixed
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.state import TrainState
 from dat_jax.training.step import (
     TrainStep,
-    batch_metrics,
     data_parallel_mesh,
     make_train_step,
     make_validation_step,
 )
+from dat_jax.types import Params
 from tests.tiny import random_params, tiny_config
 
 VOCABULARY = 13
@@ -54,7 +58,7 @@ def start(config: Config, devices: int = 1) -> tuple[Transformer, TrainState, Tr
     optimizer = make_optimizer(config.optimizer)
     mesh = data_parallel_mesh(jax.devices()[:devices])
     state = TrainState.create(random_params(model), optimizer)
-    return model, state, make_train_step(model, optimizer, config.training, mesh)
+    return model, state, make_train_step(model, optimizer, config, mesh)
 
 
 def run(config: Config, devices: int = 1, steps: int = 3) -> tuple[TrainState, list[float]]:
@@ -123,40 +127,93 @@ def test_dropout_follows_from_key_and_step():
     assert float(other_key["loss"].total) != losses[0]
 
 
-def test_the_loss_is_equation_4_for_every_weighting():
-    batch = jax.tree.map(jnp.asarray, make_batch())
-    model = Transformer(small_config().model, VOCABULARY, VOCABULARY)
-    params = random_params(model)
-    inputs = jnp.insert(batch.target[:, :-1], 0, BOS, axis=1)
-    logits = model.apply({"params": params}, batch.source, batch.source != PAD, inputs)
-    log_probs = np.asarray(jax.nn.log_softmax(logits))
-    target = np.asarray(batch.target)
-    token_ll = np.take_along_axis(log_probs, target[None, :, :, None], axis=3)[..., 0]
-    sentence_ll = np.where(target != PAD, token_ll, 0).sum(axis=(1, 2))  # LL^n
-    depth = np.arange(1, len(sentence_ll) + 1)
-    omegas = {
-        "1": depth**0.0,
-        "n": depth,
-        "sqrt_n": depth**0.5,
-        "1/sqrt_n": depth**-0.5,
-        "1/n": 1 / depth,
-    }
-    for name, omega in omegas.items():
-        config = small_config(training={"loss_weights": name, "label_smoothing": 0.0})
-        metrics = batch_metrics(model, config.training, params, batch, dropout_key=None)
-        expected = -(omega * sentence_ll).sum() / omega.sum()
-        np.testing.assert_allclose(float(metrics["loss"].total), expected, rtol=1e-5)
-        np.testing.assert_allclose(np.asarray(metrics["nll"].total), -sentence_ll, rtol=1e-5)
-        assert int(metrics["loss"].count) == (target != PAD).sum()
-
-
 def test_validation_is_the_training_loss_without_dropout():
     config = small_config(model={"dropout": 0.0})
     model, state, step = start(config)
-    validate = make_validation_step(model, config.training, data_parallel_mesh(jax.devices()[:1]))
+    validate = make_validation_step(model, config, data_parallel_mesh(jax.devices()[:1]))
     before = validate(state.params, make_batch())
     _, trained = step(state, make_batch(), KEY)
     np.testing.assert_allclose(float(before["loss"].total), float(trained["loss"].total), rtol=1e-6)
+
+
+def test_mixed_training_in_pieces_draws_exits_for_each_piece():
+    config = small_config(training={"mode": "mixed", "accumulation": 2, "exit_samples": 3})
+    model, state, step = start(config, devices=2)
+    params, batch = jax.tree.map(np.array, state.params), make_batch()
+    state, metrics = step(state, batch, KEY)
+
+    key = jax.random.fold_in(KEY, 0)
+    evaluate = jax.jit(partial(mixed, model, config))
+    pieces = [
+        evaluate(params, Batch(*(side[piece::2] for side in batch)), jax.random.fold_in(key, piece))
+        for piece in range(2)
+    ]
+    for name, (total, count) in pieces[0].items():
+        other = pieces[1][name]
+        np.testing.assert_allclose(metrics[name].total, total + other.total, rtol=1e-5)
+        np.testing.assert_allclose(metrics[name].count, count + other.count, rtol=1e-6)
+    assert (pieces[0]["nll"].count != pieces[1]["nll"].count).any()
+    assert changed_parts(state.params, params) == params.keys()
+
+
+def changed_parts(after: Params, before: Params) -> set[str]:
+    """The parts of the parameters, exit_head say, in which a bit is another than before."""
+
+    def differ(new: jax.Array, old: jax.Array) -> bool:
+        return bool((np.asarray(new) != np.asarray(old)).any())
+
+    changed = jax.tree.map(differ, after, before)
+    return {part for part in after if any(jax.tree.leaves(changed[part]))}
+
+
+def params_of_steps(config: Config, steps: int = 4) -> tuple[list[Params], list[Metrics]]:
+    """The parameters before each step and after the last, and the steps' metrics."""
+    _, state, step = start(config)
+    params, metrics = [jax.tree.map(np.array, state.params)], []
+    for _ in range(steps):
+        state, of_step = step(state, make_batch(), KEY)
+        params.append(jax.tree.map(np.array, state.params))
+        metrics.append(of_step)
+    return params, metrics
+
+
+def test_the_exit_loss_has_weight_0_before_its_start_step_and_alpha_after():
+    config = small_config(
+        model={"exit_head": "token_multinomial"},
+        exit={"start_step": 2, "loss_weight": 0.7},
+        optimizer={"learning_rate": 1e-2, "warmup_steps": 1},
+    )
+    params, metrics = params_of_steps(config)
+    model = Transformer(config.model, VOCABULARY, VOCABULARY)
+
+    @jax.jit
+    def gradient_norm(params: Params, alpha: float) -> jax.Array:
+        def loss(params: Params) -> jax.Array:
+            terms = aligned(model, config, params, make_batch(), None)
+            total = terms["loss"].total + alpha * terms["exit_loss"].total
+            return total / terms["loss"].count
+
+        return optax.tree.norm(jax.grad(loss)(params))
+
+    for step, alpha in enumerate([0.0, 0.0, 0.7, 0.7]):
+        before, after = params[step], params[step + 1]
+        still = set() if alpha else {"exit_head"}
+        assert changed_parts(after, before) == before.keys() - still
+        actual, expected = metrics[step]["gradient_norm"].total, gradient_norm(before, alpha)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
+def test_a_head_alone_trains_alone_from_its_start_step_on_and_the_model_before():
+    config = small_config(
+        model={"exit_head": "token_geometric"},
+        exit={"start_step": 2, "trains": "head_alone"},
+        optimizer={"learning_rate": 1e-2, "warmup_steps": 1, "weight_decay": 0.1},
+    )
+    params, _ = params_of_steps(config)
+    changed = [changed_parts(params[step + 1], params[step]) for step in range(4)]
+    model = params[0].keys() - {"exit_head"}
+    assert changed[0] >= model and changed[1] >= model
+    assert changed[2:] == [{"exit_head"}] * 2
 
 
 def temporary_bytes(num_layers: int, exits: str) -> int:
@@ -171,7 +228,7 @@ def temporary_bytes(num_layers: int, exits: str) -> int:
     )
     model = Transformer(config.model, 4_000, 4_000)
     optimizer = make_optimizer(config.optimizer)
-    step = make_train_step(model, optimizer, config.training, data_parallel_mesh(jax.devices()[:1]))
+    step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
     shape = jax.ShapeDtypeStruct
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda k: TrainState.create(init_params(model, k), optimizer), key)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi30k, German to English, second phase: an exit head on top of configs/multi30k_de_en.py.
+
+    python train.py --config=configs/multi30k_exits.py --workdir=runs/multi30k_exits \
+        --config.training.initial_workdir=runs/multi30k --config.data.source=text:DIR
+
+The paper's two phases as two runs: this one starts from the parameters of the first, with a fresh
+optimizer, and trains model and head together.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import multi30k_de_en
+
+
+def get_config() -> ConfigDict:
+    """A halting unit after each block, taught where the reference is first predicted right."""
+    config = multi30k_de_en.get_config()
+    config.model.exit_head = "token_geometric"
+    config.exit.oracle = "correctness"
+    config.exit.exit_penalty = 0.1
+    config.exit.loss_weight = 0.1
+
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup_steps = 100
+
+    config.training.initial_workdir = "runs/multi30k"
+    config.training.steps = 900
+    config.training.validate_every = 150
+    config.training.checkpoint_every = 150
+    return config

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model taken apart, for decoders that choose which block to run next."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dat_jax.model.blocks import DecoderBlock
+from dat_jax.model.classifiers import classify, weights_of_exit
+from dat_jax.model.heads import halting_logit, sequence_logits, token_logits
+from dat_jax.model.transformer import Transformer
+from dat_jax.types import Array, Bool, Float, Int, Params
+
+KeysValues = tuple[Array, Array]
+
+
+class Parts:
+    """The model's parts as functions of arrays; depths count from 1.
+
+    The weights of blocks and classifiers are unstacked once, here: indexing the stack inside a loop
+    would copy a block's weights every time.
+    """
+
+    def __init__(self, model: Transformer, params: Params) -> None:
+        config = model.config
+        self.config = config
+        self.num_layers = config.num_layers
+        self.vocabulary_size = model.target_vocabulary_size
+        self._model, self._params = model, params
+        self._block = DecoderBlock(config, parent=None)
+        stacked = params["decoder"]["blocks"]
+        self._blocks = [
+            jax.tree.map(lambda p, n=n: p[n], stacked) for n in range(config.num_layers)
+        ]
+        weights = self._apply("classifier_weights")
+        self._classifiers = [weights_of_exit(weights, x) for x in range(len(config.exit_depths))]
+        self._one_table = "table" in weights["shared"]
+        self._own_norms = {k: v for k, v in weights["per_exit"].items() if k != "table"}
+
+    def encode(
+        self, source: Int[Array, "B S"], source_mask: Bool[Array, "B S"]
+    ) -> Float[Array, "B S E"]:
+        """The memory."""
+        return self._apply("encode", source, source_mask)
+
+    def embed(
+        self, tokens: Int[Array, "B J"], positions: Int[Array, "#B J"]
+    ) -> Float[Array, "B J D"]:
+        """The states before block 1."""
+        return self._apply("embed", tokens, positions)
+
+    def memory_keys_values(self, depth: int, memory: Float[Array, "B S E"]) -> KeysValues:
+        """What block `depth` attends to in the memory."""
+        return self._run(depth, memory, method="memory_keys_values")
+
+    def self_keys_values(self, depth: int, x: Float[Array, "B J D"]) -> KeysValues:
+        """What later tokens attend to in block `depth`: its projections of its inputs, or of the
+        states that were copied there."""
+        return self._run(depth, x, method="self_keys_values")
+
+    def block(
+        self,
+        depth: int,
+        x: Float[Array, "B J D"],
+        self_slots: KeysValues,
+        self_mask: Bool[Array, "B J P"],
+        memory_slots: KeysValues,
+        memory_mask: Bool[Array, "B 1 S"],
+    ) -> Float[Array, "B J D"]:
+        """The states after block `depth`."""
+        return self._run(depth, x, self_slots, self_mask, memory_slots, memory_mask)
+
+    def classify(self, depth: int, x: Float[Array, "B J D"]) -> Float[Array, "B J V"]:
+        """The logits of the exit at `depth`."""
+        return classify(self._classifiers[self.config.exit_depths.index(depth)], x)
+
+    def classify_each(
+        self, exits: Int[Array, "B J"], x: Float[Array, "B J D"]
+    ) -> Float[Array, "B J V"]:
+        """The logits of each state by the classifier of its own exit.
+
+        One product if all exits share their table, otherwise one for each exit that is taken. Where
+        `exits` is 0 the logits mean nothing.
+        """
+        depths = self.config.exit_depths
+        index = jnp.clip(exits - depths[0], 0, len(depths) - 1)
+        own = {name: leaf[index] for name, leaf in self._own_norms.items()}
+        if self._one_table:
+            return classify(self._classifiers[0] | own, x)
+        logits = classify(self._classifiers[-1] | own, x)
+        for x_index, weights in enumerate(self._classifiers[:-1]):
+            here = index == x_index
+
+            def replace(logits: Array, weights: Any = weights, here: Array = here) -> Array:
+                return jnp.where(here[..., None], classify(weights | own, x), logits)
+
+            logits = jax.lax.cond(jnp.any(here), replace, lambda logits: logits, logits)
+        return logits
+
+    def sequence_logits(
+        self, memory: Float[Array, "B S E"], source_mask: Bool[Array, "B S"]
+    ) -> Float[Array, "B N"]:
+        """What the exit head makes of a sentence."""
+        return sequence_logits(self._params["exit_head"], memory, source_mask)
+
+    def token_logits(self, x: Float[Array, "B J D"]) -> Float[Array, "B J N"]:
+        """What the exit head makes of states after block 1."""
+        return token_logits(self.config, self._params["exit_head"], x)
+
+    def halting_logit(self, depth: int, x: Float[Array, "B J D"]) -> Float[Array, "B J"]:
+        """What the halting unit makes of states after block `depth`."""
+        return halting_logit(self.config, self._params["exit_head"], depth, x)
+
+    def _apply(self, method: str, *arguments: Array) -> Any:
+        return self._model.apply({"params": self._params}, *arguments, method=method)
+
+    def _run(self, depth: int, *arguments: Any, method: str = "__call__") -> Any:
+        variables = {"params": self._blocks[depth - 1]}
+        return self._block.apply(variables, *arguments, method=method)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exit heads: one linear layer from a state to the logits of when to exit (paper, section 3).
+
+`ExitHead` holds the weights; the functions below read them, in training and in decoding. Under
+pre-norm, whose residual stream is not normalised, a head sees the standardised state: before a
+linear layer, a LayerNorm's scale and bias would add nothing.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dat_jax.config import ModelConfig
+from dat_jax.types import Array, Bool, Float
+
+
+class ExitHead(nn.Module):
+    """Holds the weights of the head that `config.exit_head` names."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self) -> dict[str, Array]:
+        """Returns `kernel` [M, U] and `bias` [U]: N logits of a multinomial, or the logits of
+        halting units, one for all blocks or N - 1."""
+        config = self.config
+        of_sequence = config.exit_head == "sequence_multinomial"
+        dim = config.encoder_dim if of_sequence else config.decoder_dim
+        outputs, bias = config.num_layers, 0.0
+        if config.exit_head == "token_geometric":
+            outputs = 1 if config.halting_weights == "shared" else config.num_layers - 1
+            bias = config.halting_bias
+        return {
+            "kernel": self.param("kernel", nn.initializers.xavier_uniform(), (dim, outputs)),
+            "bias": self.param("bias", nn.initializers.constant(bias), (outputs,)),
+        }
+
+
+def sequence_logits(
+    weights: dict[str, Array], memory: Float[Array, "B S E"], source_mask: Bool[Array, "B S"]
+) -> Float[Array, "B N"]:
+    """The logits of a sentence's depth, from the mean of its memory (equation 8)."""
+    real = source_mask[..., None]
+    total = jnp.sum(memory.astype(jnp.float32), axis=1, where=real)
+    return _linear(weights, total / jnp.maximum(jnp.sum(real, axis=1), 1))
+
+
+def token_logits(
+    config: ModelConfig, weights: dict[str, Array], state: Float[Array, "*B D"]
+) -> Float[Array, "*B N"]:
+    """The logits of a token's depth, from its state after block 1 (equation 11)."""
+    return _linear(weights, _normalised(config, state))
+
+
+def halting_logit(
+    config: ModelConfig, weights: dict[str, Array], depth: int, state: Float[Array, "*B D"]
+) -> Float[Array, "*B"]:
+    """The logit of halting after block `depth`, which is below N (equation 12)."""
+    unit = 0 if config.halting_weights == "shared" else depth - 1
+    own = {name: leaf[..., unit : unit + 1] for name, leaf in weights.items()}
+    return _linear(own, _normalised(config, state))[..., 0]
+
+
+def _normalised(config: ModelConfig, state: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    state = state.astype(jnp.float32)
+    return jax.nn.standardize(state, epsilon=1e-6) if config.norm == "pre" else state
+
+
+def _linear(weights: dict[str, Array], x: Float[Array, "*B M"]) -> Float[Array, "*B U"]:
+    y = x @ weights["kernel"]
+    return y + jnp.broadcast_to(weights["bias"], y.shape)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training minimises on one batch: L_dec, aligned or mixed, and L_exit (paper, section 3)."""
+
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from dat_jax.config import Config
+from dat_jax.data.batching import Batch
+from dat_jax.data.vocabulary import BOS, PAD
+from dat_jax.exits.distributions import geometric, multinomial
+from dat_jax.exits.oracles import sequence_oracle, token_oracle
+from dat_jax.exits.sampling import sample_exits
+from dat_jax.losses import TokenTerms, decoder_loss, exit_loss, exit_loss_weights, token_metrics
+from dat_jax.metrics import Mean, Metrics
+from dat_jax.model.transformer import Transformer
+from dat_jax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
+
+
+class Forward(NamedTuple):
+    """What a whole model makes of a batch whose targets it is given."""
+
+    states: jax.Array  # [N, B, T, D]
+    classifiers: dict[str, Any]  # the tree of weights, see `dat_jax.model.classifiers`
+    exit_logits: jax.Array | None  # of the exit head, if there is one
+
+
+def forward(
+    model: Transformer,
+    params: Params,
+    batch: Batch,
+    *,
+    gradient_scaling: float = 0.0,
+    detach_head: bool = False,
+    dropout_key: PRNGKeyArray | None = None,
+) -> Forward:
+    """Runs the model with teacher forcing, all tokens through all blocks.
+
+    Args:
+        model: the model.
+        params: its parameters.
+        batch: source and target tokens.
+        gradient_scaling: see `Decoder`.
+        detach_head: no gradient flows from the exit head into the model.
+        dropout_key: without it there is no dropout.
+    """
+    source, _, inputs = _tokens(batch)
+    source_mask, deterministic = source != PAD, dropout_key is None
+
+    def run(model: Transformer) -> Forward:
+        memory = model.encode(source, source_mask, deterministic=deterministic)
+        states = model.states(
+            inputs,
+            memory,
+            source_mask,
+            gradient_scaling=gradient_scaling,
+            deterministic=deterministic,
+        )
+        exit_logits = None
+        if model.config.exit_head != "none":
+            seen = (memory, states)
+            memory_seen, states_seen = jax.lax.stop_gradient(seen) if detach_head else seen
+            exit_logits = model.exit_logits(memory_seen, source_mask, states_seen)
+        return Forward(states, model.classifier_weights(), exit_logits)
+
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    return cast(Forward, model.apply({"params": params}, method=run, rngs=rngs))
+
+
+def aligned(
+    model: Transformer,
+    config: Config,
+    params: Params,
+    batch: Batch,
+    dropout_key: PRNGKeyArray | None,
+) -> Metrics:
+    """All exits of every token, from states that ran all blocks below (equation 4).
+
+    Args:
+        model: the model.
+        config: the run's.
+        params: the model's parameters.
+        batch: source and target tokens.
+        dropout_key: without it there is no dropout.
+
+    Returns:
+        `loss`, L_dec with label smoothing; `nll` and `accuracy` of each exit; with an exit head
+        also what `_exit_metrics` says. All per target token.
+    """
+    target = jnp.asarray(batch.target)
+    target_mask = target != PAD
+    states, classifiers, exit_logits = forward(
+        model,
+        params,
+        batch,
+        gradient_scaling=config.training.gradient_scaling,
+        detach_head=config.exit.trains != "model_and_head",
+        dropout_key=dropout_key,
+    )
+    depths = model.config.exit_depths
+    weights = exit_loss_weights(config.training.loss_weights, depths)
+    loss, terms = decoder_loss(
+        classifiers,
+        states[depths[0] - 1 :],
+        target,
+        weights[:, None, None] * target_mask[None],
+        config.training.label_smoothing,
+    )
+    counted = jnp.broadcast_to(target_mask, terms.token_ll.shape)
+    metrics = {"loss": Mean(loss, jnp.sum(target_mask))} | token_metrics(terms, counted)
+    if exit_logits is None:
+        return metrics
+    return metrics | _exit_metrics(config, exit_logits, terms, target_mask)
+
+
+def mixed(
+    model: Transformer, config: Config, params: Params, batch: Batch, key: PRNGKeyArray
+) -> Metrics:
+    """M exit sequences drawn for each sentence, states copied upward (equation 5).
+
+    The M copies of a sentence are rows of the decoder's batch; the encoder runs once. Gradients
+    flow through copied states, as nothing in the paper says that they do not.
+
+    Returns:
+        `loss`, L_dec with label smoothing, and `nll` and `accuracy` of each exit over the tokens
+        that were drawn to leave by it. All per target token.
+    """
+    source, target, inputs = _tokens(batch)
+    samples, training = config.training.exit_samples, config.training
+    dropout_key, exit_key = jax.random.split(key)
+    target, inputs = (jnp.repeat(x, samples, axis=0) for x in (target, inputs))
+    exit_depth = sample_exits(
+        exit_key, *target.shape, model.config.num_layers, training.exit_sampling
+    )
+
+    def run(model: Transformer) -> tuple[Array, dict]:
+        memory = model.encode(source, source != PAD, deterministic=False)
+        memory, mask = (jnp.repeat(x, samples, axis=0) for x in (memory, source != PAD))
+        states = model.states(inputs, memory, mask, exit_depth=exit_depth, deterministic=False)
+        return states, model.classifier_weights()
+
+    states, classifiers = model.apply({"params": params}, method=run, rngs={"dropout": dropout_key})
+    depths = jnp.arange(1, model.config.num_layers + 1)
+    leaves = (exit_depth[None] == depths[:, None, None]) & (target != PAD)[None]
+    # With nothing of their own all classifiers are one, and the top states are those of the exits.
+    one_for_all = not classifiers["per_exit"]
+    loss, terms = decoder_loss(
+        classifiers,
+        states[-1:] if one_for_all else states,
+        target,
+        (jnp.any(leaves, axis=0, keepdims=True) if one_for_all else leaves) / samples,
+        training.label_smoothing,
+    )
+    terms = jax.tree.map(lambda x: jnp.broadcast_to(x, leaves.shape), terms)
+    tokens = jnp.sum(target != PAD) / samples
+    return {"loss": Mean(loss, tokens)} | token_metrics(terms, leaves)
+
+
+def _tokens(batch: Batch) -> tuple[Int[Array, "B S"], Int[Array, "B T"], Int[Array, "B T"]]:
+    """Source, target, and the target shifted right."""
+    target = jnp.asarray(batch.target)
+    inputs = jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
+    return jnp.asarray(batch.source), target, inputs
+
+
+def _exit_metrics(
+    config: Config, logits: Float[Array, "B *T U"], terms: TokenTerms, mask: Bool[Array, "B T"]
+) -> Metrics:
+    """`exit_loss`, L_exit of equation 6, and, beside it, how often the likeliest exit is the
+    oracle's, the oracle's average exit and the one to expect; the oracles are constants."""
+    head, exits = config.model.exit_head, config.exit
+    scores = terms.token_ll if exits.oracle == "likelihood" else terms.correct.astype(jnp.float32)
+    log_probs = geometric(logits) if head == "token_geometric" else multinomial(logits)
+    weights = mask.astype(jnp.float32)
+    if head == "sequence_multinomial":
+        oracle = sequence_oracle(
+            scores, mask, exit_penalty=exits.exit_penalty, reduction=exits.sequence_oracle
+        )
+        log_probs, oracle = log_probs[:, None], oracle[:, None]
+        once = exits.sequence_loss == "once"
+        weights = jnp.max(weights, axis=1, keepdims=True) if once else weights
+    else:
+        oracle = token_oracle(
+            scores, mask, exit_penalty=exits.exit_penalty, smoothing=exits.oracle_smoothing
+        )
+    log_probs = jnp.broadcast_to(log_probs, (*weights.shape, log_probs.shape[-1]))
+    oracle = jnp.broadcast_to(oracle, weights.shape)
+
+    count = jnp.sum(weights)
+    depth = jnp.arange(1, log_probs.shape[-1] + 1).reshape(1, 1, -1)
+    expected = jnp.sum(depth * jnp.exp(log_probs), axis=-1)
+    agrees = 1 + jnp.argmax(log_probs, axis=-1) == oracle
+    return {
+        "exit_loss": Mean(exit_loss(log_probs, oracle, weights), jnp.sum(mask)),
+        "exit_accuracy": Mean(jnp.sum(weights * agrees), count),
+        "oracle_average_exit": Mean(jnp.sum(weights * oracle), count),
+        "expected_average_exit": Mean(jnp.sum(weights * expected), count),
+    }

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies whose thresholds were tuned: where a workdir keeps them, and how one is asked for.
+
+`tuned:AE<=2.5` is the one with the best BLEU on validation data among those whose average exit was
+at most 2.5 there; `tuned:confidence:AE<=2.5` looks at that kind alone.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from dat_jax.config import ModelConfig, write_text
+from dat_jax.errors import UserError
+from dat_jax.exits.policies import Confidence, Policy, TokenGeometric, parse_policy
+
+Kind = Literal["confidence", "token_geometric"]
+
+_FORM = "tuned[:KIND]:AE<=DEPTH"
+
+
+def policy_of(kind: Kind, thresholds: tuple[float, ...]) -> Policy:
+    """The policy of a kind with these thresholds."""
+    return Confidence(thresholds) if kind == "confidence" else TokenGeometric(thresholds)
+
+
+def save_front(workdir: Path, kind: Kind, front: list[dict[str, Any]]) -> None:
+    """Keeps the summaries of tuned policies, each with its `thresholds`, cheapest first."""
+    path = _path(workdir, kind)
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(front, indent=2) + "\n")
+
+
+def tuned_kinds(text: str, config: ModelConfig) -> tuple[Kind, ...]:
+    """The kinds of policy that may be meant by `text`; none if it asks for no tuned one.
+
+    Raises:
+        UserError: it asks for one wrongly, or for one that the model cannot decode with, or is
+            no policy at all.
+    """
+    if text.partition(":")[0] != "tuned":
+        parse_policy(text, config)
+        return ()
+    kind, _ = _read(text)
+    if kind is not None:
+        parse_policy(f"{kind}:0.5", config)
+        return (kind,)
+    return tuple(k for k in get_args(Kind) if k in ("confidence", config.exit_head))
+
+
+def resolve_policy(text: str, config: ModelConfig, workdir: Path) -> Policy:
+    """Reads a policy as `parse_policy` does, or one that was tuned for the model in `workdir`.
+
+    Raises:
+        UserError: there is no such policy, the model cannot decode with it, nothing has been tuned,
+            or nothing within that average exit.
+    """
+    kinds = tuned_kinds(text, config)
+    if not kinds:
+        return parse_policy(text, config)
+    _, budget = _read(text)
+    paths = [_path(workdir, kind) for kind in kinds if _path(workdir, kind).exists()]
+    if not paths:
+        commands = " or ".join(
+            f"python -m dat_jax.tuning --workdir={workdir} --policy={kind}" for kind in kinds
+        )
+        raise UserError(f"policy is {text!r}: nothing has been tuned, run {commands}")
+    fronts = [point for path in paths for point in json.loads(path.read_text(encoding="utf-8"))]
+    within = [point for point in fronts if point["average_exit"] <= budget]
+    if not within:
+        least = min(point["average_exit"] for point in fronts)
+        raise UserError(
+            f"policy is {text!r}: the least average exit that was tuned is {least:.2f}, ask for "
+            "that or more"
+        )
+    best = max(within, key=lambda point: point["bleu"])
+    return policy_of(best["kind"], tuple(best["thresholds"]))
+
+
+def _read(text: str) -> tuple[Kind | None, float]:
+    """The kind that is asked for, if any, and the greatest average exit."""
+    kinds = "|".join(get_args(Kind))
+    match = re.fullmatch(rf"tuned(?::({kinds}))?:AE<=(\d+(?:\.\d+)?)", text)
+    if match is None:
+        raise UserError(f"policy is {text!r}: must read {_FORM}, with KIND {kinds}")
+    return cast(Kind | None, match[1]), float(match[2])
+
+
+def _path(workdir: Path, kind: Kind) -> Path:
+    return workdir / "tuned" / f"{kind}.json"

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Thresholds tuned on validation data (paper, section 3.3): the best BLEU for each average exit.
+
+    python -m dat_jax.tuning --workdir=runs/demo --policy=confidence
+
+As in the paper, threshold vectors are drawn from U(0,1)^(N-1), and in each segment of the cost the
+one with the highest BLEU is kept. Unlike there, not all of 10,000 vectors are decoded with. One
+teacher-forced pass over the validation set keeps, of each token at each depth, what the policy
+looks at and the log-likelihood; with these alone all vectors are scored. Only the most promising of
+each segment decode the validation set. What is kept is the Pareto front of what they measured.
+
+`--config.policy=tuned:AE<=2.5` then decodes with the best that was kept within that average exit.
+"""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jaxtyping import Float, Int
+
+from dat_jax.command_line import define_workdir, run
+from dat_jax.config import Config, DecodingConfig
+from dat_jax.data.batching import Batch, one_pass, shapes_for
+from dat_jax.data.dataset import open_dataset
+from dat_jax.data.vocabulary import PAD
+from dat_jax.decoding.translate import Translator
+from dat_jax.evaluation import score, summarise
+from dat_jax.exits.policies import parse_policy
+from dat_jax.model.classifiers import classify
+from dat_jax.model.transformer import Transformer
+from dat_jax.report import format_table
+from dat_jax.training.objective import forward
+from dat_jax.tuned import Kind, policy_of, save_front
+from dat_jax.types import Array, Params
+from dat_jax.workdir import TrainedModel, load
+
+_CANDIDATES = 10_000  # as many as in the paper
+_SEGMENT = 0.5  # of average exit; the paper does not say
+_BATCH_TOKENS = 4_096
+
+
+class Observed(NamedTuple):
+    """What one pass over the references sees of each of R real tokens."""
+
+    signal: Float[np.ndarray, "N-1 R"]  # the probability that a threshold is compared with
+    token_ll: Float[np.ndarray, "N R"]  # the reference's log-likelihood at each exit
+
+
+class Estimate(NamedTuple):
+    """What C threshold vectors are expected to do."""
+
+    average_exit: Float[np.ndarray, " C"]
+    quality: Float[np.ndarray, " C"]  # mean log-likelihood of the references at their exits
+
+
+def tune(
+    trained: TrainedModel,
+    workdir: Path,
+    kind: Kind,
+    decoding: DecodingConfig,
+    candidates: int = _CANDIDATES,
+    segment: float = _SEGMENT,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Tunes the thresholds of `kind` and keeps the front in `workdir/tuned/KIND.json`.
+
+    Args:
+        trained: the model.
+        workdir: its workdir.
+        kind: the policy.
+        decoding: how the validation set is decoded.
+        candidates: threshold vectors to draw.
+        segment: the width in average exit of the segments, each of which has one vector decode.
+        seed: of the draws.
+
+    Returns:
+        The summary of each vector on the front, cheapest first, with its `thresholds`.
+    """
+    observed = observe(trained, kind)
+    generator = np.random.default_rng(seed)
+    drawn = generator.uniform(size=(candidates, trained.config.model.num_layers - 1))
+    estimate = estimate_all(observed, drawn)
+    measured = []
+    for index in promising(estimate, segment):
+        thresholds = tuple(float(f"{x:.4g}") for x in drawn[index])
+        measured.append(
+            _measure(trained, kind, thresholds, decoding, float(estimate.average_exit[index]))
+        )
+    front = pareto_front(measured)
+    save_front(workdir, kind, front)
+    return front
+
+
+def observe(trained: TrainedModel, kind: Kind) -> Observed:
+    """Runs all exits over the validation set's references, once."""
+    file = trained.dataset.splits["valid"]
+    shapes = shapes_for([file], trained.config.training.num_shapes, _BATCH_TOKENS, 8)
+    signals, token_lls = [], []
+    for batch in one_pass(file, shapes):
+        signal, token_ll = _observe_batch(trained.model, trained.params, batch, kind)
+        real = batch.target != PAD
+        signals.append(np.asarray(signal)[:, real])
+        token_lls.append(np.asarray(token_ll)[:, real])
+    return Observed(np.concatenate(signals, axis=1), np.concatenate(token_lls, axis=1))
+
+
+@partial(jax.jit, static_argnames=("model", "kind"))
+def _observe_batch(
+    model: Transformer, params: Params, batch: Batch, kind: Kind
+) -> tuple[Float[Array, "N-1 B T"], Float[Array, "N B T"]]:
+    target = jnp.asarray(batch.target)
+    states, weights, halting_logits = forward(model, params, batch)
+
+    def one_exit(per_exit_and_state: tuple[dict, Array]) -> tuple[Array, Array]:
+        per_exit, state = per_exit_and_state
+        log_probs = jax.nn.log_softmax(classify(weights["shared"] | per_exit, state))
+        token_ll = jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+        return jnp.exp(jnp.max(log_probs, axis=-1)), token_ll
+
+    confidence, token_ll = jax.lax.map(one_exit, (weights["per_exit"], states))
+    if kind == "confidence" or halting_logits is None:
+        return confidence[:-1], token_ll
+    return jnp.moveaxis(jax.nn.sigmoid(halting_logits), -1, 0), token_ll
+
+
+def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "C N-1"]) -> Estimate:
+    """Lets each vector decide on the observed tokens, as if no state were copied."""
+    tokens = np.arange(observed.token_ll.shape[1])
+    rows = [exits_of(observed.signal, vector) for vector in thresholds]
+    return Estimate(
+        average_exit=np.array([exits.mean() for exits in rows]),
+        quality=np.array([observed.token_ll[exits - 1, tokens].mean() for exits in rows]),
+    )
+
+
+def exits_of(
+    signal: Float[np.ndarray, "N-1 R"], thresholds: Float[np.ndarray, " N-1"]
+) -> Int[np.ndarray, " R"]:
+    """The first depth at which the signal is above its threshold, or N."""
+    halts = signal > thresholds[:, None]
+    return np.where(halts.any(axis=0), 1 + halts.argmax(axis=0), len(thresholds) + 1)
+
+
+def promising(estimate: Estimate, segment: float) -> list[int]:
+    """The vector of the best quality in each segment of average exit, lowest segment first."""
+    number = np.floor((estimate.average_exit - 1) / segment).astype(int)
+    return [
+        int(np.where(number == n, estimate.quality, -np.inf).argmax()) for n in np.unique(number)
+    ]
+
+
+def pareto_front(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those than which no other has as much BLEU at as low an average exit, cheapest first."""
+    front: list[dict[str, Any]] = []
+    for summary in sorted(measured, key=lambda s: (s["average_exit"], -s["bleu"])):
+        if not front or summary["bleu"] > front[-1]["bleu"]:
+            front.append(summary)
+    return front
+
+
+def _measure(
+    trained: TrainedModel,
+    kind: Kind,
+    thresholds: tuple[float, ...],
+    decoding: DecodingConfig,
+    expected: float,
+) -> dict[str, Any]:
+    """Decodes the validation set."""
+    policy = policy_of(kind, thresholds)
+    translator = Translator(trained.model, trained.params, trained.dataset, policy, decoding)
+    sources, references = trained.dataset.text("valid")
+    translations = translator.translate(sources, f"valid, {kind}, average exit near {expected:.2f}")
+    scores = score([sentence.text for sentence in translations.sentences], references)
+    summary = summarise(trained, translator, translations, scores)
+    return {"kind": kind, "thresholds": list(thresholds)} | summary
+
+
+if __name__ == "__main__":
+    _workdir = define_workdir()
+    _kind = flags.DEFINE_enum("policy", None, get_args(Kind), "What to tune.", required=True)
+    _candidates = flags.DEFINE_integer("candidates", _CANDIDATES, "Vectors to draw.", lower_bound=1)
+    _segment = flags.DEFINE_float(
+        "segment", _SEGMENT, "Of each such width in average exit, one vector decodes.", 0.01
+    )
+    _beam_size = flags.DEFINE_integer("beam_size", None, "By default the run's.", lower_bound=1)
+    _seed = flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
+
+    def main() -> None:
+        """Tunes, prints the front and keeps it in the workdir."""
+        workdir, kind = Path(_workdir.value), cast(Kind, _kind.value)
+        config = Config.load(workdir / "config.json")
+        parse_policy(f"{kind}:0.5", config.model)
+        decoding = config.decoding
+        if _beam_size.value:
+            decoding = dataclasses.replace(decoding, beam_size=_beam_size.value)
+        trained = load(config, open_dataset(workdir), workdir)
+        front = tune(
+            trained, workdir, kind, decoding, _candidates.value, _segment.value, _seed.value
+        )
+        print(format_table(front))
+        print(f"decode with --config.policy='tuned:{kind}:AE<={front[-1]['average_exit']:.2f}'")
+
+    run(main)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leaving the decoder early: copied states and exit heads, against the plain-numpy twin."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dat_jax.model.transformer import Transformer
+from tests.model import reference
+from tests.tiny import (
+    TARGET_VOCABULARY,
+    ragged_mask,
+    random_array,
+    random_params,
+    random_tokens,
+    tiny_config,
+    tiny_model,
+)
+
+N, T, S, D, E = 3, 3, 4, 8, 12
+PATTERNS = list(itertools.product(range(1, N + 1), repeat=T))
+# One padded sentence in every row: rows differ in where their tokens exit, and in nothing else.
+SENTENCE, LENGTH = random_tokens(0, 1, S, TARGET_VOCABULARY), 3
+INPUT = random_tokens(1, 1, T, TARGET_VOCABULARY)
+SOURCE, INPUTS = (jnp.repeat(x, len(PATTERNS), axis=0) for x in (SENTENCE, INPUT))
+SOURCE_MASK = ragged_mask([LENGTH] * len(PATTERNS), S)
+
+norms = pytest.mark.parametrize("norm", ["post", "pre"])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def states_of(model: Transformer, exit_depth: jax.Array | None) -> jax.Array:
+    """The states [N, B, T, D] of a sentence for each pattern."""
+
+    def run(model: Transformer) -> jax.Array:
+        memory = model.encode(SOURCE, SOURCE_MASK)
+        return model.states(INPUTS, memory, SOURCE_MASK, exit_depth=exit_depth)
+
+    return model.apply({"params": random_params(model)}, method=run)
+
+
+@functools.cache
+def states_of_patterns(norm: str) -> np.ndarray:
+    """The states [N, 27, T, D] where row b exits as `PATTERNS[b]` says."""
+    return np.asarray(states_of(tiny_model(norm=norm), jnp.asarray(PATTERNS)))
+
+
+@norms
+def test_states_equal_the_plain_twin_for_every_pattern_of_exits(norm):
+    model = tiny_model(norm=norm)
+    params = reference.in_float64(random_params(model))
+    memory = reference.encode(model.config, params, SENTENCE[0, :LENGTH].tolist())
+    states = states_of_patterns(norm)
+    for row, pattern in enumerate(PATTERNS):
+        expected = reference.decode(model.config, params, memory, INPUT[0].tolist(), pattern)
+        np.testing.assert_allclose(states[:, row], expected, rtol=1e-4, atol=1e-4)
+
+
+@norms
+def test_after_an_exit_at_1_later_tokens_see_another_state_in_block_3(norm):
+    """So the twin would notice keys and values of any other state: block 2 had the same input."""
+    states = states_of_patterns(norm)
+    for row, (first, second, last) in enumerate(PATTERNS):
+        if first == 1 and last == N:
+            other = PATTERNS.index((N, second, last))
+            difference = np.abs(states[:, row, -1] - states[:, other, -1]).max(axis=-1)
+            np.testing.assert_array_equal(difference > 1e-3, [False, False, True])
+            np.testing.assert_array_equal(difference[:2], 0)
+
+
+def test_exits_at_full_depth_are_no_exits():
+    model = tiny_model()
+    full_depth = states_of_patterns("post")[:, PATTERNS.index((N, N, N))]
+    np.testing.assert_array_equal(full_depth, states_of(model, None)[:, 0])
+
+
+@norms
+def test_what_is_copied_is_the_last_state_and_not_the_first_exits(norm):
+    states = states_of_patterns(norm)
+    for row, pattern in enumerate(PATTERNS):
+        for token, depth in enumerate(pattern):
+            own = states[:, row, token]
+            np.testing.assert_array_equal(
+                own[depth:], np.broadcast_to(own[depth - 1], own[depth:].shape)
+            )
+            changes = np.abs(np.diff(own[:depth], axis=0)).max(axis=-1)
+            assert (changes > 0.01).all()
+
+
+HEADS = [
+    {"exit_head": "sequence_multinomial"},
+    {"exit_head": "token_multinomial"},
+    {"exit_head": "token_geometric", "halting_weights": "shared"},
+    {"exit_head": "token_geometric", "halting_weights": "per_depth"},
+]
+HEAD_LENGTHS = (5, 1, 3)
+HEAD_MASK = ragged_mask(HEAD_LENGTHS, 5)
+MEMORY = random_array(2, len(HEAD_LENGTHS), 5, E)
+STATES = random_array(3, N, len(HEAD_LENGTHS), T, D)
+
+
+def exit_logits(model: Transformer, memory: jax.Array = MEMORY) -> jax.Array:
+    variables = {"params": random_params(model)}
+    return model.apply(variables, memory, HEAD_MASK, STATES, method="exit_logits")
+
+
+@norms
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(head.values()))
+def test_what_a_head_puts_out_equals_the_plain_twin(head, norm):
+    model = tiny_model(norm=norm, **head)
+    params = reference.in_float64(random_params(model))
+    logits = exit_logits(model)
+    for row, length in enumerate(HEAD_LENGTHS):
+        memory = list(np.asarray(MEMORY[row, :length], np.float64))
+        after_blocks = [list(states) for states in np.asarray(STATES[:, row], np.float64)]
+        expected = reference.exit_logits(model.config, params, memory, after_blocks)
+        assert logits[row].shape == expected.shape
+        np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_head_of_a_sentence_does_not_see_its_padding():
+    model = tiny_model(exit_head="sequence_multinomial")
+    garbage = jnp.where(HEAD_MASK[..., None], MEMORY, 1e6)
+    np.testing.assert_array_equal(exit_logits(model, garbage), exit_logits(model))
+
+
+@pytest.mark.parametrize(("halting_weights", "units"), [("shared", 1), ("per_depth", N - 1)])
+def test_halting_units_are_one_or_one_for_each_block_and_begin_at_their_bias(
+    halting_weights, units
+):
+    changes = {"exit_head": "token_geometric", "halting_weights": halting_weights}
+    config = tiny_config(model=changes | {"halting_bias": -2.5}).model
+    model = Transformer(config, TARGET_VOCABULARY, TARGET_VOCABULARY)
+    weights = model.init(jax.random.key(0), method="exit_head_weights")["params"]["exit_head"]
+    assert weights["kernel"].shape == (D, units)
+    np.testing.assert_array_equal(weights["bias"], jnp.full(units, -2.5))

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradient scaling against the paper's words: gamma_n times a block's own loss, once each other."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dat_jax.data.batching import Batch
+from dat_jax.model.transformer import Transformer
+from dat_jax.training.objective import aligned
+from dat_jax.types import Params
+from tests.tiny import (
+    TARGET_VOCABULARY,
+    ragged_mask,
+    random_array,
+    random_params,
+    random_tokens,
+    tiny_config,
+    tiny_model,
+)
+
+N, B, S, T, D = 3, 2, 4, 3, 8
+GAMMA = 0.7
+SOURCE_MASK = ragged_mask((4, 2), S)
+SOURCE = random_tokens(0, B, S, TARGET_VOCABULARY) * SOURCE_MASK
+INPUTS = random_tokens(1, B, T, TARGET_VOCABULARY)
+# The loss of exit n: its states times its random numbers. Dropout is on, and one for all.
+FUNCTIONALS = random_array(2, N, B, T, D)
+DROPOUT_KEY = jax.random.key(3)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def gradient_and_states(
+    model: Transformer, params: Params, functionals: jax.Array, gamma: float
+) -> tuple[Params, jax.Array]:
+    """The gradient of the sum of all exits' losses, and the states [N, B, T, D]."""
+
+    def loss(params: Params) -> tuple[jax.Array, jax.Array]:
+        def run(model: Transformer) -> jax.Array:
+            memory = model.encode(SOURCE, SOURCE_MASK, deterministic=False)
+            return model.states(
+                INPUTS, memory, SOURCE_MASK, gradient_scaling=gamma, deterministic=False
+            )
+
+        states = model.apply({"params": params}, method=run, rngs={"dropout": DROPOUT_KEY})
+        return jnp.sum(states * functionals), states
+
+    return jax.grad(loss, has_aux=True)(params)
+
+
+def assert_all_close(actual: Any, expected: Any) -> None:
+    """Compares two trees of the same structure."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected
+    )
+
+
+def weighted_sum(weights: list[np.ndarray], trees: list[Params]) -> Params:
+    """Adds leaves after multiplying those of tree m by `weights[m]`, along their leading axis."""
+
+    def add(*leaves: jax.Array) -> np.ndarray:
+        return sum(
+            weight.reshape(-1, *(1,) * (leaf.ndim - 1)) * np.asarray(leaf)
+            for weight, leaf in zip(weights, leaves, strict=True)
+        )
+
+    return jax.tree.map(add, *trees)
+
+
+@functools.cache
+def unscaled() -> tuple[list[Params], Params, jax.Array]:
+    """The gradient of each exit's loss, that of their sum, and the states, without scaling."""
+    model = tiny_model(dropout=0.3, attention_dropout=0.3)
+    params = random_params(model)
+    alone = [np.where(np.arange(N).reshape(N, 1, 1, 1) == n, FUNCTIONALS, 0.0) for n in range(N)]
+    each = [gradient_and_states(model, params, functionals, 0.0)[0] for functionals in alone]
+    return each, *gradient_and_states(model, params, FUNCTIONALS, 0.0)
+
+
+@functools.cache
+def scaled() -> tuple[Params, jax.Array]:
+    """The gradient of the sum of all exits' losses, and the states, with scaling."""
+    model = tiny_model(dropout=0.3, attention_dropout=0.3)
+    return gradient_and_states(model, random_params(model), FUNCTIONALS, GAMMA)
+
+
+def test_a_blocks_own_loss_counts_gamma_n_times_and_each_later_one_once():
+    each, _, _ = unscaled()
+    # weights[m][n]: how often the loss of exit m counts for block n; an earlier one has no say.
+    gammas = [GAMMA * 2, GAMMA * 1, 1.0]
+    weights = [np.where(np.arange(N) == m, gammas, np.arange(N) < m) for m in range(N)]
+    expected = weighted_sum(weights, [gradient["decoder"] for gradient in each])
+    gradient, _ = scaled()
+    assert_all_close(gradient["decoder"], expected)
+
+
+def test_whatever_is_outside_the_blocks_is_not_scaled():
+    _, total, _ = unscaled()
+    gradient, _ = scaled()
+    assert gradient.keys() >= {"encoder", "source_embedding", "target_embedding"}
+    assert_all_close(gradient | {"decoder": None}, total | {"decoder": None})
+    assert np.abs(total["encoder"]["blocks"]["feed_forward"]["Dense_0"]["kernel"]).max() > 0.01
+
+
+def test_gamma_0_is_no_scaling():
+    each, total, _ = unscaled()
+    assert_all_close(total, weighted_sum([np.ones(1)] * N, each))
+
+
+def test_scaling_changes_no_state_and_both_runs_of_a_block_drop_the_same():
+    _, _, states = unscaled()
+    np.testing.assert_array_equal(scaled()[1], states)
+
+
+def test_aligned_training_scales_by_the_gamma_of_its_config():
+    """The second of two exits has a classifier of zeros, whose loss has no gradient to blocks."""
+    changes = {"num_layers": 2, "encoder_layers": 1, "classifiers": "per_exit"}
+    model = tiny_model(**changes)
+    params = random_params(model)
+    params["classifiers"]["table"] = params["classifiers"]["table"].at[1].set(0)
+
+    def gradient(gamma: float, decoder: Params) -> Params:
+        config = tiny_config(model=changes, training={"gradient_scaling": gamma})
+
+        def loss(decoder: Params) -> jax.Array:
+            batch, own = Batch(SOURCE, INPUTS), params | {"decoder": decoder}
+            return aligned(model, config, own, batch, None)["loss"].total
+
+        return jax.grad(loss)(decoder)
+
+    with_gamma, without = jax.jit(lambda x: (gradient(GAMMA, x), gradient(0.0, x)))(
+        params["decoder"]
+    )
+    assert_all_close(with_gamma, weighted_sum([np.array([GAMMA, 1.0])], [without]))
+    largest = [
+        np.abs(leaf).max(axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(without)
+    ]
+    np.testing.assert_array_equal(np.max(largest, axis=0) > 0.01, [True, False])
