@@ -18,8 +18,8 @@ from typing import Any
 from dat_jax.command_line import define_config, define_workdir, read_config, run
 from dat_jax.config import Config
 from dat_jax.data.prepare import prepare
-from dat_jax.decoding.translate import Translations, Translator
-from dat_jax.evaluation import score, summarise
+from dat_jax.decoding.translate import Translations
+from dat_jax.evaluation import evaluate
 from dat_jax.report import describe_cut, format_exits, format_table, wants_colour
 from dat_jax.training.loop import train
 from dat_jax.tuned import resolve_policy, tuned_kinds
@@ -55,10 +55,10 @@ def main() -> None:
     train(config, model, dataset, workdir, partial(initial_params, config, model, dataset))
     print(f"trained to step {config.training.steps:,} in {_minutes(started)}", flush=True)
 
-    evaluate(load(config, dataset, workdir), workdir)
+    report(load(config, dataset, workdir), workdir)
 
 
-def evaluate(trained: TrainedModel, workdir: Path) -> None:
+def report(trained: TrainedModel, workdir: Path) -> None:
     """Translates the test split by each exit, the exit head and the report's policies.
 
     Prints a table and sample translations with their exits; keeps `evaluation.jsonl`.
@@ -70,16 +70,13 @@ def evaluate(trained: TrainedModel, workdir: Path) -> None:
     for kind in dict.fromkeys(k for text in adaptive for k in tuned_kinds(text, config.model)):
         tune(trained, workdir, kind, config.decoding)
 
-    sources, references = trained.dataset.text("test")
     summaries: list[dict[str, Any]] = []
     outputs: dict[str, Translations] = {}
     for text in [*fixed, *adaptive]:
-        decoding = dataclasses.replace(config.decoding, policy=text)
         policy = resolve_policy(text, config.model, workdir)
-        translator = Translator(trained.model, trained.params, trained.dataset, policy, decoding)
-        outputs[text] = translator.translate(sources, f"test, {text}")
-        scores = score([sentence.text for sentence in outputs[text].sentences], references)
-        summaries.append(summarise(trained, translator, outputs[text], scores))
+        decoding = dataclasses.replace(config.decoding, policy=text)
+        outputs[text], summary = evaluate(trained, policy, decoding, "test")
+        summaries.append(summary)
     lines = "".join(json.dumps(summary) + "\n" for summary in summaries)
     (workdir / "evaluation.jsonl").write_text(lines, encoding="utf-8")
 
@@ -87,18 +84,12 @@ def evaluate(trained: TrainedModel, workdir: Path) -> None:
         print(describe_cut(cut, config.data.max_length))
     print(f"\ntest, beam {config.decoding.beam_size}, step {trained.steps[0]:,}")
     print(format_table(summaries))
-    _print_samples(
-        trained, sources, references, {text: outputs[text] for text in fixed[-1:] + adaptive}
-    )
+    _print_samples(trained, {text: outputs[text] for text in [*fixed[-1:], *adaptive]})
 
 
-def _print_samples(
-    trained: TrainedModel,
-    sources: list[str],
-    references: list[str],
-    outputs: dict[str, Translations],
-) -> None:
+def _print_samples(trained: TrainedModel, outputs: dict[str, Translations]) -> None:
     """Prints some sentences, and after each piece of their translations its exit."""
+    sources, references = trained.dataset.text("test")
     num_layers, colour = trained.config.model.num_layers, wants_colour(sys.stdout)
     width = max(map(len, ["reference", *outputs]))
     for index in range(min(_SAMPLES, len(sources))):

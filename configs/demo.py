@@ -28,6 +28,12 @@ def get_config() -> ConfigDict:
     config.model.decoder_heads = 4
     config.model.dropout = 0.0
 
+    # Two phases: the exits alone, then a halting unit after each block with them.
+    config.model.exit_head = "token_geometric"
+    config.exit.start_step = 700
+    config.exit.oracle = "correctness"
+    config.exit.exit_penalty = 0.05
+
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 300
 
@@ -39,5 +45,6 @@ def get_config() -> ConfigDict:
     config.training.validate_every = 400
     config.training.checkpoint_every = 100
     config.decoding.beam_size = 1
+    config.decoding.report_policies = ("tuned:token_geometric:AE<=3", "tuned:confidence:AE<=3")
     config.decoding.average_checkpoints = 4
     return config

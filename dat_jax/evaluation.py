@@ -14,8 +14,10 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from dat_jax import flops
+from dat_jax.config import DecodingConfig
 from dat_jax.decoding.translate import Translations, Translator
 from dat_jax.errors import UserError
+from dat_jax.exits.policies import Policy
 from dat_jax.workdir import TrainedModel
 
 
@@ -60,6 +62,17 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
     )
 
 
+def evaluate(
+    trained: TrainedModel, policy: Policy, decoding: DecodingConfig, split: str
+) -> tuple[Translations, dict[str, Any]]:
+    """Translates a split by a policy, scores it, and returns the translations and `summarise`."""
+    translator = Translator(trained.model, trained.params, trained.dataset, policy, decoding)
+    sources, references = trained.dataset.text(split)
+    translations = translator.translate(sources, f"{split}, {_name(translator)}")
+    scores = score([sentence.text for sentence in translations.sentences], references)
+    return translations, summarise(trained, translator, translations, scores)
+
+
 def summarise(
     trained: TrainedModel,
     translator: Translator,
@@ -87,7 +100,6 @@ def summarise(
         )
         for sentence in sentences
     )
-    tuned = decoding.policy if decoding.policy.startswith("tuned:") else None
     histogram = np.bincount(exits, minlength=config.model.num_layers + 1)
     return (dataclasses.asdict(scores) if scores else {}) | {
         "average_exit": float(exits.sum() / tokens),
@@ -100,7 +112,7 @@ def summarise(
         "sentences_cut": translations.cut,
         "tokens": len(exits),
         "engine": decoding.engine,
-        "policy": tuned or str(translator.policy),
+        "policy": _name(translator),
         "thresholds": getattr(translator.policy, "thresholds", None),
         "beam_size": decoding.beam_size,
         "length_penalty": decoding.length_penalty,
@@ -113,6 +125,12 @@ def summarise(
         ).hexdigest(),
         "commit": describe_commit(),
     }
+
+
+def _name(translator: Translator) -> str:
+    """The policy as it was asked for if it was tuned, and otherwise in full."""
+    requested = translator.decoding.policy
+    return requested if requested.startswith("tuned:") else str(translator.policy)
 
 
 def describe_device(trained: TrainedModel) -> str:

@@ -31,6 +31,21 @@ def save_front(workdir: Path, kind: Kind, front: list[dict[str, Any]]) -> None:
     write_text(path, json.dumps(front, indent=2) + "\n")
 
 
+def load_front(workdir: Path, kind: Kind) -> list[dict[str, Any]]:
+    """The summaries that `save_front` kept; none if nothing has been tuned.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = _path(workdir, kind)
+    if not path.exists():
+        return []
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged: tune again") from None
+
+
 def tuned_kinds(text: str, config: ModelConfig) -> tuple[Kind, ...]:
     """The kinds of policy that may be meant by `text`; none if it asks for no tuned one.
 
@@ -59,13 +74,12 @@ def resolve_policy(text: str, config: ModelConfig, workdir: Path) -> Policy:
     if not kinds:
         return parse_policy(text, config)
     _, budget = _read(text)
-    paths = [_path(workdir, kind) for kind in kinds if _path(workdir, kind).exists()]
-    if not paths:
+    fronts = [point for kind in kinds for point in load_front(workdir, kind)]
+    if not fronts:
         commands = " or ".join(
             f"python -m dat_jax.tuning --workdir={workdir} --policy={kind}" for kind in kinds
         )
         raise UserError(f"policy is {text!r}: nothing has been tuned, run {commands}")
-    fronts = [point for path in paths for point in json.loads(path.read_text(encoding="utf-8"))]
     within = [point for point in fronts if point["average_exit"] <= budget]
     if not within:
         least = min(point["average_exit"] for point in fronts)

@@ -28,8 +28,7 @@ from dat_jax.config import Config, DecodingConfig
 from dat_jax.data.batching import Batch, one_pass, shapes_for
 from dat_jax.data.dataset import open_dataset
 from dat_jax.data.vocabulary import PAD
-from dat_jax.decoding.translate import Translator
-from dat_jax.evaluation import score, summarise
+from dat_jax.evaluation import evaluate
 from dat_jax.exits.policies import parse_policy
 from dat_jax.model.classifiers import classify
 from dat_jax.model.transformer import Transformer
@@ -87,10 +86,11 @@ def tune(
     estimate = estimate_all(observed, drawn)
     measured = []
     for index in promising(estimate, segment):
-        thresholds = tuple(float(f"{x:.4g}") for x in drawn[index])
-        measured.append(
-            _measure(trained, kind, thresholds, decoding, float(estimate.average_exit[index]))
-        )
+        thresholds = [float(f"{threshold:.3g}") for threshold in drawn[index]]
+        policy = policy_of(kind, tuple(thresholds))
+        decoding = dataclasses.replace(decoding, policy=str(policy))
+        _, summary = evaluate(trained, policy, decoding, "valid")
+        measured.append({"kind": kind} | summary)
     front = pareto_front(measured)
     save_front(workdir, kind, front)
     return front
@@ -161,23 +161,6 @@ def pareto_front(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not front or summary["bleu"] > front[-1]["bleu"]:
             front.append(summary)
     return front
-
-
-def _measure(
-    trained: TrainedModel,
-    kind: Kind,
-    thresholds: tuple[float, ...],
-    decoding: DecodingConfig,
-    expected: float,
-) -> dict[str, Any]:
-    """Decodes the validation set."""
-    policy = policy_of(kind, thresholds)
-    translator = Translator(trained.model, trained.params, trained.dataset, policy, decoding)
-    sources, references = trained.dataset.text("valid")
-    translations = translator.translate(sources, f"valid, {kind}, average exit near {expected:.2f}")
-    scores = score([sentence.text for sentence in translations.sentences], references)
-    summary = summarise(trained, translator, translations, scores)
-    return {"kind": kind, "thresholds": list(thresholds)} | summary
 
 
 if __name__ == "__main__":

@@ -52,10 +52,13 @@ def make_train_step(
     """
     metrics_of = aligned if config.training.mode == "aligned" else mixed
     pieces = config.training.accumulation
+    always_alone = config.exit.trains == "head_alone" and config.exit.start_step == 0
 
     def summed_loss(
         params: Params, piece: Batch, key: PRNGKeyArray, alpha: jax.Array
     ) -> tuple[jax.Array, Metrics]:
+        if always_alone:  # nothing needs the model's gradients
+            params = jax.lax.stop_gradient(params) | {"exit_head": params["exit_head"]}
         metrics = metrics_of(model, config, params, piece, key)
         loss = jnp.asarray(metrics["loss"].total)
         if "exit_loss" in metrics:

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality against average exit on `test`: each fixed exit, chance, and all tuned thresholds.
+
+    python -m dat_jax.tuning --workdir=WORKDIR --policy=token_geometric
+    python -m dat_jax.tuning --workdir=WORKDIR --policy=confidence
+    python -m benchmarks.exits --workdir=WORKDIR --output=results/NAME.jsonl
+    python -m benchmarks.plot results/NAME.jsonl results/NAME.svg
+
+Thresholds were tuned on `valid`; this looks at `test` once for each of them.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import get_args
+
+from absl import flags
+
+from dat_jax.command_line import define_workdir, run
+from dat_jax.config import Config
+from dat_jax.data.dataset import open_dataset
+from dat_jax.evaluation import evaluate
+from dat_jax.exits.policies import parse_policy
+from dat_jax.report import format_table
+from dat_jax.tuned import Kind, load_front
+from dat_jax.workdir import load
+
+WORKDIR = define_workdir()
+OUTPUT = flags.DEFINE_string("output", None, "A file of JSON lines to write.", required=True)
+
+
+def main() -> None:
+    """Decodes with every policy and writes a summary of each."""
+    workdir = Path(WORKDIR.value)
+    config = Config.load(workdir / "config.json")
+    names = [f"fixed:{depth}" for depth in config.model.exit_depths]
+    names += [] if config.model.exits == "last" else ["uniform"]
+    names += [] if config.model.exit_head == "none" else [config.model.exit_head]
+    for kind in get_args(Kind):
+        names += [point["policy"] for point in load_front(workdir, kind)]
+    policies = [parse_policy(name, config.model) for name in names]
+
+    trained = load(config, open_dataset(workdir), workdir)
+    summaries = []
+    for name, policy in zip(names, policies, strict=True):
+        decoding = dataclasses.replace(config.decoding, policy=name)
+        summaries.append(evaluate(trained, policy, decoding, "test")[1])
+        print(format_table(summaries[-1:]).splitlines()[-1], flush=True)
+    lines = [json.dumps(summary) + "\n" for summary in summaries]
+    Path(OUTPUT.value).write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)
