@@ -9,7 +9,6 @@ split at each exit. `configs/base.py` explains every key.
 
 import dataclasses
 import json
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -90,7 +89,7 @@ def report(trained: TrainedModel, workdir: Path) -> None:
 def _print_samples(trained: TrainedModel, outputs: dict[str, Translations]) -> None:
     """Prints some sentences, and after each piece of their translations its exit."""
     sources, references = trained.dataset.text("test")
-    num_layers, colour = trained.config.model.num_layers, wants_colour(sys.stdout)
+    num_layers, colour = trained.config.model.num_layers, wants_colour()
     width = max(map(len, ["reference", *outputs]))
     for index in range(min(_SAMPLES, len(sources))):
         print(f"\n{'source':{width}} {sources[index]}\n{'reference':{width}} {references[index]}")

@@ -2,8 +2,9 @@
 """What people read of decoding runs: summaries as a table, translations with their exits."""
 
 import os
+import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any
 
 _COLUMNS = {
     "policy": ("policy", "{}"),
@@ -63,9 +64,9 @@ def format_exits(
     return "".join(shown).strip()
 
 
-def wants_colour(stream: TextIO) -> bool:
-    """Whether the stream is a terminal whose user has not asked for NO_COLOR."""
-    return stream.isatty() and not os.environ.get("NO_COLOR")
+def wants_colour() -> bool:
+    """Whether standard output is a terminal whose user has not asked for NO_COLOR."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def describe_cut(sentences: int, max_length: int) -> str:

@@ -46,7 +46,7 @@ _BATCH_TOKENS = 4_096
 class Observed(NamedTuple):
     """What one pass over the references sees of each of R real tokens."""
 
-    signal: Float[np.ndarray, "N-1 R"]  # the probability that a threshold is compared with
+    signal: Float[np.ndarray, "L R"]  # the probability that a threshold is compared with
     token_ll: Float[np.ndarray, "N R"]  # the reference's log-likelihood at each exit
 
 
@@ -112,7 +112,7 @@ def observe(trained: TrainedModel, kind: Kind) -> Observed:
 @partial(jax.jit, static_argnames=("model", "kind"))
 def _observe_batch(
     model: Transformer, params: Params, batch: Batch, kind: Kind
-) -> tuple[Float[Array, "N-1 B T"], Float[Array, "N B T"]]:
+) -> tuple[Float[Array, "L B T"], Float[Array, "N B T"]]:
     target = jnp.asarray(batch.target)
     states, weights, halting_logits = forward(model, params, batch)
 
@@ -128,7 +128,7 @@ def _observe_batch(
     return jnp.moveaxis(jax.nn.sigmoid(halting_logits), -1, 0), token_ll
 
 
-def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "C N-1"]) -> Estimate:
+def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "C L"]) -> Estimate:
     """Lets each vector decide on the observed tokens, as if no state were copied."""
     tokens = np.arange(observed.token_ll.shape[1])
     rows = [exits_of(observed.signal, vector) for vector in thresholds]
@@ -139,7 +139,7 @@ def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "C N-1"]) -> 
 
 
 def exits_of(
-    signal: Float[np.ndarray, "N-1 R"], thresholds: Float[np.ndarray, " N-1"]
+    signal: Float[np.ndarray, "L R"], thresholds: Float[np.ndarray, " L"]
 ) -> Int[np.ndarray, " R"]:
     """The first depth at which the signal is above its threshold, or N."""
     halts = signal > thresholds[:, None]

@@ -4,6 +4,7 @@
 | axis | meaning |
 |---|---|
 | N | decoder blocks; depth n is index n - 1 |
+| L | depths below the last, N - 1: those with a halting unit or a threshold |
 | X | exits: the depths that have a classifier, N of them or only the last |
 | B | rows of a batch, sentences |
 | J | hypotheses of a sentence in beam search |
@@ -16,6 +17,7 @@
 | H | attention heads |
 | K | width of one head |
 | V | pieces in the target vocabulary |
+| U | what an exit head puts out: N logits, or L |
 """
 
 from typing import Any

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dat_jax import flops
+from dat_jax.exits.policies import Signal
 from dat_jax.model.transformer import init_params
 from tests.tiny import TARGET_VOCABULARY, tiny_config, tiny_model
 
@@ -42,43 +43,76 @@ def project(counter: Counter, params, x: np.ndarray) -> list[np.ndarray]:
     return [counter.product(x, kernel.reshape(x.shape[1], -1)) for kernel in kernels]
 
 
-def count_a_sentence(model, source_length: int, length: int, depth: int) -> int:
-    """All products of the decoder for `length` tokens, each through the first `depth` blocks."""
+def count_a_sentence(model, source_length: int, exits: list[int], signal: Signal) -> int:
+    """All products that decode a sentence whose tokens take `exits`, copies and predictors too."""
+    config = model.config
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
-    memory = np.zeros((source_length, model.config.encoder_dim))
+    memory = np.zeros((source_length, config.encoder_dim))
+    table, head = params["classifiers"]["table"].T, params.get("exit_head", {}).get("kernel")
     counter = Counter()
     of_self: dict[int, list[np.ndarray]] = {}
     of_memory: dict[int, list[np.ndarray]] = {}
-    for _ in range(length):
-        x = np.zeros((1, model.config.decoder_dim))
-        for layer in range(depth):
+    if signal is Signal.SENTENCE:
+        counter.product(memory.mean(axis=0, keepdims=True), head)
+    for depth in exits:
+        x = np.zeros((1, config.decoder_dim))
+        for layer in range(config.num_layers):
+            computed = layer < depth
+            if not computed and signal is Signal.NOTHING:
+                break
             block = jax.tree.map(lambda leaf, n=layer: leaf[n], params["decoder"]["blocks"])
             new = project(counter, block["self_attention"], x)
             old = of_self.get(layer, [np.zeros((0, x.shape[1]))] * 2)
             of_self[layer] = [np.vstack(pair) for pair in zip(old, new, strict=True)]
+            if not computed:
+                continue
             if layer not in of_memory:
                 of_memory[layer] = project(counter, block["memory_attention"], memory)
             x = attend(counter, block["self_attention"], x, *of_self[layer])
             x = attend(counter, block["memory_attention"], x, *of_memory[layer])
             for name in ("Dense_0", "Dense_1"):
                 x = counter.product(x, block["feed_forward"][name]["kernel"])
-        counter.product(x, params["classifiers"]["table"].T)
+            if signal is Signal.HALTING_UNIT or (signal is Signal.FIRST_STATE and layer == 0):
+                counter.product(x, head)
+            if signal is Signal.CLASSIFIER:
+                counter.product(x, table)
+        if signal is not Signal.CLASSIFIER:
+            counter.product(x, table)
     return counter.total
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize(("source_length", "length"), [(1, 1), (5, 1), (4, 6)])
 def test_a_fixed_exit_costs_what_its_products_cost(source_length, length, depth):
-    model = tiny_model()
-    formula = flops.fixed_exits(
-        model.config, TARGET_VOCABULARY, source_length, np.full(length, depth)
+    model, exits = tiny_model(), [depth] * length
+    formula = flops.translation(
+        model.config, TARGET_VOCABULARY, source_length, np.array(exits), Signal.NOTHING
     )
-    assert formula == count_a_sentence(model, source_length, length, depth)
+    assert formula == count_a_sentence(model, source_length, exits, Signal.NOTHING)
 
 
-def test_an_empty_translation_costs_nothing():
-    assert flops.fixed_exits(tiny_config().model, 11, 4, np.zeros(0, int)) == 0
+@pytest.mark.parametrize("exits", [[1, 1, 1], [3, 3], [2, 1, 3, 1], [1, 2], [3]])
+@pytest.mark.parametrize(
+    ("head", "signal"),
+    [
+        ("none", Signal.DRAW),
+        ("sequence_multinomial", Signal.SENTENCE),
+        ("token_multinomial", Signal.FIRST_STATE),
+        ("token_geometric", Signal.HALTING_UNIT),
+        ("none", Signal.CLASSIFIER),
+    ],
+)
+def test_exits_of_all_depths_cost_what_their_products_cost(head, signal, exits):
+    """Copies, predictors, and the memory's projections where a block first runs, counted apart."""
+    model = tiny_model(exit_head=head)
+    formula = flops.translation(model.config, TARGET_VOCABULARY, 5, np.array(exits), signal)
+    assert formula == count_a_sentence(model, 5, exits, signal)
+
+
+@pytest.mark.parametrize("signal", Signal)
+def test_an_empty_translation_costs_nothing(signal):
+    assert flops.translation(tiny_config().model, 11, 4, np.zeros(0, int), signal) == 0
 
 
 def test_the_paper_s_largest_model_costs_what_its_figure_shows():
@@ -94,7 +128,8 @@ def test_the_paper_s_largest_model_costs_what_its_figure_shows():
     ).model
     source_length, length = 30, 33
     one, two = (
-        flops.fixed_exits(config, 44_512, source_length, np.full(length, depth)) / length
+        flops.translation(config, 44_512, source_length, np.full(length, depth), Signal.NOTHING)
+        / length
         for depth in (1, 2)
     )
     np.testing.assert_allclose(two - one, 0.3335e8, rtol=0.005)

@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
 
-BASE = {"errors", "types", "config"}
+BASE = {"errors", "types", "config", "conversion"}
 ISLANDS = {"model", "exits", "data"}
 TERMS = {"losses", "metrics", "flops"}
 ENGINES = {"training", "decoding"}
@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "__init__": set(),
     "errors": set(),
     "types": set(),
-    "config": {"errors"},
+    "conversion": {"errors"},
+    "config": {"errors", "conversion"},
     "command_line": {"errors", "config"},
     **dict.fromkeys(ISLANDS - {"data"}, BASE),
     # types imports jax; command_line is for `python -m dat_jax.data.prepare`
@@ -31,12 +32,18 @@ MAY_IMPORT = {
     **dict.fromkeys(ENGINES, BASE | ISLANDS | TERMS),
     "workdir": BASE | ISLANDS | TERMS | ENGINES,
     "evaluation": BASE | ISLANDS | TERMS | ENGINES | {"workdir"},
-    "tuning": BASE | ISLANDS | TERMS | ENGINES | {"workdir", "evaluation"},
     "report": BASE,
+    "tuned": BASE | ISLANDS,
+    # command_line is for `python -m dat_jax.tuning`
+    "tuning": BASE
+    | ISLANDS
+    | TERMS
+    | ENGINES
+    | {"workdir", "evaluation", "report", "tuned", "command_line"},
 }
 """What each part may import besides itself. Nothing imports command_line but the scripts."""
 
-WITHOUT_JAX = {"errors", "config", "data", "command_line"}
+WITHOUT_JAX = {"errors", "config", "conversion", "data", "command_line"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
 

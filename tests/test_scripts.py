@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,17 @@ TINY = [
     "--config.decoding.max_length_ratio=0.5",
     "--config.decoding.max_length_extra=4",
 ]
+
+
+WIDER = ["--config.model.decoder_ff_dim=16"]
+POLICIES = [
+    "fixed:1",
+    "fixed:2",
+    "token_geometric:0.5",
+    "tuned:token_geometric:AE<=3",
+    "tuned:confidence:AE<=3",
+]
+"""What the demo's report shows, here with two layers."""
 
 
 def run(
@@ -70,8 +82,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("run")
     result = run("train.py", *TINY, f"--workdir={workdir}", "--config.training.steps=4")
     assert result.returncode == 0, result.stderr
-    table = [line for line in result.stdout.splitlines() if line.startswith("| fixed:")]
-    assert [line.split()[1] for line in table] == ["fixed:1", "fixed:2"]
+    rows = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert rows == ["policy", *POLICIES]
+    samples = [line for line in result.stdout.splitlines() if line.startswith("tuned:confidence")]
+    assert len(samples) == 3
+    assert all("</s>₁" in line or "</s>₂" in line for line in samples if "</s>" in line)
     return workdir
 
 
@@ -102,6 +117,7 @@ def test_training_leaves_what_the_contract_names(trained: Path):
         "checkpoints",
         "metrics.jsonl",
         "tensorboard",
+        "tuned",
         "evaluation.jsonl",
     }
     metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
@@ -111,8 +127,9 @@ def test_training_leaves_what_the_contract_names(trained: Path):
     summaries = [
         json.loads(line) for line in (trained / "evaluation.jsonl").read_text().splitlines()
     ]
-    assert [summary["policy"] for summary in summaries] == ["fixed:1", "fixed:2"]
-    assert [summary["average_exit"] for summary in summaries] == [1, 2]
+    assert [summary["policy"] for summary in summaries] == POLICIES
+    assert [summary["average_exit"] for summary in summaries[:2]] == [1, 2]
+    assert [len(summary["thresholds"] or []) for summary in summaries] == [0, 0, 1, 1, 1]
 
 
 def test_training_goes_on_where_it_was_stopped_and_ends_the_same(trained: Path, tmp_path: Path):
@@ -193,6 +210,12 @@ def test_long_lines_are_cut_with_a_warning(trained: Path):
         ("--config.model.encoder_heads=3", "must be a multiple of model.encoder_heads, 3"),
         ("--config.model.norm=mid", "model.norm is 'mid': must be one of post, pre"),
         ("--config.decoding.policy=fixed:7", "the model has exits at depth 1, 2"),
+        ("--config.decoding.policy=token_geometric:0.1,0.2", "needs 1 threshold"),
+        ("--config.decoding.report_policies=('token_multinomial',)", "it can decode with fixed"),
+        ("--config.training.exit_samples=0", "training.exit_samples is 0: must be 1 or more"),
+        ("--config.exit.oracle_smoothing=-1", "exit.oracle_smoothing is -1.0: must be 0 or more"),
+        ("--config.training.mode=mixed", "training.mode is mixed: model.exits must be all and"),
+        ("--config.training.initial_workdir=no/run", "no model has been trained there"),
         ("--config.data.source=text:no/such/folder", "no/such/folder is no folder"),
         ("--config.data.vocabulary_size=90000", "data.vocabulary_size is 90000, more than"),
         ("surplus", "unexpected argument 'surplus'"),
@@ -280,7 +303,15 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
     refuse("train a model into this workdir first", "decode.py", f"--workdir={tmp_path / 'new'}")
     for message, arguments in {
         "the model has exits at depth 1, 2": ["--config.policy=fixed:3"],
-        "must be fixed[:DEPTH]": ["--config.policy=oracle"],
+        "must be one of fixed[:DEPTH], uniform": ["--config.policy=oracle"],
+        "it can decode with fixed[:DEPTH], uniform[:SEED], token_geometric[:TAU], confidence:TAU": [
+            "--config.policy=sequence_multinomial"
+        ],
+        "needs 1 threshold": ["--config.policy=confidence:0.1,0.2,0.3"],
+        "thresholds must be in [0, 1]": ["--config.policy=token_geometric:1.5"],
+        "must read confidence:TAU": ["--config.policy=confidence:"],
+        "the least average exit that was tuned is": ["--config.policy=tuned:confidence:AE<=0.5"],
+        "must read tuned[:KIND]:AE<=DEPTH": ["--config.policy=tuned:best"],
         "decoding.beam_size is 0": ["--config.beam_size=0"],
         "2 sentences but 1 references": [
             f"--config.input={lines}",
@@ -297,6 +328,45 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
     }.items():
         refuse(message, "decode.py", workdir, *arguments)
     assert files(trained) == before
+
+
+def test_a_tuned_policy_decodes_with_what_the_report_was_made_with(trained: Path, tmp_path: Path):
+    policy = "--config.policy=tuned:AE<=2"
+    result = run("decode.py", f"--workdir={trained}", policy, f"--config.output={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["policy"] == "tuned:AE<=2"
+    assert len(summary["thresholds"]) == 1
+
+
+def test_tuning_prints_its_front_and_the_policy_to_ask_for(trained: Path, tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    command = ["-m dat_jax.tuning", f"--workdir={copy}"]
+    options = ["--policy=token_geometric", "--candidates=20", "--segment=0.25", "--beam_size=1"]
+    result = run(*command, *options)
+    assert result.returncode == 0, result.stderr
+    assert "decode with --config.policy='tuned:token_geometric:AE<=" in result.stdout
+    refuse("--policy is missing", *command)
+    refuse("must be one of <confidence|token_geometric>", *command, "--policy=fixed")
+    refuse("train a model into this workdir first", "-m dat_jax.tuning", "--workdir=no", options[0])
+
+
+def test_a_second_run_starts_from_the_parameters_of_the_first(trained: Path, tmp_path: Path):
+    arguments = [*TINY, f"--workdir={tmp_path / 'second'}", "--config.training.steps=2"]
+    first = f"--config.training.initial_workdir={trained}"
+    refuse("its model.decoder_ff_dim is 8", "train.py", *arguments, first, *WIDER)
+    other_data = ["--config.data.seed=1"]
+    refuse("its vocabulary is another", "train.py", *arguments, first, *other_data, printed="train")
+    frozen = ["--config.exit.trains=head_alone", "--config.exit.start_step=0"]
+    result = run("train.py", *arguments, first, *frozen)
+    assert result.returncode == 0, result.stderr
+
+    def fixed_scores(workdir: Path) -> list[float]:
+        lines = map(json.loads, (workdir / "evaluation.jsonl").read_text().splitlines())
+        return [line["chrf"] for line in lines if line["policy"].startswith("fixed")]
+
+    assert fixed_scores(tmp_path / "second") == fixed_scores(trained)
 
 
 def test_preparing_by_itself_prints_what_there_is(tmp_path: Path):

@@ -12,7 +12,7 @@ def multinomial(logits: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
     return jax.nn.log_softmax(logits)
 
 
-def geometric(halting_logits: Float[Array, "*B N-1"]) -> Float[Array, "*B N"]:
+def geometric(halting_logits: Float[Array, "*B L"]) -> Float[Array, "*B N"]:
     """log q(n) from a halting logit after each block but the last (equations 12 and 13).
 
     A token exits at depth n if it halts there and has not halted before, and at depth N if it has

@@ -55,7 +55,7 @@ def sequence_oracle(
     """
     totals = jnp.sum(scores, axis=-1, where=mask)
     if reduction == "mean":
-        totals = totals / jnp.maximum(jnp.sum(mask, axis=-1), 1)
+        totals = totals / jnp.maximum(jnp.sum(mask, axis=-1), 1)[None]
     return _best_depth(totals, exit_penalty)
 
 

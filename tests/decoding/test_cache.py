@@ -9,7 +9,6 @@ from dat_jax.decoding.cache import (
     empty_layer,
     follow,
     no_ancestors,
-    slots,
     visible,
     write,
 )
@@ -31,7 +30,7 @@ def test_each_beam_sees_what_it_would_hold_if_caches_moved():
             for beam in range(BEAMS):
                 moved[sentence][beam] = [*moved[sentence][beam], keys[sentence, beam]]
 
-        all_keys, all_values = map(np.asarray, slots(cache))
+        all_keys, all_values = map(np.asarray, cache)
         mask = np.asarray(visible(ancestors))
         for sentence in range(BATCH):
             for beam in range(BEAMS):

@@ -168,7 +168,7 @@ def exits(policy: Policy, signals: Sequence[Any]) -> list[int]:
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_fixed_halts_at_its_depth(depth):
     assert Fixed(depth).signal is Signal.NOTHING
-    assert exits(Fixed(depth), [None, None]) == [depth]
+    assert exits(Fixed(depth), [jnp.zeros(()), jnp.ones(())]) == [depth]
 
 
 def test_uniform_halts_in_the_third_of_zero_to_one_that_the_draw_is_in():
@@ -226,7 +226,7 @@ def test_thresholds_per_depth_take_effect_at_their_depth_and_at_no_other(kind, d
 @pytest.mark.parametrize(
     ("texts", "signal"),
     [
-        (("fixed:1", "fixed:3"), None),
+        (("fixed:1", "fixed:3"), [0.0]),
         (("uniform:1", "uniform:2"), [0.4, 0.9]),
         (("token_geometric", "token_geometric:0.9,0.1"), [0.3, 9.0]),
         (("confidence:0.2,0.4", "confidence:0.9"), [0.3, 0.95]),
@@ -236,10 +236,10 @@ def test_thresholds_per_depth_take_effect_at_their_depth_and_at_no_other(kind, d
 )
 def test_one_compiled_program_serves_all_policies_of_a_kind(texts, signal):
     traces = []
-    signal = None if signal is None else jnp.asarray(signal)
+    signal = jnp.asarray(signal)
 
     @jax.jit
-    def halts_of(policy: Policy, signal: jax.Array | None) -> list[jax.Array]:
+    def halts_of(policy: Policy, signal: jax.Array) -> list[jax.Array]:
         traces.append(policy)
         return [policy.halts(depth, signal) for depth in (1, 2)]
 

@@ -91,6 +91,28 @@ def test_what_is_copied_is_the_last_state_and_not_the_first_exits(norm):
             assert (changes > 0.01).all()
 
 
+def test_gradients_flow_through_copies_as_through_what_is_copied():
+    model = tiny_model()
+    memory, x, direction = random_array(2, 1, S, E), random_array(3, 1, T, D), random_array(4, T, D)
+    exits = jnp.asarray([[1, 1, 2]])
+
+    @jax.jit
+    def gradient(depth: int) -> jax.Array:
+        def product(x: jax.Array) -> jax.Array:
+            def run(model: Transformer) -> jax.Array:
+                return model.decoder(
+                    x, memory, SOURCE_MASK[:1], exit_depth=exits, deterministic=True
+                )
+
+            states = model.apply({"params": random_params(model)}, method=run)
+            return jnp.sum(states[depth - 1, 0] * direction)
+
+        return jax.grad(product)(x)
+
+    assert (gradient(2) != 0).all()
+    np.testing.assert_array_equal(gradient(3), gradient(2))
+
+
 HEADS = [
     {"exit_head": "sequence_multinomial"},
     {"exit_head": "token_multinomial"},

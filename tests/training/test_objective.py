@@ -139,7 +139,7 @@ def test_the_mixed_loss_is_equation_5_for_the_exits_that_were_drawn(classifiers,
 
 
 HEADS = ["sequence_multinomial", "token_multinomial", "token_geometric"]
-PENALTY, SIGMA = 0.03, 1.5
+PENALTY, SIGMA = 0.29, 1.5
 
 
 def exit_distribution(head: str, logits: np.ndarray) -> np.ndarray:

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every exit head with every oracle, from a few steps of training to greedy and beam search."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+
+from dat_jax.config import Config
+from dat_jax.data.batching import BatchIterator, shapes_for
+from dat_jax.data.dataset import Dataset
+from dat_jax.data.prepare import prepare
+from dat_jax.decoding.translate import Translator
+from dat_jax.exits.policies import parse_policy
+from dat_jax.metrics import compute
+from dat_jax.model.transformer import init_params
+from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.state import TrainState
+from dat_jax.training.step import data_parallel_mesh, make_train_step
+from dat_jax.types import Params
+from dat_jax.workdir import make_model
+from tests.tiny import tiny_config
+
+HEADS = ["sequence_multinomial", "token_multinomial", "token_geometric"]
+STEPS = 4
+
+
+def config_of(head: str, oracle: str) -> Config:
+    return tiny_config(
+        data={"source": "generated:60", "vocabulary_size": 100, "max_length": 40},
+        model={"exit_head": head, "encoder_layers": 1},
+        exit={"oracle": oracle, "loss_weight": 1.0, "oracle_smoothing": 1.0, "start_step": 2},
+        optimizer={"learning_rate": 0.05, "warmup_steps": 1},
+        training={"batch_tokens": 512, "num_shapes": 1},
+        decoding={"max_length_ratio": 0.5, "max_length_extra": 4},
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return prepare(config_of(HEADS[0], "likelihood").data, tmp_path_factory.mktemp("data"))
+
+
+def train(config: Config, dataset: Dataset) -> tuple[Params, list[dict[str, float]]]:
+    """A few steps, the last ones with the exit loss; returns the metrics of each."""
+    model, optimizer = make_model(config, dataset), make_optimizer(config.optimizer)
+    params = init_params(model, jax.random.key(0))
+    state = TrainState.create(params, optimizer)
+    step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
+    shapes = shapes_for([dataset.splits["train"]], 1, config.training.batch_tokens, 8)
+    batches = BatchIterator(dataset.splits["train"], shapes, seed=0)
+    metrics = []
+    for _ in range(STEPS):
+        state, sums = step(state, next(batches), jax.random.key(1))
+        metrics.append(compute(sums, config.model.exit_depths))
+    return state.params, metrics
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: Dataset) -> Callable[[str, str], tuple[Params, list[dict[str, float]]]]:
+    """Trains once for each head and oracle."""
+    return functools.cache(lambda head, oracle: train(config_of(head, oracle), dataset))
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+@pytest.mark.parametrize("oracle", ["likelihood", "correctness"])
+@pytest.mark.parametrize("head", HEADS)
+def test_it_trains_and_decodes(head: str, oracle: str, beam_size: int, dataset, trained):
+    config = config_of(head, oracle)
+    params, metrics = trained(head, oracle)
+    for values in metrics:
+        assert all(math.isfinite(value) for value in values.values())
+        assert 1 <= values["oracle_average_exit"] <= config.model.num_layers
+        assert 1 <= values["expected_average_exit"] <= config.model.num_layers
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+
+    translator = Translator(
+        make_model(config, dataset),
+        params,
+        dataset,
+        parse_policy(head, config.model),
+        dataclasses.replace(config.decoding, beam_size=beam_size, policy=head),
+    )
+    lines = dataset.text("test")[0][:5]
+    for sentence in translator.translate(lines).sentences:
+        exits = np.asarray(sentence.exits)
+        assert len(exits) == len(sentence.pieces) > 0
+        assert ((exits >= 1) & (exits <= config.model.num_layers)).all()
+        if head == "sequence_multinomial":
+            assert len(set(sentence.exits)) == 1
