@@ -13,6 +13,7 @@ each segment decode the validation set. What is kept is the Pareto front of what
 """
 
 import dataclasses
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jaxtyping import Float, Int
+from tqdm import tqdm
 
 from dat_jax.command_line import define_workdir, run
 from dat_jax.config import Config, DecodingConfig
@@ -85,7 +87,14 @@ def tune(
     drawn = generator.uniform(size=(candidates, trained.config.model.num_layers - 1))
     estimate = estimate_all(observed, drawn)
     measured = []
-    for index in promising(estimate, segment):
+    for index in tqdm(
+        promising(estimate, segment),
+        desc=f"tuning {kind}",
+        unit="vector",
+        dynamic_ncols=True,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    ):
         thresholds = [float(f"{threshold:.3g}") for threshold in drawn[index]]
         policy = policy_of(kind, tuple(thresholds))
         decoding = dataclasses.replace(decoding, policy=str(policy))

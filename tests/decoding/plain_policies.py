@@ -69,6 +69,23 @@ def _whole_pass(
     return Outputs(jax.nn.log_softmax(logits), exit_logits)
 
 
+def whole_pass(
+    model: Transformer,
+    params: Params,
+    source: np.ndarray,
+    prefix: tuple[int, ...],
+    exits: tuple[int, ...],
+    max_length: int,
+) -> Outputs:
+    """Runs BOS and `prefix`, which leave the decoder at `exits`; padded, so as to compile once."""
+    inputs = np.full((1, max_length), PAD, np.int32)
+    inputs[0, : len(prefix) + 1] = (BOS, *prefix)
+    exit_depth = np.full((1, max_length), model.config.num_layers, np.int32)
+    exit_depth[0, : len(exits)] = exits
+    outputs = _whole_pass(model, params, source[None], inputs, exit_depth)
+    return Outputs(*map(np.asarray, outputs))
+
+
 _token_draws = jax.jit(token_draws, static_argnums=3)
 
 
@@ -95,20 +112,12 @@ class PlainDecoder:
     def log_probs(self, prefix: tuple[int, ...]) -> np.ndarray:
         """Of the token after `prefix` [V]; to be asked for all beams of a step in their order."""
         earlier = self.exits[prefix[:-1]] if prefix else ()
-        outputs = self.whole_pass(prefix, (*earlier, self.model.config.num_layers))
+        exits = (*earlier, self.model.config.num_layers)
+        outputs = whole_pass(self.model, self.params, self.source, prefix, exits, self.max_length)
         beam = sum(len(other) == len(prefix) for other in self.exits)
         exit_depth = self._exit_of(outputs, len(prefix), beam)
         self.exits[prefix] = (*earlier, exit_depth)
         return outputs.log_probs[self.model.config.exit_depths.index(exit_depth), len(prefix)]
-
-    def whole_pass(self, prefix: tuple[int, ...], exits: tuple[int, ...]) -> Outputs:
-        """Runs BOS and `prefix`, which leave the decoder at `exits`."""
-        inputs = np.full((1, self.max_length), PAD, np.int32)
-        inputs[0, : len(prefix) + 1] = (BOS, *prefix)
-        exit_depth = np.full((1, self.max_length), self.model.config.num_layers, np.int32)
-        exit_depth[0, : len(exits)] = exits
-        outputs = _whole_pass(self.model, self.params, self.source[None], inputs, exit_depth)
-        return Outputs(*map(np.asarray, outputs))
 
     def _exit_of(self, outputs: Outputs, position: int, beam: int) -> int:
         """The policies' definitions (paper, sections 3.2, 3.3 and 4.1)."""
