@@ -97,6 +97,10 @@ class ModelConfig:
                 f"model.{side}_dim is {dim}: must be a multiple of model.{side}_heads, {heads}",
             )
         _require_rate("model", self, "dropout attention_dropout")
+        _require(
+            math.isfinite(self.halting_bias),
+            f"model.halting_bias is {self.halting_bias}: must be finite",
+        )
         if self.embeddings == "tied":
             _require(
                 self.encoder_dim == self.decoder_dim,

@@ -186,7 +186,7 @@ def parse_policy(text: str, config: ModelConfig) -> Policy:
 
 def _available(config: ModelConfig) -> list[str]:
     """The kinds that a model can decode with."""
-    if config.exits == "last":
+    if len(config.exit_depths) == 1:
         return ["fixed"]
     heads = [] if config.exit_head == "none" else [config.exit_head]
     return ["fixed", "uniform", *heads, "confidence"]
@@ -202,8 +202,8 @@ def _fixed(text: str, argument: str, exit_depths: tuple[int, ...]) -> Fixed:
 
 
 def _seed(text: str, argument: str) -> int:
-    if not (argument or "0").isdecimal():
-        raise UserError(f"policy is {text!r}: the seed must be a whole number from 0")
+    if not (argument or "0").isdecimal() or int(argument or 0) >= 2**31:
+        raise UserError(f"policy is {text!r}: the seed must be a whole number from 0 to 2^31 - 1")
     return int(argument or 0)
 
 
@@ -227,4 +227,4 @@ def _thresholds(text: str, argument: str, num_layers: int) -> tuple[float, ...]:
 def _describe(thresholds: tuple[float, ...]) -> str:
     """The shortest text that `_thresholds` reads as the same numbers."""
     different = dict.fromkeys(thresholds)
-    return ",".join(f"{x:g}" for x in (different if len(different) == 1 else thresholds))
+    return ",".join(str(x) for x in (different if len(different) == 1 else thresholds))

@@ -178,7 +178,7 @@ def assert_same(found: Hypotheses, expected: Hypotheses) -> None:
     for name in ("tokens", "exits", "lengths"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     for name in ("log_probs", "scores"):
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5)
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4)
 
 
 @cases
@@ -328,7 +328,7 @@ def test_finished_rows_and_empty_ones_do_not_hold_the_batch():
 
 def test_beams_that_hold_no_hypothesis_yet_do_not_vote():
     numbers = np.repeat(numbers_with_exits((1, N, N), beams=3), ROWS)
-    found, rows_run = run("tied", 3, Uniform(N, 0), limits=np.ones(ROWS), numbers=numbers)
+    found, rows_run = run("tied", 3, Uniform(N, 0), limits=np.ones_like(LIMITS), numbers=numbers)
     assert (found.exits[:, 0] == 1).all()
     assert rows_run == ROWS * 3
 
@@ -390,11 +390,13 @@ def test_no_copy_as_large_as_a_cache_is_made_in_the_loop(policy: Policy):
         max_length=MAX_LENGTH,
     )
     program = lowered.compile().as_text() or ""
-    before_entry, entry = re.split(r"^ENTRY ", program, flags=re.MULTILINE)
+    before, rest = program.split("\nENTRY ")
+    entry, after = rest.split("\n}\n", maxsplit=1)
+    other = before + after  # the loop, its branches, and whatever they call
     cache_size = ROWS * MAX_LENGTH * 3 * model.config.decoder_dim
-    assert f"f32[{ROWS},{MAX_LENGTH * 3},2,4]" in before_entry
+    assert f"f32[{ROWS},{MAX_LENGTH * 3},2,4]" in other
     assert cache_size in copied_sizes(entry)  # the caches as they are before the loop
-    assert max(copied_sizes(before_entry)) < cache_size
+    assert max(copied_sizes(other)) < cache_size
 
 
 def copied_sizes(program: str) -> list[int]:

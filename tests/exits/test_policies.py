@@ -72,11 +72,16 @@ def test_every_kind_is_read_and_written_the_same(text):
     assert parse_policy(str(policy), model_for(text)) == policy
 
 
-@pytest.mark.xfail(reason="str() keeps six digits", strict=True)
 @pytest.mark.parametrize("thresholds", [(1 / 3, 1 / 3), (0.1234567, 0.1234568), (1e-9, 0.9999999)])
 def test_thresholds_are_written_with_all_their_digits(thresholds):
     policy = Confidence(thresholds)
     assert parse_policy(str(policy), model()) == policy
+
+
+@pytest.mark.parametrize("thresholds", [(0.3, 0.3, 0.75), (0.3, 0.75, 0.3), (0.75, 0.3, 0.3)])
+def test_thresholds_of_which_some_are_equal_are_all_written(thresholds):
+    policy = Confidence(thresholds)
+    assert parse_policy(str(policy), model(num_layers=4)) == policy
 
 
 def test_fixed_alone_is_the_greatest_depth_with_an_exit():
@@ -125,9 +130,10 @@ def test_an_unknown_policy_is_refused_with_what_is_known(text):
         ("confidence", "thresholds must be numbers with commas between them"),
         ("token_geometric:2", "thresholds must be in [0, 1]"),
         ("token_geometric:,", "thresholds must be numbers with commas between them"),
-        ("uniform:-1", "the seed must be a whole number from 0"),
-        ("uniform:0.5", "the seed must be a whole number from 0"),
-        ("uniform:x", "the seed must be a whole number from 0"),
+        ("uniform:-1", "the seed must be a whole number from 0 to 2^31 - 1"),
+        ("uniform:0.5", "the seed must be a whole number from 0 to 2^31 - 1"),
+        ("uniform:x", "the seed must be a whole number from 0 to 2^31 - 1"),
+        ("uniform:2147483648", "the seed must be a whole number from 0 to 2^31 - 1"),
         ("fixed:", "must read fixed[:DEPTH]"),
         ("uniform:", "must read uniform[:SEED]"),
         ("token_geometric:", "must read token_geometric[:TAU]"),
@@ -253,3 +259,8 @@ def test_one_compiled_program_serves_all_policies_of_a_kind(texts, signal):
     assert len(traces) == 1
     if texts[0].startswith(("fixed", "confidence", "token_geometric")):
         assert found[0] != found[1]  # the numbers arrive, though they were not there at the trace
+
+
+def test_a_model_of_one_block_has_no_choice():
+    with pytest.raises(UserError, match=r"it can decode with fixed\[:DEPTH\]$"):
+        parse_policy("confidence:0.5", model(num_layers=1))
