@@ -19,6 +19,7 @@ from absl import flags
 from dat_jax.command_line import define_workdir, run
 from dat_jax.config import Config
 from dat_jax.data.dataset import open_dataset
+from dat_jax.errors import UserError
 from dat_jax.evaluation import evaluate
 from dat_jax.exits.policies import parse_policy
 from dat_jax.report import format_table
@@ -31,7 +32,9 @@ OUTPUT = flags.DEFINE_string("output", None, "A file of JSON lines to write.", r
 
 def main() -> None:
     """Decodes with every policy and writes a summary of each."""
-    workdir = Path(WORKDIR.value)
+    workdir, output = Path(WORKDIR.value), Path(OUTPUT.value)
+    if not output.parent.is_dir():
+        raise UserError(f"{output.parent} is no folder: make it or name another --output")
     config = Config.load(workdir / "config.json")
     names = [f"fixed:{depth}" for depth in config.model.exit_depths]
     names += [] if config.model.exits == "last" else ["uniform"]
@@ -47,7 +50,7 @@ def main() -> None:
         summaries.append(evaluate(trained, policy, decoding, "test")[1])
         print(format_table(summaries[-1:]).splitlines()[-1], flush=True)
     lines = [json.dumps(summary) + "\n" for summary in summaries]
-    Path(OUTPUT.value).write_text("".join(lines), encoding="utf-8")
+    output.write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

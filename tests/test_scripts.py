@@ -374,3 +374,16 @@ def test_preparing_by_itself_prints_what_there_is(tmp_path: Path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("train: 200 pairs")
     refuse("is missing", "-m dat_jax.data.prepare", *TINY)
+
+
+def test_the_exits_benchmark_decodes_with_everything_that_was_tuned(trained: Path, tmp_path: Path):
+    output = tmp_path / "exits.jsonl"
+    arguments = [f"--workdir={trained}", f"--output={output}"]
+    result = run("-m benchmarks.exits", *arguments)
+    assert result.returncode == 0, result.stderr
+    policies = [json.loads(line)["policy"] for line in output.read_text().splitlines()]
+    kinds = [policy.partition(":")[0] for policy in policies]
+    assert kinds[:4] == ["fixed", "fixed", "uniform", "token_geometric"]
+    assert set(kinds[4:]) == {"token_geometric", "confidence"}
+    nowhere = f"--output={tmp_path / 'none' / 'exits.jsonl'}"
+    refuse("none is no folder", "-m benchmarks.exits", f"--workdir={trained}", nowhere)
