@@ -30,9 +30,11 @@ def get_config() -> ConfigDict:
 
     # Two phases: the exits alone, then a halting unit after each block with them.
     config.model.exit_head = "token_geometric"
-    config.exit.start_step = 700
-    config.exit.oracle = "correctness"
-    config.exit.exit_penalty = 0.05
+    config.model.halting_weights = "per_depth"
+    config.exit.start_step = 600
+    config.exit.oracle = "likelihood"
+    config.exit.exit_penalty = 0.01
+    config.exit.loss_weight = 0.02
 
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 300
@@ -41,6 +43,7 @@ def get_config() -> ConfigDict:
     config.training.batch_tokens = 2_048
     config.training.num_shapes = 4
     config.training.label_smoothing = 0.0
+    config.training.loss_weights = "1/sqrt_n"
     config.training.log_every = 100
     config.training.validate_every = 400
     config.training.checkpoint_every = 100

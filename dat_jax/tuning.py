@@ -3,11 +3,11 @@
 
     python -m dat_jax.tuning --workdir=runs/demo --policy=confidence
 
-As in the paper, threshold vectors are drawn from U(0,1)^(N-1), and in each segment of the cost the
-one with the highest BLEU is kept. Unlike there, not all of 10,000 vectors are decoded with. One
-teacher-forced pass over the validation set keeps, of each token at each depth, what the policy
-looks at and the log-likelihood; with these alone all vectors are scored. Only the most promising of
-each segment decode the validation set. What is kept is the Pareto front of what they measured.
+As in the paper, 10,000 threshold vectors are drawn, and in each segment of the cost the one with
+the highest BLEU is kept. Unlike there, not all of them decode. One teacher-forced pass over the
+validation set keeps, of each token at each depth, what the policy looks at and the log-likelihood;
+with these alone all vectors are scored. Only the most promising of each segment decode the
+validation set. What is kept is the Pareto front of what they measured.
 
 `--config.policy=tuned:AE<=2.5` then decodes with the best that was kept within that average exit.
 """
@@ -83,8 +83,7 @@ def tune(
         The summary of each vector on the front, cheapest first, with its `thresholds`.
     """
     observed = observe(trained, kind)
-    generator = np.random.default_rng(seed)
-    drawn = generator.uniform(size=(candidates, trained.config.model.num_layers - 1))
+    drawn = draw(observed.signal, candidates, seed)
     estimate = estimate_all(observed, drawn)
     measured = []
     for index in tqdm(
@@ -95,8 +94,7 @@ def tune(
         leave=False,
         disable=not sys.stderr.isatty(),
     ):
-        thresholds = [float(f"{threshold:.3g}") for threshold in drawn[index]]
-        policy = policy_of(kind, tuple(thresholds))
+        policy = policy_of(kind, tuple(map(float, drawn[index])))
         decoding = dataclasses.replace(decoding, policy=str(policy))
         _, summary = evaluate(trained, policy, decoding, "valid")
         measured.append({"kind": kind} | summary)
@@ -135,6 +133,18 @@ def _observe_batch(
     if kind == "confidence" or halting_logits is None:
         return confidence[:-1], token_ll
     return jnp.moveaxis(jax.nn.sigmoid(halting_logits), -1, 0), token_ll
+
+
+def draw(signal: Float[np.ndarray, "L R"], candidates: int, seed: int) -> Float[np.ndarray, "C L"]:
+    """Draws threshold vectors, to five decimals: half from U(0,1)^(N-1), as the paper does.
+
+    The other half are quantiles, at uniformly drawn levels, of the probabilities that were observed
+    at each depth. A good model's crowd near 1, where the first half hardly tells them apart.
+    """
+    level = np.random.default_rng(seed).uniform(size=(candidates, len(signal)))
+    quantiles = [np.quantile(row, column) for row, column in zip(signal, level.T, strict=True)]
+    uniform = np.arange(candidates) % 2 == 0
+    return np.where(uniform[:, None], level, np.stack(quantiles, axis=1)).round(5)
 
 
 def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "C L"]) -> Estimate:

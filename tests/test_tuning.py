@@ -17,6 +17,7 @@ from dat_jax.tuned import load_front
 from dat_jax.tuning import (
     Estimate,
     Observed,
+    draw,
     estimate_all,
     exits_of,
     observe,
@@ -91,6 +92,24 @@ def test_exits_of_is_the_rule_of_the_policies():
             depth = np.where(np.asarray(policy.halts(n, jnp.asarray(signal[n - 1]))), n, depth)
         np.testing.assert_array_equal(exits_of(probability, np.asarray(thresholds)), depth)
     assert set(exits_of(probability, np.asarray(thresholds))) == {1, 2, 3}
+
+
+def test_half_of_the_vectors_are_uniform_and_half_quantiles_of_what_was_observed():
+    signal = np.stack([np.linspace(0.9, 1.0, 101), np.linspace(0.2, 0.4, 101)])
+    drawn = draw(signal, 2_000, seed=0)
+    uniform, quantiles = drawn[::2], drawn[1::2]
+    assert drawn.shape == (2_000, 2)
+    np.testing.assert_allclose(
+        np.quantile(uniform, [0.1, 0.5, 0.9], axis=0)[:, 0], [0.1, 0.5, 0.9], atol=0.05
+    )
+    assert quantiles[:, 0].min() >= 0.9
+    assert 0.2 <= quantiles[:, 1].min() <= 0.201
+    assert 0.399 <= quantiles[:, 1].max() <= 0.4
+    exits = np.array([exits_of(signal, vector).mean() for vector in quantiles])
+    assert exits.min() < 1.2
+    assert exits.max() > 2.5
+    np.testing.assert_array_equal(draw(signal, 2_000, seed=0), drawn)
+    assert (draw(signal, 2_000, seed=1) != drawn).any()
 
 
 def test_an_estimate_is_the_mean_over_tokens_at_their_exits():

@@ -56,14 +56,15 @@ class Decoder(nn.Module):
 
             def run(params: Any) -> Any:
                 arguments = (x, memory, causal, memory_mask, deterministic)
-                return free_block.apply(
+                after: Any = free_block.apply(
                     {"params": params}, *arguments, method=_whole_sequence, rngs=rngs
                 )
+                if exit_depth is None:
+                    return after
+                return jnp.where((depth <= exit_depth)[..., None], after, x)
 
             params = block.variables["params"]
             after = run(params)
-            if exit_depth is not None:
-                after = jnp.where((depth <= exit_depth)[..., None], after, x)
             if not gradient_scaling:
                 return after, after
             return after, run(jax.tree.map(lambda p: scale_gradient(p, scale), params))
