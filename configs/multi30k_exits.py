@@ -14,17 +14,19 @@ from configs import multi30k_de_en
 
 
 def get_config() -> ConfigDict:
-    """A halting unit after each block, taught where the reference is first predicted right."""
+    """A halting unit after each block, taught where the reference is likely enough."""
     config = multi30k_de_en.get_config()
     config.model.exit_head = "token_geometric"
-    config.exit.oracle = "correctness"
-    config.exit.exit_penalty = 0.1
+    config.model.halting_weights = "per_depth"
+    config.exit.oracle = "likelihood"
+    config.exit.exit_penalty = 0.05
     config.exit.loss_weight = 0.1
 
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 100
 
     config.training.initial_workdir = "runs/multi30k"
+    config.training.loss_weights = "1/sqrt_n"
     config.training.steps = 900
     config.training.validate_every = 150
     config.training.checkpoint_every = 150
