@@ -348,18 +348,18 @@ def test_tuning_prints_its_front_and_the_policy_to_ask_for(trained: Path, tmp_pa
     assert result.returncode == 0, result.stderr
     assert "decode with --config.policy='tuned:token_geometric:AE<=" in result.stdout
     refuse("--policy is missing", *command)
-    refuse("must be one of <confidence|token_geometric>", *command, "--policy=fixed")
+    refuse("value should be one of <confidence|token_geometric>", *command, "--policy=fixed")
     refuse("train a model into this workdir first", "-m dat_jax.tuning", "--workdir=no", options[0])
 
 
 def test_a_second_run_starts_from_the_parameters_of_the_first(trained: Path, tmp_path: Path):
-    arguments = [*TINY, f"--workdir={tmp_path / 'second'}", "--config.training.steps=2"]
     first = f"--config.training.initial_workdir={trained}"
-    refuse("its model.decoder_ff_dim is 8", "train.py", *arguments, first, *WIDER)
-    other_data = ["--config.data.seed=1"]
-    refuse("its vocabulary is another", "train.py", *arguments, first, *other_data, printed="train")
+    other = [*TINY, f"--workdir={tmp_path / 'other'}", first]
+    refuse("its model.decoder_ff_dim is 8", "train.py", *other, *WIDER)
+    refuse("its vocabulary is another", "train.py", *other, "--config.data.seed=1", printed="train")
     frozen = ["--config.exit.trains=head_alone", "--config.exit.start_step=0"]
-    result = run("train.py", *arguments, first, *frozen)
+    second = [f"--workdir={tmp_path / 'second'}", "--config.training.steps=2"]
+    result = run("train.py", *TINY, *second, first, *frozen)
     assert result.returncode == 0, result.stderr
 
     def fixed_scores(workdir: Path) -> list[float]:

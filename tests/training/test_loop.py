@@ -2,6 +2,7 @@
 """The loop: what it leaves behind, that it can be cut anywhere, and that it stops in time."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def run(config: Config, dataset: Dataset, workdir: Path) -> None:
     workdir.mkdir(exist_ok=True)
-    train(config, make_model(config, dataset), dataset, workdir)
+    model = make_model(config, dataset)
+    train(config, model, dataset, workdir, functools.partial(init_params, model))
 
 
 def last_params(dataset: Dataset, workdir: Path) -> tuple[list[int], Params]:

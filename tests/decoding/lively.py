@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny models whose tokens and exits vary, sentences for them, and the engine run on these."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dat_jax.data.vocabulary import EOS, PAD
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.lockstep import search
+from dat_jax.exits.policies import Policy
+from dat_jax.model.transformer import Transformer
+from dat_jax.types import Params
+from tests.tiny import random_params, tiny_model
+
+LENGTH_PENALTY = 0.8
+MAX_LENGTH = 7
+SOURCE = np.asarray(
+    [
+        [5, 7, 4, 9, EOS],
+        [8, 8, EOS, PAD, PAD],
+        [EOS, PAD, PAD, PAD, PAD],
+        [4, 5, 6, EOS, PAD],
+        [10, 9, EOS, PAD, PAD],
+        [6, 4, 10, 8, EOS],
+    ],
+    np.int32,
+)
+LIMITS = np.asarray([7, 5, 3, 7, 4, 6], np.int32)
+NUMBERS = np.asarray([3, 1, 4, 15, 9, 2], np.int32)
+ROWS = len(SOURCE)
+
+POST = {"norm": "post", "exit_head": "token_geometric"}
+PRE = {
+    "norm": "pre",
+    "classifiers": "per_exit",
+    "exit_head": "token_geometric",
+    "halting_weights": "per_depth",
+}
+TIED = {
+    "norm": "pre",
+    "embeddings": "tied",
+    "exit_head": "token_multinomial",
+    "num_layers": 4,  # room for a state to be copied twice, and attended to both times
+}
+KINDS = {  # the config, and the seed of parameters by which sentences and exits differ
+    "post": (POST, 5),
+    "pre": (PRE, 4),
+    "tied": (TIED, 8),
+    "per_exit": ({"classifiers": "per_exit", "exit_head": "sequence_multinomial"}, 18),
+    "last": ({"norm": "post", "exits": "last"}, 5),
+}
+
+
+@functools.cache
+def make_model(kind: str) -> tuple[Transformer, Params]:
+    """A model whose states differ enough between tokens and depths for its choices to vary."""
+    changes, seed = KINDS[kind]
+    model = tiny_model(**changes)
+    if kind == "last":  # the model "post" without its lower exits
+        return model, make_model("post")[1]
+
+    def enliven(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path)
+        if name.endswith("['scale']"):
+            return 1 + leaf / 2
+        return leaf * (0.3 if name.endswith("['bias']") else 1 if "feed_forward" in name else 2)
+
+    return model, jax.tree_util.tree_map_with_path(enliven, random_params(model, seed))
+
+
+def run(
+    kind: str,
+    beam_size: int,
+    policy: Policy,
+    source: np.ndarray = SOURCE,
+    limits: np.ndarray = LIMITS,
+    numbers: np.ndarray = NUMBERS,
+    params: Params | None = None,
+) -> tuple[Hypotheses, int]:
+    """The engine's hypotheses, and the blocks it ran on rows."""
+    model, own_params = make_model(kind)
+    hypotheses, rows_run = search(
+        model,
+        own_params if params is None else params,
+        jnp.asarray(source),
+        jnp.asarray(limits),
+        jnp.asarray(numbers),
+        policy=policy,
+        beam_size=beam_size,
+        length_penalty=LENGTH_PENALTY,
+        max_length=MAX_LENGTH,
+    )
+    return jax.tree.map(np.asarray, hypotheses), int(rows_run)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding with exits drawn by chance, which can be chosen, against a teacher-forced pass."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from dat_jax.data.vocabulary import EOS, PAD
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.exits.policies import Uniform
+from dat_jax.types import Params
+from tests.decoding.lively import (
+    KINDS,
+    LENGTH_PENALTY,
+    LIMITS,
+    MAX_LENGTH,
+    NUMBERS,
+    ROWS,
+    SOURCE,
+    make_model,
+    run,
+)
+from tests.decoding.plain_policies import draws_of, whole_pass
+
+with_all_exits = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "last"])
+
+
+def patterns(kind: str) -> list[tuple[int, ...]]:
+    """All exits of three tokens."""
+    return list(itertools.product(range(1, depth_of(kind) + 1), repeat=3))
+
+
+def depth_of(kind: str) -> int:
+    """The model's N."""
+    return make_model(kind)[0].config.num_layers
+
+
+def numbers_with_exits(
+    num_layers: int, wanted: list[tuple[int, ...]], beams: int = 1
+) -> np.ndarray:
+    """A sentence number for each of `wanted`, by which Uniform(num_layers, 0) draws it.
+
+    What is wanted are the exits of the first tokens, or of the beams of the first.
+    """
+    draws = draws_of(0, np.arange(3000), 5 if beams == 1 else 1, beams).reshape(3000, -1)
+    exits = 1 + (draws * num_layers).astype(int)
+    return np.asarray(
+        [np.argmax((exits[:, : len(one)] == one).all(axis=1)) for one in wanted], np.int32
+    )
+
+
+def params_without_eos(kind: str) -> Params:
+    """The model's parameters, but EOS is never the likeliest token."""
+    params = dict(make_model(kind)[1])
+    name = "target_embedding" if kind == "tied" else "classifiers"
+    table = params[name]["table"].at[..., EOS, :].set(0)
+    return params | {name: params[name] | {"table": table}}
+
+
+@functools.cache
+def engine_on_patterns(kind: str) -> Hypotheses:
+    """Translations of one sentence with every pattern of exits."""
+    rows = len(patterns(kind))
+    found, _ = run(
+        kind,
+        1,
+        Uniform(depth_of(kind), 0),
+        np.repeat(SOURCE[:1], rows, axis=0),
+        np.full(rows, MAX_LENGTH),
+        numbers_with_exits(depth_of(kind), patterns(kind)),
+        params_without_eos(kind),
+    )
+    return found
+
+
+@with_all_exits
+def test_every_pattern_of_exits_equals_the_teacher_forced_pass_with_copied_states(kind: str):
+    model, params = make_model(kind)[0], params_without_eos(kind)
+    found = engine_on_patterns(kind)
+    draws = draws_of(0, numbers_with_exits(depth_of(kind), patterns(kind)), MAX_LENGTH)[:, :, 0]
+    np.testing.assert_array_equal(found.exits, 1 + np.floor(draws * depth_of(kind)))
+    assert [tuple(exits) for exits in found.exits[:, :3].tolist()] == patterns(kind)
+    assert (found.lengths == MAX_LENGTH).all()
+    for row in range(len(found.tokens)):
+        tokens, exits = tuple(found.tokens[row].tolist()), tuple(found.exits[row].tolist())
+        outputs = whole_pass(model, params, SOURCE[0], tokens[:-1], exits, MAX_LENGTH)
+        log_probs = outputs.log_probs[np.asarray(exits) - 1, np.arange(MAX_LENGTH)]
+        likeliest = 1 + np.argmax(log_probs[:, PAD + 1 :], axis=-1)
+        assert tokens == (*likeliest[:-1].tolist(), EOS)
+        log_prob = log_probs[np.arange(MAX_LENGTH), tokens].sum()
+        np.testing.assert_allclose(found.log_probs[row], log_prob, rtol=1e-4)
+        score = log_prob / MAX_LENGTH**LENGTH_PENALTY
+        np.testing.assert_allclose(found.scores[row], score, rtol=1e-4)
+
+
+@with_all_exits
+def test_a_copy_of_the_first_exits_state_would_be_noticed(kind: str):
+    """A peer copied upward what the first exit had seen, and not the state computed last."""
+    model, params, full_depth = make_model(kind)[0], params_without_eos(kind), depth_of(kind)
+    own_exits = (2, full_depth, full_depth)
+    row = patterns(kind).index(own_exits)
+    tokens = tuple(engine_on_patterns(kind).tokens[row, :2].tolist())
+    log_probs = [
+        whole_pass(model, params, SOURCE[0], tokens, exits, MAX_LENGTH).log_probs[-1, 1:3]
+        for exits in (own_exits, (1, *own_exits[1:]))
+    ]
+    assert (np.abs(log_probs[1] - log_probs[0]).max(axis=-1) > 0.01).all()
+
+
+def test_finished_rows_and_empty_ones_do_not_hold_the_batch():
+    """A peer's did: one row that was done kept all others at full depth."""
+    rows, steps = len(patterns("post")), 5
+    shallow, deep = numbers_with_exits(3, [(1,) * steps, (3,) * steps])
+    source, limits = np.full((rows, SOURCE.shape[1]), PAD), np.ones(rows, np.int32)
+    source[:2], limits[:2] = SOURCE[0], [steps, 2]
+    numbers = np.full(rows, deep)
+    numbers[0] = shallow
+    params = params_without_eos("post")
+    found, rows_run = run("post", 1, Uniform(3, 0), source, limits, numbers, params)
+    assert found.lengths.tolist() == limits.tolist()
+    assert rows_run == (3 + 3 + 1 + 1 + 1) * rows
+
+
+def test_beams_that_hold_no_hypothesis_yet_do_not_vote():
+    numbers = np.repeat(numbers_with_exits(4, [(1, 4, 4)], beams=3), ROWS)
+    found, rows_run = run("tied", 3, Uniform(4, 0), limits=np.ones_like(LIMITS), numbers=numbers)
+    assert (found.exits[:, 0] == 1).all()
+    assert rows_run == ROWS * 3
+
+
+def test_other_numbers_and_seeds_are_other_exits():
+    limits = np.full_like(LIMITS, MAX_LENGTH)
+    exits = [
+        run("tied", 3, Uniform(4, seed), limits=limits, numbers=numbers)[0].exits
+        for seed, numbers in [(0, NUMBERS), (0, NUMBERS[::-1]), (1, NUMBERS)]
+    ]
+    for one, other in itertools.combinations(exits, 2):
+        assert (one != other).any(axis=1).mean() > 0.5
