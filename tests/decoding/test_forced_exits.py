@@ -4,6 +4,7 @@
 import functools
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -109,18 +110,32 @@ def test_a_copy_of_the_first_exits_state_would_be_noticed(kind: str):
     assert (np.abs(log_probs[1] - log_probs[0]).max(axis=-1) > 0.01).all()
 
 
+def params_that_end_at_full_depth() -> Params:
+    """Those of "per_exit", but EOS is the likeliest token at exit N, and never at the others."""
+    params = params_without_eos("per_exit")
+    table, blocks = params["classifiers"]["table"], dict(params["decoder"]["blocks"])
+    norm = blocks["ff_residual"]["norm"]
+    # All states after block N are nearly this one, and only EOS likes it.
+    blocks["ff_residual"] = {"norm": norm | {"bias": norm["bias"].at[-1].set(30.0)}}
+    last_table = jnp.zeros_like(table[-1]).at[EOS].set(1.0)
+    return params | {
+        "classifiers": {"table": table.at[-1].set(last_table)},
+        "decoder": {"blocks": blocks},
+    }
+
+
 def test_finished_rows_and_empty_ones_do_not_hold_the_batch():
     """A peer's did: one row that was done kept all others at full depth."""
-    rows, steps = len(patterns("post")), 5
+    rows, steps = ROWS, 5
     shallow, deep = numbers_with_exits(3, [(1,) * steps, (3,) * steps])
     source, limits = np.full((rows, SOURCE.shape[1]), PAD), np.ones(rows, np.int32)
-    source[:2], limits[:2] = SOURCE[0], [steps, 2]
+    source[:2], limits[:2] = SOURCE[0], steps
     numbers = np.full(rows, deep)
     numbers[0] = shallow
-    params = params_without_eos("post")
-    found, rows_run = run("post", 1, Uniform(3, 0), source, limits, numbers, params)
-    assert found.lengths.tolist() == limits.tolist()
-    assert rows_run == (3 + 3 + 1 + 1 + 1) * rows
+    params = params_that_end_at_full_depth()
+    found, rows_run = run("per_exit", 1, Uniform(3, 0), source, limits, numbers, params)
+    assert found.lengths[:2].tolist() == [steps, 1]
+    assert rows_run == (3 + 1 + 1 + 1 + 1) * rows
 
 
 def test_beams_that_hold_no_hypothesis_yet_do_not_vote():
