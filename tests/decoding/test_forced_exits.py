@@ -126,16 +126,15 @@ def params_that_end_at_full_depth() -> Params:
 
 def test_finished_rows_and_empty_ones_do_not_hold_the_batch():
     """A peer's did: one row that was done kept all others at full depth."""
-    rows, steps = ROWS, 5
-    shallow, deep = numbers_with_exits(3, [(1,) * steps, (3,) * steps])
+    rows, limit = len(patterns("post")), 5
+    shallow, ends_early = (1, 1, 1, 1, 1), (3, 1, 3, 3, 3)
     source, limits = np.full((rows, SOURCE.shape[1]), PAD), np.ones(rows, np.int32)
-    source[:2], limits[:2] = SOURCE[0], steps
-    numbers = np.full(rows, deep)
-    numbers[0] = shallow
-    params = params_that_end_at_full_depth()
-    found, rows_run = run("per_exit", 1, Uniform(3, 0), source, limits, numbers, params)
-    assert found.lengths[:2].tolist() == [steps, 1]
-    assert rows_run == (3 + 1 + 1 + 1 + 1) * rows
+    source[:2], limits[:2] = SOURCE[:2], limit
+    numbers = np.repeat(numbers_with_exits(3, [(3,) * limit]), rows)
+    numbers[:2] = numbers_with_exits(3, [shallow, ends_early])
+    found, rows_run = run("post", 1, Uniform(3, 0), source, limits, numbers)
+    assert found.lengths.tolist() == [limit, 3] + [1] * (rows - 2)
+    assert rows_run == (3 + 1 + 3 + 1 + 1) * rows
 
 
 def test_beams_that_hold_no_hypothesis_yet_do_not_vote():
