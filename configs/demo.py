@@ -3,8 +3,9 @@
 
     python train.py --config=configs/demo.py --workdir=runs/demo
 
-On two CPU cores: 5 minutes of training and 2 of preparing and evaluating; 92.9 BLEU at exit 6, 84.3
-at exit 1. A check that everything works and a thing to play with, not a benchmark of translation.
+On two CPU cores: 5 minutes of training, 4 of preparing, tuning and evaluating; 93.6 BLEU at exit 6,
+89.1 at exit 1, 93.4 at an average exit of 2.4 with tuned halting units. A check that everything works
+and a thing to play with, not a benchmark of translation.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """A narrow model with the paper's 6 exits."""
+    """A narrow model with the paper's 6 exits, trained in the paper's two phases."""
     config = base.get_config()
     config.data.source = "generated:20000"
     config.data.vocabulary_size = 500
@@ -28,7 +29,7 @@ def get_config() -> ConfigDict:
     config.model.decoder_heads = 4
     config.model.dropout = 0.0
 
-    # Two phases: the exits alone, then a halting unit after each block with them.
+    # The exits alone, then a halting unit after each block with them.
     config.model.exit_head = "token_geometric"
     config.model.halting_weights = "per_depth"
     config.exit.start_step = 600
