@@ -8,7 +8,6 @@ import dataclasses
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 from dat_jax.config import Config
 from dat_jax.data.dataset import Dataset, open_dataset
@@ -124,12 +123,14 @@ def initial_params(
             "or its settings must be; use the same"
         )
     kept = dict(trained.params)
-    head = kept.pop("exit_head", None)
-    if head is not None and jax.tree.map(jnp.shape, head) == jax.tree.map(
-        jnp.shape, params.get("exit_head")
-    ):
-        kept["exit_head"] = head
+    if _head(trained.config) != _head(config):
+        kept.pop("exit_head", None)
     return params | kept
+
+
+def _head(config: Config) -> tuple[str, str]:
+    """What two runs must agree in for one to go on with the other's exit head."""
+    return config.model.exit_head, config.model.halting_weights
 
 
 def load(
