@@ -7,7 +7,6 @@ Prepares the data if that has not been done, trains or goes on training, then tr
 split at each exit. `configs/base.py` explains every key.
 """
 
-import dataclasses
 import json
 import time
 from functools import partial
@@ -73,8 +72,7 @@ def report(trained: TrainedModel, workdir: Path) -> None:
     outputs: dict[str, Translations] = {}
     for text in [*fixed, *adaptive]:
         policy = resolve_policy(text, config.model, workdir)
-        decoding = dataclasses.replace(config.decoding, policy=text)
-        outputs[text], summary = evaluate(trained, policy, decoding, "test")
+        outputs[text], summary = evaluate(trained, policy, config.decoding, "test", text)
         summaries.append(summary)
     lines = "".join(json.dumps(summary) + "\n" for summary in summaries)
     (workdir / "evaluation.jsonl").write_text(lines, encoding="utf-8")

@@ -9,7 +9,6 @@
 Thresholds were tuned on `valid`; this looks at `test` once for each of them.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import get_args
@@ -21,7 +20,7 @@ from dat_jax.config import Config
 from dat_jax.data.dataset import open_dataset
 from dat_jax.errors import UserError
 from dat_jax.evaluation import evaluate
-from dat_jax.exits.policies import parse_policy
+from dat_jax.exits.policies import available_kinds, parse_policy
 from dat_jax.report import format_table
 from dat_jax.tuned import Kind, load_front
 from dat_jax.workdir import load
@@ -37,17 +36,15 @@ def main() -> None:
         raise UserError(f"{output.parent} is no folder: make it or name another --output")
     config = Config.load(workdir / "config.json")
     names = [f"fixed:{depth}" for depth in config.model.exit_depths]
-    names += [] if config.model.exits == "last" else ["uniform"]
-    names += [] if config.model.exit_head == "none" else [config.model.exit_head]
+    names += [k for k in available_kinds(config.model) if k not in ("fixed", "confidence")]
     for kind in get_args(Kind):
         names += [point["policy"] for point in load_front(workdir, kind)]
     policies = [parse_policy(name, config.model) for name in names]
 
     trained = load(config, open_dataset(workdir), workdir)
     summaries = []
-    for name, policy in zip(names, policies, strict=True):
-        decoding = dataclasses.replace(config.decoding, policy=name)
-        summaries.append(evaluate(trained, policy, decoding, "test")[1])
+    for policy in policies:
+        summaries.append(evaluate(trained, policy, config.decoding, "test")[1])
         print(format_table(summaries[-1:]).splitlines()[-1], flush=True)
     lines = [json.dumps(summary) + "\n" for summary in summaries]
     output.write_text("".join(lines), encoding="utf-8")

@@ -63,9 +63,17 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
 
 
 def evaluate(
-    trained: TrainedModel, policy: Policy, decoding: DecodingConfig, split: str
+    trained: TrainedModel,
+    policy: Policy,
+    decoding: DecodingConfig,
+    split: str,
+    name: str | None = None,
 ) -> tuple[Translations, dict[str, Any]]:
-    """Translates a split by a policy, scores it, and returns the translations and `summarise`."""
+    """Translates a split by a policy, scores it, and returns the translations and `summarise`.
+
+    `policy` takes the place of that of `decoding`; `name` is how it was asked for.
+    """
+    decoding = dataclasses.replace(decoding, policy=name or str(policy))
     translator = Translator(trained.model, trained.params, trained.dataset, policy, decoding)
     sources, references = trained.dataset.text(split)
     translations = translator.translate(sources, f"{split}, {_name(translator)}")

@@ -12,7 +12,13 @@ from typing import Any, Literal, cast, get_args
 
 from dat_jax.config import ModelConfig, write_text
 from dat_jax.errors import UserError
-from dat_jax.exits.policies import Confidence, Policy, TokenGeometric, parse_policy
+from dat_jax.exits.policies import (
+    Confidence,
+    Policy,
+    TokenGeometric,
+    available_kinds,
+    parse_policy,
+)
 
 Kind = Literal["confidence", "token_geometric"]
 
@@ -57,10 +63,11 @@ def tuned_kinds(text: str, config: ModelConfig) -> tuple[Kind, ...]:
         parse_policy(text, config)
         return ()
     kind, _ = _read(text)
-    if kind is not None:
-        parse_policy(f"{kind}:0.5", config)
-        return (kind,)
-    return tuple(k for k in get_args(Kind) if k in ("confidence", config.exit_head))
+    kinds = (kind,) if kind else get_args(Kind)
+    available = tuple(k for k in kinds if k in available_kinds(config))
+    if not available:
+        parse_policy(f"{kinds[0]}:0.5", config)  # refuses, and says what the model can do
+    return available
 
 
 def resolve_policy(text: str, config: ModelConfig, workdir: Path) -> Policy:

@@ -95,7 +95,6 @@ def tune(
         disable=not sys.stderr.isatty(),
     ):
         policy = policy_of(kind, tuple(map(float, drawn[index])))
-        decoding = dataclasses.replace(decoding, policy=str(policy))
         _, summary = evaluate(trained, policy, decoding, "valid")
         measured.append({"kind": kind} | summary)
     front = pareto_front(measured)

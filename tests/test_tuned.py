@@ -83,6 +83,13 @@ def test_a_kind_without_its_head_is_refused(workdir: Path):
         resolve_policy("tuned:token_geometric:AE<=2", WITHOUT_HEAD, workdir)
 
 
+@pytest.mark.parametrize("text", ["tuned:AE<=2", "tuned:confidence:AE<=2"])
+def test_a_model_with_one_exit_has_nothing_to_tune(workdir: Path, text: str):
+    one_exit = tiny_config(model={"exits": "last"}).model
+    with pytest.raises(UserError, match=r"it can decode with fixed\[:DEPTH\]$"):
+        resolve_policy(text, one_exit, workdir)
+
+
 def test_before_tuning_the_command_is_named(tmp_path: Path):
     with pytest.raises(UserError, match=r"run python -m dat_jax.tuning .* --policy=confidence$"):
         resolve_policy("tuned:confidence:AE<=2", MODEL, tmp_path)

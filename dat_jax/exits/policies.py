@@ -163,7 +163,7 @@ def parse_policy(text: str, config: ModelConfig) -> Policy:
     kind, colon, argument = text.partition(":")
     if kind not in _FORMS:
         raise UserError(f"policy is {text!r}: must be one of {', '.join(_FORMS.values())}")
-    available = _available(config)
+    available = available_kinds(config)
     if kind not in available:
         raise UserError(
             f"policy is {text!r}: this model has no exit head or exits for it; it can decode with "
@@ -184,8 +184,8 @@ def parse_policy(text: str, config: ModelConfig) -> Policy:
     return Confidence(_thresholds(text, argument, config.num_layers))
 
 
-def _available(config: ModelConfig) -> list[str]:
-    """The kinds that a model can decode with."""
+def available_kinds(config: ModelConfig) -> list[str]:
+    """The kinds of policy that a model can decode with, the plainest first."""
     if len(config.exit_depths) == 1:
         return ["fixed"]
     heads = [] if config.exit_head == "none" else [config.exit_head]
