@@ -9,6 +9,8 @@ Prints scores where there is a reference; `configs/decode.py` explains every key
 
 import dataclasses
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from dat_jax.command_line import define_config, define_workdir, read_config, run
@@ -18,8 +20,9 @@ from dat_jax.data.dataset import Dataset, open_dataset
 from dat_jax.data.text import read_lines
 from dat_jax.decoding.translate import Translator
 from dat_jax.errors import UserError
-from dat_jax.evaluation import check_lengths, score, summarise, write_results
+from dat_jax.evaluation import ResultsWriter, check_lengths, score
 from dat_jax.report import describe_cut, format_table
+from dat_jax.summary import Tally
 from dat_jax.tuned import resolve_policy
 from dat_jax.workdir import load
 
@@ -28,30 +31,35 @@ WORKDIR = define_workdir()
 
 
 def main() -> None:
-    """Reads and checks everything, and only then translates."""
+    """Reads and checks everything, and only then translates, line by line as it is read."""
     workdir = Path(WORKDIR.value)
     config = Config.load(workdir / "config.json")
     text, decoding, average = _settings(config)
     policy = resolve_policy(decoding.policy, config.model, workdir)
     dataset = open_dataset(workdir)
-    sources, references = _read(text, dataset)
+    sources, references, total = _read(text, dataset)
     trained = load(config, dataset, workdir, average)
     folder = _output_folder(text, workdir, f"{policy}-beam{decoding.beam_size}")
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
 
     translator = Translator(trained.model, trained.params, dataset, policy, decoding)
-    translations = translator.translate(sources)
-    if translations.cut:
-        print(f"warning: {describe_cut(translations.cut, config.data.max_length)}", file=sys.stderr)
-    hypotheses = [sentence.text for sentence in translations.sentences]
-    scores = None if references is None else score(hypotheses, references)
-    summary = summarise(trained, translator, translations, scores)
-    if folder:
-        write_results(folder, translations, summary)
-        print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
-    if text.input == "-":
-        print(*hypotheses, sep="\n")
+    tally, hypotheses = Tally(trained, translator), []
+    with ResultsWriter(folder) if folder else nullcontext() as writer:
+        for translations in translator.stream(sources, total=total):
+            tally.add(translations)
+            texts = [sentence.text for sentence in translations.sentences]
+            if writer:
+                writer.add(translations)
+            if references is not None:
+                hypotheses += texts
+            if text.input == "-":
+                print(*texts, sep="\n", flush=True)
+        if tally.cut:
+            print(f"warning: {describe_cut(tally.cut, config.data.max_length)}", file=sys.stderr)
+        scores = {} if references is None else dataclasses.asdict(score(hypotheses, references))
+        summary = scores | tally.summary()
+        if writer:
+            writer.finish(summary)
+            print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
     if text.input != "-" or references is not None:
         print(format_table([summary]), file=sys.stderr if text.input == "-" else sys.stdout)
 
@@ -66,30 +74,34 @@ def _settings(config: Config) -> tuple[TextConfig, DecodingConfig, int | None]:
     return text, decoding, given.get("average_checkpoints")
 
 
-def _read(text: TextConfig, dataset: Dataset) -> tuple[list[str], list[str] | None]:
-    """The lines to translate, and their references if there are any."""
+def _read(text: TextConfig, dataset: Dataset) -> tuple[Iterable[str], list[str] | None, int | None]:
+    """The lines to translate, their references if there are any, and how many if that is known."""
     if not text.input:
-        return dataset.text(text.split)
-    sources = _read_file(text.input)
-    if not text.reference:
-        return sources, None
-    references = _read_file(text.reference)
-    check_lengths(len(sources), len(references))
-    return sources, references
+        sources, references = dataset.text(text.split)
+        return sources, references, len(sources)
+    references = list(_lines(text.reference)) if text.reference else None
+    if text.input == "-":
+        lines = _lines("-") if references is None else list(_lines("-"))
+        total = None if references is None else len(list(lines))
+    else:
+        lines, total = _lines(text.input), sum(1 for _ in _lines(text.input))
+    if references is not None and total is not None:
+        check_lengths(total, len(references))
+    return lines, references, total
 
 
-def _read_file(name: str) -> list[str]:
+def _lines(name: str) -> Iterator[str]:
+    """The lines of a file, or of standard input, as they are read; at least one."""
     try:
-        if name == "-":
-            lines = list(read_lines(sys.stdin.buffer))
-        else:
-            with Path(name).open("rb") as file:
-                lines = list(read_lines(file))
+        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
+            lines = read_lines(file)
+            first = next(lines, None)
+            if first is None:
+                raise UserError(f"{name} is empty: put one sentence on each line")
+            yield first
+            yield from lines
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}: name a file of one sentence a line") from None
-    if not lines:
-        raise UserError(f"{name} is empty: put one sentence on each line")
-    return lines
 
 
 def _output_folder(text: TextConfig, workdir: Path, name: str) -> Path | None:

@@ -136,7 +136,10 @@ def get_config() -> ConfigDict:
     # confidence:TAU, once the likeliest token's probability is. TAU is one number or N-1 with
     # commas. tuned[:KIND]:AE<=DEPTH takes what `python -m dat_jax.tuning` found for that budget.
     config.decoding.policy = "fixed"
-    config.decoding.engine = "lockstep"
+    # continuous: each token runs its own blocks and no more, in cohorts of tokens that are as deep;
+    # what that would not make faster is decoded in lockstep. lockstep: the reference; a batch
+    # waits for its deepest token.
+    config.decoding.engine = "continuous"
     # Policies that `train.py` evaluates after the fixed exits; a tuned one is tuned first.
     config.decoding.report_policies = ()
     # 1 is greedy search.
@@ -146,8 +149,13 @@ def get_config() -> ConfigDict:
     # A translation has at most ratio * source length + extra pieces.
     config.decoding.max_length_ratio = 1.5
     config.decoding.max_length_extra = 16
-    # Sentences decoded at a time.
+    # Sentences decoded at a time in lockstep.
     config.decoding.batch_size = 128
+    # Of continuous: hypotheses that go through a block together; 0 for the batch size. And the
+    # sentences in work at a time, which memory depends on; 0 for as many as fill 4 cohorts, within
+    # a quarter of the memory.
+    config.decoding.cohort_size = 0
+    config.decoding.pool_size = 0
     # Decode with the mean of the parameters of this many last checkpoints, or of all there are.
     config.decoding.average_checkpoints = 1
     return config

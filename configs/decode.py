@@ -20,6 +20,8 @@ def get_config() -> ConfigDict:
     config.max_length_ratio = placeholder(float)
     config.max_length_extra = placeholder(int)
     config.batch_size = placeholder(int)
+    config.cohort_size = placeholder(int)
+    config.pool_size = placeholder(int)
     config.average_checkpoints = placeholder(int)
 
     # What to translate: valid or test of the prepared data, or a file of lines, or - for standard

@@ -205,20 +205,24 @@ class DecodingConfig:
     """How to search for a translation, and when to exit."""
 
     policy: str
-    engine: Literal["lockstep"]
+    engine: Literal["continuous", "lockstep"]
     report_policies: tuple[str, ...]
     beam_size: int
     length_penalty: float
     max_length_ratio: float
     max_length_extra: int
     batch_size: int
+    cohort_size: int
+    pool_size: int
     average_checkpoints: int
 
     def __post_init__(self) -> None:
         _require_at_least(
             "decoding", self, 1, "beam_size batch_size average_checkpoints max_length_extra"
         )
-        _require_at_least("decoding", self, 0, "length_penalty max_length_ratio")
+        _require_at_least(
+            "decoding", self, 0, "length_penalty max_length_ratio cohort_size pool_size"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

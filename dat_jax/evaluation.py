@@ -2,22 +2,18 @@
 """Translation quality as sacreBLEU measures it, on detokenised text, beside what it cost."""
 
 import dataclasses
-import hashlib
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-from dat_jax import flops
-from dat_jax.config import DecodingConfig
+from dat_jax.config import DecodingConfig, write_text
 from dat_jax.decoding.translate import Translations, Translator
 from dat_jax.errors import UserError
 from dat_jax.exits.policies import Policy
+from dat_jax.summary import Tally, describe_policy
 from dat_jax.workdir import TrainedModel
 
 
@@ -69,109 +65,60 @@ def evaluate(
     split: str,
     name: str | None = None,
 ) -> tuple[Translations, dict[str, Any]]:
-    """Translates a split by a policy, scores it, and returns the translations and `summarise`.
+    """Translates a split by a policy, scores it, and returns the translations and all figures.
 
     `policy` takes the place of that of `decoding`; `name` is how it was asked for.
     """
     decoding = dataclasses.replace(decoding, policy=name or str(policy))
     translator = Translator(trained.model, trained.params, trained.dataset, policy, decoding)
     sources, references = trained.dataset.text(split)
-    translations = translator.translate(sources, f"{split}, {_name(translator)}")
+    translations = translator.translate(sources, f"{split}, {describe_policy(translator)}")
     scores = score([sentence.text for sentence in translations.sentences], references)
-    return translations, summarise(trained, translator, translations, scores)
+    tally = Tally(trained, translator)
+    tally.add(translations)
+    return translations, dataclasses.asdict(scores) | tally.summary()
 
 
-def summarise(
-    trained: TrainedModel,
-    translator: Translator,
-    translations: Translations,
-    scores: Scores | None,
-) -> dict[str, Any]:
-    """All figures of one decoding run: what `summary.json` and the lines of `results/` hold.
+class ResultsWriter:
+    """Writes `hypotheses.txt`, `exits.jsonl` (each line's tokens and exits) and `summary.json`.
 
-    `average_exit`, `exit_histogram`, `flops_per_token` are taken over the tokens of the returned
-    hypotheses, EOS counted. `layers_executed_per_token` counts what the engine really ran, other
-    hypotheses of the beam and idle rows included, for each such token. `policy` is what
-    `--config.policy` reads, `thresholds` what it came to.
+    Translations are written as they come; whatever was there before stays until all is finished.
     """
-    config, decoding = trained.config, translator.decoding
-    sentences = translations.sentences
-    exits = np.concatenate([np.asarray(s.exits, np.int64) for s in sentences])
-    tokens = max(len(exits), 1)
-    total_flops = sum(
-        flops.translation(
-            config.model,
-            trained.dataset.target_vocabulary.size,
-            sentence.source_length,
-            np.asarray(sentence.exits, np.int64),
-            translator.policy.signal,
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names = ("hypotheses.txt", "exits.jsonl")
+
+    def __enter__(self) -> "ResultsWriter":
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._hypotheses, self._exits = (
+            self._unfinished(name).open("w", encoding="utf-8", newline="\n") for name in self._names
         )
-        for sentence in sentences
-    )
-    histogram = np.bincount(exits, minlength=config.model.num_layers + 1)
-    return (dataclasses.asdict(scores) if scores else {}) | {
-        "average_exit": float(exits.sum() / tokens),
-        "exit_histogram": {d: int(histogram[d]) for d in config.model.exit_depths},
-        "flops_per_token": total_flops / tokens,
-        "layers_executed_per_token": translations.layer_rows / tokens,
-        "tokens_per_second": len(exits) / translations.seconds,
-        "seconds": translations.seconds,
-        "sentences": len(sentences),
-        "sentences_cut": translations.cut,
-        "tokens": len(exits),
-        "engine": decoding.engine,
-        "policy": _name(translator),
-        "thresholds": getattr(translator.policy, "thresholds", None),
-        "beam_size": decoding.beam_size,
-        "length_penalty": decoding.length_penalty,
-        "device": describe_device(trained),
-        "checkpoint_step": trained.steps[0],
-        "averaged_checkpoints": len(trained.steps),
-        "seed": config.training.seed,
-        "config_sha256": hashlib.sha256(
-            json.dumps(dataclasses.asdict(config), sort_keys=True).encode()
-        ).hexdigest(),
-        "commit": describe_commit(),
-    }
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        for name, file in zip(self._names, (self._hypotheses, self._exits), strict=True):
+            file.close()
+            self._unfinished(name).unlink(missing_ok=True)
 
-def _name(translator: Translator) -> str:
-    """The policy as it was asked for if it was tuned, and otherwise in full."""
-    requested = translator.decoding.policy
-    return requested if requested.startswith("tuned:") else str(translator.policy)
-
-
-def describe_device(trained: TrainedModel) -> str:
-    """The kind and number of the devices that hold the model."""
-    devices = list(jax.tree.leaves(trained.params)[0].devices())
-    return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def describe_commit() -> str:
-    """The commit of the checkout that this file is part of, with `-dirty` if it was changed."""
-    root = Path(__file__).parent.parent
-    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
-    command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def write_results(folder: Path, translations: Translations, summary: dict[str, Any]) -> None:
-    """Writes `hypotheses.txt`, `exits.jsonl` (each line's tokens and exits) and `summary.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        (folder / "hypotheses.txt").open("w", encoding="utf-8", newline="\n") as hypotheses,
-        (folder / "exits.jsonl").open("w", encoding="utf-8", newline="\n") as exits,
-    ):
+    def add(self, translations: Translations) -> None:
+        """Writes these too."""
         for sentence in translations.sentences:
-            hypotheses.write(sentence.text + "\n")
+            self._hypotheses.write(sentence.text + "\n")
             line = {
                 "tokens": sentence.pieces,
                 "exits": sentence.exits,
                 "score": sentence.score,
             }
-            exits.write(json.dumps(line, ensure_ascii=False) + "\n")
-    text = json.dumps(summary, indent=2, ensure_ascii=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+            self._exits.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Puts everything in its place."""
+        for name, file in zip(self._names, (self._hypotheses, self._exits), strict=True):
+            file.close()
+            self._unfinished(name).replace(self._folder / name)
+        text = json.dumps(summary, indent=2, ensure_ascii=False)
+        write_text(self._folder / "summary.json", text + "\n")
+
+    def _unfinished(self, name: str) -> Path:
+        return self._folder / f"{name}.unfinished"

@@ -22,7 +22,7 @@ _GREEN_TO_RED = (84, 120, 156, 192, 228, 222, 216, 210, 204)  # of the 256 colou
 
 
 def format_table(summaries: Sequence[dict[str, Any]]) -> str:
-    """One row for each of the dictionaries that `dat_jax.evaluation.summarise` returns."""
+    """One row for each of the dictionaries that `dat_jax.summary.Tally` makes."""
     rows = [list(_COLUMNS)]
     for summary in summaries:
         scaled = summary | {"flops_per_token": summary["flops_per_token"] / 1e6}

@@ -31,7 +31,8 @@ MAY_IMPORT = {
     **dict.fromkeys(TERMS, BASE | ISLANDS | TERMS),
     **dict.fromkeys(ENGINES, BASE | ISLANDS | TERMS),
     "workdir": BASE | ISLANDS | TERMS | ENGINES,
-    "evaluation": BASE | ISLANDS | TERMS | ENGINES | {"workdir"},
+    "summary": BASE | ISLANDS | TERMS | ENGINES | {"workdir"},
+    "evaluation": BASE | ISLANDS | TERMS | ENGINES | {"workdir", "summary"},
     "report": BASE,
     "tuned": BASE | ISLANDS,
     # command_line is for `python -m dat_jax.tuning`

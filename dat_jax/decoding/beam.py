@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beam search as pure functions on arrays; with a beam of 1 it is greedy search.
 
-Nothing here knows a model: whoever decodes computes log-probabilities for the live beams and calls
-`advance`. The rule is fairseq's. Of the 2J best continuations of a sentence's J live beams, those
-among the first J that end in EOS become finished hypotheses, and the first J that do not end are
-the new live beams. A sentence is done when it has J finished hypotheses, or at its length limit,
-where EOS is forced. Equal scores go to the lower beam, then to the lower token.
+Nothing here knows a model: whoever decodes finds the best continuations of each live beam, see
+`dat_jax.decoding.continuations`, and calls `advance`. The rule is fairseq's. Of the 2J best
+continuations of a sentence's J live beams, those among the first J that end in EOS become finished
+hypotheses, and the first J that do not end are the new live beams. A sentence is done when it has J
+finished hypotheses, or at its length limit, where EOS is forced. Equal scores go to the lower beam,
+then to the lower token.
 
 Every field of the state has the sentences B on its leading axis, each sentence has its own
 position, and a sentence that is done no longer changes: an engine may advance all sentences
@@ -18,7 +19,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dat_jax.types import Array, Bool, Float, Int
+from dat_jax.decoding.continuations import Continuations
+from dat_jax.types import Array, Bool, Int
 
 
 class BeamState(NamedTuple):
@@ -104,36 +106,39 @@ def last_tokens(state: BeamState, start_id: int) -> Int[Array, "B J"]:
     return jnp.where(state.position[:, None] == 0, start_id, tokens)
 
 
+def must_end(state: BeamState) -> Bool[Array, "B"]:
+    """Whether EOS is all that can follow in each sentence, because its limit is one token away."""
+    return state.position + 1 >= state.limit
+
+
 def advance(
     state: BeamState,
-    log_probs: Float[Array, "B J V"],
+    continuations: Continuations,
     exits: Int[Array, "B J"],
     *,
     length_penalty: float,
     eos_id: int,
-    pad_id: int,
 ) -> tuple[BeamState, Int[Array, "B J"]]:
     """Appends one token to every live beam of the sentences that are not done.
 
     Args:
         state: the search so far.
-        log_probs: of the next token, for each live beam.
-        exits: the depth at which each live beam's `log_probs` were computed.
+        continuations: the best of each live beam, [B, J, Q], where Q is 2J or all there are.
+        exits: the depth at which each live beam's continuations were found.
         length_penalty: the exponent of the length that divides a finished log-probability.
         eos_id: the token that ends a hypothesis.
-        pad_id: the token that is never chosen.
 
     Returns:
         The new state, and for each new live beam the old one that it continues: the order in which
         whatever else belongs to the beams (a cache, say) must be gathered. Sentences that were
         done keep their state and their order.
     """
-    candidates = _best_candidates(state, log_probs, exits, eos_id, pad_id)
+    candidates = _best_candidates(state, continuations, exits, eos_id)
     live_state, parents = _continue(state, candidates)
     new_state = _finish(live_state, candidates, length_penalty)
 
     frozen = done(state)
-    same_order = jnp.arange(log_probs.shape[1], dtype=jnp.int32)[None]
+    same_order = jnp.arange(exits.shape[1], dtype=jnp.int32)[None]
     parents = jnp.where(frozen[:, None], same_order, parents)
     return jax.tree.map(lambda old, new: _where(frozen, old, new), state, new_state), parents
 
@@ -155,19 +160,13 @@ def best(state: BeamState) -> Hypotheses:
 
 
 def _best_candidates(
-    state: BeamState, log_probs: jax.Array, exits: jax.Array, eos_id: int, pad_id: int
+    state: BeamState, continuations: Continuations, exits: jax.Array, eos_id: int
 ) -> _Candidates:
-    """Ranks all continuations of the live beams; at the limit, only those by EOS."""
-    sentences, beam_size, vocabulary_size = log_probs.shape
-    token_ids = jnp.arange(vocabulary_size)[None, None]
-    must_end = (state.position + 1 >= state.limit)[:, None, None]
-    allowed = (token_ids != pad_id) & ((token_ids == eos_id) | ~must_end)
-    totals = jnp.where(allowed, state.log_probs[:, :, None] + log_probs, -jnp.inf)
-    top, index = jax.lax.top_k(totals.reshape(sentences, -1), 2 * beam_size)
-    # Without the barrier XLA merges later slices into the top-k and, on CPU, sorts all of it.
-    top, index = jax.lax.optimization_barrier((top, index))
-
-    parents, chosen = jnp.divmod(index, vocabulary_size)
+    """Ranks the continuations of all live beams together."""
+    sentences, beam_size, count = continuations.tokens.shape
+    top, index = jax.lax.top_k(continuations.log_probs.reshape(sentences, -1), 2 * beam_size)
+    parents = index // count
+    chosen = jnp.take_along_axis(continuations.tokens.reshape(sentences, -1), index, axis=1)
     here = jnp.arange(state.tokens.shape[2])[None, None] == state.position[:, None, None]
     return _Candidates(
         parents=parents,

@@ -21,26 +21,26 @@ class LayerCache(NamedTuple):
     write twice, the second time into a copy of the whole cache.
     """
 
-    keys: jax.Array  # [B, P, H, K] slot p is of position p // J and beam p % J
-    values: jax.Array  # [B, P, H, K]
+    keys: jax.Array  # [B, H, P, K] slot p is of position p // J and beam p % J
+    values: jax.Array  # [B, H, P, K]
 
 
 def empty_layer(
     batch: int, length: int, beams: int, heads: int, width: int, dtype: jnp.dtype
 ) -> LayerCache:
     """A cache with room for `length` positions, nothing written yet."""
-    zeros = jnp.zeros((batch, length * beams, heads, width), dtype)
+    zeros = jnp.zeros((batch, heads, length * beams, width), dtype)
     return LayerCache(zeros, zeros)
 
 
 def write(
     cache: LayerCache,
     position: Int[Array, ""],
-    keys_values: tuple[Float[Array, "B J H K"], Float[Array, "B J H K"]],
+    keys_values: tuple[Float[Array, "B H J K"], Float[Array, "B H J K"]],
 ) -> LayerCache:
     """Puts what all beams have made of their newest tokens at `position`."""
     slots = [
-        jax.lax.dynamic_update_slice_in_dim(old, new, position * new.shape[1], axis=1)
+        jax.lax.dynamic_update_slice_in_dim(old, new, position * new.shape[2], axis=2)
         for old, new in zip(cache, keys_values, strict=True)
     ]
     return LayerCache(*slots)

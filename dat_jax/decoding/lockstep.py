@@ -8,9 +8,8 @@ block runs if any live token needs it, and then on all rows: an exit saves time 
 Rows of done sentences, and beams that hold no hypothesis yet, ask for nothing.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,9 @@ from dat_jax.decoding.cache import (
     visible,
     write,
 )
-from dat_jax.decoding.parts import KeysValues, Parts
+from dat_jax.decoding.continuations import best_continuations
+from dat_jax.decoding.parts import KeysValues, Parts, run_if
+from dat_jax.decoding.work import Work, add_runs, no_work
 from dat_jax.exits.policies import Policy, Signal, Uniform
 from dat_jax.exits.sampling import token_draws
 from dat_jax.model.transformer import Transformer
@@ -50,7 +51,7 @@ class _Loop(NamedTuple):
     beams: BeamState
     layers: tuple[LayerCache, ...]
     ancestors: jax.Array  # [B, J, T]
-    blocks_run: jax.Array  # [] in all steps
+    work: Work
 
 
 class _Climb(NamedTuple):
@@ -59,7 +60,7 @@ class _Climb(NamedTuple):
     logits: jax.Array  # [B, J, V] of the next token, at each token's exit
     exits: jax.Array  # [B, J] 0 where no live token is
     layers: tuple[LayerCache, ...]
-    blocks_run: jax.Array  # []
+    work: Work  # of all steps
 
 
 @partial(jax.jit, static_argnames=("model", "beam_size", "length_penalty", "max_length"))
@@ -74,7 +75,7 @@ def search(
     beam_size: int,
     length_penalty: float,
     max_length: int,
-) -> tuple[Hypotheses, Int[Array, ""]]:
+) -> tuple[Hypotheses, Work]:
     """Translates a batch by beam search, or greedily with a beam of 1.
 
     Args:
@@ -89,8 +90,8 @@ def search(
         max_length: room for tokens, T; no limit may be greater.
 
     Returns:
-        The best hypothesis of each sentence, and how often a decoder block was run on one row,
-        rows of done sentences and of padding included.
+        The best hypothesis of each sentence, and what was run for them: rows of done sentences and
+        of padding are computed, but nobody needs them.
     """
     config, batch = model.config, source.shape[0]
     heads, dtype = config.decoder_heads, jnp.dtype(config.dtype)
@@ -100,20 +101,24 @@ def search(
     def step(loop: _Loop) -> _Loop:
         ancestors = claim(loop.ancestors, loop.position)
         climb = _climb(parts, policy, sentences, loop, visible(ancestors))
-        beams, parents = beam.advance(
-            loop.beams,
+        must_end = jnp.broadcast_to(beam.must_end(loop.beams)[:, None], climb.exits.shape)
+        continuations = best_continuations(
             jax.nn.log_softmax(climb.logits),
-            climb.exits,
-            length_penalty=length_penalty,
+            loop.beams.log_probs,
+            must_end,
+            2 * beam_size,
             eos_id=EOS,
             pad_id=PAD,
+        )
+        beams, parents = beam.advance(
+            loop.beams, continuations, climb.exits, length_penalty=length_penalty, eos_id=EOS
         )
         return _Loop(
             loop.position + 1,
             beams,
             climb.layers,
             follow(ancestors, parents),
-            loop.blocks_run + climb.blocks_run,
+            climb.work,
         )
 
     width = config.decoder_dim // heads
@@ -123,10 +128,10 @@ def search(
         beam.init(limits, beam_size, max_length, PAD),
         (empty,) * config.num_layers,
         no_ancestors(batch, beam_size, max_length),
-        jnp.zeros((), jnp.int32),
+        no_work(config.num_layers),
     )
     end = jax.lax.while_loop(lambda loop: ~jnp.all(beam.done(loop.beams)), step, start)
-    return beam.best(end.beams), end.blocks_run * batch * beam_size
+    return beam.best(end.beams), end.work
 
 
 def _read(
@@ -145,7 +150,7 @@ def _read(
         if policy.signal.is_of_the_sentence and depth > 1:
             reached = jnp.any(~policy.halts(depth - 1, signal))
         project = partial(parts.memory_keys_values, depth)
-        memory_slots.append(_run_if(reached, project, memory))
+        memory_slots.append(run_if(reached, project, memory))
     return _Sentences(numbers, tuple(memory_slots), source_mask[:, None, :], signal)
 
 
@@ -163,13 +168,13 @@ def _climb(
     exits, layers = jnp.zeros_like(tokens), []
     logits = jnp.zeros((*tokens.shape, parts.vocabulary_size), jnp.float32)
     signal = _signal_ahead(policy, sentences, loop)
-    blocks_run = jnp.zeros((), jnp.int32)
+    live, rows, work = jnp.sum(active), active.size, loop.work
 
     for depth in range(1, parts.num_layers + 1):
         needed = jnp.any(active)
         # With one depth for all tokens of a sentence, none attends to a copied state.
         of_use = needed if policy.signal.is_of_the_sentence else jnp.asarray(True)
-        keys_values = _run_if(of_use, partial(parts.self_keys_values, depth), x)
+        keys_values = run_if(of_use, partial(parts.self_keys_values, depth), x)
         cache = write(loop.layers[depth - 1], loop.position, keys_values)
         layers.append(cache)
         run_block = partial(
@@ -180,13 +185,14 @@ def _climb(
             memory_slots=sentences.memory_slots[depth - 1],
             memory_mask=sentences.memory_mask,
         )
-        x = jnp.where(active[..., None], _run_if(needed, run_block, x), x)
-        blocks_run += needed
+        x = jnp.where(active[..., None], run_if(needed, run_block, x), x)
+        work = add_runs(work, depth - 1, needed, jnp.sum(active), rows)
 
         if policy.signal is Signal.CLASSIFIER:
-            new_logits = _run_if(needed, partial(parts.classify, depth), x)
+            new_logits = run_if(needed, partial(parts.classify, depth), x)
             logits = jnp.where(active[..., None], new_logits, logits)
             signal = jnp.max(jax.nn.softmax(logits), axis=-1)
+            work = add_runs(work, parts.num_layers, needed, jnp.sum(active), rows)
         elif policy.signal is Signal.FIRST_STATE and depth == 1:
             signal = parts.token_logits(x)
         elif policy.signal is Signal.HALTING_UNIT and depth < parts.num_layers:
@@ -198,7 +204,9 @@ def _climb(
 
     if policy.signal is not Signal.CLASSIFIER:
         logits = parts.classify_each(exits, x)
-    return _Climb(logits, exits, tuple(layers), blocks_run)
+        runs = parts.tables_run(exits)
+        work = add_runs(work, parts.num_layers, runs, live, rows)
+    return _Climb(logits, exits, tuple(layers), work)
 
 
 def _signal_ahead(policy: Policy, sentences: _Sentences, loop: _Loop) -> Array:
@@ -207,9 +215,3 @@ def _signal_ahead(policy: Policy, sentences: _Sentences, loop: _Loop) -> Array:
         positions = jnp.broadcast_to(loop.position, sentences.numbers.shape)
         return token_draws(policy.seed, sentences.numbers, positions, loop.beams.tokens.shape[1])
     return sentences.signal
-
-
-def _run_if(condition: Bool[Array, ""], function: Callable[[Array], Any], x: Array) -> Any:
-    """`function(x)`, or zeros of its shape, which take no time."""
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, x))
-    return jax.lax.cond(condition, function, lambda _: zeros, x)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model taken apart, for decoders that choose which block to run next."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,6 +33,9 @@ class Parts:
         stacked = params["decoder"]["blocks"]
         self._blocks = [
             jax.tree.map(lambda p, n=n: p[n], stacked) for n in range(config.num_layers)
+        ]
+        self._state_kernels = [
+            self._run(n + 1, method="state_kernels") for n in range(config.num_layers)
         ]
         weights = self._apply("classifier_weights")
         self._classifiers = [weights_of_exit(weights, x) for x in range(len(config.exit_depths))]
@@ -71,6 +75,38 @@ class Parts:
         """The states after block `depth`."""
         return self._run(depth, x, self_slots, self_mask, memory_slots, memory_mask)
 
+    def step(
+        self,
+        depth: int,
+        x: Float[Array, "B D"],
+        self_states: Float[Array, "B P D"],
+        self_mask: Bool[Array, "B P"],
+        memory_slots: KeysValues,
+        memory_mask: Bool[Array, "B S"],
+    ) -> Float[Array, "B D"]:
+        """The states after block `depth`, of one token a row, from states that entered it."""
+        kernels = self._state_kernels[depth - 1]
+        arguments = (x, self_states, self_mask, kernels, memory_slots, memory_mask)
+        return self._run(depth, *arguments, method="step")
+
+    @property
+    def num_tables(self) -> int:
+        """How many tables of V x D the classifiers have: one that all share, or one for each."""
+        return 1 if self._one_table else len(self.config.exit_depths)
+
+    def table_of(self, depth: Int[Array, "*B"]) -> Int[Array, "*B"]:
+        """Which of them the exit at `depth` uses."""
+        return jnp.zeros_like(depth) if self._one_table else depth - self.config.exit_depths[0]
+
+    def classify_by_table(
+        self, table: int, depth: Int[Array, "*B"], x: Float[Array, "*B D"]
+    ) -> Float[Array, "*B V"]:
+        """The logits of states that left at depths whose exits use the same table."""
+        own = {
+            name: leaf[depth - self.config.exit_depths[0]] for name, leaf in self._own_norms.items()
+        }
+        return classify(self._classifiers[table] | own, x)
+
     def classify(self, depth: int, x: Float[Array, "B J D"]) -> Float[Array, "B J V"]:
         """The logits of the exit at `depth`."""
         return classify(self._classifiers[self.config.exit_depths.index(depth)], x)
@@ -98,17 +134,24 @@ class Parts:
             logits = jax.lax.cond(jnp.any(here), replace, lambda logits: logits, logits)
         return logits
 
+    def tables_run(self, exits: Int[Array, "B J"]) -> Int[Array, ""]:
+        """How many products with a table `classify_each` makes for these exits."""
+        others = [] if self._one_table else self.config.exit_depths[:-1]
+        return 1 + sum(
+            (jnp.any(exits == depth).astype(jnp.int32) for depth in others), jnp.int32(0)
+        )
+
     def sequence_logits(
         self, memory: Float[Array, "B S E"], source_mask: Bool[Array, "B S"]
     ) -> Float[Array, "B N"]:
         """What the exit head makes of a sentence."""
         return sequence_logits(self._params["exit_head"], memory, source_mask)
 
-    def token_logits(self, x: Float[Array, "B J D"]) -> Float[Array, "B J N"]:
+    def token_logits(self, x: Float[Array, "*B D"]) -> Float[Array, "*B N"]:
         """What the exit head makes of states after block 1."""
         return token_logits(self.config, self._params["exit_head"], x)
 
-    def halting_logit(self, depth: int, x: Float[Array, "B J D"]) -> Float[Array, "B J"]:
+    def halting_logit(self, depth: int, x: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """What the halting unit makes of states after block `depth`."""
         return halting_logit(self.config, self._params["exit_head"], depth, x)
 
@@ -118,3 +161,9 @@ class Parts:
     def _run(self, depth: int, *arguments: Any, method: str = "__call__") -> Any:
         variables = {"params": self._blocks[depth - 1]}
         return self._block.apply(variables, *arguments, method=method)
+
+
+def run_if(condition: Bool[Array, ""], function: Callable[[Array], Any], x: Array) -> Any:
+    """`function(x)`, or zeros of its shape, which take no time."""
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, x))
+    return jax.lax.cond(condition, function, lambda _: zeros, x)

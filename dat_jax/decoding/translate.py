@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From lines of text to translations in the same order, by way of batches of similar length."""
+"""From lines of text to translations in the same order, by way of sentences of similar length.
+
+Lines are read a window at a time, so that memory does not depend on how many there are. In a window
+they are sorted by length and grouped by the room that they need; each group goes through an engine.
+"""
 
 import dataclasses
 import math
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
@@ -14,12 +23,18 @@ from tqdm import tqdm
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.vocabulary import EOS, PAD
-from dat_jax.decoding.lockstep import search
+from dat_jax.decoding import continuous, lockstep
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.continuous import Queue
+from dat_jax.decoding.schedule import choose_sizes, pays
+from dat_jax.decoding.work import Work
 from dat_jax.exits.policies import Policy
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Params
 
+_WINDOW = 8_192  # lines
 _SHORTEST_SOURCE = 16
+_SHARE_OF_MEMORY = 4  # the pool takes a quarter at the most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +54,8 @@ class Translations:
 
     sentences: tuple[Translation, ...]
     seconds: float
-    layer_rows: int  # how often a decoder block was run on one hypothesis' token
+    work: Work  # of numpy arrays
+    engines: Counter[str]  # how many sentences each engine decoded
     cut: int  # sources that were cut to data.max_length
 
 
@@ -54,11 +70,45 @@ class Translator:
     decoding: DecodingConfig
 
     def translate(self, lines: Sequence[str], description: str = "translating") -> Translations:
-        """Translates each line; an empty one stays empty.
+        """Translates all lines; see `stream`."""
+        parts = list(self.stream(lines, description, len(lines)))
+        return Translations(
+            sentences=tuple(sentence for part in parts for sentence in part.sentences),
+            seconds=sum(part.seconds for part in parts),
+            work=jax.tree.map(
+                lambda *counts: sum(counts), self._no_work(), *(p.work for p in parts)
+            ),
+            engines=sum((part.engines for part in parts), Counter()),
+            cut=sum(part.cut for part in parts),
+        )
 
-        Longer lines than `data.max_length` pieces are cut there, and counted. A progress bar shows
-        on a terminal.
+    def stream(
+        self,
+        lines: Iterable[str],
+        description: str = "translating",
+        total: int | None = None,
+    ) -> Iterator[Translations]:
+        """Translates lines as they are read, and yields them in order, thousands at a time.
+
+        An empty line stays empty. Lines longer than `data.max_length` pieces are cut there, and
+        counted. A progress bar shows on a terminal, with the time left if `total` lines are known
+        to come.
         """
+        lines, done = iter(lines), 0
+        with tqdm(
+            total=total,
+            desc=description,
+            unit="sentence",
+            dynamic_ncols=True,
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        ) as bar:
+            while window := list(islice(lines, _WINDOW)):
+                yield self._translate_window(window, done, bar)
+                done += len(window)
+
+    def _translate_window(self, lines: list[str], start: int, bar: tqdm) -> Translations:
+        """Translates lines, the first of which has the number `start` in the text."""
         started = time.monotonic()
         sources = self.dataset.source_vocabulary.encode(lines)
         max_length = self.dataset.config.max_length
@@ -69,67 +119,127 @@ class Translator:
         ]
         translations = [Translation("", (), (), 0.0, len(source)) for source in sources]
         spoken = [index for index, line in enumerate(lines) if line.strip()]
-        spoken.sort(key=lambda index: len(sources[index]), reverse=True)
-        rows = min(self.decoding.batch_size, len(spoken))
-        layer_rows = 0
-        with tqdm(
-            total=len(spoken),
-            desc=description,
-            unit="sentence",
-            dynamic_ncols=True,
-            leave=False,
-            disable=not sys.stderr.isatty(),
-        ) as bar:
-            for start in range(0, len(spoken), max(rows, 1)):
-                batch = spoken[start : start + rows]
-                found, rows_run = self._search([sources[index] for index in batch], batch, rows)
-                for index, translation in zip(batch, found, strict=True):
-                    translations[index] = translation
-                layer_rows += rows_run
-                bar.update(len(batch))
-        return Translations(tuple(translations), time.monotonic() - started, layer_rows, cut)
+        bar.update(len(lines) - len(spoken))
+        work, engines = self._no_work(), Counter[str]()
+        for group in self._groups(spoken, sources):
+            chosen = [sources[index] for index in group]
+            numbers = [start + index for index in group]
+            engine, found, group_work = self._decode(chosen, numbers)
+            for row, index in enumerate(group):
+                translations[index] = self._translation(found, row, len(sources[index]))
+            work = jax.tree.map(lambda old, new: old + new, work, group_work)
+            engines[engine] += len(group)
+            bar.update(len(group))
+        seconds = time.monotonic() - started
+        return Translations(tuple(translations), seconds, work, engines, cut)
 
-    def _search(
-        self, sources: list[list[int]], lines: list[int], rows: int
-    ) -> tuple[list[Translation], int]:
-        """Searches for the translations of `sources`, longest first, in a batch of `rows` rows.
+    def _groups(self, lines: list[int], sources: list[list[int]]) -> list[list[int]]:
+        """Lines, by their indices, that need the same room, longest first."""
+        ordered = sorted(lines, key=lambda index: len(sources[index]), reverse=True)
+        rooms = [_room(len(sources[index])) for index in ordered]
+        edges = [
+            0,
+            *(at for at in range(1, len(ordered)) if rooms[at] < rooms[at - 1]),
+            len(ordered),
+        ]
+        return [ordered[first:last] for first, last in pairwise(edges) if last > first]
 
-        `lines` are their numbers in the text.
-        """
-        ratio, extra = self.decoding.max_length_ratio, self.decoding.max_length_extra
-        length = _room(len(sources[0]))
-        limits = np.ones(rows, np.int32)
-        limits[: len(sources)] = [math.floor(ratio * len(s)) + extra for s in sources]
-        numbers = np.zeros(rows, np.int32)
-        numbers[: len(lines)] = lines
-        hypotheses, rows_run = search(
+    def _no_work(self) -> Work:
+        stages = self.model.config.num_layers + 1
+        return Work(*(np.zeros(stages, np.int64) for _ in Work._fields))
+
+    def _decode(self, sources: list[list[int]], numbers: list[int]) -> tuple[str, Hypotheses, Work]:
+        """Decodes sources that need the same room, longest first, by the engine that is faster."""
+        decoding = self.decoding
+        wanted = decoding.engine == "continuous"
+        if wanted and pays(self.policy, len(sources), decoding.beam_size):
+            return ("continuous", *self._decode_in_a_pool(sources, numbers))
+        return ("lockstep", *self._decode_in_batches(sources, numbers))
+
+    def _decode_in_a_pool(
+        self, sources: list[list[int]], numbers: list[int]
+    ) -> tuple[Hypotheses, Work]:
+        decoding, room = self.decoding, _room(len(sources[0]))
+        max_length = self._limit(room)
+        sizes = choose_sizes(
+            len(sources),
+            decoding.beam_size,
+            decoding.cohort_size or decoding.batch_size,
+            decoding.pool_size,
+            _memory() // _SHARE_OF_MEMORY // self._bytes_per_sentence(room, max_length),
+        )
+        arrays = self._pad(sources, numbers, _WINDOW, room)
+        hypotheses, work = continuous.search(
             self.model,
             self.params,
-            _pad(sources, rows, length),
-            limits,
-            numbers,
+            Queue(*map(jnp.asarray, (*arrays, np.int32(len(sources))))),
             policy=self.policy,
-            beam_size=self.decoding.beam_size,
-            length_penalty=self.decoding.length_penalty,
-            max_length=math.floor(ratio * length) + extra,
+            beam_size=decoding.beam_size,
+            length_penalty=decoding.length_penalty,
+            max_length=max_length,
+            cohort_size=sizes.cohort,
+            slots=sizes.slots,
         )
-        vocabulary = self.dataset.target_vocabulary
-        tokens, exits, scores = map(
-            np.asarray, (hypotheses.tokens, hypotheses.exits, hypotheses.scores)
-        )
-        found = []
-        for row, source in enumerate(sources):
-            end = int(hypotheses.lengths[row])
-            found.append(
-                Translation(
-                    text=vocabulary.decode(tokens[row, :end]),
-                    pieces=tuple(vocabulary.pieces(tokens[row, :end])),
-                    exits=tuple(map(int, exits[row, :end])),
-                    score=float(scores[row]),
-                    source_length=len(source),
-                )
+        return _on_host(hypotheses, len(sources)), jax.tree.map(np.asarray, work)
+
+    def _decode_in_batches(
+        self, sources: list[list[int]], numbers: list[int]
+    ) -> tuple[Hypotheses, Work]:
+        decoding, room = self.decoding, _room(len(sources[0]))
+        rows = min(decoding.batch_size, len(sources))
+        work, found = self._no_work(), []
+        for start in range(0, len(sources), rows):
+            batch = sources[start : start + rows]
+            arrays = self._pad(batch, numbers[start : start + rows], rows, room)
+            hypotheses, batch_work = lockstep.search(
+                self.model,
+                self.params,
+                *arrays,
+                policy=self.policy,
+                beam_size=decoding.beam_size,
+                length_penalty=decoding.length_penalty,
+                max_length=self._limit(room),
             )
-        return found, int(rows_run)
+            found.append(_on_host(hypotheses, len(batch)))
+            work = jax.tree.map(lambda old, new: old + np.asarray(new), work, batch_work)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found), work
+
+    def _limit(self, source_length: int) -> int:
+        """The most pieces that a translation may have, EOS counted."""
+        decoding = self.decoding
+        return math.floor(decoding.max_length_ratio * source_length) + decoding.max_length_extra
+
+    def _pad(
+        self, sources: list[list[int]], numbers: list[int], rows: int, length: int
+    ) -> tuple[Int[np.ndarray, "B S"], Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
+        """Sources, limits and numbers as arrays of `rows` rows; those without a sentence may have
+        one token."""
+        padded = np.full((rows, length), PAD, np.int32)
+        limits, all_numbers = np.ones(rows, np.int32), np.zeros(rows, np.int32)
+        for row, source in enumerate(sources):
+            padded[row, : len(source)] = source
+        limits[: len(sources)] = [self._limit(len(source)) for source in sources]
+        all_numbers[: len(sources)] = numbers
+        return padded, limits, all_numbers
+
+    def _bytes_per_sentence(self, source_length: int, length: int) -> int:
+        """What a slot of the pool takes: the states of its rows, the memory's keys and values."""
+        config = self.model.config
+        states = self.decoding.beam_size * length * (config.num_layers + 1)
+        memory = 2 * source_length * config.num_layers
+        return (states + memory) * config.decoder_dim * jnp.dtype(config.dtype).itemsize
+
+    def _translation(self, found: Hypotheses, row: int, source_length: int) -> Translation:
+        end = int(found.lengths[row])
+        tokens = np.asarray(found.tokens)[row, :end]
+        vocabulary = self.dataset.target_vocabulary
+        return Translation(
+            text=vocabulary.decode(tokens),
+            pieces=tuple(vocabulary.pieces(tokens)),
+            exits=tuple(map(int, found.exits[row, :end])),
+            score=float(found.scores[row]),
+            source_length=source_length,
+        )
 
 
 def _room(length: int) -> int:
@@ -137,8 +247,11 @@ def _room(length: int) -> int:
     return max(_SHORTEST_SOURCE, 1 << (length - 1).bit_length())
 
 
-def _pad(sources: list[list[int]], rows: int, length: int) -> Int[np.ndarray, "rows length"]:
-    batch = np.full((rows, length), PAD, np.int32)
-    for row, source in enumerate(sources):
-        batch[row, : len(source)] = source
-    return batch
+def _on_host(hypotheses: Hypotheses, count: int) -> Hypotheses:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], hypotheses)
+
+
+def _memory() -> int:
+    """Bytes of memory that the device has, or the machine if it does not say."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

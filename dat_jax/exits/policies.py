@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
 from dat_jax.errors import UserError
-from dat_jax.types import Array, Bool, Float
+from dat_jax.types import Array, Bool, Float, Int
 
 
 class Signal(enum.Enum):
@@ -138,6 +138,13 @@ class Confidence:
     def halts(self, depth: int, signal: Float[Array, "*B"]) -> Bool[Array, "*B"]:
         """Whether the probability is above tau."""
         return signal > self.thresholds[depth - 1]
+
+
+def exit_depth(policy: "Policy", signal: Array, num_layers: int) -> Int[Array, "*B"]:
+    """The depth that a policy exits at, if its signal is the same at every depth."""
+    halts = [policy.halts(depth, signal) for depth in range(1, num_layers)]
+    below = [jnp.cumprod(~jnp.stack(halts), axis=0).sum(axis=0)] if halts else [0]
+    return 1 + jnp.asarray(below[0], jnp.int32)
 
 
 Policy = Fixed | Uniform | SequenceMultinomial | TokenMultinomial | TokenGeometric | Confidence

@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-head attention whose keys and values are arguments: a cache is an ordinary array."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dat_jax.types import Array, Bool, Float
+
+
+class StateKernels(NamedTuple):
+    """What `Attention.of_states` needs of the projections that it does without."""
+
+    key: jax.Array  # [H, K, M]
+    value: jax.Array  # [H, M, K]
 
 
 class Attention(nn.Module):
@@ -35,23 +44,64 @@ class Attention(nn.Module):
 
     def keys_values(
         self, x: Float[Array, "B S M"]
-    ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
-        """Projects the positions that can be attended to."""
-        return self.key(x), self.value(x)
+    ) -> tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]]:
+        """Projects the positions that can be attended to; heads before positions, as the products
+        of attention read them."""
+        return jnp.swapaxes(self.key(x), 1, 2), jnp.swapaxes(self.value(x), 1, 2)
 
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        keys: Float[Array, "B S H K"],
-        values: Float[Array, "B S H K"],
+        keys: Float[Array, "B H S K"],
+        values: Float[Array, "B H S K"],
         mask: Bool[Array, "#B #T S"],
         *,
         deterministic: bool,
     ) -> Float[Array, "B T D"]:
         """Mixes `values` for each position of `x`, looking only where `mask` is true."""
-        scale = (self.dim // self.heads) ** -0.5
-        scores = jnp.einsum("bthk,bshk->bhts", self.query(x) * scale, keys).astype(jnp.float32)
-        scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores).astype(self.dtype)
+        scores = jnp.einsum("bthk,bhsk->bhts", self._scaled_query(x), keys)
+        weights = self._weights(scores, mask[:, None])
         weights = self.weight_dropout(weights, deterministic=deterministic)
-        return self.output(jnp.einsum("bhts,bshk->bthk", weights, values))
+        return self.output(jnp.einsum("bhts,bhsk->bthk", weights, values))
+
+    def state_kernels(self) -> StateKernels:
+        """The kernels of keys and values in the order in which `of_states` reads them: to be made
+        once, outside of any loop."""
+        key, value = (part.variables["params"]["kernel"] for part in (self.key, self.value))
+        return StateKernels(
+            jnp.transpose(key, (1, 2, 0)).astype(self.dtype),
+            jnp.transpose(value, (1, 0, 2)).astype(self.dtype),
+        )
+
+    def of_states(
+        self,
+        x: Float[Array, "B D"],
+        states: Float[Array, "B P M"],
+        mask: Bool[Array, "B P"],
+        kernels: StateKernels,
+    ) -> Float[Array, "B D"]:
+        """What `__call__` makes of one query a row and the keys and values of `states`, without
+        projecting these.
+
+        A query meets a state by way of the key's kernel, taken backwards; values are projected
+        once they are mixed. A bias of the keys shifts all scores of a query alike, which softmax
+        does not see; that of the values passes through, as the weights sum to 1.
+        """
+        query = jnp.einsum("bhk,hkm->hbm", self._scaled_query(x), kernels.key)
+        # On CPU, positions before heads take half the time of the other order, which XLA prefers.
+        scores = jax.lax.optimization_barrier(jnp.einsum("bpm,hbm->bph", states, query))
+        weights = self._weights(jnp.swapaxes(scores, 1, 2), mask[:, None])
+        mixed = jnp.einsum("bhp,bpm->bhm", weights, states)
+        values = jnp.einsum("bhm,hmk->bhk", mixed, kernels.value)
+        bias = self.value.variables["params"]["bias"].astype(self.dtype)
+        return self.output(values + bias[None])
+
+    def _scaled_query(self, x: Float[Array, "*B D"]) -> Float[Array, "*B H K"]:
+        return self.query(x) * (self.dim // self.heads) ** -0.5
+
+    def _weights(
+        self, scores: Float[Array, "*B S"], mask: Bool[Array, "*#B S"]
+    ) -> Float[Array, "*B S"]:
+        """Softmax in float32 over the positions where `mask` is true."""
+        scores = jnp.where(mask, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
+        return jax.nn.softmax(scores).astype(self.dtype)

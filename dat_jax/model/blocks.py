@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
-from dat_jax.model.attention import Attention
+from dat_jax.model.attention import Attention, StateKernels
 from dat_jax.types import Array, Bool, Float
 
 
@@ -21,13 +21,13 @@ class Residual(nn.Module):
         self.norm = nn.LayerNorm(dtype=jnp.dtype(self.config.dtype))
         self.dropout = nn.Dropout(self.config.dropout)
 
-    def enter(self, x: Float[Array, "B T M"]) -> Float[Array, "B T M"]:
+    def enter(self, x: Float[Array, "*B M"]) -> Float[Array, "*B M"]:
         """What the sub-layer sees of `x`."""
         return self.norm(x) if self.config.norm == "pre" else x
 
     def leave(
-        self, x: Float[Array, "B T M"], update: Float[Array, "B T M"], *, deterministic: bool
-    ) -> Float[Array, "B T M"]:
+        self, x: Float[Array, "*B M"], update: Float[Array, "*B M"], *, deterministic: bool
+    ) -> Float[Array, "*B M"]:
         """Adds what the sub-layer made of it."""
         x = x + self.dropout(update, deterministic=deterministic)
         return self.norm(x) if self.config.norm == "post" else x
@@ -42,7 +42,7 @@ class FeedForward(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T M"], *, deterministic: bool) -> Float[Array, "B T M"]:
+    def __call__(self, x: Float[Array, "*B M"], *, deterministic: bool) -> Float[Array, "*B M"]:
         init = nn.initializers.xavier_uniform()
         x = nn.relu(nn.Dense(self.hidden_dim, kernel_init=init, dtype=self.dtype)(x))
         x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
@@ -99,22 +99,22 @@ class DecoderBlock(nn.Module):
 
     def self_keys_values(
         self, x: Float[Array, "B T D"]
-    ) -> tuple[Float[Array, "B T H K"], Float[Array, "B T H K"]]:
+    ) -> tuple[Float[Array, "B H T K"], Float[Array, "B H T K"]]:
         """The block's own projections of its inputs, for later positions to attend to."""
         return self.self_attention.keys_values(self.self_residual.enter(x))
 
     def memory_keys_values(
         self, memory: Float[Array, "B S E"]
-    ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
+    ) -> tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]]:
         """The block's own projections of the encoder output."""
         return self.memory_attention.keys_values(memory)
 
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        self_keys_values: tuple[Float[Array, "B P H K"], Float[Array, "B P H K"]],
+        self_keys_values: tuple[Float[Array, "B H P K"], Float[Array, "B H P K"]],
         self_mask: Bool[Array, "#B T P"],
-        memory_keys_values: tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]],
+        memory_keys_values: tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]],
         memory_mask: Bool[Array, "B 1 S"],
         *,
         deterministic: bool = True,
@@ -133,3 +133,37 @@ class DecoderBlock(nn.Module):
         x = self.memory_residual.leave(x, update, deterministic=deterministic)
         update = self.feed_forward(self.ff_residual.enter(x), deterministic=deterministic)
         return self.ff_residual.leave(x, update, deterministic=deterministic)
+
+    def state_kernels(self) -> StateKernels:
+        """What `step` needs to attend to states."""
+        return self.self_attention.state_kernels()
+
+    def step(
+        self,
+        x: Float[Array, "B D"],
+        self_states: Float[Array, "B P D"],
+        self_mask: Bool[Array, "B P"],
+        self_kernels: StateKernels,
+        memory_keys_values: tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]],
+        memory_mask: Bool[Array, "B S"],
+    ) -> Float[Array, "B D"]:
+        """`__call__` of one token a row, without dropout and without projecting what it attends to
+        but the memory.
+
+        `self_states` are states that entered this block, the row's own among them; see
+        `Attention.of_states`.
+        """
+        residual = self.self_residual
+        update = self.self_attention.of_states(
+            residual.enter(x), residual.enter(self_states), self_mask, self_kernels
+        )
+        x = residual.leave(x, update, deterministic=True)
+        update = self.memory_attention(
+            self.memory_residual.enter(x)[:, None],
+            *memory_keys_values,
+            memory_mask[:, None],
+            deterministic=True,
+        )
+        x = self.memory_residual.leave(x, update[:, 0], deterministic=True)
+        update = self.feed_forward(self.ff_residual.enter(x), deterministic=True)
+        return self.ff_residual.leave(x, update, deterministic=True)

@@ -81,9 +81,9 @@ def run(
     numbers: np.ndarray = NUMBERS,
     params: Params | None = None,
 ) -> tuple[Hypotheses, int]:
-    """The engine's hypotheses, and the blocks it ran on rows."""
+    """The lockstep engine's hypotheses, and on how many rows it ran blocks."""
     model, own_params = make_model(kind)
-    hypotheses, rows_run = search(
+    hypotheses, work = search(
         model,
         own_params if params is None else params,
         jnp.asarray(source),
@@ -94,4 +94,4 @@ def run(
         length_penalty=LENGTH_PENALTY,
         max_length=MAX_LENGTH,
     )
-    return jax.tree.map(np.asarray, hypotheses), int(rows_run)
+    return jax.tree.map(np.asarray, hypotheses), int(work.computed[:-1].sum())

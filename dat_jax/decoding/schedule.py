@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the continuous engine runs next, on how many rows, out of how many; and when it pays."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from dat_jax.exits.policies import Policy, Signal
+from dat_jax.types import Array, Int
+
+_COHORTS = 4  # in a pool, by default: with fewer, ticks run half empty
+_FEWEST_ROWS = 16  # below, rows are rarely at the same stage
+
+
+class Sizes(NamedTuple):
+    """How much the continuous engine works on at a time."""
+
+    cohort: int  # rows that a tick runs
+    slots: int  # sentences in the pool
+
+
+def next_stage(waiting: Int[Array, " Q"], cohort: int) -> Int[Array, ""]:
+    """The stage with the fullest cohort; of equal ones the deepest, which sets rows free soonest.
+
+    Args:
+        waiting: the rows that wait for each stage, in the order in which a row goes through them.
+        cohort: how many rows a tick runs.
+    """
+    stages = waiting.shape[0]
+    return jnp.argmax(jnp.minimum(waiting, cohort) * stages + jnp.arange(stages))
+
+
+def choose_sizes(
+    sentences: int,
+    beam_size: int,
+    cohort_size: int,
+    pool_size: int,
+    most_slots: int,
+) -> Sizes:
+    """Sizes for some sentences: as asked for, and no more than they or the memory can fill.
+
+    Args:
+        sentences: how many there are.
+        beam_size: rows of each.
+        cohort_size: rows to run at a time.
+        pool_size: sentences to hold; 0 for as many as fill a few cohorts.
+        most_slots: sentences that there is memory for.
+    """
+    wanted = pool_size or -(-_COHORTS * cohort_size // beam_size)
+    # Powers of two, lest every number of sentences compile a program of its own.
+    slots = max(1, min(wanted, most_slots, 1 << (sentences - 1).bit_length()))
+    fillable = -(-slots * beam_size // _COHORTS)
+    rows = min(cohort_size, fillable) if not pool_size else min(cohort_size, slots * beam_size)
+    return Sizes(max(1, -(-rows // beam_size)) * beam_size, slots)
+
+
+def pays(policy: Policy, sentences: int, beam_size: int) -> bool:
+    """Whether the continuous engine is worth its bookkeeping.
+
+    It is not for few rows, which hardly ever meet at a stage, nor where all tokens have one depth
+    that is given: then the lockstep engine runs no row too deep either.
+    """
+    return sentences * beam_size >= _FEWEST_ROWS and policy.signal is not Signal.NOTHING
