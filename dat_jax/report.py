@@ -2,8 +2,10 @@
 """What people read of decoding runs: summaries as a table, translations with their exits."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 _COLUMNS = {
@@ -72,3 +74,14 @@ def wants_colour() -> bool:
 def describe_cut(sentences: int, max_length: int) -> str:
     """Says that sources were cut."""
     return f"{sentences} sentences are longer than {max_length} pieces and were cut there"
+
+
+def describe_commit() -> str:
+    """The commit of the checkout that this file is part of, with `-dirty` if it was changed."""
+    root = Path(__file__).parent.parent
+    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

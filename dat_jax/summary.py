@@ -4,9 +4,7 @@
 import dataclasses
 import hashlib
 import json
-import subprocess
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +12,7 @@ import numpy as np
 
 from dat_jax import flops
 from dat_jax.decoding.translate import Translations, Translator
+from dat_jax.report import describe_commit
 from dat_jax.workdir import TrainedModel
 
 
@@ -111,14 +110,3 @@ def describe_device(trained: TrainedModel) -> str:
     """The kind and number of the devices that hold the model."""
     devices = list(jax.tree.leaves(trained.params)[0].devices())
     return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def describe_commit() -> str:
-    """The commit of the checkout that this file is part of, with `-dirty` if it was changed."""
-    root = Path(__file__).parent.parent
-    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
-    command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     **dict.fromkeys(TERMS, BASE | ISLANDS | TERMS),
     **dict.fromkeys(ENGINES, BASE | ISLANDS | TERMS),
     "workdir": BASE | ISLANDS | TERMS | ENGINES,
-    "summary": BASE | ISLANDS | TERMS | ENGINES | {"workdir"},
+    "summary": BASE | ISLANDS | TERMS | ENGINES | {"workdir", "report"},
     "evaluation": BASE | ISLANDS | TERMS | ENGINES | {"workdir", "summary"},
     "report": BASE,
     "tuned": BASE | ISLANDS,

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from dat_jax.exits.policies import Policy, Signal
 from dat_jax.types import Array, Int
 
 _COHORTS = 4  # in a pool, by default: with fewer, ticks run half empty
@@ -54,10 +53,10 @@ def choose_sizes(
     return Sizes(max(1, -(-rows // beam_size)) * beam_size, slots)
 
 
-def pays(policy: Policy, sentences: int, beam_size: int) -> bool:
+def pays(sentences: int, beam_size: int) -> bool:
     """Whether the continuous engine is worth its bookkeeping.
 
-    It is not for few rows, which hardly ever meet at a stage, nor where all tokens have one depth
-    that is given: then the lockstep engine runs no row too deep either.
+    It is not for few rows, which hardly ever meet at a stage. With many it is, even at full depth:
+    sentences end at different lengths, and their slots are filled again.
     """
-    return sentences * beam_size >= _FEWEST_ROWS and policy.signal is not Signal.NOTHING
+    return sentences * beam_size >= _FEWEST_ROWS

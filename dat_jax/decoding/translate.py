@@ -152,7 +152,7 @@ class Translator:
         """Decodes sources that need the same room, longest first, by the engine that is faster."""
         decoding = self.decoding
         wanted = decoding.engine == "continuous"
-        if wanted and pays(self.policy, len(sources), decoding.beam_size):
+        if wanted and pays(len(sources), decoding.beam_size):
             return ("continuous", *self._decode_in_a_pool(sources, numbers))
         return ("lockstep", *self._decode_in_batches(sources, numbers))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny models whose tokens and exits vary, sentences for them, and the engine run on these."""
+"""Tiny models whose tokens and exits vary, sentences for them, and the engines run on these."""
 
 import functools
 from typing import Any
@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dat_jax.data.vocabulary import EOS, PAD
+from dat_jax.decoding import continuous, lockstep
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.lockstep import search
+from dat_jax.decoding.continuous import Queue
+from dat_jax.decoding.work import Work
 from dat_jax.exits.policies import Policy
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Params
@@ -80,10 +82,10 @@ def run(
     limits: np.ndarray = LIMITS,
     numbers: np.ndarray = NUMBERS,
     params: Params | None = None,
-) -> tuple[Hypotheses, int]:
-    """The lockstep engine's hypotheses, and on how many rows it ran blocks."""
+) -> tuple[Hypotheses, Work]:
+    """The lockstep engine's hypotheses, and what it ran."""
     model, own_params = make_model(kind)
-    hypotheses, work = search(
+    found = lockstep.search(
         model,
         own_params if params is None else params,
         jnp.asarray(source),
@@ -94,4 +96,50 @@ def run(
         length_penalty=LENGTH_PENALTY,
         max_length=MAX_LENGTH,
     )
-    return jax.tree.map(np.asarray, hypotheses), int(work.computed[:-1].sum())
+    return jax.tree.map(np.asarray, found)
+
+
+def run_continuous(
+    kind: str,
+    beam_size: int,
+    policy: Policy,
+    queue: Queue | None = None,
+    *,
+    cohort_size: int,
+    slots: int,
+) -> tuple[Hypotheses, Work]:
+    """The continuous engine's hypotheses of all rows of the queue, and what it ran."""
+    model, params = make_model(kind)
+    found = continuous.search(
+        model,
+        params,
+        make_queue() if queue is None else queue,
+        policy=policy,
+        beam_size=beam_size,
+        length_penalty=LENGTH_PENALTY,
+        max_length=MAX_LENGTH,
+        cohort_size=cohort_size,
+        slots=slots,
+    )
+    return jax.tree.map(np.asarray, found)
+
+
+def make_queue(
+    source: np.ndarray = SOURCE,
+    limits: np.ndarray = LIMITS,
+    numbers: np.ndarray = NUMBERS,
+    room: int | None = None,
+) -> Queue:
+    """These sentences in a queue with room for so many, by default for no more."""
+    rows = ((0, 0 if room is None else room - len(source)),)
+    arrays = (
+        np.pad(source, (*rows, (0, 0)), constant_values=PAD),
+        np.pad(limits, rows, constant_values=1),
+        np.pad(numbers, rows),
+    )
+    return Queue(*map(jnp.asarray, (*arrays, np.int32(len(source)))))
+
+
+def layers_run(work: Work) -> int:
+    """On how many rows blocks were computed."""
+    return int(work.computed[:-1].sum())

@@ -46,6 +46,7 @@ class Hypothesis(NamedTuple):
     log_prob: float
     score: float
     deepest: tuple[int, ...]  # at each step, the greatest exit of the live hypotheses
+    all_exits: tuple[int, ...]  # of the newest tokens of all hypotheses that were ever live
 
 
 @partial(jax.jit, static_argnums=0)
@@ -151,4 +152,5 @@ def search_without_cache(
         for step in range(1, steps + 1)
     )
     exits = decoder.exits[best.tokens[:-1]]
-    return Hypothesis(best.tokens, exits, best.log_prob, best.score, deepest)
+    all_exits = tuple(exits[-1] for exits in decoder.exits.values())
+    return Hypothesis(best.tokens, exits, best.log_prob, best.score, deepest, all_exits)

@@ -13,7 +13,7 @@ from dat_jax.decoding.cache import (
     write,
 )
 
-BATCH, BEAMS, LENGTH, HEADS, WIDTH = 2, 3, 5, 1, 2
+BATCH, BEAMS, LENGTH, HEADS, WIDTH = 2, 3, 5, 2, 4
 
 
 def test_each_beam_sees_what_it_would_hold_if_caches_moved():
@@ -22,23 +22,22 @@ def test_each_beam_sees_what_it_would_hold_if_caches_moved():
     ancestors = no_ancestors(BATCH, BEAMS, LENGTH)
     moved = [[[] for _ in range(BEAMS)] for _ in range(BATCH)]
     for position in range(LENGTH):
-        keys = generator.normal(size=(BATCH, BEAMS, HEADS, WIDTH)).astype(np.float32)
+        keys = generator.normal(size=(BATCH, HEADS, BEAMS, WIDTH)).astype(np.float32)
         parents = generator.integers(0, BEAMS, (BATCH, BEAMS)).astype(np.int32)
         ancestors = claim(ancestors, jnp.asarray(position))
         cache = write(cache, jnp.asarray(position), (jnp.asarray(keys), jnp.asarray(-keys)))
         for sentence in range(BATCH):
             for beam in range(BEAMS):
-                moved[sentence][beam] = [*moved[sentence][beam], keys[sentence, beam]]
+                moved[sentence][beam] = [*moved[sentence][beam], keys[sentence, :, beam]]
 
         all_keys, all_values = map(np.asarray, cache)
         mask = np.asarray(visible(ancestors))
         for sentence in range(BATCH):
             for beam in range(BEAMS):
                 seen = mask[sentence, beam]
-                np.testing.assert_array_equal(all_keys[sentence, seen], moved[sentence][beam])
-                np.testing.assert_array_equal(
-                    all_values[sentence, seen], -np.asarray(moved[sentence][beam])
-                )
+                own = np.stack(moved[sentence][beam], axis=1)
+                np.testing.assert_array_equal(all_keys[sentence][:, seen], own)
+                np.testing.assert_array_equal(all_values[sentence][:, seen], -own)
 
         ancestors = follow(ancestors, jnp.asarray(parents))
         moved = [

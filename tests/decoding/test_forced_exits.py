@@ -20,6 +20,7 @@ from tests.decoding.lively import (
     NUMBERS,
     ROWS,
     SOURCE,
+    layers_run,
     make_model,
     run,
 )
@@ -132,16 +133,16 @@ def test_finished_rows_and_empty_ones_do_not_hold_the_batch():
     source[:2], limits[:2] = SOURCE[:2], limit
     numbers = np.repeat(numbers_with_exits(3, [(3,) * limit]), rows)
     numbers[:2] = numbers_with_exits(3, [shallow, ends_early])
-    found, rows_run = run("post", 1, Uniform(3, 0), source, limits, numbers)
+    found, work = run("post", 1, Uniform(3, 0), source, limits, numbers)
     assert found.lengths.tolist() == [limit, 3] + [1] * (rows - 2)
-    assert rows_run == (3 + 1 + 3 + 1 + 1) * rows
+    assert layers_run(work) == (3 + 1 + 3 + 1 + 1) * rows
 
 
 def test_beams_that_hold_no_hypothesis_yet_do_not_vote():
     numbers = np.repeat(numbers_with_exits(4, [(1, 4, 4)], beams=3), ROWS)
-    found, rows_run = run("tied", 3, Uniform(4, 0), limits=np.ones_like(LIMITS), numbers=numbers)
+    found, work = run("tied", 3, Uniform(4, 0), limits=np.ones_like(LIMITS), numbers=numbers)
     assert (found.exits[:, 0] == 1).all()
-    assert rows_run == ROWS * 3
+    assert layers_run(work) == ROWS * 3
 
 
 def test_other_numbers_and_seeds_are_other_exits():

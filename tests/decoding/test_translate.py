@@ -2,6 +2,7 @@
 """Text in, text out: in order, whatever the batches; and what a run is said to have cost."""
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -9,8 +10,9 @@ import pytest
 
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.prepare import prepare
-from dat_jax.decoding.translate import Translator
-from dat_jax.exits.policies import Fixed
+from dat_jax.decoding.translate import Translation, Translator
+from dat_jax.errors import UserError
+from dat_jax.exits.policies import Confidence, Fixed, Policy, Uniform
 from dat_jax.model.transformer import Transformer, init_params
 from tests.tiny import tiny_config
 
@@ -25,12 +27,35 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return prepare(CONFIG.data, tmp_path_factory.mktemp("data"))
 
 
-def make_translator(dataset: Dataset, **decoding: int) -> Translator:
+@pytest.fixture
+def few_lines_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The continuous engine decodes all that it is asked to, not only what it makes faster."""
+    monkeypatch.setattr("dat_jax.decoding.translate.pays", lambda *_: True)
+
+
+def make_translator(
+    dataset: Dataset, policy: Policy = Fixed(2), **decoding: int | str
+) -> Translator:
     size = dataset.target_vocabulary.size
     model = Transformer(CONFIG.model, size, size)
     params = init_params(model, jax.random.key(1))
     settings = dataclasses.replace(CONFIG.decoding, **decoding)
-    return Translator(model, params, dataset, Fixed(2), settings)
+    return Translator(model, params, dataset, policy, settings)
+
+
+def lines_of(dataset: Dataset, count: int) -> list[str]:
+    """Sentences of several lengths, one of them empty."""
+    lines = [*dataset.text("test")[0], "acht", "sieben Uhr", *dataset.text("valid")[0]]
+    return [*lines[:2], "", *lines[2:]][:count]
+
+
+def assert_same(some: Sequence[Translation], others: Sequence[Translation]) -> None:
+    """Equal but for the order of sums in their scores."""
+    assert [one.text for one in some] == [other.text for other in others]
+    for one, other in zip(some, others, strict=True):
+        assert (one.pieces, one.exits) == (other.pieces, other.exits)
+        assert one.source_length == other.source_length
+        assert one.score == pytest.approx(other.score, rel=1e-4)
 
 
 def test_lines_come_back_in_their_order_whatever_the_batches(dataset: Dataset):
@@ -44,12 +69,90 @@ def test_lines_come_back_in_their_order_whatever_the_batches(dataset: Dataset):
     assert [sentence.text for sentence in one_by_one] == texts
 
 
+@pytest.mark.parametrize(
+    ("policy", "beam_size"), [(Uniform(3, 0), 1), (Confidence((0.02, 0.02)), 2)], ids=str
+)
+def test_both_engines_translate_alike(
+    dataset: Dataset, few_lines_pay: None, policy: Policy, beam_size: int
+):
+    lines = lines_of(dataset, 30)
+    found = {
+        engine: make_translator(dataset, policy, beam_size=beam_size, engine=engine).translate(
+            lines
+        )
+        for engine in ("continuous", "lockstep")
+    }
+    for engine, translations in found.items():
+        assert translations.engines == {engine: len(lines) - 1}
+    continuous, lockstep = found["continuous"], found["lockstep"]
+    assert_same(continuous.sentences, lockstep.sentences)
+    exits = {exit for sentence in continuous.sentences for exit in sentence.exits}
+    assert len(exits) > 1
+    assert continuous.work.rows[0] > 0
+    assert lockstep.work.computed[0] > lockstep.work.rows[0]
+
+
+def test_lines_of_one_depth_are_decoded_in_lockstep_by_default(dataset: Dataset):
+    translations = make_translator(dataset).translate(["acht"] * 3)
+    assert CONFIG.decoding.engine == "continuous"
+    assert translations.engines == {"lockstep": 3}
+
+
+@pytest.mark.parametrize("engine", ["continuous", "lockstep"])
+def test_windows_change_nothing_but_how_much_is_read_ahead(
+    dataset: Dataset, few_lines_pay: None, monkeypatch: pytest.MonkeyPatch, engine: str
+):
+    """The exits that `uniform` draws follow from the lines' numbers in the whole text."""
+    lines = lines_of(dataset, 13)
+    translator = make_translator(dataset, Uniform(3, 0), beam_size=1, engine=engine)
+    whole = translator.translate(lines)
+    assert len({sentence.exits for sentence in whole.sentences}) > 6
+
+    monkeypatch.setattr("dat_jax.decoding.translate._WINDOW", 4)
+    read = []
+
+    def reading() -> Iterator[str]:
+        for line in lines:
+            read.append(line)
+            yield line
+
+    parts = []
+    for part in translator.stream(reading()):
+        parts.append(part)
+        assert len(read) == sum(len(part.sentences) for part in parts)
+    assert [len(part.sentences) for part in parts] == [4, 4, 4, 1]
+    assert_same([sentence for part in parts for sentence in part.sentences], whole.sentences)
+    assert sum(part.work.rows for part in parts).tolist() == whole.work.rows.tolist()
+    again = translator.translate(lines)
+    assert_same(again.sentences, whole.sentences)
+    assert again.work.rows.tolist() == whole.work.rows.tolist()
+    assert again.engines == whole.engines == {engine: len(lines) - 1}
+
+
+def test_a_line_that_cannot_be_read_does_not_take_what_came_before(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dat_jax.decoding.translate._WINDOW", 2)
+
+    def breaking() -> Iterator[str]:
+        yield from ("acht", "neun")
+        raise UserError("no more")
+
+    parts = make_translator(dataset).stream(breaking())
+    assert len(next(parts).sentences) == 2
+    with pytest.raises(UserError, match="no more"):
+        next(parts)
+
+
 def test_an_empty_line_stays_empty_and_costs_nothing(dataset: Dataset):
     result = make_translator(dataset).translate(["", "sieben", "  "])
     assert [bool(sentence.pieces) for sentence in result.sentences] == [False, True, False]
     assert [sentence.text for sentence in result.sentences][::2] == ["", ""]
-    nothing = make_translator(dataset).translate(["", ""])
-    assert nothing.layer_rows == 0
+    for lines in (["", ""], []):
+        nothing = make_translator(dataset).translate(lines)
+        assert len(nothing.sentences) == len(lines)
+        assert nothing.engines == {}
+        assert all(not counts.any() for counts in nothing.work)
 
 
 def test_every_piece_has_its_exit_and_the_last_is_the_end(dataset: Dataset):
@@ -66,10 +169,25 @@ def test_long_lines_are_cut_and_counted(dataset: Dataset):
     assert result.sentences[1].source_length < CONFIG.data.max_length
 
 
-def test_the_layers_that_ran_are_counted(dataset: Dataset):
-    translator = make_translator(dataset, beam_size=1)
-    (sentence,) = translator.translate(["acht"]).sentences
-    assert translator.translate(["acht"]).layer_rows == 2 * len(sentence.pieces)
+@pytest.mark.parametrize("engine", ["continuous", "lockstep"])
+def test_the_layers_that_ran_are_counted(dataset: Dataset, few_lines_pay: None, engine: str):
+    translator = make_translator(dataset, beam_size=1, engine=engine, cohort_size=1)
+    translations = translator.translate(["acht"])
+    pieces = len(translations.sentences[0].pieces)
+    assert translations.engines == {engine: 1}
+    for counts in translations.work:
+        assert counts.tolist() == [pieces, pieces, 0, pieces]
+
+
+@pytest.mark.parametrize("sizes", [(4, 0), (4, 3), (0, 5)], ids=str)
+def test_sizes_that_are_asked_for_change_nothing(
+    dataset: Dataset, few_lines_pay: None, sizes: tuple[int, int]
+):
+    lines, policy = lines_of(dataset, 12), Uniform(3, 0)
+    cohort_size, pool_size = sizes
+    translator = make_translator(dataset, policy, cohort_size=cohort_size, pool_size=pool_size)
+    expected = make_translator(dataset, policy, engine="lockstep").translate(lines)
+    assert_same(translator.translate(lines).sentences, expected.sentences)
 
 
 def test_a_vocabulary_of_its_own_decodes_the_target(tmp_path: Path):

@@ -20,6 +20,7 @@ from dat_jax.exits.policies import (
     TokenGeometric,
     TokenMultinomial,
     Uniform,
+    exit_depth,
     parse_policy,
 )
 from tests.tiny import tiny_config
@@ -209,6 +210,36 @@ def test_confidence_halts_at_the_first_exit_whose_probability_is_above_tau():
     first = jnp.asarray([0.6, 0.5, 0.1, 0.9, 0.2])
     second = jnp.asarray([0.1, 0.8, 0.75, 0.9, 0.76])
     assert exits(policy, [first, second]) == [1, 2, 3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("policy", "shape"),
+    [
+        *((Fixed(depth), ()) for depth in (1, 3, 5)),
+        (Uniform(5, 0), (200,)),
+        (Uniform(5, 0), (20, 10)),
+        (SequenceMultinomial(), (200, 5)),
+        (TokenMultinomial(), (20, 10, 5)),
+        (TokenGeometric((0.5,) * 4), (200,)),
+        (Confidence((0.9, 0.7, 0.2, 0.4)), (200,)),
+    ],
+    ids=str,
+)
+def test_the_exit_depth_of_one_signal_is_what_asking_depth_by_depth_finds(policy, shape):
+    signal = np.random.default_rng(0).random(shape)
+    if isinstance(policy, TokenMultinomial):
+        signal = signal.round(1)  # so that several depths are the likeliest
+    signal = jnp.asarray(signal, jnp.float32)
+    found = exit_depth(policy, signal, 5)
+    assert found.dtype == jnp.int32
+    assert found.ravel().tolist() == exits(policy, [signal] * 4)
+    if shape and policy.signal is not Signal.HALTING_UNIT:
+        assert set(found.ravel().tolist()) >= {1, 2, 3}
+
+
+@pytest.mark.parametrize("policy", [Fixed(1), Uniform(1, 0), SequenceMultinomial()], ids=str)
+def test_with_one_block_all_exit_there(policy):
+    assert (exit_depth(policy, jnp.full((1, 1), 0.9), 1) == 1).all()
 
 
 def test_only_given_depths_and_the_sentence_s_are_one_for_all_tokens():

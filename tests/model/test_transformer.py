@@ -293,5 +293,5 @@ def test_a_block_called_token_by_token_equals_the_call_on_the_whole_sequence(nor
 
 
 def append(cache: jax.Array, new: jax.Array) -> jax.Array:
-    """Adds positions to keys or values, [B, P, H, K]."""
-    return jnp.concatenate([cache, new], axis=1)
+    """Adds positions to keys or values, [B, H, P, K]."""
+    return jnp.concatenate([cache, new], axis=2)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both engines on random weights, with exits drawn from a distribution of a given mean.
+
+Every translation has the same length and every source too, so that engines and other systems do the
+same work, and what differs is how they go about it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dat_jax import flops
+from dat_jax.config import ModelConfig
+from dat_jax.data.vocabulary import EOS
+from dat_jax.decoding import continuous, lockstep
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.continuous import Queue
+from dat_jax.decoding.schedule import Sizes
+from dat_jax.decoding.work import Work
+from dat_jax.exits.policies import Policy, Uniform
+from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.types import Array, Bool, Float, Params
+
+_FIRST_WORD = 4
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Drawn(Uniform):
+    """Each token exits at a depth drawn from a distribution."""
+
+    cumulative: tuple[Any, ...]  # the probability of exiting at depth 1, 2, ... N - 1 or below
+
+    def halts(self, depth: int, signal: Float[Array, "*B"]) -> Bool[Array, "*B"]:
+        """Whether the draw is within the share of the depths so far."""
+        return signal < self.cumulative[depth - 1]
+
+
+def drawn_exits(average_exit: float, num_layers: int) -> Drawn:
+    """Exits with this mean, each depth being as much rarer than the one below as all others are."""
+    depths = np.arange(1, num_layers + 1)
+    low, high = -30.0, 30.0
+    for _ in range(100):
+        slope = (low + high) / 2
+        shares = np.exp(slope * (depths - (num_layers if slope > 0 else 1)))
+        shares /= shares.sum()
+        low, high = (slope, high) if shares @ depths < average_exit else (low, slope)
+    return Drawn(num_layers, 0, tuple(map(float, np.cumsum(shares)[:-1])))
+
+
+class Task(NamedTuple):
+    """A model, and sentences for it."""
+
+    model: Transformer
+    params: Params
+    source: np.ndarray  # [B, S] without padding
+    target_length: int
+
+
+class Outcome(NamedTuple):
+    """What a run did."""
+
+    hypotheses: Hypotheses
+    work: Work
+
+
+def make_task(
+    config: ModelConfig,
+    vocabulary_size: int,
+    sentences: int,
+    source_length: int,
+    target_length: int,
+) -> Task:
+    """Random weights by which EOS is never likely, and random sources."""
+    model = Transformer(config, vocabulary_size, vocabulary_size)
+    params = init_params(model, jax.random.key(0))
+    table = params["classifiers"]["table"].at[..., EOS, :].set(0)
+    params = params | {"classifiers": params["classifiers"] | {"table": table}}
+    words = np.random.default_rng(0).integers(
+        _FIRST_WORD, vocabulary_size, (sentences, source_length)
+    )
+    return Task(model, params, words.astype(np.int32), target_length)
+
+
+def encode(task: Task, batch_size: int) -> Callable[[], None]:
+    """The encoder alone, on one batch."""
+    encoder = jax.jit(
+        lambda params, source: task.model.apply(
+            {"params": params}, source, source != 0, method="encode"
+        )
+    )
+    return lambda: jax.block_until_ready(encoder(task.params, task.source[:batch_size]))
+
+
+def in_lockstep(
+    task: Task, policy: Policy, beam_size: int, batch_size: int
+) -> Callable[[], Outcome]:
+    """The lockstep engine on all sentences, a batch at a time."""
+
+    def run() -> Outcome:
+        found = [
+            lockstep.search(
+                task.model,
+                task.params,
+                *_arrays(task, start, batch_size),
+                policy=policy,
+                beam_size=beam_size,
+                length_penalty=1.0,
+                max_length=task.target_length,
+            )
+            for start in range(0, len(task.source), batch_size)
+        ]
+        hypotheses, works = zip(*jax.tree.map(np.asarray, found), strict=True)
+        return Outcome(
+            jax.tree.map(lambda *leaves: np.concatenate(leaves), *hypotheses),
+            jax.tree.map(lambda *counts: sum(counts), *works),
+        )
+
+    return run
+
+
+def continuously(task: Task, policy: Policy, beam_size: int, sizes: Sizes) -> Callable[[], Outcome]:
+    """The continuous engine on all sentences."""
+    arrays = _arrays(task, 0, len(task.source))
+    queue = Queue(*map(jnp.asarray, (*arrays, np.int32(len(task.source)))))
+
+    def run() -> Outcome:
+        found = continuous.search(
+            task.model,
+            task.params,
+            queue,
+            policy=policy,
+            beam_size=beam_size,
+            length_penalty=1.0,
+            max_length=task.target_length,
+            cohort_size=sizes.cohort,
+            slots=sizes.slots,
+        )
+        return Outcome(*jax.tree.map(np.asarray, found))
+
+    return run
+
+
+def figures(task: Task, policy: Policy, outcome: Outcome) -> dict[str, Any]:
+    """What a run did, by its own counts and by the paper's formula."""
+    hypotheses, work = outcome
+    config, tokens = task.model.config, int(hypotheses.lengths.sum())
+    assert tokens == task.target_length * len(task.source), "a translation ended early"
+    counted = sum(
+        flops.translation(
+            config,
+            task.model.target_vocabulary_size,
+            task.source.shape[1],
+            np.asarray(exits),
+            policy.signal,
+        )
+        for exits in np.asarray(hypotheses.exits)
+    )
+    return {
+        "sentences": len(task.source),
+        "tokens": tokens,
+        "average_exit": round(float(hypotheses.exits.sum() / tokens), 3),
+        "flops_per_token": counted / tokens,
+        "layers_executed_per_token": round(float(work.computed[:-1].sum() / tokens), 3),
+        "ticks": int(work.ticks.sum()),
+        "rows_per_stage": work.rows.tolist(),
+        "occupancy": round(float(work.rows.sum() / work.computed.sum()), 4),
+    }
+
+
+def _arrays(task: Task, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Source, limits and numbers of some sentences."""
+    numbers = np.arange(start, start + count, dtype=np.int32)
+    limits = np.full(count, task.target_length, np.int32)
+    return task.source[start : start + count], limits, numbers

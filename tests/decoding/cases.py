@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Searches that every engine has to get right, and what the slow twin finds."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.work import Work
+from dat_jax.exits.policies import (
+    Confidence,
+    Fixed,
+    Policy,
+    SequenceMultinomial,
+    TokenGeometric,
+    TokenMultinomial,
+    Uniform,
+)
+from tests.decoding.lively import (
+    LENGTH_PENALTY,
+    LIMITS,
+    MAX_LENGTH,
+    NUMBERS,
+    ROWS,
+    SOURCE,
+    make_model,
+    run,
+)
+from tests.decoding.plain_policies import (
+    Hypothesis,
+    PlainDecoder,
+    draws_of,
+    search_without_cache,
+)
+
+
+class Case(NamedTuple):
+    """A search over SOURCE. Cases that differ in a policy's numbers alone compile once."""
+
+    kind: str
+    beam_size: int
+    policy: Policy
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.policy}-beam{self.beam_size}"
+
+
+CASES = [
+    Case("post", 1, Fixed(1)),
+    Case("post", 1, Fixed(2)),
+    Case("post", 1, Fixed(3)),
+    Case("post", 1, TokenGeometric((0.98, 0.96))),
+    Case("post", 1, TokenGeometric((0.97, 0.98))),
+    Case("post", 1, TokenGeometric((0.9, 0.1))),
+    Case("pre", 3, Fixed(1)),
+    Case("pre", 3, Fixed(2)),
+    Case("pre", 3, Fixed(3)),
+    Case("pre", 3, TokenGeometric((0.65, 0.05))),
+    Case("pre", 3, TokenGeometric((0.9, 0.3))),
+    Case("pre", 3, Confidence((0.51, 0.71))),
+    Case("pre", 3, Confidence((0.7, 0.4))),
+    Case("tied", 1, TokenMultinomial()),
+    Case("tied", 3, TokenMultinomial()),
+    Case("tied", 3, Uniform(4, 0)),
+    Case("tied", 3, Uniform(4, 1)),
+    Case("per_exit", 1, SequenceMultinomial()),
+    Case("per_exit", 3, SequenceMultinomial()),
+    Case("per_exit", 1, Confidence((0.6, 0.6))),
+    Case("per_exit", 1, Confidence((0.8, 0.8))),
+    Case("last", 1, Fixed(3)),
+]
+cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@functools.cache
+def in_lockstep(case: Case) -> tuple[Hypotheses, Work]:
+    """What the lockstep engine makes of SOURCE."""
+    return run(*case)
+
+
+@functools.cache
+def plain(case: Case) -> list[Hypothesis]:
+    """What the slow twin makes of SOURCE."""
+    model, params = make_model(case.kind)
+    draws = draws_of(getattr(case.policy, "seed", 0), NUMBERS, MAX_LENGTH, case.beam_size)
+    return [
+        search_without_cache(
+            PlainDecoder(model, params, SOURCE[row], case.policy, MAX_LENGTH, draws[row]),
+            int(LIMITS[row]),
+            case.beam_size,
+            LENGTH_PENALTY,
+        )
+        for row in range(ROWS)
+    ]
+
+
+def assert_same(found: Hypotheses, expected: Hypotheses) -> None:
+    """Equal but for the order of sums."""
+    for name in ("tokens", "exits", "lengths"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    for name in ("log_probs", "scores"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4)
+
+
+def assert_as_without_cache(found: Hypotheses, case: Case) -> None:
+    """The hypotheses of SOURCE are the slow twin's."""
+    for row, expected in enumerate(plain(case)):
+        length = len(expected.tokens)
+        assert found.lengths[row] == length
+        assert tuple(found.tokens[row, :length].tolist()) == expected.tokens
+        assert tuple(found.exits[row, :length].tolist()) == expected.exits
+        assert (found.exits[row, length:] == 0).all()
+        np.testing.assert_allclose(found.scores[row], expected.score, rtol=1e-4)
+        np.testing.assert_allclose(found.log_probs[row], expected.log_prob, rtol=1e-4)

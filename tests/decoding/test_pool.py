@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pool against plain lists: who waits, who is next, who may advance."""
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+
+from dat_jax.decoding.pool import (
+    CLASSIFIED,
+    Pool,
+    empty_pool,
+    first_slots,
+    longest_waiting,
+    place,
+    ready,
+    rows_of,
+    take,
+    waiting,
+)
+
+G, J, T, Q = 5, 3, 4, 6
+R = G * J
+STAGES = 4
+stages = st.lists(st.integers(CLASSIFIED, STAGES), min_size=R, max_size=R)
+ticks = st.lists(st.integers(0, 5) | st.integers(0, 2**24), min_size=R, max_size=R)
+
+
+def random_pool(seed: int, slots: int = G) -> Pool:
+    """A pool all of whose leaves are filled with chance, and all differ."""
+    generator = np.random.default_rng(seed)
+
+    def fill(leaf: jax.Array) -> jax.Array:
+        if leaf.dtype == bool:
+            return jnp.asarray(generator.random(leaf.shape) < 0.5)
+        return jnp.asarray(generator.permutation(leaf.size).reshape(leaf.shape), leaf.dtype)
+
+    return jax.tree.map(fill, empty_pool(slots, J, T, Q, no_sentence=9))
+
+
+def pool_of(row_stages: list[int], since: list[int], working: list[bool] | None = None) -> Pool:
+    """A pool whose rows wait for these stages since these ticks."""
+    pool = empty_pool(G, J, T, Q, no_sentence=9)
+    rows = pool.rows._replace(stage=jnp.asarray(row_stages), since=jnp.asarray(since))
+    working = [True] * G if working is None else working
+    return Pool(pool.sentences._replace(working=jnp.asarray(working)), rows)
+
+
+def assert_equal(one: Pool, other: Pool) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_in_an_empty_pool_nobody_waits_and_nobody_is_ready():
+    pool = empty_pool(G, J, T, Q, no_sentence=9)
+    assert waiting(pool, STAGES).tolist() == [0] * STAGES
+    assert not ready(pool).any()
+    assert longest_waiting(pool, jnp.asarray(1), 4).tolist() == [R] * 4
+    assert pool.sentences.number.tolist() == [9] * G
+    assert pool.beam_size == J
+
+
+@given(stages)
+def test_waiting_counts_the_rows_of_each_stage(row_stages: list[int]):
+    counts = [row_stages.count(stage) for stage in range(1, STAGES + 1)]
+    assert waiting(pool_of(row_stages, [0] * R), STAGES).tolist() == counts
+
+
+@pytest.mark.parametrize("count", [1, 4, R, R + 5])
+@given(row_stages=stages, since=ticks, stage=st.integers(1, STAGES))
+def test_first_come_first_served(count: int, row_stages: list[int], since: list[int], stage: int):
+    found = longest_waiting(pool_of(row_stages, since), jnp.asarray(stage), count).tolist()
+    there = [row for row in range(R) if row_stages[row] == stage]
+    there.sort(key=lambda row: since[row])  # stable: of equal ones the first
+    assert found == (there + [R] * count)[:count]
+
+
+@given(stages, st.lists(st.booleans(), min_size=G, max_size=G))
+def test_a_sentence_is_ready_when_all_its_rows_are_classified(row_stages, working):
+    pool = pool_of(row_stages, [0] * R, working)
+    expected = [
+        working[slot] and all(row_stages[slot * J + beam] == CLASSIFIED for beam in range(J))
+        for slot in range(G)
+    ]
+    assert ready(pool).tolist() == expected
+
+
+@pytest.mark.parametrize("count", [1, 3, G, G + 2])
+def test_the_first_slots_and_then_no_slot(count: int):
+    condition = jnp.asarray([False, True, False, True, True])
+    assert first_slots(condition, count).tolist() == ([1, 3, 4] + [G] * count)[:count]
+
+
+def test_rows_lie_together_by_sentence():
+    assert rows_of(jnp.asarray([2, 0]), J).tolist() == [6, 7, 8, 0, 1, 2]
+    assert (rows_of(jnp.asarray([G]), J) >= R).all()
+
+
+def test_what_is_taken_is_what_lies_in_these_slots():
+    pool, slots = random_pool(0), jnp.asarray([3, 0])
+    some = take(pool, slots)
+    jax.tree.map(
+        lambda x, whole: np.testing.assert_array_equal(x, whole[slots]),
+        some.sentences,
+        pool.sentences,
+    )
+    jax.tree.map(
+        lambda x, whole: np.testing.assert_array_equal(x, whole[rows_of(slots, J)]),
+        some.rows,
+        pool.rows,
+    )
+
+
+def test_of_no_slot_nothing_works():
+    pool = random_pool(0)
+    pool = pool._replace(sentences=pool.sentences._replace(working=jnp.ones(G, bool)))
+    assert take(pool, jnp.asarray([G, 4, G])).sentences.working.tolist() == [False, True, False]
+
+
+def test_what_is_placed_lies_where_it_was_put_and_nothing_else_moves():
+    pool, new = random_pool(0), random_pool(1, slots=3)
+    slots = jnp.asarray([4, G, 1])  # the second is dropped
+    after = place(pool, slots, new)
+    others, kept = jnp.asarray([0, 2, 3]), jnp.asarray([0, 2])
+    assert_equal(take(after, slots[kept]), take(new, kept))
+    assert_equal(take(after, others), take(pool, others))
+
+
+@pytest.mark.parametrize("slots", [[0], [4, 2, 0], [G, 1], [G, G]])
+def test_to_put_back_what_was_taken_changes_nothing(slots: list[int]):
+    pool, where = random_pool(2), jnp.asarray(slots)
+    assert_equal(place(pool, where, take(pool, where)), pool)
