@@ -38,7 +38,7 @@ from dat_jax.errors import UserError
 from dat_jax.exits.policies import Fixed, Policy
 
 _POOLED = 1_024  # sentences for the continuous engine, divided by the beam
-_SEVERAL_AVERAGES = (1.25, 1.75, 2.5, 3.5, 6.0)
+_SEVERAL_AVERAGES = (1.25, 1.75, 3.0, 6.0)
 _AVERAGE = 1.75
 _BATCHES = (1, 8, 32, 128, 512)
 _BATCH = 64
@@ -246,10 +246,9 @@ def main() -> None:
             systems = list(over_averages(task, beam))
             if options.opponents:
                 systems += opponents_systems(task, beam, Path(folder))
-            for table, chosen in (
-                ("average exits", systems),
-                ("batches", list(over_batches(task, beam))),
-            ):
+            tables = {"averages": systems, "batches": list(over_batches(task, beam))}
+            for table in options.tables:
+                chosen = tables[table]
                 measured = measure(chosen, {"table": table}, options.repetitions)
                 print(format_lines(measured), flush=True)
                 lines += [line | setting for line in measured]
@@ -261,6 +260,7 @@ if __name__ == "__main__":
         flags.DEFINE_integer(_name, _size, _help, 1)
     flags.DEFINE_string("output", None, "A file of JSON lines to write.", required=True)
     flags.DEFINE_list("beams", ["1", "4"], "Beam sizes.")
+    flags.DEFINE_list("tables", ["averages", "batches"], "Which of the tables to measure.")
     flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1)
     flags.DEFINE_bool("opponents", False, "Time the systems of others too.")
     run(main)

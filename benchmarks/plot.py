@@ -8,6 +8,7 @@ classifiers too. Needs the extra `plots`.
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +26,72 @@ _STYLES = {
 }
 
 
+_FAMILIES = {
+    "cut": ("one model, cut", "o-"),
+    "cut, lockstep": ("the same in lockstep", "o--"),
+    "shallow": ("trained shallow", "^-"),
+    "token_geometric": ("token geometric", "s-"),
+    "confidence": ("confidence", "D-"),
+}
+
+
 def draw(summaries: list[dict[str, Any]], path: Path) -> None:
     """Draws one line for each kind of policy, a point for each summary."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams["svg.hashsalt"] = "dat_jax"  # the same data draw the same file
+    pyplot = _pyplot()
     series = defaultdict(list)
     for summary in summaries:
         series[summary["policy"].partition(":")[0]].append(summary)
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     for axis, (label, cost) in zip(axes, _COSTS.items(), strict=True):
-        for kind, (name, style) in _STYLES.items():
-            points = sorted(series.get(kind, []), key=cost)
-            if points:
-                costs = [cost(point) for point in points]
-                axis.plot(costs, [point["bleu"] for point in points], style, label=name, ms=5)
+        _draw_series(axis, series, _STYLES, cost)
         axis.set_xlabel(label)
-        axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"BLEU, beam {summaries[0]['beam_size']}")
     axes[0].legend()
     figure.savefig(path, metadata={"Date": None})
+
+
+def draw_quality_against_time(lines: list[dict[str, Any]], path: Path) -> None:
+    """Draws the lines of `benchmarks.quality`: BLEU against measured time, and average exit."""
+    pyplot = _pyplot()
+    series = defaultdict(list)
+    for line in lines:
+        series[line["family"]].append(line)
+    costs = {
+        "milliseconds per token, measured": lambda line: 1e3 / line["tokens_per_second"],
+        "average exit": lambda line: line["average_exit"],
+    }
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for axis, (label, cost) in zip(axes, costs.items(), strict=True):
+        _draw_series(axis, series, _FAMILIES, cost)
+        axis.set_xlabel(label)
+    axes[0].set_ylabel(f"BLEU, beam {lines[0]['beam_size']}")
+    axes[0].legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _pyplot() -> Any:
+    """Matplotlib, which draws the same file for the same data."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "dat_jax"
+    return pyplot
+
+
+def _draw_series(
+    axis: Any,
+    series: dict[str, list[dict[str, Any]]],
+    styles: dict[str, tuple[str, str]],
+    cost: Callable[[dict[str, Any]], float],
+) -> None:
+    for key, (name, style) in styles.items():
+        points = sorted(series.get(key, []), key=cost)
+        if points:
+            costs = [cost(point) for point in points]
+            axis.plot(costs, [point["bleu"] for point in points], style, label=name, ms=5)
+    axis.grid(alpha=0.3)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ CONFIG = tiny_config(
     data={"source": "generated:200", "vocabulary_size": 150, "max_length": 20},
     decoding={"beam_size": 2, "max_length_ratio": 0.5, "max_length_extra": 3, "batch_size": 8},
 )
+TWO_BLOCKS = Fixed(2)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def few_lines_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_translator(
-    dataset: Dataset, policy: Policy = Fixed(2), **decoding: int | str
+    dataset: Dataset, policy: Policy = TWO_BLOCKS, **decoding: int | str
 ) -> Translator:
     size = dataset.target_vocabulary.size
     model = Transformer(CONFIG.model, size, size)
