@@ -69,6 +69,31 @@ def draw_quality_against_time(lines: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def draw_speed(lines: list[dict[str, Any]], path: Path) -> None:
+    """Draws the lines of `benchmarks.decode`: a row for each beam, a panel for each table."""
+    pyplot = _pyplot()
+    beams = sorted({line["beam_size"] for line in lines})
+    panels = {"averages": "average_exit", "batches": "batch_size"}
+    figure, axes = pyplot.subplots(
+        len(beams), 2, figsize=(10, 4 * len(beams)), squeeze=False, layout="constrained"
+    )
+    for row, beam in zip(axes, beams, strict=True):
+        for axis, (table, key) in zip(row, panels.items(), strict=True):
+            series = defaultdict(list)
+            for line in lines:
+                if line["table"] == table and line["beam_size"] == beam and key in line:
+                    series[line["system"]].append((line[key], line["tokens_per_second"]))
+            for system, points in series.items():
+                axis.plot(*zip(*sorted(points), strict=True), "o-", label=system, ms=4)
+            axis.set_xlabel(key.replace("_", " "))
+            axis.set_ylabel(f"tokens/s, beam {beam}")
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="small")
+        row[1].set_xscale("log", base=2)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def _pyplot() -> Any:
     """Matplotlib, which draws the same file for the same data."""
     import matplotlib
