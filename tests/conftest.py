@@ -2,10 +2,12 @@
 """Settings for all tests: eight CPU devices, strict broadcasting, kept compilations."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import jax
+import pytest
 
 # Compiling is most of what the tests do, and what they run is tiny: let LLVM not polish it.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -31,3 +33,11 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # The first example of a property compiles, which no deadline allows for.
 hypothesis.settings.register_profile("dat_jax", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("dat_jax")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Lets a module's compiled programs go: a process that kept them all would run out of memory
+    maps, of which the system grants it some 65,000."""
+    yield
+    jax.clear_caches()

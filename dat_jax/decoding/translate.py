@@ -74,7 +74,7 @@ class Translator:
         parts = list(self.stream(lines, description, len(lines)))
         return Translations(
             sentences=tuple(sentence for part in parts for sentence in part.sentences),
-            seconds=sum(part.seconds for part in parts),
+            seconds=sum((part.seconds for part in parts), 0.0),
             work=jax.tree.map(
                 lambda *counts: sum(counts), self._no_work(), *(p.work for p in parts)
             ),

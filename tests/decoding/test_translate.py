@@ -71,7 +71,7 @@ def test_lines_come_back_in_their_order_whatever_the_batches(dataset: Dataset):
 
 
 @pytest.mark.parametrize(
-    ("policy", "beam_size"), [(Uniform(3, 0), 1), (Confidence((0.02, 0.02)), 2)], ids=str
+    ("policy", "beam_size"), [(Uniform(3, 0), 1), (Confidence((0.05, 0.05)), 2)], ids=str
 )
 def test_both_engines_translate_alike(
     dataset: Dataset, few_lines_pay: None, policy: Policy, beam_size: int
@@ -93,7 +93,7 @@ def test_both_engines_translate_alike(
     assert lockstep.work.computed[0] > lockstep.work.rows[0]
 
 
-def test_lines_of_one_depth_are_decoded_in_lockstep_by_default(dataset: Dataset):
+def test_a_few_lines_are_decoded_in_lockstep_by_default(dataset: Dataset):
     translations = make_translator(dataset).translate(["acht"] * 3)
     assert CONFIG.decoding.engine == "continuous"
     assert translations.engines == {"lockstep": 3}
@@ -123,7 +123,8 @@ def test_windows_change_nothing_but_how_much_is_read_ahead(
         assert len(read) == sum(len(part.sentences) for part in parts)
     assert [len(part.sentences) for part in parts] == [4, 4, 4, 1]
     assert_same([sentence for part in parts for sentence in part.sentences], whole.sentences)
-    assert sum(part.work.rows for part in parts).tolist() == whole.work.rows.tolist()
+    if engine == "continuous":  # in lockstep, a batch is filled up with rows that take a step
+        assert sum(part.work.rows for part in parts).tolist() == whole.work.rows.tolist()
     again = translator.translate(lines)
     assert_same(again.sentences, whole.sentences)
     assert again.work.rows.tolist() == whole.work.rows.tolist()
