@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The README's commands are the ones that are checked, its tables those of the results."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks.systems import format_lines
 from benchmarks.table import read_table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -34,6 +36,12 @@ def test_the_readmes_results_are_those_of_the_files():
 
 def test_the_demo_prints_what_the_readme_shows():
     assert read_table(REPOSITORY / "results" / "demo.jsonl") in readme()
+
+
+def test_the_readmes_speeds_are_those_of_the_file():
+    text = (REPOSITORY / "results" / "decode.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert format_lines(lines) in readme()
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", readme()))

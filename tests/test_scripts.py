@@ -57,6 +57,7 @@ def run(
         input=text,
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         check=False,
     )
 
@@ -173,12 +174,55 @@ def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
         "device",
         "checkpoint_step",
     } <= summary.keys()
+    assert summary["batch_size"] == 128
+    assert summary["ticks"] == sum(summary["ticks_per_stage"]) > 0
+    blocks_and_classifier = 3
+    assert len(summary["ticks_per_stage"]) == blocks_and_classifier
+    assert len(summary["rows_per_stage"]) == blocks_and_classifier
+    assert summary["rows_per_stage"][0] == summary["rows_per_stage"][-1] >= summary["tokens"]
+    assert summary["rows_per_stage"][1] == 0
+    assert 0 < summary["occupancy"] <= 1
+    assert sum(summary["engines"].values()) == 20
     hypotheses = (tmp_path / "hypotheses.txt").read_text().splitlines()
     exits = [json.loads(line) for line in (tmp_path / "exits.jsonl").read_text().splitlines()]
     assert len(hypotheses) == len(exits) == 20
     assert all(set(line["exits"]) == {1} for line in exits)
     assert all(len(line["exits"]) == len(line["tokens"]) for line in exits)
     assert summary["tokens"] == sum(len(line["exits"]) for line in exits)
+
+
+def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path):
+    settings = [f"--workdir={trained}", "--config.policy=token_geometric:0.5"]
+    settings += ["--config.beam_size=2", "--config.cohort_size=4", "--config.pool_size=6"]
+    found = {}
+    for engine in ("continuous", "lockstep"):
+        chosen = [] if engine == "continuous" else ["--config.engine=lockstep"]
+        folder = tmp_path / engine
+        result = run("decode.py", *settings, *chosen, f"--config.output={folder}")
+        assert result.returncode == 0, result.stderr
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["engine"] == engine
+        assert engine in summary["engines"]  # few sentences of a length never leave lockstep
+        lines = map(json.loads, (folder / "exits.jsonl").read_text().splitlines())
+        found[engine] = (
+            (folder / "hypotheses.txt").read_bytes(),
+            [(line["tokens"], line["exits"]) for line in lines],
+            [summary[name] for name in ("bleu", "tokens", "average_exit", "flops_per_token")],
+        )
+    assert found["continuous"] == found["lockstep"]
+
+
+def test_a_decode_that_breaks_off_leaves_earlier_results(trained: Path, tmp_path: Path):
+    arguments = ["decode.py", f"--workdir={trained}", "--config.input=-"]
+    arguments.append(f"--config.output={tmp_path / 'results'}")
+    assert run(*arguments, text="acht\n").returncode == 0
+    before = files(tmp_path)
+    assert len(before) == 3
+    broken = run(*arguments, text="sieben\n\udcff\n")
+    assert broken.returncode != 0
+    assert "not UTF-8 at line 2" in broken.stderr
+    assert "Traceback" not in broken.stderr
+    assert files(tmp_path) == before
 
 
 def test_decoding_standard_input_prints_a_line_for_each_line(trained: Path):
@@ -313,6 +357,9 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
         "the least average exit that was tuned is": ["--config.policy=tuned:confidence:AE<=0.5"],
         "must read tuned[:KIND]:AE<=DEPTH": ["--config.policy=tuned:best"],
         "decoding.beam_size is 0": ["--config.beam_size=0"],
+        "decoding.cohort_size is -1: must be 0 or more": ["--config.cohort_size=-1"],
+        "decoding.pool_size is -8: must be 0 or more": ["--config.pool_size=-8"],
+        "must be one of continuous, lockstep": ["--config.engine=fast"],
         "2 sentences but 1 references": [
             f"--config.input={lines}",
             f"--config.reference={short}",
