@@ -88,6 +88,7 @@ def test_results_that_are_not_finished_leave_earlier_ones(tmp_path: Path, breaks
         writer.add(translations(EIGHT))
         writer.finish({"bleu": 1.5})
     before = contents(tmp_path)
+    assert len(before) == 3
 
     def write_half() -> None:
         with ResultsWriter(tmp_path) as writer:
