@@ -9,7 +9,7 @@ leaves: a compiled decoder serves all policies of a kind.
 
 import dataclasses
 import enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from dat_jax.config import ModelConfig
 from dat_jax.errors import UserError
 from dat_jax.types import Array, Bool, Float, Int
+
+_T = TypeVar("_T")
 
 
 class Signal(enum.Enum):
@@ -35,7 +37,22 @@ class Signal(enum.Enum):
         return self in (Signal.NOTHING, Signal.SENTENCE)
 
 
-@jax.tree_util.register_dataclass
+def _pytree(policy: type[_T]) -> type[_T]:
+    """Registers a policy whose fields are leaves.
+
+    `jax.tree_util.register_dataclass` would let the structures of two classes with equal fields be
+    equal (jaxlib 0.10.2): `jit` would now and then run one's program for the other.
+    """
+    names = [field.name for field in dataclasses.fields(cast(Any, policy))]
+    jax.tree_util.register_pytree_node(
+        policy,
+        lambda one: (tuple(getattr(one, name) for name in names), None),
+        lambda _, values: policy(*values),
+    )
+    return policy
+
+
+@_pytree
 @dataclasses.dataclass(frozen=True)
 class Fixed:
     """Every token exits at the same depth."""
@@ -52,7 +69,7 @@ class Fixed:
         return jnp.asarray(depth >= self.depth)
 
 
-@jax.tree_util.register_dataclass
+@_pytree
 @dataclasses.dataclass(frozen=True)
 class Uniform:
     """Each token exits at a depth drawn uniformly (paper, section 4.1)."""
@@ -70,7 +87,7 @@ class Uniform:
         return signal * self.num_layers < depth
 
 
-@jax.tree_util.register_dataclass
+@_pytree
 @dataclasses.dataclass(frozen=True)
 class SequenceMultinomial:
     """All tokens of a sentence exit at the depth that its exit head finds likeliest (eq. 8)."""
@@ -85,7 +102,7 @@ class SequenceMultinomial:
         return depth > jnp.argmax(signal, axis=-1)
 
 
-@jax.tree_util.register_dataclass
+@_pytree
 @dataclasses.dataclass(frozen=True)
 class TokenMultinomial:
     """Each token exits at the depth that its exit head finds likeliest after block 1 (eq. 11)."""
@@ -100,7 +117,7 @@ class TokenMultinomial:
         return depth > jnp.argmax(signal, axis=-1)
 
 
-@jax.tree_util.register_dataclass
+@_pytree
 @dataclasses.dataclass(frozen=True)
 class TokenGeometric:
     """A token exits after the first block whose halting probability is above that block's tau.
@@ -120,7 +137,7 @@ class TokenGeometric:
         return jax.nn.sigmoid(signal) > self.thresholds[depth - 1]
 
 
-@jax.tree_util.register_dataclass
+@_pytree
 @dataclasses.dataclass(frozen=True)
 class Confidence:
     """A token exits at the first exit whose likeliest token is likelier than that depth's tau.

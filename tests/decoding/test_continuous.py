@@ -140,6 +140,14 @@ def test_exits_at_full_depth_are_those_of_a_model_without_lower_exits():
         assert_same(engine(Case("post", 1, policy))[0], expected)
 
 
+def test_a_beam_may_be_wider_than_the_vocabulary():
+    """At first there are fewer hypotheses than rows, and fewer continuations than are ranked."""
+    case = Case("tied", 12, Uniform(4, 0))
+    found, work = run_continuous(*case, cohort_size=24, slots=SLOTS)
+    assert_same(found, in_lockstep(case)[0])
+    np.testing.assert_array_equal(work.rows, in_lockstep(case)[1].rows)
+
+
 def test_the_cases_hold_the_extremes():
     """A source without words, and translations as long as there is room."""
     assert (SOURCE[:, 0] == EOS).any()

@@ -260,6 +260,15 @@ def test_thresholds_per_depth_take_effect_at_their_depth_and_at_no_other(kind, d
     assert exits(low_here, [signal] * 4) == [5, depth]
 
 
+def test_policies_of_two_kinds_are_never_taken_for_one_another():
+    """JAX finds compiled programs by structure. Those of two registered dataclasses with equal
+    fields are equal to it, and only as a rule apart by their hash: one in a hundred was not."""
+    kinds = {type(policy): jax.tree.structure(policy) for policy in POLICIES.values()}
+    assert len(kinds) == 6
+    for kind, structure in kinds.items():
+        assert [other for other in kinds if kinds[other] == structure] == [kind]
+
+
 @pytest.mark.parametrize(
     ("texts", "signal"),
     [
