@@ -80,12 +80,14 @@ def _read(text: TextConfig, dataset: Dataset) -> tuple[Iterable[str], list[str] 
         sources, references = dataset.text(text.split)
         return sources, references, len(sources)
     references = list(_lines(text.reference)) if text.reference else None
-    if text.input == "-":
-        lines = _lines("-") if references is None else list(_lines("-"))
-        total = None if references is None else len(list(lines))
-    else:
+    if text.input != "-":
         lines, total = _lines(text.input), sum(1 for _ in _lines(text.input))
-    if references is not None and total is not None:
+    elif references is None:
+        return _lines("-"), None, None
+    else:
+        lines = list(_lines("-"))
+        total = len(lines)
+    if references is not None:
         check_lengths(total, len(references))
     return lines, references, total
 

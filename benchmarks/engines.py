@@ -20,15 +20,15 @@ from dat_jax.decoding import continuous, lockstep
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.continuous import Queue
 from dat_jax.decoding.schedule import Sizes
-from dat_jax.decoding.work import Work
-from dat_jax.exits.policies import Policy, Uniform
+from dat_jax.decoding.work import Work, describe, total
+from dat_jax.exits.policies import Policy, Uniform, register_policy
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.types import Array, Bool, Float, Params
 
 _FIRST_WORD = 4
 
 
-@jax.tree_util.register_dataclass
+@register_policy
 @dataclasses.dataclass(frozen=True)
 class Drawn(Uniform):
     """Each token exits at a depth drawn from a distribution."""
@@ -114,10 +114,10 @@ def in_lockstep(
             )
             for start in range(0, len(task.source), batch_size)
         ]
-        hypotheses, works = zip(*jax.tree.map(np.asarray, found), strict=True)
+        hypotheses, works = zip(*found, strict=True)
         return Outcome(
             jax.tree.map(lambda *leaves: np.concatenate(leaves), *hypotheses),
-            jax.tree.map(lambda *counts: sum(counts), *works),
+            total(task.model.config.num_layers, works),
         )
 
     return run
@@ -165,11 +165,7 @@ def figures(task: Task, policy: Policy, outcome: Outcome) -> dict[str, Any]:
         "tokens": tokens,
         "average_exit": round(float(hypotheses.exits.sum() / tokens), 3),
         "flops_per_token": counted / tokens,
-        "layers_executed_per_token": round(float(work.computed[:-1].sum() / tokens), 3),
-        "ticks": int(work.ticks.sum()),
-        "rows_per_stage": work.rows.tolist(),
-        "occupancy": round(float(work.rows.sum() / work.computed.sum()), 4),
-    }
+    } | describe(work, tokens)
 
 
 def _arrays(task: Task, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from dat_jax import flops
 from dat_jax.decoding.translate import Translations, Translator
+from dat_jax.decoding.work import describe, total
 from dat_jax.report import describe_commit
 from dat_jax.workdir import TrainedModel
 
@@ -23,7 +24,7 @@ class Tally:
         self._trained, self._translator = trained, translator
         stages = trained.config.model.num_layers + 1
         self._histogram = np.zeros(stages, np.int64)
-        self._work = np.zeros((3, stages), np.int64)
+        self._work = total(trained.config.model.num_layers, [])
         self._engines: Counter[str] = Counter()
         self._flops = self._sentences = self._cut = 0
         self._seconds = 0.0
@@ -46,7 +47,7 @@ class Tally:
                 exits,
                 self._translator.policy.signal,
             )
-        self._work += np.stack(translations.work)
+        self._work = total(config.num_layers, [self._work, translations.work])
         self._engines += translations.engines
         self._sentences += len(translations.sentences)
         self._cut += translations.cut
@@ -66,17 +67,12 @@ class Tally:
         trained, translator = self._trained, self._translator
         config, decoding = trained.config, translator.decoding
         tokens = int(self._histogram.sum())
-        ticks, rows, computed = self._work
         return {
             "average_exit": float(self._histogram @ np.arange(len(self._histogram)))
             / max(tokens, 1),
             "exit_histogram": {d: int(self._histogram[d]) for d in config.model.exit_depths},
             "flops_per_token": self._flops / max(tokens, 1),
-            "layers_executed_per_token": int(computed[:-1].sum()) / max(tokens, 1),
-            "ticks": int(ticks.sum()),
-            "ticks_per_stage": ticks.tolist(),
-            "rows_per_stage": rows.tolist(),
-            "occupancy": int(rows.sum()) / max(int(computed.sum()), 1),
+            **describe(self._work, tokens),
             "tokens_per_second": tokens / self._seconds if self._seconds else 0.0,
             "seconds": self._seconds,
             "sentences": self._sentences,

@@ -51,9 +51,11 @@ def no_ancestors(batch: int, beams: int, length: int) -> Int[Array, "B J T"]:
     return jnp.full((batch, beams, length), -1, jnp.int32)
 
 
-def claim(ancestors: Int[Array, "B J T"], position: Int[Array, ""]) -> Int[Array, "B J T"]:
-    """Says that at `position` each beam writes for itself."""
-    return ancestors.at[:, :, position].set(jnp.arange(ancestors.shape[1])[None])
+def claim(ancestors: Int[Array, "B J T"], position: Int[Array, "*#B"]) -> Int[Array, "B J T"]:
+    """Says that at `position`, of all sentences or of each, each beam writes for itself."""
+    _, beams, length = ancestors.shape
+    here = jnp.arange(length)[None, None] == position.reshape(-1, 1, 1)
+    return jnp.where(here, jnp.arange(beams)[None, :, None], ancestors)
 
 
 def follow(ancestors: Int[Array, "B J T"], parents: Int[Array, "B J"]) -> Int[Array, "B J T"]:

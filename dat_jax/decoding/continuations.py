@@ -18,9 +18,7 @@ _GROUP = 128  # tokens; the best Q are in the Q groups with the greatest maxima
 class Continuations(NamedTuple):
     """Q continuations of each hypothesis, best first; of equal ones, the lower token first."""
 
-    log_probs: (
-        jax.Array
-    )  # [*B, Q] of the hypothesis with its new token; -inf if that is not allowed
+    log_probs: jax.Array  # [*B, Q] of the hypothesis with its new token; -inf if not allowed
     tokens: jax.Array  # [*B, Q]
 
 

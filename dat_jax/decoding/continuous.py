@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from dat_jax.data.vocabulary import BOS, EOS, PAD
 from dat_jax.decoding import beam
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.cache import follow
+from dat_jax.decoding.cache import claim, follow
 from dat_jax.decoding.parts import KeysValues, Parts, run_if
 from dat_jax.decoding.pool import (
     CLASSIFIED,
@@ -168,8 +168,9 @@ class _Engine:
         there = number < self.queue.count
         slots = jnp.where(there, slots, self.slots)
 
-        mask = self.queue.source.at[number].get(mode="clip") != PAD
-        memory = self.parts.encode(self.queue.source.at[number].get(mode="clip"), mask)
+        source = self.queue.source.at[number].get(mode="clip")
+        mask = source != PAD
+        memory = self.parts.encode(source, mask)
         some = empty_pool(self.admitted, stages.beam_size, stages.length, stages.found, size)
         limits = self.queue.limits.at[number].get(mode="clip")
         sentences = some.sentences._replace(
@@ -294,7 +295,7 @@ class _Engine:
         sentences = some.sentences._replace(
             working=some.sentences.working & ~beam.done(beams),
             beams=beams,
-            writers=follow(some.sentences.writers, parents),
+            ancestors=follow(some.sentences.ancestors, parents),
         )
         some, address, x = self._start_tokens(some._replace(sentences=sentences), slots, tick)
         return place(pool, slots, some), address, x
@@ -317,9 +318,8 @@ class _Engine:
                 log_probs=jnp.where(live[:, None], rows.found.log_probs, -jnp.inf)
             ),
         )
-        here = jnp.arange(stages.length)[None, None] == beams.position[:, None, None]
-        own = jnp.arange(stages.beam_size)[None, :, None]
-        sentences = sentences._replace(writers=jnp.where(here, own, sentences.writers))
+        ancestors = claim(sentences.ancestors, beams.position)
+        sentences = sentences._replace(ancestors=ancestors)
 
         positions = jnp.broadcast_to(beams.position[:, None], beams.log_probs.shape)
         x = self.parts.embed(beam.last_tokens(beams, BOS), positions)

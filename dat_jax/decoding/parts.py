@@ -116,30 +116,26 @@ class Parts:
     ) -> Float[Array, "B J V"]:
         """The logits of each state by the classifier of its own exit.
 
-        One product if all exits share their table, otherwise one for each exit that is taken. Where
-        `exits` is 0 the logits mean nothing.
+        One product with the last table, and one with each other that some exit uses. Where `exits`
+        is 0 the logits mean nothing.
         """
-        depths = self.config.exit_depths
-        index = jnp.clip(exits - depths[0], 0, len(depths) - 1)
-        own = {name: leaf[index] for name, leaf in self._own_norms.items()}
-        if self._one_table:
-            return classify(self._classifiers[0] | own, x)
-        logits = classify(self._classifiers[-1] | own, x)
-        for x_index, weights in enumerate(self._classifiers[:-1]):
-            here = index == x_index
+        depths, last = self.config.exit_depths, self.num_tables - 1
+        depth = jnp.clip(exits, depths[0], depths[-1])
+        logits = self.classify_by_table(last, depth, x)
+        for table in range(last):
+            here = self.table_of(exits) == table
 
-            def replace(logits: Array, weights: Any = weights, here: Array = here) -> Array:
-                return jnp.where(here[..., None], classify(weights | own, x), logits)
+            def replace(logits: Array, table: int = table, here: Array = here) -> Array:
+                return jnp.where(here[..., None], self.classify_by_table(table, depth, x), logits)
 
             logits = jax.lax.cond(jnp.any(here), replace, lambda logits: logits, logits)
         return logits
 
     def tables_run(self, exits: Int[Array, "B J"]) -> Int[Array, ""]:
         """How many products with a table `classify_each` makes for these exits."""
-        others = [] if self._one_table else self.config.exit_depths[:-1]
-        return 1 + sum(
-            (jnp.any(exits == depth).astype(jnp.int32) for depth in others), jnp.int32(0)
-        )
+        others = jnp.arange(self.num_tables - 1)
+        used = self.table_of(exits)[..., None] == others[None, None]
+        return 1 + jnp.sum(jnp.any(used, axis=(0, 1)))
 
     def sequence_logits(
         self, memory: Float[Array, "B S E"], source_mask: Bool[Array, "B S"]

@@ -28,7 +28,7 @@ class Sentences(NamedTuple):
     working: jax.Array  # [G] whether its search goes on
     exit_ahead: jax.Array  # [G] the exit of all its tokens, if its policy knows that
     beams: BeamState
-    writers: jax.Array  # [G, J, T] which row of the sentence wrote each position of a hypothesis
+    ancestors: jax.Array  # [G, J, T] which row of the sentence wrote a hypothesis' position
 
 
 class Rows(NamedTuple):
@@ -70,7 +70,7 @@ def empty_pool(slots: int, beam_size: int, length: int, found: int, no_sentence:
             working=jnp.zeros(slots, bool),
             exit_ahead=jnp.zeros(slots, jnp.int32),
             beams=beam.init(jnp.ones(slots, jnp.int32), beam_size, length, PAD),
-            writers=jnp.zeros((slots, beam_size, length), jnp.int32),
+            ancestors=jnp.zeros((slots, beam_size, length), jnp.int32),
         ),
         Rows(
             stage=jnp.full_like(zeros, CLASSIFIED),

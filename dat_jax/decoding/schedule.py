@@ -48,8 +48,8 @@ def choose_sizes(
     wanted = pool_size or -(-_COHORTS * cohort_size // beam_size)
     # Powers of two, lest every number of sentences compile a program of its own.
     slots = max(1, min(wanted, most_slots, 1 << (sentences - 1).bit_length()))
-    fillable = -(-slots * beam_size // _COHORTS)
-    rows = min(cohort_size, fillable) if not pool_size else min(cohort_size, slots * beam_size)
+    cohorts = 1 if pool_size else _COHORTS
+    rows = min(cohort_size, -(-slots * beam_size // cohorts))
     return Sizes(max(1, -(-rows // beam_size)) * beam_size, slots)
 
 

@@ -118,12 +118,13 @@ class Stages:
         """Where the states that block `depth` attends to lie: those that entered it, or the last
         ones of tokens that left below it."""
         of_row = (cohort.slots, cohort.rows % self.beam_size, slice(room))
-        writers = pool.sentences.writers.at[of_row].get(mode="clip")
+        ancestors = pool.sentences.ancestors.at[of_row].get(mode="clip")
         exits = pool.sentences.beams.exits.at[of_row].get(mode="clip")
         positions = jnp.arange(room)[None]
         earlier = positions < cohort.positions[:, None]
         depths = jnp.where(earlier, jnp.minimum(exits, depth - 1), depth - 1)
-        return self.address(depths, cohort.slots[:, None] * self.beam_size + writers, positions)
+        rows = cohort.slots[:, None] * self.beam_size + ancestors
+        return self.address(depths, rows, positions)
 
     def _leaves(
         self, depth: int, x: Float[Array, "C D"], exit_ahead: Int[Array, " C"]

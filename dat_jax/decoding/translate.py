@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import groupby, islice
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from dat_jax.decoding import continuous, lockstep
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.continuous import Queue
 from dat_jax.decoding.schedule import choose_sizes, pays
-from dat_jax.decoding.work import Work
+from dat_jax.decoding.work import Work, total
 from dat_jax.exits.policies import Policy
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Params
@@ -75,9 +75,7 @@ class Translator:
         return Translations(
             sentences=tuple(sentence for part in parts for sentence in part.sentences),
             seconds=sum((part.seconds for part in parts), 0.0),
-            work=jax.tree.map(
-                lambda *counts: sum(counts), self._no_work(), *(p.work for p in parts)
-            ),
+            work=total(self.model.config.num_layers, (part.work for part in parts)),
             engines=sum((part.engines for part in parts), Counter()),
             cut=sum(part.cut for part in parts),
         )
@@ -120,33 +118,25 @@ class Translator:
         translations = [Translation("", (), (), 0.0, len(source)) for source in sources]
         spoken = [index for index, line in enumerate(lines) if line.strip()]
         bar.update(len(lines) - len(spoken))
-        work, engines = self._no_work(), Counter[str]()
+        works, engines = [], Counter[str]()
         for group in self._groups(spoken, sources):
             chosen = [sources[index] for index in group]
             numbers = [start + index for index in group]
-            engine, found, group_work = self._decode(chosen, numbers)
+            engine, found, work = self._decode(chosen, numbers)
             for row, index in enumerate(group):
                 translations[index] = self._translation(found, row, len(sources[index]))
-            work = jax.tree.map(lambda old, new: old + new, work, group_work)
+            works.append(work)
             engines[engine] += len(group)
             bar.update(len(group))
         seconds = time.monotonic() - started
+        work = total(self.model.config.num_layers, works)
         return Translations(tuple(translations), seconds, work, engines, cut)
 
     def _groups(self, lines: list[int], sources: list[list[int]]) -> list[list[int]]:
         """Lines, by their indices, that need the same room, longest first."""
         ordered = sorted(lines, key=lambda index: len(sources[index]), reverse=True)
-        rooms = [_room(len(sources[index])) for index in ordered]
-        edges = [
-            0,
-            *(at for at in range(1, len(ordered)) if rooms[at] < rooms[at - 1]),
-            len(ordered),
-        ]
-        return [ordered[first:last] for first, last in pairwise(edges) if last > first]
-
-    def _no_work(self) -> Work:
-        stages = self.model.config.num_layers + 1
-        return Work(*(np.zeros(stages, np.int64) for _ in Work._fields))
+        by_room = groupby(ordered, key=lambda index: _room(len(sources[index])))
+        return [list(group) for _, group in by_room]
 
     def _decode(self, sources: list[list[int]], numbers: list[int]) -> tuple[str, Hypotheses, Work]:
         """Decodes sources that need the same room, longest first, by the engine that is faster."""
@@ -180,18 +170,18 @@ class Translator:
             cohort_size=sizes.cohort,
             slots=sizes.slots,
         )
-        return _on_host(hypotheses, len(sources)), jax.tree.map(np.asarray, work)
+        return _on_host(hypotheses, len(sources)), work
 
     def _decode_in_batches(
         self, sources: list[list[int]], numbers: list[int]
     ) -> tuple[Hypotheses, Work]:
         decoding, room = self.decoding, _room(len(sources[0]))
         rows = min(decoding.batch_size, len(sources))
-        work, found = self._no_work(), []
+        works, found = [], []
         for start in range(0, len(sources), rows):
             batch = sources[start : start + rows]
             arrays = self._pad(batch, numbers[start : start + rows], rows, room)
-            hypotheses, batch_work = lockstep.search(
+            hypotheses, work = lockstep.search(
                 self.model,
                 self.params,
                 *arrays,
@@ -201,8 +191,9 @@ class Translator:
                 max_length=self._limit(room),
             )
             found.append(_on_host(hypotheses, len(batch)))
-            work = jax.tree.map(lambda old, new: old + np.asarray(new), work, batch_work)
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found), work
+            works.append(work)
+        hypotheses = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+        return hypotheses, total(self.model.config.num_layers, works)
 
     def _limit(self, source_length: int) -> int:
         """The most pieces that a translation may have, EOS counted."""

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an engine did, as it counted itself: nothing here is an estimate."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from dat_jax.types import Array
 
@@ -36,3 +38,24 @@ def add_runs(work: Work, stage: Array | int, runs: Array | int, rows: Array, com
         work.rows.at[stage].add(rows),
         work.computed.at[stage].add(runs * computed),
     )
+
+
+def total(num_layers: int, works: Iterable[Work]) -> Work:
+    """The sums of any number of works, as numpy arrays that do not overflow."""
+    counts = zip(no_work(num_layers), *works, strict=True)
+    return Work(*(np.sum(np.asarray(count), axis=0, dtype=np.int64) for count in counts))
+
+
+def describe(work: Work, tokens: int) -> dict[str, Any]:
+    """What was run for so many tokens, in the words of `summary.json`.
+
+    `occupancy` is the share of the rows that were computed which needed it;
+    `layers_executed_per_token` is the blocks' rows that were computed, idle ones included.
+    """
+    return {
+        "layers_executed_per_token": int(work.computed[:-1].sum()) / max(tokens, 1),
+        "ticks": int(work.ticks.sum()),
+        "ticks_per_stage": work.ticks.tolist(),
+        "rows_per_stage": work.rows.tolist(),
+        "occupancy": int(work.rows.sum()) / max(int(work.computed.sum()), 1),
+    }

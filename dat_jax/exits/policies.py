@@ -37,7 +37,7 @@ class Signal(enum.Enum):
         return self in (Signal.NOTHING, Signal.SENTENCE)
 
 
-def _pytree(policy: type[_T]) -> type[_T]:
+def register_policy(policy: type[_T]) -> type[_T]:
     """Registers a policy whose fields are leaves.
 
     `jax.tree_util.register_dataclass` would let the structures of two classes with equal fields be
@@ -52,7 +52,7 @@ def _pytree(policy: type[_T]) -> type[_T]:
     return policy
 
 
-@_pytree
+@register_policy
 @dataclasses.dataclass(frozen=True)
 class Fixed:
     """Every token exits at the same depth."""
@@ -69,7 +69,7 @@ class Fixed:
         return jnp.asarray(depth >= self.depth)
 
 
-@_pytree
+@register_policy
 @dataclasses.dataclass(frozen=True)
 class Uniform:
     """Each token exits at a depth drawn uniformly (paper, section 4.1)."""
@@ -87,7 +87,7 @@ class Uniform:
         return signal * self.num_layers < depth
 
 
-@_pytree
+@register_policy
 @dataclasses.dataclass(frozen=True)
 class SequenceMultinomial:
     """All tokens of a sentence exit at the depth that its exit head finds likeliest (eq. 8)."""
@@ -102,7 +102,7 @@ class SequenceMultinomial:
         return depth > jnp.argmax(signal, axis=-1)
 
 
-@_pytree
+@register_policy
 @dataclasses.dataclass(frozen=True)
 class TokenMultinomial:
     """Each token exits at the depth that its exit head finds likeliest after block 1 (eq. 11)."""
@@ -117,7 +117,7 @@ class TokenMultinomial:
         return depth > jnp.argmax(signal, axis=-1)
 
 
-@_pytree
+@register_policy
 @dataclasses.dataclass(frozen=True)
 class TokenGeometric:
     """A token exits after the first block whose halting probability is above that block's tau.
@@ -137,7 +137,7 @@ class TokenGeometric:
         return jax.nn.sigmoid(signal) > self.thresholds[depth - 1]
 
 
-@_pytree
+@register_policy
 @dataclasses.dataclass(frozen=True)
 class Confidence:
     """A token exits at the first exit whose likeliest token is likelier than that depth's tau.
