@@ -11,7 +11,6 @@ too (`pip install -e '.[opponents]'`), on a CPU.
 """
 
 import dataclasses
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks.engines import Task, drawn_exits, encode, make_task
-from benchmarks.measure import machine
+from benchmarks.measure import check_output, machine, write_lines
 from benchmarks.opponents import Size, ctranslate2_opponents, opponents
 from benchmarks.plot import draw_speed
 from benchmarks.systems import (
@@ -33,7 +32,6 @@ from benchmarks.systems import (
     model_config,
 )
 from dat_jax.command_line import run
-from dat_jax.errors import UserError
 from dat_jax.exits.policies import Fixed
 
 _SEVERAL_AVERAGES = (1.25, 1.75, 3.0, 6.0)
@@ -112,9 +110,7 @@ def opponents_systems(task: Task, beam: int, folder: Path) -> Iterator[System]:
 def main() -> None:
     """Measures, writes the lines, prints the table."""
     options = flags.FLAGS
-    output = Path(options.output)
-    if not output.parent.is_dir():
-        raise UserError(f"{output.parent} is no folder: make it or name another --output")
+    output = check_output(options.output)
     sizes = {name: int(options[name].value or 0) for name in _SIZES}
     config = model_config(sizes)
     lengths = [sizes[name] for name in ("source_length", "target_length")]
@@ -132,7 +128,7 @@ def main() -> None:
                 measured = measure(chosen, {"table": table}, options.repetitions)
                 print(format_lines(measured), flush=True)
                 lines += [line | setting for line in measured]
-    output.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_lines(output, lines)
     draw_speed(lines, output.with_suffix(".svg"))
 
 

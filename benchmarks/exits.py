@@ -9,16 +9,15 @@
 Thresholds were tuned on `valid`; this looks at `test` once for each of them.
 """
 
-import json
 from pathlib import Path
 from typing import get_args
 
 from absl import flags
 
+from benchmarks.measure import check_output, write_lines
 from dat_jax.command_line import define_workdir, run
 from dat_jax.config import Config
 from dat_jax.data.dataset import open_dataset
-from dat_jax.errors import UserError
 from dat_jax.evaluation import evaluate
 from dat_jax.exits.policies import available_kinds, parse_policy
 from dat_jax.report import format_table
@@ -31,9 +30,7 @@ OUTPUT = flags.DEFINE_string("output", None, "A file of JSON lines to write.", r
 
 def main() -> None:
     """Decodes with every policy and writes a summary of each."""
-    workdir, output = Path(WORKDIR.value), Path(OUTPUT.value)
-    if not output.parent.is_dir():
-        raise UserError(f"{output.parent} is no folder: make it or name another --output")
+    workdir, output = Path(WORKDIR.value), check_output(OUTPUT.value)
     config = Config.load(workdir / "config.json")
     names = [f"fixed:{depth}" for depth in config.model.exit_depths]
     names += [k for k in available_kinds(config.model) if k not in ("fixed", "confidence")]
@@ -46,8 +43,7 @@ def main() -> None:
     for policy in policies:
         summaries.append(evaluate(trained, policy, config.decoding, "test")[1])
         print(format_table(summaries[-1:]).splitlines()[-1], flush=True)
-    lines = [json.dumps(summary) + "\n" for summary in summaries]
-    output.write_text("".join(lines), encoding="utf-8")
+    write_lines(output, summaries)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ JAX, Flax, optax and absl beside this repository, and runs, slowly, on a CPU too
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.engines import continuously, drawn_exits, in_lockstep, make_task
-from benchmarks.measure import interleaved, machine, rate
+from benchmarks.measure import check_output, interleaved, machine, rate, write_lines
 from benchmarks.systems import (
     System,
     continuous_system,
@@ -38,6 +37,7 @@ from dat_jax.config import (
 )
 from dat_jax.data.batching import Batch
 from dat_jax.decoding.schedule import Sizes
+from dat_jax.errors import UserError
 from dat_jax.exits.policies import Fixed
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.state import TrainState
@@ -102,16 +102,17 @@ def training(dtype: Any, repetitions: int) -> dict[str, Any]:
         state, metrics = step(state, batch, jax.random.key(0))
         assert np.isfinite(np.asarray(metrics["loss"].total))
 
-    seconds = interleaved({"step": run}, 3 * repetitions, "training step")
+    [(_, seconds)] = interleaved([run], 3 * repetitions, "training step")
     labels = {"benchmark": "gpu", "table": "training", "dtype": dtype}
-    return labels | rate(task.source.size, seconds["step"])
+    return labels | rate(task.source.size, seconds)
 
 
 def main(_: Any) -> None:
     """Checks, measures what there is time for, writes the lines, prints the tables."""
-    output, started = Path(flags.FLAGS.output), time.monotonic()
-    if not output.parent.is_dir():
-        raise SystemExit(f"error: {output.parent} is no folder: make it or name another --output")
+    try:
+        output, started = check_output(flags.FLAGS.output), time.monotonic()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
     lines = [check()]
     print(json.dumps(lines[0]), flush=True)
     for beam in (1, 4):
@@ -125,7 +126,7 @@ def main(_: Any) -> None:
             lines += [line | {"benchmark": "gpu", "dtype": dtype} for line in measured]
     lines += [training(dtype, flags.FLAGS.repetitions) for dtype in _DTYPES]
     setting = machine()
-    output.write_text("".join(json.dumps(line | setting) + "\n" for line in lines), "utf-8")
+    write_lines(output, (line | setting for line in lines))
     if any(lines[0][f"alike_beam_{beam}"] < lines[0]["sentences"] for beam in (1, 4)):
         raise SystemExit("error: the engines differ on this device; see the line `correctness`")
 

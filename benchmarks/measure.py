@@ -1,32 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fair timing on a machine that is never quite quiet: everything in turn, again and again."""
+"""What benchmarks share: fair timing on a machine that is never quite quiet, and lines of results.
 
+Everything is run in turn, again and again, so that nothing has the quiet minutes to itself.
+"""
+
+import itertools
+import json
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 from tqdm import tqdm
 
+from dat_jax.errors import UserError
 from dat_jax.report import describe_commit
+
+T = TypeVar("T")
+
+
+def check_output(name: str) -> Path:
+    """The file of JSON lines that a benchmark is to write, before it measures anything.
+
+    Raises:
+        UserError: its folder does not exist.
+    """
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent} is no folder: make it or name another --output")
+    return path
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Writes results, one a line."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+class Timed(NamedTuple, Generic[T]):
+    """What a run returned last, and the seconds of each repetition."""
+
+    outcome: T
+    seconds: list[float]
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], Any]], repetitions: int, description: str
-) -> dict[str, list[float]]:
+    runs: Sequence[Callable[[], T]], repetitions: int, description: str
+) -> list[Timed[T]]:
     """Calls each of `runs` once untimed, which compiles, and then all of them in turn.
 
-    Returns:
-        The seconds of each repetition of each run. A drift of the machine's speed is shared by all.
+    A drift of the machine's speed is shared by all.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    calls = [(name, False) for name in runs] + [(name, True) for name in runs] * repetitions
-    for name, counts in tqdm(
-        calls,
+    outcomes: list[Any] = [None] * len(runs)
+    seconds: list[list[float]] = [[] for _ in runs]
+    for repetition, index in tqdm(
+        list(itertools.product(range(1 + repetitions), range(len(runs)))),
         desc=description,
         unit="run",
         dynamic_ncols=True,
@@ -34,10 +66,10 @@ def interleaved(
         disable=not sys.stderr.isatty(),
     ):
         started = time.perf_counter()
-        runs[name]()
-        if counts:
-            seconds[name].append(time.perf_counter() - started)
-    return seconds
+        outcomes[index] = runs[index]()
+        if repetition:
+            seconds[index].append(time.perf_counter() - started)
+    return [Timed(*both) for both in zip(outcomes, seconds, strict=True)]
 
 
 def rate(amount: float, seconds: list[float]) -> dict[str, float]:

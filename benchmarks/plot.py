@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_COSTS = {
+Cost = Callable[[dict[str, Any]], float]
+
+_COSTS: dict[str, Cost] = {
     "average exit": lambda summary: summary["average_exit"],
     "MFLOPs per token (decoder)": lambda summary: summary["flops_per_token"] / 1e6,
 }
@@ -25,7 +27,11 @@ _STYLES = {
     "confidence": ("confidence", "D-"),
 }
 
-
+_TIMES: dict[str, Cost] = {
+    "milliseconds per token, measured": lambda line: 1e3 / line["tokens_per_second"],
+    "average exit": lambda line: line["average_exit"],
+}
+_PANELS = {"averages": "average_exit", "batches": "batch_size"}
 _FAMILIES = {
     "cut": ("one model, cut", "o-"),
     "cut, lockstep": ("the same in lockstep", "o--"),
@@ -37,45 +43,24 @@ _FAMILIES = {
 
 def draw(summaries: list[dict[str, Any]], path: Path) -> None:
     """Draws one line for each kind of policy, a point for each summary."""
-    pyplot = _pyplot()
-    series = defaultdict(list)
-    for summary in summaries:
-        series[summary["policy"].partition(":")[0]].append(summary)
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    for axis, (label, cost) in zip(axes, _COSTS.items(), strict=True):
-        _draw_series(axis, series, _STYLES, cost)
-        axis.set_xlabel(label)
-    axes[0].set_ylabel(f"BLEU, beam {summaries[0]['beam_size']}")
-    axes[0].legend()
-    figure.savefig(path, metadata={"Date": None})
+    kinds = [summary["policy"].partition(":")[0] for summary in summaries]
+    _draw_bleu(summaries, kinds, _STYLES, _COSTS, path)
 
 
 def draw_quality_against_time(lines: list[dict[str, Any]], path: Path) -> None:
     """Draws the lines of `benchmarks.quality`: BLEU against measured time, and average exit."""
-    pyplot = _pyplot()
-    series = defaultdict(list)
-    for line in lines:
-        series[line["family"]].append(line)
-    costs = {
-        "milliseconds per token, measured": lambda line: 1e3 / line["tokens_per_second"],
-        "average exit": lambda line: line["average_exit"],
-    }
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    for axis, (label, cost) in zip(axes, costs.items(), strict=True):
-        _draw_series(axis, series, _FAMILIES, cost)
-        axis.set_xlabel(label)
-    axes[0].set_ylabel(f"BLEU, beam {lines[0]['beam_size']}")
-    axes[0].legend()
-    figure.savefig(path, metadata={"Date": None})
+    _draw_bleu(lines, [line["family"] for line in lines], _FAMILIES, _TIMES, path)
 
 
 def draw_speed(lines: list[dict[str, Any]], path: Path) -> None:
     """Draws the lines of `benchmarks.decode`: a row for each beam, a panel for each table."""
     pyplot = _pyplot()
     beams = sorted({line["beam_size"] for line in lines})
-    panels = {"averages": "average_exit", "batches": "batch_size"}
+    tables = {line["table"] for line in lines}
+    panels = {table: key for table, key in _PANELS.items() if table in tables}
+    size = (6 * len(panels), 5 * len(beams))
     figure, axes = pyplot.subplots(
-        len(beams), 2, figsize=(10, 4 * len(beams)), squeeze=False, layout="constrained"
+        len(beams), len(panels), figsize=size, squeeze=False, layout="constrained"
     )
     for row, beam in zip(axes, beams, strict=True):
         for axis, (table, key) in zip(row, panels.items(), strict=True):
@@ -89,8 +74,9 @@ def draw_speed(lines: list[dict[str, Any]], path: Path) -> None:
             axis.set_ylabel(f"tokens/s, beam {beam}")
             axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
-            axis.legend(fontsize="small")
-        row[1].set_xscale("log", base=2)
+            axis.legend(fontsize="x-small")
+            if key == "batch_size":
+                axis.set_xscale("log", base=2)
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -105,18 +91,28 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _draw_series(
-    axis: Any,
-    series: dict[str, list[dict[str, Any]]],
+def _draw_bleu(
+    points: list[dict[str, Any]],
+    keys: list[str],
     styles: dict[str, tuple[str, str]],
-    cost: Callable[[dict[str, Any]], float],
+    costs: dict[str, Cost],
+    path: Path,
 ) -> None:
-    for key, (name, style) in styles.items():
-        points = sorted(series.get(key, []), key=cost)
-        if points:
-            costs = [cost(point) for point in points]
-            axis.plot(costs, [point["bleu"] for point in points], style, label=name, ms=5)
-    axis.grid(alpha=0.3)
+    """Draws BLEU against each cost, in a panel of its own, one line for the points of each key."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for axis, (label, cost) in zip(axes, costs.items(), strict=True):
+        for wanted, (name, style) in styles.items():
+            pairs = zip(points, keys, strict=True)
+            series = sorted((point for point, key in pairs if key == wanted), key=cost)
+            if series:
+                bleu = [point["bleu"] for point in series]
+                axis.plot([cost(point) for point in series], bleu, style, label=name, ms=5)
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(f"BLEU, beam {points[0]['beam_size']}")
+    axes[0].legend()
+    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -11,20 +11,17 @@ goes beside the lines.
 """
 
 import dataclasses
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from absl import flags
 
-from benchmarks.measure import interleaved, machine, rate
+from benchmarks.measure import Timed, check_output, interleaved, machine, rate, write_lines
 from benchmarks.plot import draw_quality_against_time
 from dat_jax.command_line import define_workdir, run
 from dat_jax.config import Config
 from dat_jax.data.dataset import open_dataset
 from dat_jax.decoding.translate import Translations, Translator
-from dat_jax.errors import UserError
 from dat_jax.evaluation import score
 from dat_jax.exits.policies import parse_policy
 from dat_jax.report import format_table
@@ -33,23 +30,22 @@ from dat_jax.tuned import Kind, load_front
 from dat_jax.workdir import TrainedModel, load
 
 
-@dataclasses.dataclass
-class Candidate:
-    """A model with a policy, and what it last made of the test set."""
+class Candidate(NamedTuple):
+    """A model with a policy, of some family of the plot."""
 
-    name: str
+    family: str
     trained: TrainedModel
     translator: Translator
-    translations: Translations | None = None
 
-    def translate(self) -> None:
+    def translate(self) -> Translations:
         """Translates the test set."""
         sources, _ = self.trained.dataset.text("test")
-        self.translations = self.translator.translate(sources, self.name)
+        return self.translator.translate(sources, self.family)
 
 
-def candidates(workdir: Path, family: str, engine: str, beam_size: int) -> list[Candidate]:
-    """All that a workdir's model can do: its cuts at each depth, and what was tuned."""
+def candidates(workdir: Path, family: str, beam_size: int) -> list[Candidate]:
+    """All that a workdir's model can do by the continuous engine: its cuts at each depth, which are
+    of that family, and what was tuned."""
     config = Config.load(workdir / "config.json")
     trained = load(config, open_dataset(workdir), workdir)
     policies = {f"fixed:{depth}": family for depth in config.model.exit_depths}
@@ -58,7 +54,7 @@ def candidates(workdir: Path, family: str, engine: str, beam_size: int) -> list[
     made = []
     for text, name in policies.items():
         decoding = dataclasses.replace(
-            config.decoding, policy=text, engine=engine, beam_size=beam_size
+            config.decoding, policy=text, engine="continuous", beam_size=beam_size
         )
         policy = parse_policy(text, config.model)
         translator = Translator(trained.model, trained.params, trained.dataset, policy, decoding)
@@ -66,39 +62,34 @@ def candidates(workdir: Path, family: str, engine: str, beam_size: int) -> list[
     return made
 
 
-def summarise(candidate: Candidate, seconds: list[float]) -> dict[str, Any]:
+def summarise(candidate: Candidate, timed: Timed[Translations]) -> dict[str, Any]:
     """Scores, costs and the measured speed of a candidate."""
-    assert candidate.translations is not None
     tally = Tally(candidate.trained, candidate.translator)
-    tally.add(candidate.translations)
+    tally.add(timed.outcome)
     summary = tally.summary()
-    texts = [sentence.text for sentence in candidate.translations.sentences]
+    texts = [sentence.text for sentence in timed.outcome.sentences]
     scores = dataclasses.asdict(score(texts, candidate.trained.dataset.text("test")[1]))
-    labels = {"benchmark": "quality", "family": candidate.name}
+    labels = {"benchmark": "quality", "family": candidate.family}
     layers = {"num_layers": candidate.trained.config.model.num_layers}
-    return labels | layers | scores | summary | rate(summary["tokens"], seconds) | machine()
+    speed = rate(summary["tokens"], timed.seconds)
+    return labels | layers | scores | summary | speed | machine()
 
 
 def main() -> None:
     """Measures everything, writes the lines and the plot, prints the table."""
-    output, workdir = Path(OUTPUT.value), Path(WORKDIR.value)
-    if not output.parent.is_dir():
-        raise UserError(f"{output.parent} is no folder: make it or name another --output")
-    every = candidates(workdir, "cut", "continuous", BEAM_SIZE.value)
-    cuts = [candidate for candidate in every if candidate.name == "cut"]
-    for cut in cuts:
+    output, workdir = check_output(OUTPUT.value), Path(WORKDIR.value)
+    every = candidates(workdir, "cut", BEAM_SIZE.value)
+    for cut in [candidate for candidate in every if candidate.family == "cut"]:
         decoding = dataclasses.replace(cut.translator.decoding, engine="lockstep")
         translator = dataclasses.replace(cut.translator, decoding=decoding)
         every.append(Candidate("cut, lockstep", cut.trained, translator))
     for baseline in BASELINES.value:
-        every += candidates(Path(baseline), "shallow", "continuous", BEAM_SIZE.value)
+        every += candidates(Path(baseline), "shallow", BEAM_SIZE.value)
 
-    runs: dict[str, Callable[[], None]] = {
-        str(index): candidate.translate for index, candidate in enumerate(every)
-    }
-    seconds = interleaved(runs, REPETITIONS.value, "quality")
-    lines = [summarise(candidate, seconds[str(i)]) for i, candidate in enumerate(every)]
-    output.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    runs = [candidate.translate for candidate in every]
+    timed = interleaved(runs, REPETITIONS.value, "quality")
+    lines = [summarise(*both) for both in zip(every, timed, strict=True)]
+    write_lines(output, lines)
     print(format_table(lines))
     draw_quality_against_time(lines, output.with_suffix(".svg"))
 

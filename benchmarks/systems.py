@@ -14,7 +14,7 @@ POOLED = 1_024  # sentences for the continuous engine, divided by the beam
 
 
 class System(NamedTuple):
-    """One thing to time: `work` tokens a run, and what is known of a run's outcome."""
+    """One thing to time: how many tokens a run writes, and what is known of its outcome."""
 
     labels: dict[str, Any]
     tokens: int
@@ -76,26 +76,14 @@ def continuous_system(task: Task, average_exit: float, beam: int, batch: int) ->
 
 def measure(systems: list[System], labels: dict[str, Any], repetitions: int) -> list[dict]:
     """A line for each system: what it did, and its speed in turn with the others."""
-    names = [str(index) for index in range(len(systems))]
-    outcomes: dict[str, Any] = {}
-
-    def remembering(name: str, run_system: Callable[[], Any]) -> Callable[[], None]:
-        def run_and_keep() -> None:
-            outcomes[name] = run_system()
-
-        return run_and_keep
-
-    runs = {
-        name: remembering(name, system.run) for name, system in zip(names, systems, strict=True)
-    }
-    seconds = interleaved(runs, repetitions, labels["table"])
+    timed = interleaved([system.run for system in systems], repetitions, labels["table"])
     return [
         {"benchmark": "decode"}
         | labels
         | system.labels
-        | rate(system.tokens, seconds[name])
-        | system.describe(outcomes[name])
-        for name, system in zip(names, systems, strict=True)
+        | rate(system.tokens, seconds)
+        | system.describe(outcome)
+        for system, (outcome, seconds) in zip(systems, timed, strict=True)
     ]
 
 
