@@ -152,7 +152,7 @@ def get_config() -> ConfigDict:
     # Sentences decoded at a time in lockstep.
     config.decoding.batch_size = 128
     # Of continuous: hypotheses that go through a block together; 0 for the batch size. And the
-    # sentences in work at a time, which memory depends on; 0 for as many as fill 4 cohorts, within
+    # sentences in work at a time, which memory depends on; 0 for as many as fill 6 cohorts, within
     # a quarter of the memory.
     config.decoding.cohort_size = 0
     config.decoding.pool_size = 0

@@ -68,8 +68,8 @@ def init(limits: Int[Array, "B"], beam_size: int, max_length: int, pad_id: int) 
     """The state before the first token: one empty live beam a sentence, nothing finished.
 
     Args:
-        limits: the most tokens a hypothesis of each sentence may have, EOS counted; from 1 to
-            `max_length`.
+        limits: the most tokens a hypothesis of each sentence may have, EOS counted, up to
+            `max_length`; 0 where there is no sentence.
         beam_size: live beams, and finished hypotheses to wait for, J.
         max_length: room for tokens, T.
         pad_id: fills the room past the end of a hypothesis.

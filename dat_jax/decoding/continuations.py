@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The likeliest next tokens of hypotheses: all that a search needs of V log-probabilities.
+"""The likeliest next tokens of hypotheses: all that a search needs of V logits.
 
 Of a sentence's 2J best continuations, none is beyond the 2J best of its own hypothesis, so engines
 may look at hypotheses one by one and keep a few numbers of each.
@@ -23,8 +23,8 @@ class Continuations(NamedTuple):
 
 
 def best_continuations(
-    next_log_probs: Float[Array, "*B V"],
-    log_probs: Float[Array, "*B"],
+    logits: Float[Array, "*B V"],
+    offset: Float[Array, "*B"],
     must_end: Bool[Array, "*B"],
     count: int,
     *,
@@ -34,33 +34,36 @@ def best_continuations(
     """The `count` best continuations of each hypothesis, or all V if that is less.
 
     Args:
-        next_log_probs: of each token that may come next.
-        log_probs: of the hypotheses so far.
+        logits: of the next token.
+        offset: what makes log-probabilities of them: that of the hypothesis so far less the logits'
+            `logsumexp`. Neither changes an order, so neither is ever added to V numbers.
         must_end: whether EOS is the only continuation allowed.
         count: how many to find, Q.
         eos_id: the token that ends a hypothesis.
         pad_id: the token that is never chosen.
     """
-    vocabulary_size = next_log_probs.shape[-1]
-    token_ids = jnp.arange(vocabulary_size).reshape((1,) * must_end.ndim + (-1,))
-    allowed = (token_ids != pad_id) & ((token_ids == eos_id) | ~must_end[..., None])
-    totals = jnp.where(allowed, log_probs[..., None] + next_log_probs, -jnp.inf)
-    return Continuations(*_top(totals, min(count, vocabulary_size)))
+    top, tokens = _top(logits, min(count, logits.shape[-1]), pad_id)
+    end = jnp.full_like(top, -jnp.inf).at[..., 0].set(logits[..., eos_id])
+    must_end = must_end[..., None]
+    return Continuations(
+        offset[..., None] + jnp.where(must_end, end, top), jnp.where(must_end, eos_id, tokens)
+    )
 
 
-def _top(values: Float[Array, "*B V"], count: int) -> tuple[Array, Array]:
-    """`lax.top_k`, in two rounds: the groups that matter first, by their maxima.
+def _top(values: Float[Array, "*B V"], count: int, never: int) -> tuple[Array, Array]:
+    """`lax.top_k`, `never` aside, in two rounds: first which groups matter, by their maxima.
 
     A maximum is one vectorised pass over the values; `top_k` itself compares them one by one.
     """
-    short = -values.shape[-1] % _GROUP
-    padding = [(0, 0)] * (values.ndim - 1) + [(0, short)]
-    groups = jnp.pad(values, padding, constant_values=-jnp.inf)
-    groups = groups.reshape(*values.shape[:-1], -1, _GROUP)
-    maxima = jnp.max(groups, axis=-1)
-    _, chosen = jax.lax.top_k(maxima, min(count, maxima.shape[-1]))
-    chosen = jnp.sort(chosen, axis=-1)  # so that equal values stay in the order of their index
-    kept = jnp.take_along_axis(groups, chosen[..., None], axis=-2)
-    top, place = jax.lax.top_k(kept.reshape(*kept.shape[:-2], -1), count)
-    group = jnp.take_along_axis(chosen, place // _GROUP, axis=-1)
-    return top, group * _GROUP + place % _GROUP
+    *batch, size = values.shape
+    grouped, left_over = jnp.split(jnp.arange(size), [size - size % _GROUP])
+    members = grouped.reshape(-1, _GROUP)
+    maxima = jnp.max(values[..., : len(grouped)].reshape(*batch, *members.shape), axis=-1)
+    # One more, as `never` may be what raises its group. Sorted, lest equal values change places.
+    _, best = jax.lax.top_k(maxima, min(count + 1, len(members)))
+    best = members[jnp.sort(best, axis=-1)].reshape(*batch, -1)
+    left_over = jnp.broadcast_to(left_over, (*batch, len(left_over)))
+    candidates = jnp.concatenate([best, left_over], axis=-1)
+    kept = jnp.take_along_axis(values, candidates, axis=-1)
+    top, place = jax.lax.top_k(jnp.where(candidates == never, -jnp.inf, kept), count)
+    return top, jnp.take_along_axis(candidates, place, axis=-1)

@@ -103,8 +103,8 @@ def search(
         climb = _climb(parts, policy, sentences, loop, visible(ancestors))
         must_end = jnp.broadcast_to(beam.must_end(loop.beams)[:, None], climb.exits.shape)
         continuations = best_continuations(
-            jax.nn.log_softmax(climb.logits),
-            loop.beams.log_probs,
+            climb.logits,
+            loop.beams.log_probs - jax.nn.logsumexp(climb.logits, axis=-1),
             must_end,
             2 * beam_size,
             eos_id=EOS,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dat_jax.types import Array, Int
 
-_COHORTS = 4  # in a pool, by default: with fewer, ticks run half empty
+_COHORTS = 6  # in a pool, by default: with fewer, ticks run half empty
 _FEWEST_ROWS = 16  # below, rows are rarely at the same stage
 
 

@@ -143,17 +143,17 @@ class Stages:
     def _classify(self, table: int, pool: Pool, stores: Stores, cohort: Cohort) -> Outcome:
         """The classifiers that use a table."""
         logits = self.parts.classify_by_table(table, cohort.depths, cohort.x)
-        log_probs = jax.nn.log_softmax(logits)
+        normalizer = jax.nn.logsumexp(logits, axis=-1)
         leaves = jnp.ones(len(cohort.rows), bool)
         if self.policy.signal is Signal.CLASSIFIER:
-            confidence = jnp.exp(jnp.max(log_probs, axis=-1))
+            confidence = jnp.exp(jnp.max(logits, axis=-1) - normalizer)
             for depth in range(1, self.parts.num_layers):
                 halts = self.policy.halts(depth, confidence)
                 leaves = jnp.where(cohort.depths == depth, halts, leaves)
         beams = pool.sentences.beams
         found = best_continuations(
-            log_probs,
-            beams.log_probs.reshape(-1).at[cohort.rows].get(mode="clip"),
+            logits,
+            beams.log_probs.reshape(-1).at[cohort.rows].get(mode="clip") - normalizer,
             beam.must_end(beams).at[cohort.slots].get(mode="clip"),
             self.found,
             eos_id=EOS,

@@ -204,9 +204,9 @@ class Translator:
         self, sources: list[list[int]], numbers: list[int], rows: int, length: int
     ) -> tuple[Int[np.ndarray, "B S"], Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
         """Sources, limits and numbers as arrays of `rows` rows; those without a sentence may have
-        one token."""
+        no token."""
         padded = np.full((rows, length), PAD, np.int32)
-        limits, all_numbers = np.ones(rows, np.int32), np.zeros(rows, np.int32)
+        limits, all_numbers = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
         for row, source in enumerate(sources):
             padded[row, : len(source)] = source
         limits[: len(sources)] = [self._limit(len(source)) for source in sources]
