@@ -67,6 +67,12 @@ def test_equal_tokens_of_far_groups_keep_their_order():
     assert best.tokens[0].tolist() == [20, 129, 130, 500, 900, 1, 2]
 
 
+def test_what_is_never_chosen_takes_no_others_place():
+    logits = np.random.default_rng(0).normal(size=(8, 1024)).astype(np.float32)
+    logits[:, PAD] = 100
+    assert_best(logits, np.zeros(8, np.float32), np.zeros(8, bool), 2)
+
+
 def test_where_nothing_else_is_possible_the_rest_scores_nothing():
     logits = np.full((2, 200), -np.inf, np.float32)
     logits[0, 150] = logits[0, PAD] = -1
