@@ -23,7 +23,6 @@ from benchmarks.measure import check_output, machine, write_lines
 from benchmarks.opponents import Size, ctranslate2_opponents, opponents
 from benchmarks.plot import draw_speed
 from benchmarks.systems import (
-    POOLED,
     System,
     continuous_system,
     format_lines,
@@ -38,6 +37,7 @@ _SEVERAL_AVERAGES = (1.25, 1.75, 3.0, 6.0)
 _AVERAGE = 1.75
 _BATCHES = (1, 8, 32, 128, 512)
 _BATCH = 64
+_SENTENCES = 1_024
 _SHALLOW = 2  # decoder blocks of the shallow opponents
 _SIZES = {
     "dim": (512, "Width of encoder and decoder."),
@@ -114,7 +114,7 @@ def main() -> None:
     sizes = {name: int(options[name].value or 0) for name in _SIZES}
     config = model_config(sizes)
     lengths = [sizes[name] for name in ("source_length", "target_length")]
-    task = make_task(config, sizes["vocabulary_size"], POOLED, *lengths)
+    task = make_task(config, sizes["vocabulary_size"], _SENTENCES, *lengths)
     setting = machine() | {"dtype": config.dtype} | sizes
     lines = []
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ from dat_jax.config import ModelConfig
 from dat_jax.decoding.schedule import choose_sizes
 from dat_jax.exits.policies import Policy
 
-POOLED = 1_024  # sentences for the continuous engine, divided by the beam
+_REFILLS = 16  # sentences for each row of a cohort: filling and draining the pool hardly counts
 
 
 class System(NamedTuple):
@@ -60,8 +60,9 @@ def lockstep_system(task: Task, name: str, policy: Policy, beam: int, batch: int
 
 
 def continuous_system(task: Task, average_exit: float, beam: int, batch: int) -> System:
-    """The continuous engine, with cohorts as large as the batch, on many sentences."""
-    sentences = max(POOLED // beam, min(batch, len(task.source)))
+    """The continuous engine, with cohorts as large as the batch, on as many sentences as refill
+    its pool or the task has."""
+    sentences = min(_REFILLS * -(-batch // beam), len(task.source))
     task = task._replace(source=task.source[:sentences])
     policy = drawn_exits(average_exit, task.model.config.num_layers)
     sizes = choose_sizes(sentences, beam, batch, 0, sentences)

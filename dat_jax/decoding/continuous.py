@@ -314,9 +314,6 @@ class _Engine:
             since=zeros + tick,
             depth=zeros,
             exit_ahead=self._token_exits_ahead(sentences).reshape(-1),
-            found=rows.found._replace(
-                log_probs=jnp.where(live[:, None], rows.found.log_probs, -jnp.inf)
-            ),
         )
         ancestors = claim(sentences.ancestors, beams.position)
         sentences = sentences._replace(ancestors=ancestors)
