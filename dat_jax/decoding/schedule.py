@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from dat_jax.types import Array, Int
 
 _COHORTS = 6  # in a pool, by default: with fewer, ticks run half empty
-_FEWEST_ROWS = 16  # below, rows are rarely at the same stage
+_FEWEST_COHORTS = 3  # if sentences are few: with more, cohorts are too small to be run efficiently
+_FEWEST_SENTENCES = 128  # below, lockstep is faster
 
 
 class Sizes(NamedTuple):
@@ -48,15 +49,15 @@ def choose_sizes(
     wanted = pool_size or -(-_COHORTS * cohort_size // beam_size)
     # Powers of two, lest every number of sentences compile a program of its own.
     slots = max(1, min(wanted, most_slots, 1 << (sentences - 1).bit_length()))
-    cohorts = 1 if pool_size else _COHORTS
+    cohorts = 1 if pool_size else _FEWEST_COHORTS
     rows = min(cohort_size, -(-slots * beam_size // cohorts))
     return Sizes(max(1, -(-rows // beam_size)) * beam_size, slots)
 
 
-def pays(sentences: int, beam_size: int) -> bool:
+def pays(sentences: int) -> bool:
     """Whether the continuous engine is worth its bookkeeping.
 
-    It is not for few rows, which hardly ever meet at a stage. With many it is, even at full depth:
-    sentences end at different lengths, and their slots are filled again.
+    It is not for few sentences, which hardly ever meet at a stage. With many it is, even at full
+    depth, if they end at different lengths, as in text.
     """
-    return sentences * beam_size >= _FEWEST_ROWS
+    return sentences >= _FEWEST_SENTENCES

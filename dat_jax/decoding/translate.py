@@ -140,9 +140,7 @@ class Translator:
 
     def _decode(self, sources: list[list[int]], numbers: list[int]) -> tuple[str, Hypotheses, Work]:
         """Decodes sources that need the same room, longest first, by the engine that is faster."""
-        decoding = self.decoding
-        wanted = decoding.engine == "continuous"
-        if wanted and pays(len(sources), decoding.beam_size):
+        if self.decoding.engine == "continuous" and pays(len(sources)):
             return ("continuous", *self._decode_in_a_pool(sources, numbers))
         return ("lockstep", *self._decode_in_batches(sources, numbers))
 

@@ -78,8 +78,8 @@ def test_few_sizes_serve_all_numbers_of_sentences():
     assert all(slots.bit_count() == 1 for slots in unlimited)
 
 
-def test_it_pays_for_many_rows():
-    assert not pays(1, 1)
-    assert pays(8_192, 1)
-    assert pays(8_192, 5)
-    assert pays(50, 5)
+def test_it_pays_for_many_sentences():
+    assert not pays(1)
+    assert not pays(64)
+    assert pays(256)
+    assert pays(8_192)
