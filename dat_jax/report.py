@@ -24,11 +24,17 @@ _GREEN_TO_RED = (84, 120, 156, 192, 228, 222, 216, 210, 204)  # of the 256 colou
 
 
 def format_table(summaries: Sequence[dict[str, Any]]) -> str:
-    """One row for each of the dictionaries that `dat_jax.summary.Tally` makes."""
-    rows = [list(_COLUMNS)]
+    """One row for each of the dictionaries that `dat_jax.summary.Tally` makes; without columns that
+    not all of them have, as there are no scores where there is no reference."""
+    columns = {
+        name: column
+        for name, column in _COLUMNS.items()
+        if all(column[0] in summary for summary in summaries)
+    }
+    rows = [list(columns)]
     for summary in summaries:
         scaled = summary | {"flops_per_token": summary["flops_per_token"] / 1e6}
-        rows.append([form.format(scaled[key]) for key, form in _COLUMNS.values()])
+        rows.append([form.format(scaled[key]) for key, form in columns.values()])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| "

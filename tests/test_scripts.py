@@ -191,6 +191,23 @@ def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
     assert summary["tokens"] == sum(len(line["exits"]) for line in exits)
 
 
+def test_a_file_without_a_reference_is_translated_without_scores(trained: Path, tmp_path: Path):
+    text = tmp_path / "text"
+    text.write_text("acht Uhr\n\nsieben\n")
+    result = run(
+        "decode.py",
+        f"--workdir={trained}",
+        f"--config.input={text}",
+        f"--config.output={tmp_path / 'found'}",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "average exit" in result.stdout
+    assert "BLEU" not in result.stdout
+    summary = json.loads((tmp_path / "found" / "summary.json").read_text())
+    assert summary["sentences"] == 3
+    assert "bleu" not in summary
+
+
 def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path):
     settings = [f"--workdir={trained}", "--config.policy=token_geometric:0.5"]
     settings += ["--config.beam_size=2", "--config.cohort_size=32", "--config.pool_size=40"]
