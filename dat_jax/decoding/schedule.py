@@ -57,7 +57,7 @@ def choose_sizes(
 def pays(sentences: int) -> bool:
     """Whether the continuous engine is worth its bookkeeping.
 
-    It is not for few sentences, which hardly ever meet at a stage. With many it is, even at full
-    depth, if they end at different lengths, as in text.
+    It is not for few sentences, which hardly ever meet at a stage. With many it is; at full
+    depth too, or nearly so, if they end at different lengths, as in text.
     """
     return sentences >= _FEWEST_SENTENCES
