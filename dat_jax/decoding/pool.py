@@ -38,7 +38,7 @@ class Rows(NamedTuple):
     since: jax.Array  # [R] the tick when it came there
     depth: jax.Array  # [R] blocks that it has run
     exit_ahead: jax.Array  # [R] its exit, if its policy knows that
-    found: Continuations  # [R, Q] once it is classified
+    found: Continuations  # [R, Q] once it is classified; -inf of a row that never held a hypothesis
 
 
 class Pool(NamedTuple):
