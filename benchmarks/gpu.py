@@ -4,8 +4,8 @@
     python -m benchmarks.gpu --output=results/gpu.jsonl
 
 The continuous engine against the lockstep engine, in float32 and at full precision; both engines at
-large batches, in bfloat16 and float32, for drawn exits; and the training step. Of requirements.txt it
-needs JAX, Flax, optax, absl, jaxtyping, tqdm and sentencepiece; it runs, slowly, on a CPU too.
+large batches, in bfloat16 and float32, for drawn exits; and the training step. Of requirements.txt
+it needs JAX, Flax, optax, absl, jaxtyping, tqdm and sentencepiece; it runs, slowly, on a CPU too.
 """
 
 import json
