@@ -3,11 +3,13 @@
 
     python -m benchmarks.decode --output=results/decode.jsonl [--opponents] [--beams=1,4]
 
-Two tables: at batches of several sizes, and at one batch for exits of several means, where the
-lockstep engine is also cut at each depth. Exits are drawn and lengths forced, so all systems write
-the same number of tokens. Repetitions are interleaved and figures are medians; a line of JSON for
-each, a table and a plot beside the file. `--opponents` times CTranslate2 and Hugging Face's Marian
-too (`pip install -e '.[opponents]'`), on a CPU.
+Three tables: at batches of several sizes; at one batch for exits of several means, where the
+lockstep engine is also cut at each depth; and the same with lengths that vary from half of the
+target length to all of it. Exits are drawn and lengths forced: all systems do the same.
+
+Repetitions are interleaved and figures are medians; a line of JSON for each, tables, and a plot
+beside the file. `--opponents` times CTranslate2 and Hugging Face's Marian too, on a CPU
+(`pip install -e '.[opponents]'`).
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks.engines import Task, drawn_exits, encode, make_task
+from benchmarks.engines import Task, drawn_exits, encode, make_task, vary_lengths
 from benchmarks.measure import check_output, machine, write_lines
 from benchmarks.opponents import Size, ctranslate2_opponents, opponents
 from benchmarks.plot import draw_speed
@@ -29,6 +31,7 @@ from benchmarks.systems import (
     lockstep_system,
     measure,
     model_config,
+    refills,
 )
 from dat_jax.command_line import run
 from dat_jax.exits.policies import Fixed
@@ -38,6 +41,7 @@ _AVERAGE = 1.75
 _BATCHES = (1, 8, 32, 128, 512)
 _BATCH = 64
 _SENTENCES = 1_024
+_VARIED = 512  # sentences whose lengths vary
 _SHALLOW = 2  # decoder blocks of the shallow opponents
 _SIZES = {
     "dim": (512, "Width of encoder and decoder."),
@@ -55,24 +59,37 @@ def over_batches(task: Task, beam: int) -> Iterator[System]:
     """Both engines at batches of several sizes, for exits of one mean."""
     num_layers = task.model.config.num_layers
     for batch in _BATCHES:
-        yield lockstep_system(task, "lockstep, full depth", Fixed(num_layers), beam, batch)
+        one, many = task.first(batch), task.first(refills(beam, batch))
+        yield lockstep_system(one, "lockstep, full depth", Fixed(num_layers), beam, batch)
         masked = drawn_exits(_AVERAGE, num_layers)
-        yield lockstep_system(task, "lockstep, masks", masked, beam, batch)
-        yield continuous_system(task, _AVERAGE, beam, batch)
+        yield lockstep_system(one, "lockstep, masks", masked, beam, batch)
+        yield continuous_system(many, _AVERAGE, beam, batch)
 
 
 def over_averages(task: Task, beam: int) -> Iterator[System]:
     """Both engines at one batch, for exits of several means, beside cuts at each depth."""
     num_layers = task.model.config.num_layers
+    one, many = task.first(_BATCH), task.first(refills(beam, _BATCH))
     yield System(
         {"system": "encoder alone", "beam_size": beam, "batch_size": _BATCH},
-        task.target_length * _BATCH,
+        int(one.lengths.sum()),
         encode(task, _BATCH),
         lambda _: {},
     )
     for depth in range(1, num_layers + 1):
         name = "lockstep, cut" if depth < num_layers else "lockstep, full depth"
-        yield lockstep_system(task, name, Fixed(depth), beam, _BATCH)
+        yield lockstep_system(one, name, Fixed(depth), beam, _BATCH)
+    for average in _SEVERAL_AVERAGES:
+        masked = drawn_exits(average, num_layers)
+        yield lockstep_system(one, "lockstep, masks", masked, beam, _BATCH)
+        yield continuous_system(many, average, beam, _BATCH)
+
+
+def over_lengths(task: Task, beam: int) -> Iterator[System]:
+    """Both engines at one batch, for translations of several lengths and exits of several means."""
+    num_layers, task = task.model.config.num_layers, vary_lengths(task.first(_VARIED))
+    full = Fixed(num_layers)
+    yield lockstep_system(task, "lockstep, full depth", full, beam, _BATCH)
     for average in _SEVERAL_AVERAGES:
         masked = drawn_exits(average, num_layers)
         yield lockstep_system(task, "lockstep, masks", masked, beam, _BATCH)
@@ -81,7 +98,8 @@ def over_averages(task: Task, beam: int) -> Iterator[System]:
 
 def opponents_systems(task: Task, beam: int, folder: Path) -> Iterator[System]:
     """The systems of others at full depth, and CTranslate2 with a shallow decoder."""
-    config, source = task.model.config, task.source[:_BATCH]
+    config, task = task.model.config, task.first(_BATCH)
+    length = int(task.lengths.max())
     threads = len(os.sched_getaffinity(0))
     size = Size(
         config.encoder_layers,
@@ -97,14 +115,17 @@ def opponents_systems(task: Task, beam: int, folder: Path) -> Iterator[System]:
     for other in others:
 
         def run_other(translate: Callable[..., None] = other.translate) -> None:
-            translate(source, task.target_length, beam)
+            translate(task.source, length, beam)
 
         yield System(
             {"system": other.name, "beam_size": beam, "batch_size": _BATCH},
-            task.target_length * _BATCH,
+            int(task.lengths.sum()),
             run_other,
             lambda _, depth=other.decoder_layers: {"average_exit": float(depth)},
         )
+
+
+_TABLES = {"averages": over_averages, "batches": over_batches, "lengths": over_lengths}
 
 
 def main() -> None:
@@ -119,13 +140,11 @@ def main() -> None:
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         for beam in map(int, options.beams):
-            systems = list(over_averages(task, beam))
-            if options.opponents:
-                systems += opponents_systems(task, beam, Path(folder))
-            tables = {"averages": systems, "batches": list(over_batches(task, beam))}
             for table in options.tables:
-                chosen = tables[table]
-                measured = measure(chosen, {"table": table}, options.repetitions)
+                systems = list(_TABLES[table](task, beam))
+                if table == "averages" and options.opponents:
+                    systems += opponents_systems(task, beam, Path(folder))
+                measured = measure(systems, {"table": table}, options.repetitions)
                 print(format_lines(measured), flush=True)
                 lines += [line | setting for line in measured]
     write_lines(output, lines)
@@ -137,7 +156,7 @@ if __name__ == "__main__":
         flags.DEFINE_integer(_name, _size, _help, 1)
     flags.DEFINE_string("output", None, "A file of JSON lines to write.", required=True)
     flags.DEFINE_list("beams", ["1", "4"], "Beam sizes.")
-    flags.DEFINE_list("tables", ["averages", "batches"], "Which of the tables to measure.")
+    flags.DEFINE_multi_enum("tables", list(_TABLES), list(_TABLES), "Which to measure.")
     flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1)
     flags.DEFINE_bool("opponents", False, "Time the systems of others too.")
     run(main)

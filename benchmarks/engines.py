@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both engines on random weights, with exits drawn from a distribution of a given mean.
 
-Every translation has the same length and every source too, so that engines and other systems do the
-same work, and what differs is how they go about it.
+Lengths are forced, so that engines and other systems do the same work, and what differs is how they
+go about it.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from dat_jax.config import ModelConfig
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding import continuous, lockstep
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.continuous import Queue
-from dat_jax.decoding.schedule import Sizes
-from dat_jax.decoding.work import Work, describe, total
+from dat_jax.decoding.queue import Queue
+from dat_jax.decoding.schedule import Sizes, refill_size
+from dat_jax.decoding.work import Work, describe
 from dat_jax.exits.policies import Policy, Uniform, register_policy
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.types import Array, Bool, Float, Params
@@ -58,7 +58,11 @@ class Task(NamedTuple):
     model: Transformer
     params: Params
     source: np.ndarray  # [B, S] without padding
-    target_length: int
+    lengths: np.ndarray  # [B] of the translations, EOS counted
+
+    def first(self, count: int) -> "Task":
+        """The same with no more sentences than this."""
+        return self._replace(source=self.source[:count], lengths=self.lengths[:count])
 
 
 class Outcome(NamedTuple):
@@ -75,7 +79,7 @@ def make_task(
     source_length: int,
     target_length: int,
 ) -> Task:
-    """Random weights by which EOS is never likely, and random sources."""
+    """Random weights by which EOS is never likely, and random sources, all of equal lengths."""
     model = Transformer(config, vocabulary_size, vocabulary_size)
     params = init_params(model, jax.random.key(0))
     table = params["classifiers"]["table"].at[..., EOS, :].set(0)
@@ -83,7 +87,15 @@ def make_task(
     words = np.random.default_rng(0).integers(
         _FIRST_WORD, vocabulary_size, (sentences, source_length)
     )
-    return Task(model, params, words.astype(np.int32), target_length)
+    lengths = np.full(sentences, target_length, np.int32)
+    return Task(model, params, words.astype(np.int32), lengths)
+
+
+def vary_lengths(task: Task) -> Task:
+    """The same with translations of all lengths from half of theirs to theirs."""
+    generator = np.random.default_rng(1)
+    lengths = generator.integers(-(-task.lengths // 2), task.lengths + 1)
+    return task._replace(lengths=lengths.astype(np.int32))
 
 
 def encode(task: Task, batch_size: int) -> Callable[[], None]:
@@ -96,37 +108,30 @@ def encode(task: Task, batch_size: int) -> Callable[[], None]:
     return lambda: jax.block_until_ready(encoder(task.params, task.source[:batch_size]))
 
 
-def in_lockstep(
-    task: Task, policy: Policy, beam_size: int, batch_size: int
-) -> Callable[[], Outcome]:
-    """The lockstep engine on all sentences, a batch at a time."""
+def in_lockstep(task: Task, policy: Policy, beam_size: int, slots: int) -> Callable[[], Outcome]:
+    """The lockstep engine on all sentences, so many at a time."""
+    queue = _queue(task)
 
     def run() -> Outcome:
-        found = [
-            lockstep.search(
-                task.model,
-                task.params,
-                *_arrays(task, start, batch_size),
-                policy=policy,
-                beam_size=beam_size,
-                length_penalty=1.0,
-                max_length=task.target_length,
-            )
-            for start in range(0, len(task.source), batch_size)
-        ]
-        hypotheses, works = zip(*found, strict=True)
-        return Outcome(
-            jax.tree.map(lambda *leaves: np.concatenate(leaves), *hypotheses),
-            total(task.model.config.num_layers, works),
+        found = lockstep.search(
+            task.model,
+            task.params,
+            queue,
+            policy=policy,
+            beam_size=beam_size,
+            length_penalty=1.0,
+            max_length=int(task.lengths.max()),
+            slots=slots,
+            refill=refill_size(slots, task.source.shape[1]),
         )
+        return Outcome(*jax.tree.map(np.asarray, found))
 
     return run
 
 
 def continuously(task: Task, policy: Policy, beam_size: int, sizes: Sizes) -> Callable[[], Outcome]:
     """The continuous engine on all sentences."""
-    arrays = _arrays(task, 0, len(task.source))
-    queue = Queue(*map(jnp.asarray, (*arrays, np.int32(len(task.source)))))
+    queue = _queue(task)
 
     def run() -> Outcome:
         found = continuous.search(
@@ -136,9 +141,10 @@ def continuously(task: Task, policy: Policy, beam_size: int, sizes: Sizes) -> Ca
             policy=policy,
             beam_size=beam_size,
             length_penalty=1.0,
-            max_length=task.target_length,
+            max_length=int(task.lengths.max()),
             cohort_size=sizes.cohort,
             slots=sizes.slots,
+            refill=refill_size(sizes.slots, task.source.shape[1]),
         )
         return Outcome(*jax.tree.map(np.asarray, found))
 
@@ -149,16 +155,16 @@ def figures(task: Task, policy: Policy, outcome: Outcome) -> dict[str, Any]:
     """What a run did, by its own counts and by the paper's formula."""
     hypotheses, work = outcome
     config, tokens = task.model.config, int(hypotheses.lengths.sum())
-    assert tokens == task.target_length * len(task.source), "a translation ended early"
+    assert (hypotheses.lengths == task.lengths).all(), "a translation ended early"
     counted = sum(
         flops.translation(
             config,
             task.model.target_vocabulary_size,
             task.source.shape[1],
-            np.asarray(exits),
+            np.asarray(exits[:length]),
             policy.signal,
         )
-        for exits in np.asarray(hypotheses.exits)
+        for exits, length in zip(hypotheses.exits, task.lengths, strict=True)
     )
     return {
         "sentences": len(task.source),
@@ -168,8 +174,8 @@ def figures(task: Task, policy: Policy, outcome: Outcome) -> dict[str, Any]:
     } | describe(work, tokens)
 
 
-def _arrays(task: Task, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Source, limits and numbers of some sentences."""
-    numbers = np.arange(start, start + count, dtype=np.int32)
-    limits = np.full(count, task.target_length, np.int32)
-    return task.source[start : start + count], limits, numbers
+def _queue(task: Task) -> Queue:
+    """All sentences of a task."""
+    sentences = len(task.source)
+    numbers = np.arange(sentences, dtype=np.int32)
+    return Queue(*map(jnp.asarray, (task.source, task.lengths, numbers, np.int32(sentences))))

@@ -26,6 +26,7 @@ from benchmarks.systems import (
     lockstep_system,
     measure,
     model_config,
+    refills,
 )
 from dat_jax.config import (
     Config,
@@ -73,10 +74,11 @@ def decoding(dtype: Any, beam: int) -> Iterator[System]:
     masked = drawn_exits(_AVERAGE, config.num_layers)
     for batch in _BATCHES:
         full = Fixed(config.num_layers)
-        yield lockstep_system(task, "lockstep, full depth", full, beam, batch)
-        yield lockstep_system(task, "lockstep, masks", masked, beam, batch)
-        yield lockstep_system(task, "lockstep, cut", Fixed(2), beam, batch)
-        yield continuous_system(task, _AVERAGE, beam, batch)
+        one, many = task.first(batch), task.first(refills(beam, batch))
+        yield lockstep_system(one, "lockstep, full depth", full, beam, batch)
+        yield lockstep_system(one, "lockstep, masks", masked, beam, batch)
+        yield lockstep_system(one, "lockstep, cut", Fixed(2), beam, batch)
+        yield continuous_system(many, _AVERAGE, beam, batch)
 
 
 def training(dtype: Any, repetitions: int) -> dict[str, Any]:

@@ -31,7 +31,11 @@ _TIMES: dict[str, Cost] = {
     "milliseconds per token, measured": lambda line: 1e3 / line["tokens_per_second"],
     "average exit": lambda line: line["average_exit"],
 }
-_PANELS = {"averages": "average_exit", "batches": "batch_size"}
+_PANELS = {
+    "averages": ("average_exit", "average exit, equal lengths"),
+    "lengths": ("average_exit", "average exit, lengths that vary"),
+    "batches": ("batch_size", "batch size"),
+}
 _FAMILIES = {
     "cut": ("one model, cut", "o-"),
     "cut, lockstep": ("the same in lockstep", "o--"),
@@ -57,20 +61,20 @@ def draw_speed(lines: list[dict[str, Any]], path: Path) -> None:
     pyplot = _pyplot()
     beams = sorted({line["beam_size"] for line in lines})
     tables = {line["table"] for line in lines}
-    panels = {table: key for table, key in _PANELS.items() if table in tables}
+    panels = {table: panel for table, panel in _PANELS.items() if table in tables}
     size = (6 * len(panels), 5 * len(beams))
     figure, axes = pyplot.subplots(
         len(beams), len(panels), figsize=size, squeeze=False, layout="constrained"
     )
     for row, beam in zip(axes, beams, strict=True):
-        for axis, (table, key) in zip(row, panels.items(), strict=True):
+        for axis, (table, (key, label)) in zip(row, panels.items(), strict=True):
             series = defaultdict(list)
             for line in lines:
                 if line["table"] == table and line["beam_size"] == beam and key in line:
                     series[line["system"]].append((line[key], line["tokens_per_second"]))
             for system, points in series.items():
                 axis.plot(*zip(*sorted(points), strict=True), "o-", label=system, ms=4)
-            axis.set_xlabel(key.replace("_", " "))
+            axis.set_xlabel(label)
             axis.set_ylabel(f"tokens/s, beam {beam}")
             axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)

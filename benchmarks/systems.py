@@ -10,7 +10,7 @@ from dat_jax.config import ModelConfig
 from dat_jax.decoding.schedule import choose_sizes
 from dat_jax.exits.policies import Policy
 
-_REFILLS = 16  # sentences for each row of a cohort: filling and draining the pool hardly counts
+_REFILLS = 16  # sentences for each row of a cohort
 
 
 class System(NamedTuple):
@@ -49,30 +49,32 @@ def model_config(
 
 
 def lockstep_system(task: Task, name: str, policy: Policy, beam: int, batch: int) -> System:
-    """The lockstep engine, on one batch."""
-    task = task._replace(source=task.source[:batch])
+    """The lockstep engine, `batch` sentences at a time."""
     return System(
         {"system": name, "beam_size": beam, "batch_size": batch},
-        task.target_length * batch,
+        int(task.lengths.sum()),
         in_lockstep(task, policy, beam, batch),
         lambda outcome: figures(task, policy, outcome),
     )
 
 
 def continuous_system(task: Task, average_exit: float, beam: int, batch: int) -> System:
-    """The continuous engine, with cohorts as large as the batch, on as many sentences as refill
-    its pool or the task has."""
-    sentences = min(_REFILLS * -(-batch // beam), len(task.source))
-    task = task._replace(source=task.source[:sentences])
+    """The continuous engine, with cohorts of `batch` rows."""
+    sentences = len(task.source)
     policy = drawn_exits(average_exit, task.model.config.num_layers)
     sizes = choose_sizes(sentences, beam, batch, 0, sentences)
     return System(
         {"system": "continuous", "beam_size": beam, "batch_size": batch}
         | {"cohort_size": sizes.cohort, "pool_size": sizes.slots},
-        task.target_length * sentences,
+        int(task.lengths.sum()),
         continuously(task, policy, beam, sizes),
         lambda outcome: figures(task, policy, outcome),
     )
+
+
+def refills(beam: int, batch: int) -> int:
+    """How many sentences make filling and draining a pool hardly count."""
+    return _REFILLS * -(-batch // beam)
 
 
 def measure(systems: list[System], labels: dict[str, Any], repetitions: int) -> list[dict]:

@@ -17,15 +17,14 @@ import jax.numpy as jnp
 
 from dat_jax.data.vocabulary import BOS, EOS, PAD
 from dat_jax.decoding import beam
+from dat_jax.decoding.ahead import sentence_exits, token_exits
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.cache import claim, follow
-from dat_jax.decoding.parts import KeysValues, Parts, run_if
+from dat_jax.decoding.parts import Parts
 from dat_jax.decoding.pool import (
     CLASSIFIED,
     Pool,
-    Sentences,
     empty_pool,
-    first_slots,
     longest_waiting,
     place,
     ready,
@@ -33,24 +32,20 @@ from dat_jax.decoding.pool import (
     take,
     waiting,
 )
+from dat_jax.decoding.queue import (
+    Queue,
+    first_slots,
+    harvest,
+    next_arrivals,
+    no_results,
+    refill_is_due,
+)
 from dat_jax.decoding.schedule import next_stage
 from dat_jax.decoding.stages import Cohort, Outcome, Stages, Stores
 from dat_jax.decoding.work import Work, add_runs, no_work
-from dat_jax.exits.policies import Policy, Signal, Uniform, exit_depth
-from dat_jax.exits.sampling import token_draws
+from dat_jax.exits.policies import Policy
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Bool, Float, Int, Params
-
-_ENCODED_PER_ROW = 16  # source tokens encoded at a time for each row of a cohort
-
-
-class Queue(NamedTuple):
-    """Q sentences to translate, the first `count` of which are there."""
-
-    source: jax.Array  # [Q, S] padded
-    limits: jax.Array  # [Q] the most tokens that each translation may have, EOS counted
-    numbers: jax.Array  # [Q] in the text, from which chance follows if there is any
-    count: jax.Array  # []
 
 
 class _Loop(NamedTuple):
@@ -58,14 +53,17 @@ class _Loop(NamedTuple):
 
     pool: Pool
     stores: Stores
-    next_sentence: jax.Array  # [] the first of the queue that is not in work yet
+    next_place: jax.Array  # [] of the first sentence that is still in the queue
     tick: jax.Array  # []
     work: Work
 
 
 @partial(
     jax.jit,
-    static_argnames=("model", "beam_size", "length_penalty", "max_length", "cohort_size", "slots"),
+    static_argnames=(
+        *("model", "beam_size", "length_penalty", "max_length"),
+        *("cohort_size", "slots", "refill"),
+    ),
 )
 def search(
     model: Transformer,
@@ -78,6 +76,7 @@ def search(
     max_length: int,
     cohort_size: int,
     slots: int,
+    refill: int,
 ) -> tuple[Hypotheses, Work]:
     """Translates a queue by beam search, or greedily with a beam of 1.
 
@@ -92,13 +91,14 @@ def search(
         cohort_size: rows that run together, a multiple of `beam_size`.
         slots: sentences in the pool, G, on which memory depends; several cohorts, or few stages
             have a full one waiting.
+        refill: how many come in together.
 
     Returns:
         The best hypothesis of each sentence, [Q]; and what was run for them.
     """
     parts = Parts(model, params)
     stages = Stages(parts, policy, beam_size, slots * beam_size, max_length)
-    return _Engine(parts, policy, stages, queue, length_penalty, cohort_size, slots).run()
+    return _Engine(parts, policy, stages, queue, length_penalty, cohort_size, slots, refill).run()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,13 +112,7 @@ class _Engine:
     length_penalty: float
     cohort_size: int
     slots: int
-
-    @property
-    def admitted(self) -> int:
-        """Sentences that are encoded and admitted together: enough to fill the encoder, and few
-        enough that the slots which wait for them are not missed."""
-        enough = _ENCODED_PER_ROW * self.cohort_size // self.queue.source.shape[1]
-        return max(1, min(enough, self.slots // 8))
+    refill: int
 
     def run(self) -> tuple[Hypotheses, Work]:
         """Admits and ticks until the queue and the pool are empty."""
@@ -130,15 +124,18 @@ class _Engine:
 
         def unfinished(carry: tuple[_Loop, Hypotheses]) -> Array:
             loop, _ = carry
-            return (loop.next_sentence < self.queue.count) | jnp.any(loop.pool.sentences.working)
+            working = loop.pool.sentences.working
+            return (loop.next_place < self.queue.count) | jnp.any(working)
 
-        size, stages = len(self.queue.source), self.stages
-        zero = jnp.zeros((), jnp.int32)
-        pool = empty_pool(self.slots, stages.beam_size, stages.length, stages.found, size)
+        stages, zero = self.stages, jnp.zeros((), jnp.int32)
+        pool = empty_pool(
+            self.slots, stages.beam_size, stages.length, stages.found, self.queue.size
+        )
         loop = _Loop(pool, self._empty_stores(), zero, zero, no_work(self.parts.num_layers))
-        nothing = beam.best(beam.init(jnp.ones(size, jnp.int32), 1, stages.length, PAD))
-        loop, results = jax.lax.while_loop(unfinished, admit_and_tick, (loop, nothing))
-        return _harvest(loop.pool, results), loop.work
+        results = no_results(self.queue, stages.length)
+        loop, results = jax.lax.while_loop(unfinished, admit_and_tick, (loop, results))
+        sentences = loop.pool.sentences
+        return harvest(results, sentences.place, sentences.beams), loop.work
 
     def _empty_stores(self) -> Stores:
         config, stages = self.parts.config, self.stages
@@ -154,30 +151,29 @@ class _Engine:
 
     def _ticks_on(self, loop: _Loop) -> Bool[Array, ""]:
         """Whether there is work, and not yet room for all that are admitted together."""
-        left = self.queue.count - loop.next_sentence
-        room = jnp.sum(~loop.pool.sentences.working)
-        admits = (left > 0) & (room >= jnp.minimum(left, self.admitted))
-        return jnp.any(loop.pool.sentences.working) & ~admits
+        working = loop.pool.sentences.working
+        due = refill_is_due(self.queue, loop.next_place, ~working, self.refill)
+        return jnp.any(working) & ~due
 
     def _admit(self, loop: _Loop, results: Hypotheses) -> tuple[_Loop, Hypotheses]:
         """Takes translations out of slots whose sentences are done, and lets the next ones in."""
-        stages, size = self.stages, len(self.queue.source)
-        slots = first_slots(~loop.pool.sentences.working, self.admitted)
-        results = _harvest(take(loop.pool, slots), results)
-        number = loop.next_sentence + jnp.arange(self.admitted)
-        there = number < self.queue.count
-        slots = jnp.where(there, slots, self.slots)
+        stages = self.stages
+        free = ~loop.pool.sentences.working
+        arrivals = next_arrivals(self.queue, loop.next_place, free, self.refill)
+        slots = arrivals.slots
+        left = take(loop.pool, slots).sentences
+        results = harvest(results, left.place, left.beams)
 
-        source = self.queue.source.at[number].get(mode="clip")
-        mask = source != PAD
-        memory = self.parts.encode(source, mask)
-        some = empty_pool(self.admitted, stages.beam_size, stages.length, stages.found, size)
-        limits = self.queue.limits.at[number].get(mode="clip")
+        memory = self.parts.encode(arrivals.source, arrivals.mask)
+        some = empty_pool(
+            self.refill, stages.beam_size, stages.length, stages.found, self.queue.size
+        )
         sentences = some.sentences._replace(
-            number=number,
-            working=there,
-            exit_ahead=self._exit_ahead(memory, mask),
-            beams=beam.init(limits, stages.beam_size, stages.length, PAD),
+            place=arrivals.places,
+            number=arrivals.numbers,
+            working=arrivals.there,
+            exits=sentence_exits(self.parts, self.policy, memory, arrivals.mask),
+            beams=beam.init(arrivals.limits, stages.beam_size, stages.length, PAD),
         )
         some, address, x = self._start_tokens(some._replace(sentences=sentences), slots, loop.tick)
         states, memory_slots, memory_mask = loop.stores
@@ -186,38 +182,12 @@ class _Engine:
             jax.tree.map(
                 lambda old, new: old.at[slots].set(new, mode="drop"),
                 memory_slots,
-                self._project(memory, sentences),
+                self.parts.memory_keys_values(memory, sentences.exits),
             ),
-            memory_mask.at[slots].set(mask, mode="drop"),
+            memory_mask.at[slots].set(arrivals.mask, mode="drop"),
         )
-        next_sentence = jnp.minimum(loop.next_sentence + self.admitted, self.queue.count)
-        pool = place(loop.pool, slots, some)
-        return loop._replace(pool=pool, stores=stores, next_sentence=next_sentence), results
-
-    def _exit_ahead(
-        self, memory: Float[Array, "B S E"], mask: Bool[Array, "B S"]
-    ) -> Int[Array, "B"]:
-        """The exit of all tokens of each sentence, if there is one; else of no meaning."""
-        if not self.policy.signal.is_of_the_sentence:
-            return jnp.zeros(len(memory), jnp.int32)
-        signal = jnp.zeros(len(memory))
-        if self.policy.signal is Signal.SENTENCE:
-            signal = self.parts.sequence_logits(memory, mask)
-        depth = exit_depth(self.policy, signal, self.parts.num_layers)
-        return jnp.broadcast_to(depth, len(memory))
-
-    def _project(
-        self, memory: Float[Array, "B S E"], sentences: Sentences
-    ) -> tuple[KeysValues, ...]:
-        """What each block attends to in the memory; of blocks that no sentence can reach, zeros."""
-        projected = []
-        for depth in range(1, self.parts.num_layers + 1):
-            reached = jnp.asarray(True)
-            if self.policy.signal.is_of_the_sentence:
-                reached = jnp.any(sentences.exit_ahead >= depth)
-            project = partial(self.parts.memory_keys_values, depth)
-            projected.append(run_if(reached, project, memory))
-        return tuple(projected)
+        pool, next_place = place(loop.pool, slots, some), loop.next_place + jnp.sum(arrivals.there)
+        return loop._replace(pool=pool, stores=stores, next_place=next_place), results
 
     def _tick(self, loop: _Loop) -> _Loop:
         """Runs the stage whose turn it is on the rows that have waited longest for it."""
@@ -313,7 +283,14 @@ class _Engine:
             stage=jnp.where(live, 1, CLASSIFIED),
             since=zeros + tick,
             depth=zeros,
-            exit_ahead=self._token_exits_ahead(sentences).reshape(-1),
+            exit_ahead=token_exits(
+                self.parts,
+                self.policy,
+                sentences.exits,
+                sentences.number,
+                beams.position,
+                stages.beam_size,
+            ).reshape(-1),
         )
         ancestors = claim(sentences.ancestors, beams.position)
         sentences = sentences._replace(ancestors=ancestors)
@@ -323,21 +300,3 @@ class _Engine:
         rows_to_write = jnp.where(live, rows_of(slots, stages.beam_size), stages.rows)
         address = stages.address(zeros, rows_to_write, positions.reshape(-1))
         return Pool(sentences, rows), address, x.reshape(len(zeros), -1)
-
-    def _token_exits_ahead(self, sentences: Sentences) -> Int[Array, "A J"]:
-        """The exits of the newest tokens, as far as they are known before block 1."""
-        beams = sentences.beams
-        if not isinstance(self.policy, Uniform):
-            return jnp.broadcast_to(sentences.exit_ahead[:, None], beams.log_probs.shape)
-        numbers = self.queue.numbers.at[sentences.number].get(mode="clip")
-        draws = token_draws(self.policy.seed, numbers, beams.position, self.stages.beam_size)
-        return exit_depth(self.policy, draws, self.parts.num_layers)
-
-
-def _harvest(pool: Pool, results: Hypotheses) -> Hypotheses:
-    """The results with those of the sentences that are in the pool."""
-    return jax.tree.map(
-        lambda old, new: old.at[pool.sentences.number].set(new, mode="drop"),
-        results,
-        beam.best(pool.sentences.beams),
-    )

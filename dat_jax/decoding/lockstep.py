@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lockstep engine, the reference: every sentence of a batch takes the same step together.
+"""The lockstep engine, the reference: all sentences in work take every step together.
 
-A `lax.while_loop` over time that ends when the last sentence is done (paper, appendix B). In each
-step the hypotheses' newest tokens climb the blocks together. A token that exits keeps its state,
-which is what "copied upward" comes to: the blocks above project their keys and values from it. A
-block runs if any live token needs it, and then on all rows: an exit saves time only if all exit.
-Rows of done sentences, and beams that hold no hypothesis yet, ask for nothing.
+A `lax.while_loop` over steps of one token (paper, appendix B). In each step the hypotheses' newest
+tokens climb the blocks together. A token that exits keeps its state, which is what "copied upward"
+comes to: the blocks above project their keys and values from it. A block runs if any live token
+needs it, and then on all rows: an exit saves time only if all exit. Rows of done sentences, and
+beams that hold no hypothesis yet, ask for nothing. Where sentences are done, the next ones come in:
+each is at a position of its own, but all write to the same slot of their caches, which are rings.
 """
 
 from functools import partial
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 
 from dat_jax.data.vocabulary import BOS, EOS, PAD
 from dat_jax.decoding import beam
+from dat_jax.decoding.ahead import sentence_exits, token_exits
 from dat_jax.decoding.beam import BeamState, Hypotheses
 from dat_jax.decoding.cache import (
     LayerCache,
@@ -28,29 +30,39 @@ from dat_jax.decoding.cache import (
 )
 from dat_jax.decoding.continuations import best_continuations
 from dat_jax.decoding.parts import KeysValues, Parts, run_if
+from dat_jax.decoding.queue import (
+    Arrivals,
+    Queue,
+    harvest,
+    next_arrivals,
+    no_results,
+    refill_is_due,
+)
 from dat_jax.decoding.work import Work, add_runs, no_work
-from dat_jax.exits.policies import Policy, Signal, Uniform
-from dat_jax.exits.sampling import token_draws
+from dat_jax.exits.policies import Policy, Signal
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Bool, Int, Params
 
 
 class _Sentences(NamedTuple):
-    """What is known of a batch before its first token."""
+    """What the slots hold."""
 
+    places: jax.Array  # [B] in the queue; its size where there is no sentence
     numbers: jax.Array  # [B]
-    memory_slots: tuple[KeysValues, ...]  # of each block
-    memory_mask: jax.Array  # [B, 1, S]
-    signal: jax.Array  # [B, 1, N] if it is one of the sentence; of no meaning otherwise
+    exits: jax.Array  # [B] the depths above which none of their tokens goes
+    memory: tuple[KeysValues, ...]  # of each block
+    memory_mask: jax.Array  # [B, S]
+    beams: BeamState
+    ancestors: jax.Array  # [B, J, T] by the slots of the rings
 
 
 class _Loop(NamedTuple):
     """What one step hands to the next."""
 
-    position: jax.Array  # [] tokens that every hypothesis has, unless it is done
-    beams: BeamState
+    step: jax.Array  # []
+    next_place: jax.Array  # [] of the first sentence that is still in the queue
+    sentences: _Sentences
     layers: tuple[LayerCache, ...]
-    ancestors: jax.Array  # [B, J, T]
     work: Work
 
 
@@ -63,111 +75,144 @@ class _Climb(NamedTuple):
     work: Work  # of all steps
 
 
-@partial(jax.jit, static_argnames=("model", "beam_size", "length_penalty", "max_length"))
+@partial(
+    jax.jit,
+    static_argnames=("model", "beam_size", "length_penalty", "max_length", "slots", "refill"),
+)
 def search(
     model: Transformer,
     params: Params,
-    source: Int[Array, "B S"],
-    limits: Int[Array, " B"],
-    numbers: Int[Array, " B"],
+    queue: Queue,
     *,
     policy: Policy,
     beam_size: int,
     length_penalty: float,
     max_length: int,
+    slots: int,
+    refill: int,
 ) -> tuple[Hypotheses, Work]:
-    """Translates a batch by beam search, or greedily with a beam of 1.
+    """Translates a queue by beam search, or greedily with a beam of 1.
 
     Args:
         model: the model.
         params: its parameters.
-        source: padded source tokens; rows of nothing but padding are welcome.
-        limits: the most tokens that each translation may have, EOS counted.
-        numbers: the sentences' numbers in the text, from which chance follows if there is any.
+        queue: the sentences; how many there are needs no other program.
         policy: when tokens exit.
         beam_size: hypotheses of a sentence, J.
         length_penalty: the exponent of the length that divides a log-probability.
         max_length: room for tokens, T; no limit may be greater.
+        slots: sentences in work at a time, B.
+        refill: how many come in together.
 
     Returns:
-        The best hypothesis of each sentence, and what was run for them: rows of done sentences and
-        of padding are computed, but nobody needs them.
+        The best hypothesis of each sentence, [Q], and what was run for them: rows of done sentences
+        and of empty slots are computed, but nobody needs them.
     """
-    config, batch = model.config, source.shape[0]
-    heads, dtype = config.decoder_heads, jnp.dtype(config.dtype)
     parts = Parts(model, params)
-    sentences = _read(parts, policy, source, numbers)
+
+    def refill_and_step(carry: tuple[_Loop, Hypotheses]) -> tuple[_Loop, Hypotheses]:
+        loop, results = carry
+        old = loop.sentences
+        arrivals = next_arrivals(queue, loop.next_place, beam.done(old.beams), refill)
+        left = jax.tree.map(lambda leaf: leaf.at[arrivals.slots].get(mode="clip"), old.beams)
+        places = old.places.at[arrivals.slots].get(mode="fill", fill_value=queue.size)
+        new = _read(parts, policy, arrivals, beam_size, max_length)
+        sentences = jax.tree.map(
+            lambda old, new: old.at[arrivals.slots].set(new, mode="drop"), old, new
+        )
+        loop = loop._replace(
+            next_place=loop.next_place + jnp.sum(arrivals.there), sentences=sentences
+        )
+        return jax.lax.while_loop(steps_on, step, loop), harvest(results, places, left)
+
+    def unfinished(carry: tuple[_Loop, Hypotheses]) -> Bool[Array, ""]:
+        loop, _ = carry
+        return (loop.next_place < queue.count) | jnp.any(~beam.done(loop.sentences.beams))
+
+    def steps_on(loop: _Loop) -> Bool[Array, ""]:
+        done = beam.done(loop.sentences.beams)
+        return jnp.any(~done) & ~refill_is_due(queue, loop.next_place, done, refill)
 
     def step(loop: _Loop) -> _Loop:
-        ancestors = claim(loop.ancestors, loop.position)
-        climb = _climb(parts, policy, sentences, loop, visible(ancestors))
-        must_end = jnp.broadcast_to(beam.must_end(loop.beams)[:, None], climb.exits.shape)
+        beams, here = loop.sentences.beams, loop.step % max_length
+        ancestors = claim(loop.sentences.ancestors, here)
+        climb = _climb(parts, policy, loop, here, visible(ancestors))
+        must_end = jnp.broadcast_to(beam.must_end(beams)[:, None], climb.exits.shape)
         continuations = best_continuations(
             climb.logits,
-            loop.beams.log_probs - jax.nn.logsumexp(climb.logits, axis=-1),
+            beams.log_probs - jax.nn.logsumexp(climb.logits, axis=-1),
             must_end,
             2 * beam_size,
             eos_id=EOS,
             pad_id=PAD,
         )
         beams, parents = beam.advance(
-            loop.beams, continuations, climb.exits, length_penalty=length_penalty, eos_id=EOS
+            beams, continuations, climb.exits, length_penalty=length_penalty, eos_id=EOS
         )
-        return _Loop(
-            loop.position + 1,
-            beams,
-            climb.layers,
-            follow(ancestors, parents),
-            climb.work,
-        )
+        sentences = loop.sentences._replace(beams=beams, ancestors=follow(ancestors, parents))
+        return _Loop(loop.step + 1, loop.next_place, sentences, climb.layers, climb.work)
 
-    width = config.decoder_dim // heads
-    empty = empty_layer(batch, max_length, beam_size, heads, width, dtype)
-    start = _Loop(
-        jnp.zeros((), jnp.int32),
-        beam.init(limits, beam_size, max_length, PAD),
-        (empty,) * config.num_layers,
-        no_ancestors(batch, beam_size, max_length),
-        no_work(config.num_layers),
+    start = _empty(parts, queue, beam_size, max_length, slots)
+    results = no_results(queue, max_length)
+    end, results = jax.lax.while_loop(unfinished, refill_and_step, (start, results))
+    return harvest(results, end.sentences.places, end.sentences.beams), end.work
+
+
+def _empty(parts: Parts, queue: Queue, beam_size: int, max_length: int, slots: int) -> _Loop:
+    """The state before the first sentence."""
+    config, zero, zeros = parts.config, jnp.zeros((), jnp.int32), jnp.zeros(slots, jnp.int32)
+    width, source_length = config.decoder_dim // config.decoder_heads, queue.source.shape[1]
+    room = (width, jnp.dtype(config.dtype))
+    memory = tuple(empty_layer(slots, source_length, 1, config.decoder_heads, *room))
+    layer = empty_layer(slots, max_length, beam_size, config.decoder_heads, *room)
+    sentences = _Sentences(
+        zeros + queue.size,
+        zeros,
+        zeros,
+        (memory,) * config.num_layers,
+        jnp.zeros((slots, source_length), bool),
+        beam.init(zeros, beam_size, max_length, PAD),
+        no_ancestors(slots, beam_size, max_length),
     )
-    end = jax.lax.while_loop(lambda loop: ~jnp.all(beam.done(loop.beams)), step, start)
-    return beam.best(end.beams), end.work
+    layers = (layer,) * config.num_layers
+    return _Loop(zero, zero, sentences, layers, no_work(config.num_layers))
 
 
 def _read(
-    parts: Parts, policy: Policy, source: Int[Array, "B S"], numbers: Int[Array, "B"]
+    parts: Parts, policy: Policy, arrivals: Arrivals, beam_size: int, max_length: int
 ) -> _Sentences:
     """Runs the encoder, and projects its output for each block that some sentence can reach."""
-    source_mask = source != PAD
-    memory = parts.encode(source, source_mask)
-    signal = jnp.zeros(())
-    if policy.signal is Signal.SENTENCE:
-        signal = parts.sequence_logits(memory, source_mask)[:, None]
-
-    memory_slots = []
-    for depth in range(1, parts.num_layers + 1):
-        reached = jnp.asarray(True)
-        if policy.signal.is_of_the_sentence and depth > 1:
-            reached = jnp.any(~policy.halts(depth - 1, signal))
-        project = partial(parts.memory_keys_values, depth)
-        memory_slots.append(run_if(reached, project, memory))
-    return _Sentences(numbers, tuple(memory_slots), source_mask[:, None, :], signal)
+    memory = parts.encode(arrivals.source, arrivals.mask)
+    exits = sentence_exits(parts, policy, memory, arrivals.mask)
+    return _Sentences(
+        arrivals.places,
+        arrivals.numbers,
+        exits,
+        parts.memory_keys_values(memory, exits),
+        arrivals.mask,
+        beam.init(arrivals.limits, beam_size, max_length, PAD),
+        no_ancestors(len(exits), beam_size, max_length),
+    )
 
 
 def _climb(
     parts: Parts,
     policy: Policy,
-    sentences: _Sentences,
     loop: _Loop,
+    here: Int[Array, ""],
     self_mask: Bool[Array, "B J P"],
 ) -> _Climb:
     """Takes the newest token of each live hypothesis as far up as the policy says."""
-    tokens = beam.last_tokens(loop.beams, BOS)
-    x = parts.embed(tokens, jnp.broadcast_to(loop.position, (1, tokens.shape[1])))
-    active = ~beam.done(loop.beams)[:, None] & (loop.beams.log_probs > -jnp.inf)
+    sentences, beams = loop.sentences, loop.sentences.beams
+    tokens = beam.last_tokens(beams, BOS)
+    x = parts.embed(tokens, jnp.broadcast_to(beams.position[:, None], tokens.shape))
+    active = ~beam.done(beams)[:, None] & (beams.log_probs > -jnp.inf)
     exits, layers = jnp.zeros_like(tokens), []
     logits = jnp.zeros((*tokens.shape, parts.vocabulary_size), jnp.float32)
-    signal = _signal_ahead(policy, sentences, loop)
+    ahead = token_exits(
+        parts, policy, sentences.exits, sentences.numbers, beams.position, tokens.shape[1]
+    )
+    signal = jnp.zeros(())
     live, rows, work = jnp.sum(active), active.size, loop.work
 
     for depth in range(1, parts.num_layers + 1):
@@ -175,15 +220,15 @@ def _climb(
         # With one depth for all tokens of a sentence, none attends to a copied state.
         of_use = needed if policy.signal.is_of_the_sentence else jnp.asarray(True)
         keys_values = run_if(of_use, partial(parts.self_keys_values, depth), x)
-        cache = write(loop.layers[depth - 1], loop.position, keys_values)
+        cache = write(loop.layers[depth - 1], here, keys_values)
         layers.append(cache)
         run_block = partial(
             parts.block,
             depth,
             self_slots=cache,
             self_mask=self_mask,
-            memory_slots=sentences.memory_slots[depth - 1],
-            memory_mask=sentences.memory_mask,
+            memory_slots=sentences.memory[depth - 1],
+            memory_mask=sentences.memory_mask[:, None],
         )
         x = jnp.where(active[..., None], run_if(needed, run_block, x), x)
         work = add_runs(work, depth - 1, needed, jnp.sum(active), rows)
@@ -197,8 +242,10 @@ def _climb(
             signal = parts.token_logits(x)
         elif policy.signal is Signal.HALTING_UNIT and depth < parts.num_layers:
             signal = parts.halting_logit(depth, x)
-        last = depth == parts.num_layers
-        halts = active if last else active & policy.halts(depth, signal)
+        if policy.signal.is_ahead or depth == parts.num_layers:
+            halts = active & (ahead <= depth)
+        else:
+            halts = active & policy.halts(depth, signal)
         exits = jnp.where(halts, depth, exits)
         active &= ~halts
 
@@ -207,11 +254,3 @@ def _climb(
         runs = parts.tables_run(exits)
         work = add_runs(work, parts.num_layers, runs, live, rows)
     return _Climb(logits, exits, tuple(layers), work)
-
-
-def _signal_ahead(policy: Policy, sentences: _Sentences, loop: _Loop) -> Array:
-    """The signal as far as it is known before block 1."""
-    if isinstance(policy, Uniform):
-        positions = jnp.broadcast_to(loop.position, sentences.numbers.shape)
-        return token_draws(policy.seed, sentences.numbers, positions, loop.beams.tokens.shape[1])
-    return sentences.signal

@@ -2,6 +2,7 @@
 """A trained model taken apart, for decoders that choose which block to run next."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -54,9 +55,24 @@ class Parts:
         """The states before block 1."""
         return self._apply("embed", tokens, positions)
 
-    def memory_keys_values(self, depth: int, memory: Float[Array, "B S E"]) -> KeysValues:
-        """What block `depth` attends to in the memory."""
-        return self._run(depth, memory, method="memory_keys_values")
+    def memory_keys_values(
+        self, memory: Float[Array, "B S E"], exits: Int[Array, " B"]
+    ) -> tuple[KeysValues, ...]:
+        """What each block attends to in the memory; zeros, which take no time, of blocks that no
+        sentence goes to.
+
+        Args:
+            memory: the encoder's output.
+            exits: the depths above which no token of each sentence goes.
+        """
+        return tuple(
+            run_if(
+                jnp.any(exits >= depth),
+                partial(self._run, depth, method="memory_keys_values"),
+                memory,
+            )
+            for depth in range(1, self.num_layers + 1)
+        )
 
     def self_keys_values(self, depth: int, x: Float[Array, "B J D"]) -> KeysValues:
         """What later tokens attend to in block `depth`: its projections of its inputs, or of the

@@ -24,9 +24,10 @@ CLASSIFIED = 0  # the stage of a row that waits for its siblings; those to be ru
 class Sentences(NamedTuple):
     """What G slots hold."""
 
-    number: jax.Array  # [G] its place in the queue; the queue's length if there is no sentence
+    place: jax.Array  # [G] in the queue; the queue's size if there is no sentence
+    number: jax.Array  # [G] in the text
     working: jax.Array  # [G] whether its search goes on
-    exit_ahead: jax.Array  # [G] the exit of all its tokens, if its policy knows that
+    exits: jax.Array  # [G] the depth above which none of its tokens goes
     beams: BeamState
     ancestors: jax.Array  # [G, J, T] which row of the sentence wrote a hypothesis' position
 
@@ -37,7 +38,7 @@ class Rows(NamedTuple):
     stage: jax.Array  # [R] what it waits for
     since: jax.Array  # [R] the tick when it came there
     depth: jax.Array  # [R] blocks that it has run
-    exit_ahead: jax.Array  # [R] its exit, if its policy knows that
+    exit_ahead: jax.Array  # [R] the depth above which it does not go
     found: Continuations  # [R, Q] once it is classified; -inf of a row that never held a hypothesis
 
 
@@ -61,14 +62,15 @@ def empty_pool(slots: int, beam_size: int, length: int, found: int, no_sentence:
         beam_size: J.
         length: room for tokens, T.
         found: continuations that are kept of each row, Q.
-        no_sentence: what `number` says of an empty slot.
+        no_sentence: what `place` says of an empty slot.
     """
     zeros = jnp.zeros(slots * beam_size, jnp.int32)
     return Pool(
         Sentences(
-            number=jnp.full(slots, no_sentence, jnp.int32),
+            place=jnp.full(slots, no_sentence, jnp.int32),
+            number=jnp.zeros(slots, jnp.int32),
             working=jnp.zeros(slots, bool),
-            exit_ahead=jnp.zeros(slots, jnp.int32),
+            exits=jnp.zeros(slots, jnp.int32),
             beams=beam.init(jnp.ones(slots, jnp.int32), beam_size, length, PAD),
             ancestors=jnp.zeros((slots, beam_size, length), jnp.int32),
         ),
@@ -104,11 +106,6 @@ def longest_waiting(pool: Pool, stage: Int[Array, ""], count: int) -> Int[Array,
     patience, chosen = jax.lax.top_k(patience, min(count, rows))
     chosen = jnp.where(patience > -jnp.inf, chosen, rows)
     return jnp.pad(chosen, (0, count - len(chosen)), constant_values=rows)
-
-
-def first_slots(condition: Bool[Array, " G"], count: int) -> Int[Array, " A"]:
-    """The first `count` slots where `condition` holds; G for no slot where there are fewer."""
-    return jnp.nonzero(condition, size=count, fill_value=len(condition))[0]
 
 
 def rows_of(slots: Int[Array, " A"], beam_size: int) -> Int[Array, " R"]:

@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from dat_jax.exits.policies import Signal
 from dat_jax.types import Array, Int
 
 _COHORTS = 6  # in a pool, by default: with fewer, ticks run half empty
 _FEWEST_COHORTS = 3  # if sentences are few: with more, cohorts are too small to be run efficiently
+_REFILLED = 8  # an eighth of the slots may wait to be refilled
+_ENCODED = 256  # source tokens, with fewer of which the encoder is inefficient
 _FEWEST_SENTENCES = 128  # below, lockstep is faster
 
 
@@ -54,10 +57,20 @@ def choose_sizes(
     return Sizes(max(1, -(-rows // beam_size)) * beam_size, slots)
 
 
-def pays(sentences: int) -> bool:
-    """Whether the continuous engine is worth its bookkeeping.
+def refill_size(slots: int, source_length: int) -> int:
+    """How many sentences come in together: enough to fill the encoder, and few enough that the
+    slots which wait for them are not missed."""
+    return min(slots, max(slots // _REFILLED, -(-_ENCODED // source_length)))
 
-    It is not for few sentences, which hardly ever meet at a stage. With many it is; at full
-    depth too, or nearly so, if they end at different lengths, as in text.
+
+def pays(sentences: int, signal: Signal) -> bool:
+    """Whether the continuous engine is faster than the lockstep engine.
+
+    It is not where all tokens exit at one depth, which leaves nothing to sort them by; nor with few
+    sentences, whose rows hardly ever meet at a stage.
+
+    Args:
+        sentences: how many there are.
+        signal: what the policy looks at.
     """
-    return sentences >= _FEWEST_SENTENCES
+    return signal is not Signal.NOTHING and sentences >= _FEWEST_SENTENCES

@@ -17,7 +17,6 @@ from itertools import groupby, islice
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
 from tqdm import tqdm
 
 from dat_jax.config import DecodingConfig
@@ -25,8 +24,8 @@ from dat_jax.data.dataset import Dataset
 from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding import continuous, lockstep
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.continuous import Queue
-from dat_jax.decoding.schedule import choose_sizes, pays
+from dat_jax.decoding.queue import Queue
+from dat_jax.decoding.schedule import choose_sizes, pays, refill_size
 from dat_jax.decoding.work import Work, total
 from dat_jax.exits.policies import Policy
 from dat_jax.model.transformer import Transformer
@@ -140,76 +139,71 @@ class Translator:
 
     def _decode(self, sources: list[list[int]], numbers: list[int]) -> tuple[str, Hypotheses, Work]:
         """Decodes sources that need the same room, longest first, by the engine that is faster."""
-        if self.decoding.engine == "continuous" and pays(len(sources)):
-            return ("continuous", *self._decode_in_a_pool(sources, numbers))
-        return ("lockstep", *self._decode_in_batches(sources, numbers))
+        room = _room(len(sources[0]))
+        queue = self._queue(sources, numbers, room)
+        continuously = self.decoding.engine == "continuous" and pays(
+            len(sources), self.policy.signal
+        )
+        decode = self._decode_continuously if continuously else self._decode_in_lockstep
+        hypotheses, work = decode(queue, len(sources), self._limit(room))
+        hypotheses = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(sources)], hypotheses)
+        return "continuous" if continuously else "lockstep", hypotheses, work
 
-    def _decode_in_a_pool(
-        self, sources: list[list[int]], numbers: list[int]
+    def _decode_continuously(
+        self, queue: Queue, count: int, max_length: int
     ) -> tuple[Hypotheses, Work]:
-        decoding, room = self.decoding, _room(len(sources[0]))
-        max_length = self._limit(room)
+        decoding, source_length = self.decoding, queue.source.shape[1]
         sizes = choose_sizes(
-            len(sources),
+            count,
             decoding.beam_size,
             decoding.cohort_size or decoding.batch_size,
             decoding.pool_size,
-            _memory() // _SHARE_OF_MEMORY // self._bytes_per_sentence(room, max_length),
+            _memory() // _SHARE_OF_MEMORY // self._bytes_per_sentence(source_length, max_length),
         )
-        arrays = self._pad(sources, numbers, _WINDOW, room)
-        hypotheses, work = continuous.search(
+        return continuous.search(
             self.model,
             self.params,
-            Queue(*map(jnp.asarray, (*arrays, np.int32(len(sources))))),
+            queue,
             policy=self.policy,
             beam_size=decoding.beam_size,
             length_penalty=decoding.length_penalty,
             max_length=max_length,
             cohort_size=sizes.cohort,
             slots=sizes.slots,
+            refill=refill_size(sizes.slots, source_length),
         )
-        return _on_host(hypotheses, len(sources)), work
 
-    def _decode_in_batches(
-        self, sources: list[list[int]], numbers: list[int]
+    def _decode_in_lockstep(
+        self, queue: Queue, count: int, max_length: int
     ) -> tuple[Hypotheses, Work]:
-        decoding, room = self.decoding, _room(len(sources[0]))
-        rows = min(decoding.batch_size, len(sources))
-        works, found = [], []
-        for start in range(0, len(sources), rows):
-            batch = sources[start : start + rows]
-            arrays = self._pad(batch, numbers[start : start + rows], rows, room)
-            hypotheses, work = lockstep.search(
-                self.model,
-                self.params,
-                *arrays,
-                policy=self.policy,
-                beam_size=decoding.beam_size,
-                length_penalty=decoding.length_penalty,
-                max_length=self._limit(room),
-            )
-            found.append(_on_host(hypotheses, len(batch)))
-            works.append(work)
-        hypotheses = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
-        return hypotheses, total(self.model.config.num_layers, works)
+        slots = min(self.decoding.batch_size, count)
+        return lockstep.search(
+            self.model,
+            self.params,
+            queue,
+            policy=self.policy,
+            beam_size=self.decoding.beam_size,
+            length_penalty=self.decoding.length_penalty,
+            max_length=max_length,
+            slots=slots,
+            refill=refill_size(slots, queue.source.shape[1]),
+        )
 
     def _limit(self, source_length: int) -> int:
         """The most pieces that a translation may have, EOS counted."""
         decoding = self.decoding
         return math.floor(decoding.max_length_ratio * source_length) + decoding.max_length_extra
 
-    def _pad(
-        self, sources: list[list[int]], numbers: list[int], rows: int, length: int
-    ) -> tuple[Int[np.ndarray, "B S"], Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
-        """Sources, limits and numbers as arrays of `rows` rows; those without a sentence may have
-        no token."""
-        padded = np.full((rows, length), PAD, np.int32)
-        limits, all_numbers = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+    def _queue(self, sources: list[list[int]], numbers: list[int], room: int) -> Queue:
+        """Sources of up to `room` pieces, in a queue that has place for a whole window."""
+        padded = np.full((_WINDOW, room), PAD, np.int32)
+        limits, all_numbers = np.zeros(_WINDOW, np.int32), np.zeros(_WINDOW, np.int32)
         for row, source in enumerate(sources):
             padded[row, : len(source)] = source
         limits[: len(sources)] = [self._limit(len(source)) for source in sources]
         all_numbers[: len(sources)] = numbers
-        return padded, limits, all_numbers
+        arrays = (padded, limits, all_numbers, np.int32(len(sources)))
+        return Queue(*map(jnp.asarray, arrays))
 
     def _bytes_per_sentence(self, source_length: int, length: int) -> int:
         """What a slot of the pool takes: the states of its rows, the memory's keys and values."""
@@ -234,10 +228,6 @@ class Translator:
 def _room(length: int) -> int:
     """The next power of two, so that few shapes need compiling."""
     return max(_SHORTEST_SOURCE, 1 << (length - 1).bit_length())
-
-
-def _on_host(hypotheses: Hypotheses, count: int) -> Hypotheses:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], hypotheses)
 
 
 def _memory() -> int:

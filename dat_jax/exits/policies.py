@@ -36,6 +36,11 @@ class Signal(enum.Enum):
         """Whether all tokens of a sentence get one depth: none attends to a copied state."""
         return self in (Signal.NOTHING, Signal.SENTENCE)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the depth is known before block 1."""
+        return self.is_of_the_sentence or self is Signal.DRAW
+
 
 def register_policy(policy: type[_T]) -> type[_T]:
     """Registers a policy whose fields are leaves.

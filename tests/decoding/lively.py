@@ -11,7 +11,7 @@ import numpy as np
 from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding import continuous, lockstep
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.continuous import Queue
+from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.work import Work
 from dat_jax.exits.policies import Policy
 from dat_jax.model.transformer import Transformer
@@ -78,23 +78,27 @@ def run(
     kind: str,
     beam_size: int,
     policy: Policy,
-    source: np.ndarray = SOURCE,
-    limits: np.ndarray = LIMITS,
-    numbers: np.ndarray = NUMBERS,
+    queue: Queue | None = None,
+    *,
     params: Params | None = None,
+    slots: int | None = None,
+    refill: int | None = None,
 ) -> tuple[Hypotheses, Work]:
-    """The lockstep engine's hypotheses, and what it ran."""
+    """The lockstep engine's hypotheses of all rows of the queue, and what it ran; by default all
+    are in work from the beginning."""
     model, own_params = make_model(kind)
+    queue = make_queue() if queue is None else queue
+    slots = slots or queue.size
     found = lockstep.search(
         model,
         own_params if params is None else params,
-        jnp.asarray(source),
-        jnp.asarray(limits),
-        jnp.asarray(numbers),
+        queue,
         policy=policy,
         beam_size=beam_size,
         length_penalty=LENGTH_PENALTY,
         max_length=MAX_LENGTH,
+        slots=slots,
+        refill=refill or slots,
     )
     return jax.tree.map(np.asarray, found)
 
@@ -107,6 +111,7 @@ def run_continuous(
     *,
     cohort_size: int,
     slots: int,
+    refill: int = 1,
 ) -> tuple[Hypotheses, Work]:
     """The continuous engine's hypotheses of all rows of the queue, and what it ran."""
     model, params = make_model(kind)
@@ -120,6 +125,7 @@ def run_continuous(
         max_length=MAX_LENGTH,
         cohort_size=cohort_size,
         slots=slots,
+        refill=refill,
     )
     return jax.tree.map(np.asarray, found)
 

@@ -22,6 +22,7 @@ from tests.decoding.lively import (
     SOURCE,
     layers_run,
     make_model,
+    make_queue,
     run,
 )
 from tests.decoding.plain_policies import draws_of, whole_pass
@@ -69,10 +70,12 @@ def engine_on_patterns(kind: str) -> Hypotheses:
         kind,
         1,
         Uniform(depth_of(kind), 0),
-        np.repeat(SOURCE[:1], rows, axis=0),
-        np.full(rows, MAX_LENGTH),
-        numbers_with_exits(depth_of(kind), patterns(kind)),
-        params_without_eos(kind),
+        make_queue(
+            np.repeat(SOURCE[:1], rows, axis=0),
+            np.full(rows, MAX_LENGTH),
+            numbers_with_exits(depth_of(kind), patterns(kind)),
+        ),
+        params=params_without_eos(kind),
     )
     return found
 
@@ -133,14 +136,14 @@ def test_finished_rows_and_empty_ones_do_not_hold_the_batch():
     source[:2], limits[:2] = SOURCE[:2], limit
     numbers = np.repeat(numbers_with_exits(3, [(3,) * limit]), rows)
     numbers[:2] = numbers_with_exits(3, [shallow, ends_early])
-    found, work = run("post", 1, Uniform(3, 0), source, limits, numbers)
+    found, work = run("post", 1, Uniform(3, 0), make_queue(source, limits, numbers))
     assert found.lengths.tolist() == [limit, 3] + [1] * (rows - 2)
     assert layers_run(work) == (3 + 1 + 3 + 1 + 1) * rows
 
 
 def test_beams_that_hold_no_hypothesis_yet_do_not_vote():
     numbers = np.repeat(numbers_with_exits(4, [(1, 4, 4)], beams=3), ROWS)
-    found, work = run("tied", 3, Uniform(4, 0), limits=np.ones_like(LIMITS), numbers=numbers)
+    found, work = run("tied", 3, Uniform(4, 0), make_queue(SOURCE, np.ones_like(LIMITS), numbers))
     assert (found.exits[:, 0] == 1).all()
     assert layers_run(work) == ROWS * 3
 
@@ -148,7 +151,7 @@ def test_beams_that_hold_no_hypothesis_yet_do_not_vote():
 def test_other_numbers_and_seeds_are_other_exits():
     limits = np.full_like(LIMITS, MAX_LENGTH)
     exits = [
-        run("tied", 3, Uniform(4, seed), limits=limits, numbers=numbers)[0].exits
+        run("tied", 3, Uniform(4, seed), make_queue(SOURCE, limits, numbers))[0].exits
         for seed, numbers in [(0, NUMBERS), (0, NUMBERS[::-1]), (1, NUMBERS)]
     ]
     for one, other in itertools.combinations(exits, 2):

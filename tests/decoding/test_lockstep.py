@@ -5,7 +5,6 @@ import itertools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from dat_jax.exits.policies import (
     Policy,
     SequenceMultinomial,
     TokenGeometric,
+    TokenMultinomial,
     Uniform,
 )
 from tests.decoding.cases import (
@@ -37,8 +37,11 @@ from tests.decoding.lively import (
     SOURCE,
     layers_run,
     make_model,
+    make_queue,
     run,
 )
+
+SLOTS = 4  # fewer than there are sentences
 
 
 @cases
@@ -107,11 +110,43 @@ def test_a_sentence_does_not_see_its_neighbours(case: Case):
         place = ROWS - 1 - row
         source, limits, numbers = np.full_like(SOURCE, PAD), np.ones_like(LIMITS), NUMBERS * 0
         source[place], limits[place], numbers[place] = SOURCE[row], LIMITS[row], NUMBERS[row]
-        alone, _ = run(case.kind, case.beam_size, case.policy, source, limits, numbers)
+        alone, _ = run(*case, make_queue(source, limits, numbers))
         assert_same(
             jax.tree.map(lambda x, place=place: x[place], alone),
             jax.tree.map(lambda x, row=row: x[row], together),
         )
+
+
+@pytest.mark.parametrize(("slots", "refill"), [(2, 1), (4, 2)])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("post", 1, Fixed(2)),
+        Case("post", 1, TokenGeometric((0.98, 0.96))),
+        Case("pre", 3, Confidence((0.51, 0.71))),
+        Case("tied", 3, TokenMultinomial()),
+        Case("tied", 3, Uniform(4, 0)),
+        Case("per_exit", 3, SequenceMultinomial()),
+    ],
+    ids=str,
+)
+def test_sentences_that_come_in_later_are_translated_alike(case: Case, slots: int, refill: int):
+    """In two slots they take more steps than the rings of the cache have room for."""
+    found, work = run(*case, slots=slots, refill=refill)
+    expected, expected_work = in_lockstep(case)
+    assert_same(found, expected)
+    np.testing.assert_array_equal(work.rows, expected_work.rows)
+    assert slots > 2 or work.ticks[0] > MAX_LENGTH
+
+
+@pytest.mark.parametrize("count", range(ROWS + 1))
+def test_a_queue_may_have_room_for_more_than_there_are(count: int):
+    case = Case("pre", 3, TokenGeometric((0.65, 0.05)))
+    queue = make_queue(SOURCE[:count], LIMITS[:count], NUMBERS[:count], room=ROWS + 2)
+    found, _ = run(*case, queue, slots=SLOTS, refill=2)
+    expected = jax.tree.map(lambda x: x[:count], in_lockstep(case)[0])
+    assert_same(jax.tree.map(lambda x: x[:count], found), expected)
+    assert (found.lengths[count:] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -120,8 +155,8 @@ def test_a_sentence_does_not_see_its_neighbours(case: Case):
     ids=str,
 )
 def test_padding_of_source_and_batch_changes_nothing(case: Case):
-    wide = np.pad(SOURCE, ((0, 2), (0, 3)), constant_values=PAD)
-    padded, _ = run(*case, wide, np.pad(LIMITS, (0, 2), constant_values=1), np.pad(NUMBERS, (0, 2)))
+    wide = np.pad(SOURCE, ((0, 0), (0, 3)), constant_values=PAD)
+    padded, _ = run(*case, make_queue(wide, LIMITS, NUMBERS, room=ROWS + 2))
     assert_same(jax.tree.map(lambda x: x[:ROWS], padded), in_lockstep(case)[0])
 
 
@@ -137,19 +172,19 @@ def test_no_cache_is_copied_in_the_loop(policy: Policy):
     lowered = search.lower(
         model,
         params,
-        jnp.asarray(SOURCE),
-        jnp.asarray(LIMITS),
-        jnp.asarray(NUMBERS),
+        make_queue(),
         policy=policy,
         beam_size=3,
         length_penalty=LENGTH_PENALTY,
         max_length=MAX_LENGTH,
+        slots=SLOTS,
+        refill=1,
     )
     program = lowered.compile().as_text() or ""
     before, rest = program.split("\nENTRY ")
     entry, after = rest.split("\n}\n", maxsplit=1)
     loop = before + after  # with its branches, and whatever they call
-    assert "f32[6,2,21,4]" in loop
-    copy_of_a_cache = r"= f32\[6,2,(21|7,3),4\]\S* copy\("
+    assert f"f32[{SLOTS},2,21,4]" in loop
+    copy_of_a_cache = rf"= f32\[{SLOTS},2,(21|7,3),4\]\S* copy\("
     assert re.search(copy_of_a_cache, entry)  # of the empty ones, before the loop
     assert not re.search(copy_of_a_cache, loop)

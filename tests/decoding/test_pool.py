@@ -12,7 +12,6 @@ from dat_jax.decoding.pool import (
     CLASSIFIED,
     Pool,
     empty_pool,
-    first_slots,
     longest_waiting,
     place,
     ready,
@@ -57,7 +56,7 @@ def test_in_an_empty_pool_nobody_waits_and_nobody_is_ready():
     assert waiting(pool, STAGES).tolist() == [0] * STAGES
     assert not ready(pool).any()
     assert longest_waiting(pool, jnp.asarray(1), 4).tolist() == [R] * 4
-    assert pool.sentences.number.tolist() == [9] * G
+    assert pool.sentences.place.tolist() == [9] * G
     assert pool.beam_size == J
 
 
@@ -84,12 +83,6 @@ def test_a_sentence_is_ready_when_all_its_rows_are_classified(row_stages, workin
         for slot in range(G)
     ]
     assert ready(pool).tolist() == expected
-
-
-@pytest.mark.parametrize("count", [1, 3, G, G + 2])
-def test_the_first_slots_and_then_no_slot(count: int):
-    condition = jnp.asarray([False, True, False, True, True])
-    assert first_slots(condition, count).tolist() == ([1, 3, 4] + [G] * count)[:count]
 
 
 def test_rows_lie_together_by_sentence():

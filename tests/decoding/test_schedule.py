@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given
 
-from dat_jax.decoding.schedule import choose_sizes, next_stage, pays
+from dat_jax.decoding.schedule import choose_sizes, next_stage, pays, refill_size
+from dat_jax.exits.policies import Signal
 
 next_stage_of = jax.jit(next_stage, static_argnums=1)
 
@@ -78,8 +79,21 @@ def test_few_sizes_serve_all_numbers_of_sentences():
     assert all(slots.bit_count() == 1 for slots in unlimited)
 
 
-def test_it_pays_for_many_sentences():
-    assert not pays(1)
-    assert not pays(64)
-    assert pays(256)
-    assert pays(8_192)
+@given(slots=st.integers(1, 2_000), source_length=st.integers(1, 2_000))
+def test_a_refill_is_worth_encoding_and_leaves_few_slots_empty(slots: int, source_length: int):
+    refill = refill_size(slots, source_length)
+    assert 1 <= refill <= slots
+    assert refill == slots or refill * source_length >= 256
+    assert refill <= slots / 8 or (refill - 1) * source_length < 256
+
+
+@pytest.mark.parametrize("signal", [signal for signal in Signal if signal is not Signal.NOTHING])
+def test_it_pays_for_many_sentences(signal: Signal):
+    assert not pays(1, signal)
+    assert not pays(64, signal)
+    assert pays(256, signal)
+    assert pays(8_192, signal)
+
+
+def test_it_does_not_pay_where_all_exit_at_one_depth():
+    assert not pays(8_192, Signal.NOTHING)

@@ -99,6 +99,13 @@ def test_a_few_lines_are_decoded_in_lockstep_by_default(dataset: Dataset):
     assert translations.engines == {"lockstep": 3}
 
 
+def test_many_lines_are_decoded_continuously_unless_all_exit_at_one_depth(dataset: Dataset):
+    lines = ["acht"] * 200
+    for policy, engine in ((Uniform(3, 0), "continuous"), (Fixed(2), "lockstep")):
+        found = make_translator(dataset, policy, beam_size=1).translate(lines)
+        assert found.engines == {engine: len(lines)}
+
+
 @pytest.mark.parametrize("engine", ["continuous", "lockstep"])
 def test_windows_change_nothing_but_how_much_is_read_ahead(
     dataset: Dataset, few_lines_pay: None, monkeypatch: pytest.MonkeyPatch, engine: str
@@ -125,9 +132,8 @@ def test_windows_change_nothing_but_how_much_is_read_ahead(
     assert_same([sentence for part in parts for sentence in part.sentences], whole.sentences)
     again = translator.translate(lines)
     assert_same(again.sentences, whole.sentences)
-    if engine == "continuous":  # in lockstep, a batch is filled up with rows that take a step
-        assert sum(part.work.rows for part in parts).tolist() == whole.work.rows.tolist()
-        assert again.work.rows.tolist() == whole.work.rows.tolist()
+    assert sum(part.work.rows for part in parts).tolist() == whole.work.rows.tolist()
+    assert again.work.rows.tolist() == whole.work.rows.tolist()
     assert again.engines == whole.engines == {engine: len(lines) - 1}
 
 
