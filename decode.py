@@ -12,16 +12,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from dat_jax.command_line import define_config, define_workdir, read_config, run
 from dat_jax.config import Config, DecodingConfig, TextConfig
 from dat_jax.conversion import from_dict
 from dat_jax.data.dataset import Dataset, open_dataset
 from dat_jax.data.text import read_lines
+from dat_jax.decoding.schedule import has_paid
 from dat_jax.decoding.translate import Translator
 from dat_jax.errors import UserError
 from dat_jax.evaluation import ResultsWriter, check_lengths, score
-from dat_jax.report import describe_cut, format_table
+from dat_jax.report import describe_cut, describe_depth, format_table
 from dat_jax.summary import Tally
 from dat_jax.tuned import resolve_policy
 from dat_jax.workdir import load
@@ -53,15 +55,24 @@ def main() -> None:
                 hypotheses += texts
             if text.input == "-":
                 print(*texts, sep="\n", flush=True)
-        if tally.cut:
-            print(f"warning: {describe_cut(tally.cut, config.data.max_length)}", file=sys.stderr)
         scores = {} if references is None else dataclasses.asdict(score(hypotheses, references))
         summary = scores | tally.summary()
         if writer:
             writer.finish(summary)
             print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
+    for remark in _remarks(summary, config):
+        print(remark, file=sys.stderr)
     if text.input != "-" or references is not None:
         print(format_table([summary]), file=sys.stderr if text.input == "-" else sys.stdout)
+
+
+def _remarks(summary: dict[str, Any], config: Config) -> Iterator[str]:
+    """What the user should know beside the figures."""
+    if summary["sentences_cut"]:
+        yield f"warning: {describe_cut(summary['sentences_cut'], config.data.max_length)}"
+    depth, num_layers = summary["average_exit"], config.model.num_layers
+    if "continuous" in summary["engines"] and not has_paid(depth, num_layers):
+        yield f"note: {describe_depth(depth, num_layers)}"
 
 
 def _settings(config: Config) -> tuple[TextConfig, DecodingConfig, int | None]:

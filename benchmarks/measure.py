@@ -22,6 +22,7 @@ from dat_jax.errors import UserError
 from dat_jax.report import describe_commit
 
 T = TypeVar("T")
+_VECTORS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2")  # best first; one name may hide several
 
 
 def check_output(name: str) -> Path:
@@ -96,10 +97,13 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name and its best vector instructions, where the system tells them."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+            known = dict(line.split(":", 1) for line in file if ":" in line)
     except OSError:
-        names = []
-    return names[0] if names else platform.machine()
+        known = {}
+    facts = {key.strip(): value.split() for key, value in known.items()}
+    name = " ".join(facts.get("model name", [platform.machine()]))
+    best = next((vectors for vectors in _VECTORS if vectors in facts.get("flags", [])), "")
+    return f"{name} {best}".strip()

@@ -137,8 +137,8 @@ def get_config() -> ConfigDict:
     # commas. tuned[:KIND]:AE<=DEPTH takes what `python -m dat_jax.tuning` found for that budget.
     config.decoding.policy = "fixed"
     # continuous: each token runs its own blocks and no more, in cohorts of tokens that are as deep;
-    # what that would not make faster is decoded in lockstep. lockstep: the reference; a batch
-    # waits for its deepest token.
+    # few sentences, and those that all exit at one depth, are decoded in lockstep nevertheless,
+    # which is faster then. lockstep: the reference; a step waits for its deepest token.
     config.decoding.engine = "continuous"
     # Policies that `train.py` evaluates after the fixed exits; a tuned one is tuned first.
     config.decoding.report_policies = ()

@@ -82,6 +82,14 @@ def describe_cut(sentences: int, max_length: int) -> str:
     return f"{sentences} sentences are longer than {max_length} pieces and were cut there"
 
 
+def describe_depth(average_exit: float, num_layers: int) -> str:
+    """Says that exits are too deep for the continuous engine."""
+    return (
+        f"the average exit is {average_exit:.1f} of {num_layers}: "
+        "--config.engine=lockstep may be faster"
+    )
+
+
 def describe_commit() -> str:
     """The commit of the checkout that this file is part of, with `-dirty` if it was changed."""
     root = Path(__file__).parent.parent

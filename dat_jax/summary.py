@@ -29,11 +29,6 @@ class Tally:
         self._flops = self._sentences = self._cut = 0
         self._seconds = 0.0
 
-    @property
-    def cut(self) -> int:
-        """Sources that were cut to `data.max_length`."""
-        return self._cut
-
     def add(self, translations: Translations) -> None:
         """Counts these too."""
         config = self._trained.config.model

@@ -232,6 +232,23 @@ def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path)
     assert found["continuous"] == found["lockstep"]
 
 
+@pytest.mark.parametrize(("threshold", "deep"), [(0, False), (1, True)])
+def test_exits_too_deep_for_the_continuous_engine_are_noted(
+    trained: Path, tmp_path: Path, threshold: int, deep: bool
+):
+    text = tmp_path / "text"
+    text.write_text("acht Uhr\n" * 130)
+    result = run(
+        "decode.py",
+        f"--workdir={trained}",
+        f"--config.policy=confidence:{threshold}",
+        "--config.beam_size=1",
+        f"--config.input={text}",
+    )
+    assert result.returncode == 0, result.stderr
+    assert ("--config.engine=lockstep may be faster" in result.stderr) == deep
+
+
 def test_a_decode_that_breaks_off_leaves_earlier_results(trained: Path, tmp_path: Path):
     arguments = ["decode.py", f"--workdir={trained}", "--config.input=-"]
     arguments.append(f"--config.output={tmp_path / 'results'}")

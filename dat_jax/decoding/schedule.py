@@ -13,6 +13,7 @@ _FEWEST_COHORTS = 3  # if sentences are few: with more, cohorts are too small to
 _REFILLED = 8  # an eighth of the slots may wait to be refilled
 _ENCODED = 256  # source tokens, with fewer of which the encoder is inefficient
 _FEWEST_SENTENCES = 128  # below, lockstep is faster
+_DEEPEST = 0.75  # of all blocks on average; beyond, lockstep is as fast
 
 
 class Sizes(NamedTuple):
@@ -74,3 +75,8 @@ def pays(sentences: int, signal: Signal) -> bool:
         signal: what the policy looks at.
     """
     return signal is not Signal.NOTHING and sentences >= _FEWEST_SENTENCES
+
+
+def has_paid(average_exit: float, num_layers: int) -> bool:
+    """Whether exits of this mean, which only decoding tells, are worth the continuous engine."""
+    return average_exit <= _DEEPEST * num_layers

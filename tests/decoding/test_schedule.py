@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given
 
-from dat_jax.decoding.schedule import choose_sizes, next_stage, pays, refill_size
+from dat_jax.decoding.schedule import choose_sizes, has_paid, next_stage, pays, refill_size
 from dat_jax.exits.policies import Signal
 
 next_stage_of = jax.jit(next_stage, static_argnums=1)
@@ -93,6 +93,13 @@ def test_it_pays_for_many_sentences(signal: Signal):
     assert not pays(64, signal)
     assert pays(256, signal)
     assert pays(8_192, signal)
+
+
+def test_it_has_paid_if_exits_were_early():
+    assert has_paid(1.0, 6)
+    assert has_paid(3.0, 6)
+    assert not has_paid(5.5, 6)
+    assert not has_paid(1.0, 1)
 
 
 def test_it_does_not_pay_where_all_exit_at_one_depth():
