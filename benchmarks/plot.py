@@ -38,7 +38,6 @@ _PANELS = {
 }
 _FAMILIES = {
     "cut": ("one model, cut", "o-"),
-    "cut, lockstep": ("the same in lockstep", "o--"),
     "shallow": ("trained shallow", "^-"),
     "token_geometric": ("token geometric", "s-"),
     "confidence": ("confidence", "D-"),

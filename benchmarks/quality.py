@@ -44,8 +44,8 @@ class Candidate(NamedTuple):
 
 
 def candidates(workdir: Path, family: str, beam_size: int) -> list[Candidate]:
-    """All that a workdir's model can do by the continuous engine: its cuts at each depth, which are
-    of that family, and what was tuned."""
+    """All that a workdir's model can do: its cuts at each depth, which are of that family, and what
+    was tuned; by the engine that is faster for each."""
     config = Config.load(workdir / "config.json")
     trained = load(config, open_dataset(workdir), workdir)
     policies = {f"fixed:{depth}": family for depth in config.model.exit_depths}
@@ -79,10 +79,6 @@ def main() -> None:
     """Measures everything, writes the lines and the plot, prints the table."""
     output, workdir = check_output(OUTPUT.value), Path(WORKDIR.value)
     every = candidates(workdir, "cut", BEAM_SIZE.value)
-    for cut in [candidate for candidate in every if candidate.family == "cut"]:
-        decoding = dataclasses.replace(cut.translator.decoding, engine="lockstep")
-        translator = dataclasses.replace(cut.translator, decoding=decoding)
-        every.append(Candidate("cut, lockstep", cut.trained, translator))
     for baseline in BASELINES.value:
         every += candidates(Path(baseline), "shallow", BEAM_SIZE.value)
 

@@ -3,7 +3,8 @@
 
 A slot of the cache belongs to a position and the beam that wrote there. When beam search drops one
 hypothesis and continues another twice, no key or value moves: a table of ancestors tells each beam
-which beam wrote each of its positions, and the attention mask shows it those slots alone.
+which beam wrote each of its positions, and the attention mask shows it those slots alone. Nothing
+here asks where a sentence begins: a cache may be a ring, and a position one of the ring's.
 """
 
 from typing import NamedTuple

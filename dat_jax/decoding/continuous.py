@@ -139,13 +139,11 @@ class _Engine:
 
     def _empty_stores(self) -> Stores:
         config, stages = self.parts.config, self.stages
-        dtype, source_length = jnp.dtype(config.dtype), self.queue.source.shape[1]
-        width = config.decoder_dim // config.decoder_heads
-        memory = jnp.zeros((self.slots, config.decoder_heads, source_length, width), dtype)
+        source_length = self.queue.source.shape[1]
         states = (config.num_layers + 1) * stages.rows * stages.length
         return Stores(
-            jnp.zeros((states, config.decoder_dim), dtype),
-            ((memory, memory),) * config.num_layers,
+            jnp.zeros((states, config.decoder_dim), jnp.dtype(config.dtype)),
+            self.parts.no_memory(self.slots, source_length),
             jnp.zeros((self.slots, source_length), bool),
         )
 

@@ -160,16 +160,15 @@ def search(
 
 def _empty(parts: Parts, queue: Queue, beam_size: int, max_length: int, slots: int) -> _Loop:
     """The state before the first sentence."""
-    config, zero, zeros = parts.config, jnp.zeros((), jnp.int32), jnp.zeros(slots, jnp.int32)
-    width, source_length = config.decoder_dim // config.decoder_heads, queue.source.shape[1]
-    room = (width, jnp.dtype(config.dtype))
-    memory = tuple(empty_layer(slots, source_length, 1, config.decoder_heads, *room))
-    layer = empty_layer(slots, max_length, beam_size, config.decoder_heads, *room)
+    config, source_length = parts.config, queue.source.shape[1]
+    heads, dtype = config.decoder_heads, jnp.dtype(config.dtype)
+    zero, zeros = jnp.zeros((), jnp.int32), jnp.zeros(slots, jnp.int32)
+    layer = empty_layer(slots, max_length, beam_size, heads, config.decoder_dim // heads, dtype)
     sentences = _Sentences(
         zeros + queue.size,
         zeros,
         zeros,
-        (memory,) * config.num_layers,
+        parts.no_memory(slots, source_length),
         jnp.zeros((slots, source_length), bool),
         beam.init(zeros, beam_size, max_length, PAD),
         no_ancestors(slots, beam_size, max_length),

@@ -74,6 +74,13 @@ class Parts:
             for depth in range(1, self.num_layers + 1)
         )
 
+    def no_memory(self, sentences: int, length: int) -> tuple[KeysValues, ...]:
+        """Room for what `memory_keys_values` makes of sources of `length` tokens."""
+        heads = self.config.decoder_heads
+        shape = (sentences, heads, length, self.config.decoder_dim // heads)
+        zeros = jnp.zeros(shape, jnp.dtype(self.config.dtype))
+        return ((zeros, zeros),) * self.num_layers
+
     def self_keys_values(self, depth: int, x: Float[Array, "B J D"]) -> KeysValues:
         """What later tokens attend to in block `depth`: its projections of its inputs, or of the
         states that were copied there."""

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from dat_jax.exits.policies import Signal
 from dat_jax.types import Array, Int
 
-_COHORTS = 6  # in a pool, by default: with fewer, ticks run half empty
-_FEWEST_COHORTS = 3  # if sentences are few: with more, cohorts are too small to be run efficiently
+_COHORTS = 6  # in a pool: with fewer, ticks run half empty
+_FEWEST_COHORTS = 3  # where more would have few rows
+_FEW_ROWS = 64  # with which products are inefficient
 _REFILLED = 8  # an eighth of the slots may wait to be refilled
 _ENCODED = 256  # source tokens, with fewer of which the encoder is inefficient
 _FEWEST_SENTENCES = 128  # below, lockstep is faster
@@ -53,9 +54,11 @@ def choose_sizes(
     wanted = pool_size or -(-_COHORTS * cohort_size // beam_size)
     # Powers of two, lest every number of sentences compile a program of its own.
     slots = max(1, min(wanted, most_slots, 1 << (sentences - 1).bit_length()))
-    cohorts = 1 if pool_size else _FEWEST_COHORTS
-    rows = min(cohort_size, -(-slots * beam_size // cohorts))
-    return Sizes(max(1, -(-rows // beam_size)) * beam_size, slots)
+    rows = slots * beam_size
+    if not pool_size:
+        rows = max(-(-rows // _COHORTS), min(_FEW_ROWS, -(-rows // _FEWEST_COHORTS)))
+    rows = min(cohort_size, rows)
+    return Sizes(-(-rows // beam_size) * beam_size, slots)
 
 
 def refill_size(slots: int, source_length: int) -> int:

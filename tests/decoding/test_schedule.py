@@ -71,6 +71,14 @@ def test_what_is_asked_for_is_what_there_is_if_sentences_fill_it(beam_size: int)
         assert choose_sizes(100_000, beam_size, 16, pool_size, 100_000) == (16, pool_size)
 
 
+@pytest.mark.parametrize(
+    ("sentences", "cohort"), [(1, 1), (30, 11), (128, 43), (256, 64), (512, 86), (1_024, 171)]
+)
+def test_a_pool_of_few_sentences_has_smaller_cohorts(sentences: int, cohort: int):
+    """Three at the least; six where that leaves 64 rows to each."""
+    assert choose_sizes(sentences, 1, 512, 0, 100_000).cohort == cohort
+
+
 def test_few_sizes_serve_all_numbers_of_sentences():
     """Each compiles a program of its own."""
     sizes = {choose_sizes(sentences, 5, 128, 0, 10_000) for sentences in range(1, 3_000)}
