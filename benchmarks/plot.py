@@ -59,6 +59,8 @@ def draw_speed(lines: list[dict[str, Any]], path: Path) -> None:
     """Draws the lines of `benchmarks.decode`: a row for each beam, a panel for each table."""
     pyplot = _pyplot()
     beams = sorted({line["beam_size"] for line in lines})
+    systems = dict.fromkeys(line["system"] for line in lines)
+    colours = {system: f"C{number}" for number, system in enumerate(systems)}
     tables = {line["table"] for line in lines}
     panels = {table: panel for table, panel in _PANELS.items() if table in tables}
     size = (6 * len(panels), 5 * len(beams))
@@ -72,7 +74,8 @@ def draw_speed(lines: list[dict[str, Any]], path: Path) -> None:
                 if line["table"] == table and line["beam_size"] == beam and key in line:
                     series[line["system"]].append((line[key], line["tokens_per_second"]))
             for system, points in series.items():
-                axis.plot(*zip(*sorted(points), strict=True), "o-", label=system, ms=4)
+                xs, ys = zip(*sorted(points), strict=True)
+                axis.plot(xs, ys, "o-", color=colours[system], label=system, ms=4)
             axis.set_xlabel(label)
             axis.set_ylabel(f"tokens/s, beam {beam}")
             axis.set_ylim(bottom=0)
