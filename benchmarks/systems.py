@@ -91,30 +91,36 @@ def measure(systems: list[System], labels: dict[str, Any], repetitions: int) -> 
 
 
 def format_lines(lines: list[dict[str, Any]]) -> str:
-    """A table of lines, each beside the lockstep engine at full depth, same beam and batch."""
-    rows = [
-        "| system | beam | batch | average exit | occupancy | layers run/token | tokens/s | ratio |"
-    ]
-    rows.append("|---|--:|--:|--:|--:|--:|--:|--:|")
-    for line in lines:
-        alike = ("table", "beam_size", "batch_size")
-        full = next(
-            other["tokens_per_second"]
-            for other in lines
-            if other["system"] == "lockstep, full depth"
-            and all(other[key] == line[key] for key in alike)
-        )
-        known = {
-            key: form.format(line[key]) if key in line else ""
-            for key, form in (
-                ("average_exit", "{:.2f}"),
-                ("occupancy", "{:.2f}"),
-                ("layers_executed_per_token", "{:.2f}"),
-            )
-        }
-        rows.append(
-            f"| {line['system']} | {line['beam_size']} | {line['batch_size']} "
-            f"| {' | '.join(known.values())} | {line['tokens_per_second']:,.0f} "
-            f"| {line['tokens_per_second'] / full:.2f} |"
-        )
+    """A table for each table of the lines: a row for a system at a batch, columns for each beam.
+
+    *ratio* is to lockstep at full depth with the same beam and batch.
+    """
+    return "\n\n".join(
+        _format_table([line for line in lines if line["table"] == table])
+        for table in dict.fromkeys(line["table"] for line in lines)
+    )
+
+
+def _format_table(lines: list[dict[str, Any]]) -> str:
+    """One table; for all beams the systems come in the same order."""
+    beams = dict.fromkeys(line["beam_size"] for line in lines)
+    columns = [[line for line in lines if line["beam_size"] == beam] for beam in beams]
+    heads = [f"beam {beam}: exit | occupancy | tokens/s | ratio" for beam in beams]
+    rows = [f"| system | batch | {' | '.join(heads)} |", "|---|--:|" + "--:|" * 4 * len(columns)]
+    for alike in zip(*columns, strict=True):
+        cells = [_cells(line, lines) for line in alike]
+        rows.append(f"| {alike[0]['system']} | {alike[0]['batch_size']} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _cells(line: dict[str, Any], lines: list[dict[str, Any]]) -> str:
+    """What a row says of one beam."""
+    full = next(
+        other["tokens_per_second"]
+        for other in lines
+        if other["system"] == "lockstep, full depth"
+        and all(other[key] == line[key] for key in ("beam_size", "batch_size"))
+    )
+    known = [f"{line[key]:.2f}" if key in line else "" for key in ("average_exit", "occupancy")]
+    speed = line["tokens_per_second"]
+    return " | ".join([*known, f"{speed:,.0f}", f"{speed / full:.2f}"])
