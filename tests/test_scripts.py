@@ -244,6 +244,7 @@ def test_exits_too_deep_for_the_continuous_engine_are_noted(
         f"--config.policy=confidence:{threshold}",
         "--config.beam_size=1",
         f"--config.input={text}",
+        f"--config.output={tmp_path / 'found'}",
     )
     assert result.returncode == 0, result.stderr
     assert ("--config.engine=lockstep may be faster" in result.stderr) == deep
