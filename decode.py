@@ -19,7 +19,7 @@ from dat_jax.config import Config, DecodingConfig, TextConfig
 from dat_jax.conversion import from_dict
 from dat_jax.data.dataset import Dataset, open_dataset
 from dat_jax.data.text import read_lines
-from dat_jax.decoding.schedule import has_paid
+from dat_jax.decoding.schedule import is_deep
 from dat_jax.decoding.translate import Translator
 from dat_jax.errors import UserError
 from dat_jax.evaluation import ResultsWriter, check_lengths, score
@@ -71,7 +71,7 @@ def _remarks(summary: dict[str, Any], config: Config) -> Iterator[str]:
     if summary["sentences_cut"]:
         yield f"warning: {describe_cut(summary['sentences_cut'], config.data.max_length)}"
     depth, num_layers = summary["average_exit"], config.model.num_layers
-    if "continuous" in summary["engines"] and not has_paid(depth, num_layers):
+    if "continuous" in summary["engines"] and is_deep(depth / num_layers):
         yield f"note: {describe_depth(depth, num_layers)}"
 
 

@@ -6,6 +6,7 @@ go about it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -110,45 +111,13 @@ def encode(task: Task, batch_size: int) -> Callable[[], None]:
 
 def in_lockstep(task: Task, policy: Policy, beam_size: int, slots: int) -> Callable[[], Outcome]:
     """The lockstep engine on all sentences, so many at a time."""
-    queue = _queue(task)
-
-    def run() -> Outcome:
-        found = lockstep.search(
-            task.model,
-            task.params,
-            queue,
-            policy=policy,
-            beam_size=beam_size,
-            length_penalty=1.0,
-            max_length=int(task.lengths.max()),
-            slots=slots,
-            refill=refill_size(slots, task.source.shape[1]),
-        )
-        return Outcome(*jax.tree.map(np.asarray, found))
-
-    return run
+    return _runner(task, policy, beam_size, slots, lockstep.search)
 
 
 def continuously(task: Task, policy: Policy, beam_size: int, sizes: Sizes) -> Callable[[], Outcome]:
     """The continuous engine on all sentences."""
-    queue = _queue(task)
-
-    def run() -> Outcome:
-        found = continuous.search(
-            task.model,
-            task.params,
-            queue,
-            policy=policy,
-            beam_size=beam_size,
-            length_penalty=1.0,
-            max_length=int(task.lengths.max()),
-            cohort_size=sizes.cohort,
-            slots=sizes.slots,
-            refill=refill_size(sizes.slots, task.source.shape[1]),
-        )
-        return Outcome(*jax.tree.map(np.asarray, found))
-
-    return run
+    search = functools.partial(continuous.search, cohort_size=sizes.cohort)
+    return _runner(task, policy, beam_size, sizes.slots, search)
 
 
 def figures(task: Task, policy: Policy, outcome: Outcome) -> dict[str, Any]:
@@ -174,8 +143,30 @@ def figures(task: Task, policy: Policy, outcome: Outcome) -> dict[str, Any]:
     } | describe(work, tokens)
 
 
-def _queue(task: Task) -> Queue:
-    """All sentences of a task."""
-    sentences = len(task.source)
+def _runner(
+    task: Task,
+    policy: Policy,
+    beam_size: int,
+    slots: int,
+    search: Callable[..., tuple[Hypotheses, Work]],
+) -> Callable[[], Outcome]:
+    """An engine's search on all sentences."""
+    sentences, source_length = task.source.shape
     numbers = np.arange(sentences, dtype=np.int32)
-    return Queue(*map(jnp.asarray, (task.source, task.lengths, numbers, np.int32(sentences))))
+    queue = Queue(*map(jnp.asarray, (task.source, task.lengths, numbers, np.int32(sentences))))
+
+    def run() -> Outcome:
+        found = search(
+            task.model,
+            task.params,
+            queue,
+            policy=policy,
+            beam_size=beam_size,
+            length_penalty=1.0,
+            max_length=int(task.lengths.max()),
+            slots=slots,
+            refill=refill_size(slots, source_length),
+        )
+        return Outcome(*jax.tree.map(np.asarray, found))
+
+    return run

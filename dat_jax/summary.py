@@ -12,7 +12,7 @@ import numpy as np
 
 from dat_jax import flops
 from dat_jax.decoding.translate import Translations, Translator
-from dat_jax.decoding.work import describe, total
+from dat_jax.decoding.work import describe, sum_work
 from dat_jax.report import describe_commit
 from dat_jax.workdir import TrainedModel
 
@@ -24,7 +24,7 @@ class Tally:
         self._trained, self._translator = trained, translator
         stages = trained.config.model.num_layers + 1
         self._histogram = np.zeros(stages, np.int64)
-        self._work = total(trained.config.model.num_layers, [])
+        self._work = sum_work(trained.config.model.num_layers, [])
         self._engines: Counter[str] = Counter()
         self._flops = self._sentences = self._cut = 0
         self._seconds = 0.0
@@ -42,7 +42,7 @@ class Tally:
                 exits,
                 self._translator.policy.signal,
             )
-        self._work = total(config.num_layers, [self._work, translations.work])
+        self._work = sum_work(config.num_layers, [self._work, translations.work])
         self._engines += translations.engines
         self._sentences += len(translations.sentences)
         self._cut += translations.cut

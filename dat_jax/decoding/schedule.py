@@ -67,19 +67,21 @@ def refill_size(slots: int, source_length: int) -> int:
     return min(slots, max(slots // _REFILLED, -(-_ENCODED // source_length)))
 
 
-def pays(sentences: int, signal: Signal) -> bool:
+def pays(sentences: int, signal: Signal, share_of_blocks: float) -> bool:
     """Whether the continuous engine is faster than the lockstep engine.
 
     It is not where all tokens exit at one depth, which leaves nothing to sort them by; nor with few
-    sentences, whose rows hardly ever meet at a stage.
+    sentences, whose rows hardly ever meet at a stage; nor where exits are deep.
 
     Args:
         sentences: how many there are.
         signal: what the policy looks at.
+        share_of_blocks: that tokens were found to need so far; 0 if nothing is known yet.
     """
-    return signal is not Signal.NOTHING and sentences >= _FEWEST_SENTENCES
+    sorts = signal is not Signal.NOTHING
+    return sorts and sentences >= _FEWEST_SENTENCES and not is_deep(share_of_blocks)
 
 
-def has_paid(average_exit: float, num_layers: int) -> bool:
-    """Whether exits of this mean, which only decoding tells, are worth the continuous engine."""
-    return average_exit <= _DEEPEST * num_layers
+def is_deep(share_of_blocks: float) -> bool:
+    """Whether exits after this share of the blocks, on average, leave too little to save."""
+    return share_of_blocks > _DEEPEST

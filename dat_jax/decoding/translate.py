@@ -26,7 +26,7 @@ from dat_jax.decoding import continuous, lockstep
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.schedule import choose_sizes, pays, refill_size
-from dat_jax.decoding.work import Work, total
+from dat_jax.decoding.work import Work, share_of_blocks, sum_work
 from dat_jax.exits.policies import Policy
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Params
@@ -74,7 +74,7 @@ class Translator:
         return Translations(
             sentences=tuple(sentence for part in parts for sentence in part.sentences),
             seconds=sum((part.seconds for part in parts), 0.0),
-            work=total(self.model.config.num_layers, (part.work for part in parts)),
+            work=sum_work(self.model.config.num_layers, (part.work for part in parts)),
             engines=sum((part.engines for part in parts), Counter()),
             cut=sum(part.cut for part in parts),
         )
@@ -92,6 +92,7 @@ class Translator:
         to come.
         """
         lines, done = iter(lines), 0
+        work = sum_work(self.model.config.num_layers, [])
         with tqdm(
             total=total,
             desc=description,
@@ -101,11 +102,15 @@ class Translator:
             disable=not sys.stderr.isatty(),
         ) as bar:
             while window := list(islice(lines, _WINDOW)):
-                yield self._translate_window(window, done, bar)
+                part = self._translate_window(window, done, work, bar)
+                yield part
                 done += len(window)
+                work = sum_work(self.model.config.num_layers, [work, part.work])
 
-    def _translate_window(self, lines: list[str], start: int, bar: tqdm) -> Translations:
-        """Translates lines, the first of which has the number `start` in the text."""
+    def _translate_window(
+        self, lines: list[str], done: int, before: Work, bar: tqdm
+    ) -> Translations:
+        """Translates lines after so many that are done, and the work that these took."""
         started = time.monotonic()
         sources = self.dataset.source_vocabulary.encode(lines)
         max_length = self.dataset.config.max_length
@@ -120,15 +125,16 @@ class Translator:
         works, engines = [], Counter[str]()
         for group in self._groups(spoken, sources):
             chosen = [sources[index] for index in group]
-            numbers = [start + index for index in group]
-            engine, found, work = self._decode(chosen, numbers)
+            numbers = [done + index for index in group]
+            so_far = sum_work(self.model.config.num_layers, [before, *works])
+            engine, found, work = self._decode(chosen, numbers, share_of_blocks(so_far))
             for row, index in enumerate(group):
                 translations[index] = self._translation(found, row, len(sources[index]))
             works.append(work)
             engines[engine] += len(group)
             bar.update(len(group))
         seconds = time.monotonic() - started
-        work = total(self.model.config.num_layers, works)
+        work = sum_work(self.model.config.num_layers, works)
         return Translations(tuple(translations), seconds, work, engines, cut)
 
     def _groups(self, lines: list[int], sources: list[list[int]]) -> list[list[int]]:
@@ -137,12 +143,15 @@ class Translator:
         by_room = groupby(ordered, key=lambda index: _room(len(sources[index])))
         return [list(group) for _, group in by_room]
 
-    def _decode(self, sources: list[list[int]], numbers: list[int]) -> tuple[str, Hypotheses, Work]:
-        """Decodes sources that need the same room, longest first, by the engine that is faster."""
+    def _decode(
+        self, sources: list[list[int]], numbers: list[int], share: float
+    ) -> tuple[str, Hypotheses, Work]:
+        """Decodes sources that need the same room, longest first, by the engine that is faster,
+        given the share of the blocks that tokens needed so far."""
         room = _room(len(sources[0]))
         queue = self._queue(sources, numbers, room)
         continuously = self.decoding.engine == "continuous" and pays(
-            len(sources), self.policy.signal
+            len(sources), self.policy.signal, share
         )
         decode = self._decode_continuously if continuously else self._decode_in_lockstep
         hypotheses, work = decode(queue, len(sources), self._limit(room))

@@ -40,10 +40,17 @@ def add_runs(work: Work, stage: Array | int, runs: Array | int, rows: Array, com
     )
 
 
-def total(num_layers: int, works: Iterable[Work]) -> Work:
+def sum_work(num_layers: int, works: Iterable[Work]) -> Work:
     """The sums of any number of works, as numpy arrays that do not overflow."""
     counts = zip(no_work(num_layers), *works, strict=True)
     return Work(*(np.sum(np.asarray(count), axis=0, dtype=np.int64) for count in counts))
+
+
+def share_of_blocks(work: Work) -> float:
+    """The share of the blocks that tokens needed on average, over all hypotheses of the beam; 0
+    before there are any."""
+    needed = np.asarray(work.rows[:-1], np.int64)
+    return float(needed.sum()) / max(int(needed[0]) * len(needed), 1)
 
 
 def describe(work: Work, tokens: int) -> dict[str, Any]:

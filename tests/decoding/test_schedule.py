@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given
 
-from dat_jax.decoding.schedule import choose_sizes, has_paid, next_stage, pays, refill_size
+from dat_jax.decoding.schedule import choose_sizes, next_stage, pays, refill_size
 from dat_jax.exits.policies import Signal
 
 next_stage_of = jax.jit(next_stage, static_argnums=1)
@@ -96,19 +96,15 @@ def test_a_refill_is_worth_encoding_and_leaves_few_slots_empty(slots: int, sourc
 
 
 @pytest.mark.parametrize("signal", [signal for signal in Signal if signal is not Signal.NOTHING])
-def test_it_pays_for_many_sentences(signal: Signal):
-    assert not pays(1, signal)
-    assert not pays(64, signal)
-    assert pays(256, signal)
-    assert pays(8_192, signal)
-
-
-def test_it_has_paid_if_exits_were_early():
-    assert has_paid(1.0, 6)
-    assert has_paid(3.0, 6)
-    assert not has_paid(5.5, 6)
-    assert not has_paid(1.0, 1)
+def test_it_pays_for_many_sentences_whose_exits_are_early(signal: Signal):
+    for share in (0.0, 0.2, 0.7):
+        assert not pays(1, signal, share)
+        assert not pays(64, signal, share)
+        assert pays(256, signal, share)
+        assert pays(8_192, signal, share)
+    for share in (0.8, 1.0):
+        assert not pays(8_192, signal, share)
 
 
 def test_it_does_not_pay_where_all_exit_at_one_depth():
-    assert not pays(8_192, Signal.NOTHING)
+    assert not pays(8_192, Signal.NOTHING, 0.0)
