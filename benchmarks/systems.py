@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from benchmarks.engines import Task, continuously, drawn_exits, figures, in_lockstep
 from benchmarks.measure import interleaved, rate
 from dat_jax.config import ModelConfig
-from dat_jax.decoding.schedule import choose_sizes
+from dat_jax.decoding.schedule import choose_sizes, default_cohort
 from dat_jax.exits.policies import Policy
 
 _REFILLS = 16  # sentences for each row of a cohort
@@ -59,10 +59,10 @@ def lockstep_system(task: Task, name: str, policy: Policy, beam: int, batch: int
 
 
 def continuous_system(task: Task, average_exit: float, beam: int, batch: int) -> System:
-    """The continuous engine, with cohorts of `batch` rows."""
+    """The continuous engine, of the sizes that it has for such a batch by default."""
     sentences = len(task.source)
     policy = drawn_exits(average_exit, task.model.config.num_layers)
-    sizes = choose_sizes(sentences, beam, batch, 0, sentences)
+    sizes = choose_sizes(sentences, beam, default_cohort(batch, beam), 0, sentences)
     return System(
         {"system": "continuous", "beam_size": beam, "batch_size": batch}
         | {"cohort_size": sizes.cohort, "pool_size": sizes.slots},
@@ -74,7 +74,7 @@ def continuous_system(task: Task, average_exit: float, beam: int, batch: int) ->
 
 def refills(beam: int, batch: int) -> int:
     """How many sentences make filling and draining a pool hardly count."""
-    return _REFILLS * -(-batch // beam)
+    return _REFILLS * -(-default_cohort(batch, beam) // beam)
 
 
 def measure(systems: list[System], labels: dict[str, Any], repetitions: int) -> list[dict]:

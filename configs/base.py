@@ -137,8 +137,9 @@ def get_config() -> ConfigDict:
     # commas. tuned[:KIND]:AE<=DEPTH takes what `python -m dat_jax.tuning` found for that budget.
     config.decoding.policy = "fixed"
     # continuous: each token runs its own blocks and no more, in cohorts of tokens that are as deep;
-    # few sentences, and those that all exit at one depth, are decoded in lockstep nevertheless,
-    # which is faster then. lockstep: the reference; a step waits for its deepest token.
+    # few sentences, those that all exit at one depth, and those after deep exits are decoded in
+    # lockstep nevertheless, which is faster then. lockstep: the reference; a step waits for its
+    # deepest token.
     config.decoding.engine = "continuous"
     # Policies that `train.py` evaluates after the fixed exits; a tuned one is tuned first.
     config.decoding.report_policies = ()
@@ -151,9 +152,9 @@ def get_config() -> ConfigDict:
     config.decoding.max_length_extra = 16
     # Sentences decoded at a time in lockstep.
     config.decoding.batch_size = 128
-    # Of continuous: hypotheses that go through a block together; 0 for the batch size. And the
-    # sentences in work at a time, which memory depends on; 0 for as many as fill 6 cohorts, within
-    # a quarter of the memory.
+    # Of continuous: hypotheses that go through a block together; 0 for as many as the batch has
+    # sentences, or of a beam up to 64. And the sentences in work at a time, which memory depends
+    # on; 0 for as many as fill 6 cohorts, within a quarter of the memory.
     config.decoding.cohort_size = 0
     config.decoding.pool_size = 0
     # Decode with the mean of the parameters of this many last checkpoints, or of all there are.

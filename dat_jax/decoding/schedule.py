@@ -10,7 +10,7 @@ from dat_jax.types import Array, Int
 
 _COHORTS = 6  # in a pool: with fewer, ticks run half empty
 _FEWEST_COHORTS = 3  # where more would have few rows
-_FEW_ROWS = 64  # with which products are inefficient
+_FEW_ROWS = 64  # with fewer, products are inefficient
 _REFILLED = 8  # an eighth of the slots may wait to be refilled
 _ENCODED = 256  # source tokens, with fewer of which the encoder is inefficient
 _FEWEST_SENTENCES = 128  # below, lockstep is faster
@@ -33,6 +33,12 @@ def next_stage(waiting: Int[Array, " Q"], cohort: int) -> Int[Array, ""]:
     """
     stages = waiting.shape[0]
     return jnp.argmax(jnp.minimum(waiting, cohort) * stages + jnp.arange(stages))
+
+
+def default_cohort(batch_size: int, beam_size: int) -> int:
+    """As many rows as a batch of sentences has; of a beam, where there are more, as many as are
+    efficient."""
+    return max(batch_size, min(batch_size * beam_size, _FEW_ROWS))
 
 
 def choose_sizes(

@@ -25,7 +25,7 @@ from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding import continuous, lockstep
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.queue import Queue
-from dat_jax.decoding.schedule import choose_sizes, pays, refill_size
+from dat_jax.decoding.schedule import choose_sizes, default_cohort, pays, refill_size
 from dat_jax.decoding.work import Work, share_of_blocks, sum_work
 from dat_jax.exits.policies import Policy
 from dat_jax.model.transformer import Transformer
@@ -165,7 +165,7 @@ class Translator:
         sizes = choose_sizes(
             count,
             decoding.beam_size,
-            decoding.cohort_size or decoding.batch_size,
+            decoding.cohort_size or default_cohort(decoding.batch_size, decoding.beam_size),
             decoding.pool_size,
             _memory() // _SHARE_OF_MEMORY // self._bytes_per_sentence(source_length, max_length),
         )

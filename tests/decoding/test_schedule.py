@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given
 
-from dat_jax.decoding.schedule import choose_sizes, next_stage, pays, refill_size
+from dat_jax.decoding.schedule import choose_sizes, default_cohort, next_stage, pays, refill_size
 from dat_jax.exits.policies import Signal
 
 next_stage_of = jax.jit(next_stage, static_argnums=1)
@@ -69,6 +69,14 @@ def test_what_is_asked_for_is_what_there_is_if_sentences_fill_it(beam_size: int)
     assert sizes.slots * beam_size >= 2 * sizes.cohort  # several cohorts
     for pool_size in (20, 77, 300):
         assert choose_sizes(100_000, beam_size, 16, pool_size, 100_000) == (16, pool_size)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "beam_size", "rows"),
+    [(1, 1, 1), (8, 1, 8), (512, 1, 512), (1, 4, 4), (8, 4, 32), (32, 4, 64), (128, 5, 128)],
+)
+def test_a_cohort_has_the_rows_of_a_small_batch(batch_size: int, beam_size: int, rows: int):
+    assert default_cohort(batch_size, beam_size) == rows
 
 
 @pytest.mark.parametrize(
