@@ -237,7 +237,7 @@ def test_exits_too_deep_for_the_continuous_engine_are_noted(
     trained: Path, tmp_path: Path, threshold: int, deep: bool
 ):
     text = tmp_path / "text"
-    text.write_text("acht Uhr\n" * 130)
+    text.write_text("acht Uhr\n" * 260)
     result = run(
         "decode.py",
         f"--workdir={trained}",

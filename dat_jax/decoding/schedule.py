@@ -13,7 +13,7 @@ _FEWEST_COHORTS = 3  # where more would have few rows
 _FEW_ROWS = 64  # with fewer, products are inefficient
 _REFILLED = 8  # an eighth of the slots may wait to be refilled
 _ENCODED = 256  # source tokens, with fewer of which the encoder is inefficient
-_FEWEST_SENTENCES = 128  # below, lockstep is faster
+_FEWEST_ROWS = 256  # in all; below, lockstep is faster
 _DEEPEST = 0.75  # of all blocks on average; beyond, lockstep is as fast
 
 
@@ -73,19 +73,19 @@ def refill_size(slots: int, source_length: int) -> int:
     return min(slots, max(slots // _REFILLED, -(-_ENCODED // source_length)))
 
 
-def pays(sentences: int, signal: Signal, share_of_blocks: float) -> bool:
+def pays(rows: int, signal: Signal, share_of_blocks: float) -> bool:
     """Whether the continuous engine is faster than the lockstep engine.
 
     It is not where all tokens exit at one depth, which leaves nothing to sort them by; nor with few
-    sentences, whose rows hardly ever meet at a stage; nor where exits are deep.
+    rows, which hardly ever meet at a stage; nor where exits are deep.
 
     Args:
-        sentences: how many there are.
+        rows: hypotheses of all sentences.
         signal: what the policy looks at.
         share_of_blocks: that tokens were found to need so far; 0 if nothing is known yet.
     """
     sorts = signal is not Signal.NOTHING
-    return sorts and sentences >= _FEWEST_SENTENCES and not is_deep(share_of_blocks)
+    return sorts and rows >= _FEWEST_ROWS and not is_deep(share_of_blocks)
 
 
 def is_deep(share_of_blocks: float) -> bool:

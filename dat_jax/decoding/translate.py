@@ -150,8 +150,9 @@ class Translator:
         given the share of the blocks that tokens needed so far."""
         room = _room(len(sources[0]))
         queue = self._queue(sources, numbers, room)
+        rows = len(sources) * self.decoding.beam_size
         continuously = self.decoding.engine == "continuous" and pays(
-            len(sources), self.policy.signal, share
+            rows, self.policy.signal, share
         )
         decode = self._decode_continuously if continuously else self._decode_in_lockstep
         hypotheses, work = decode(queue, len(sources), self._limit(room))

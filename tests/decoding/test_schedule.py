@@ -104,7 +104,7 @@ def test_a_refill_is_worth_encoding_and_leaves_few_slots_empty(slots: int, sourc
 
 
 @pytest.mark.parametrize("signal", [signal for signal in Signal if signal is not Signal.NOTHING])
-def test_it_pays_for_many_sentences_whose_exits_are_early(signal: Signal):
+def test_it_pays_for_many_rows_whose_exits_are_early(signal: Signal):
     for share in (0.0, 0.2, 0.7):
         assert not pays(1, signal, share)
         assert not pays(64, signal, share)

@@ -101,7 +101,7 @@ def test_a_few_lines_are_decoded_in_lockstep_by_default(dataset: Dataset):
 
 
 def test_many_lines_are_decoded_continuously_unless_all_exit_at_one_depth(dataset: Dataset):
-    lines = ["acht"] * 200
+    lines = ["acht"] * 260
     for policy, engine in ((Uniform(3, 0), "continuous"), (Fixed(2), "lockstep")):
         found = make_translator(dataset, policy, beam_size=1).translate(lines)
         assert found.engines == {engine: len(lines)}
@@ -112,14 +112,14 @@ def test_exits_of_long_lines_and_of_earlier_windows_tell_which_engine_is_faster(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, threshold: float, engine: str
 ):
     translator = make_translator(dataset, Confidence((threshold, threshold)), beam_size=1)
-    lines = ["acht"] * 150
+    lines = ["acht"] * 260
     after_a_long_line = translator.translate(["sieben Uhr " * 8, *lines])
-    assert after_a_long_line.engines == Counter(["lockstep", *[engine] * 150])
+    assert after_a_long_line.engines == Counter(["lockstep", *[engine] * 260])
 
     monkeypatch.setattr("dat_jax.decoding.translate._WINDOW", len(lines))
     before_anything, after_a_window = translator.stream([*lines, *lines])
-    assert before_anything.engines == {"continuous": 150}
-    assert after_a_window.engines == {engine: 150}
+    assert before_anything.engines == {"continuous": 260}
+    assert after_a_window.engines == {engine: 260}
 
 
 @pytest.mark.parametrize("engine", ["continuous", "lockstep"])
