@@ -9,42 +9,66 @@ Prints scores where there is a reference; `configs/decode.py` explains every key
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from absl import flags
 
 from dat_jax.command_line import define_config, define_workdir, read_config, run
-from dat_jax.config import Config, DecodingConfig, TextConfig
-from dat_jax.conversion import from_dict
-from dat_jax.data.dataset import Dataset, open_dataset
-from dat_jax.data.text import read_lines
-from dat_jax.decoding.schedule import is_deep
-from dat_jax.decoding.translate import Translator
+from dat_jax.config import Config, DecodingConfig
+from dat_jax.data.sources.text import read_lines
+from dat_jax.decoding.sizing import is_deep, platform_of
+from dat_jax.decoding.translator import Translator
 from dat_jax.errors import UserError
-from dat_jax.evaluation import ResultsWriter, check_lengths, score
-from dat_jax.report import describe_cut, describe_depth, format_table
-from dat_jax.summary import Tally
-from dat_jax.tuned import resolve_policy
-from dat_jax.workdir import load
+from dat_jax.evaluation.results import ResultsWriter
+from dat_jax.evaluation.scores import check_lengths, score
+from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
+from dat_jax.evaluation.tally import Tally
+from dat_jax.schema import from_dict, require
+from dat_jax.tuning.fronts import resolve_policy
+from dat_jax.workdir import Run
 
-CONFIG = define_config(default=str(Path(__file__).parent / "configs" / "decode.py"))
-WORKDIR = define_workdir()
+_CONFIG = Path(__file__).parent / "configs" / "decode.py"
 
 
-def main() -> None:
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """What is translated, and where the results go."""
+
+    split: Literal["valid", "test"]
+    input: str
+    reference: str
+    output: str
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.input) or not self.reference,
+            "reference is set and input is not: a split has its own references",
+        )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Translates as the command line says; returns the exit status."""
+    options = flags.FlagValues()
+    define_config(options, argv, default=str(_CONFIG))
+    define_workdir(options)
+    return run(argv, options, lambda: _main(options))
+
+
+def _main(options: flags.FlagValues) -> None:
     """Reads and checks everything, and only then translates, line by line as it is read."""
-    workdir = Path(WORKDIR.value)
-    config = Config.load(workdir / "config.json")
-    text, decoding, average = _settings(config)
+    workdir = Run(Path(options.workdir))
+    config = workdir.config
+    text, decoding, average = _settings(config, read_config(options))
     policy = resolve_policy(decoding.policy, config.model, workdir)
-    dataset = open_dataset(workdir)
-    sources, references, total = _read(text, dataset)
-    trained = load(config, dataset, workdir, average)
-    folder = _output_folder(text, workdir, f"{policy}-beam{decoding.beam_size}")
+    sources, references, total = _read(text, workdir)
+    trained = workdir.load(average)
+    folder = _output_folder(text, workdir, policy.name, decoding.beam_size)
 
-    translator = Translator(trained.model, trained.params, dataset, policy, decoding)
-    tally, hypotheses = Tally(trained, translator), []
+    translator = Translator(trained, policy, decoding)
+    tally, hypotheses = Tally(translator), []
     with ResultsWriter(folder) if folder else nullcontext() as writer:
         for translations in translator.stream(sources, total=total):
             tally.add(translations)
@@ -60,24 +84,27 @@ def main() -> None:
         if writer:
             writer.finish(summary)
             print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
-    for remark in _remarks(summary, config):
+    for remark in _remarks(summary, translator):
         print(remark, file=sys.stderr)
     if text.input != "-" or references is not None:
         print(format_table([summary]), file=sys.stderr if text.input == "-" else sys.stdout)
 
 
-def _remarks(summary: dict[str, Any], config: Config) -> Iterator[str]:
+def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
     """What the user should know beside the figures."""
+    config = translator.trained.config
     if summary["sentences_cut"]:
         yield f"warning: {describe_cut(summary['sentences_cut'], config.data.max_length)}"
-    depth, num_layers = summary["average_exit"], config.model.num_layers
-    if "continuous" in summary["engines"] and is_deep(depth / num_layers):
+    depth, num_layers = summary["average_exit"], config.model.decoder_layers
+    platform = platform_of(translator.trained.device.platform)
+    if "continuous" in summary["engines"] and is_deep(depth / num_layers, platform):
         yield f"note: {describe_depth(depth, num_layers)}"
 
 
-def _settings(config: Config) -> tuple[TextConfig, DecodingConfig, int | None]:
+def _settings(
+    config: Config, values: dict[str, Any]
+) -> tuple[TextConfig, DecodingConfig, int | None]:
     """What to translate, how, and how many checkpoints to average if that was asked for."""
-    values = read_config(CONFIG)
     text_keys = [field.name for field in dataclasses.fields(TextConfig)]
     text = from_dict(TextConfig, {key: values.pop(key) for key in text_keys if key in values})
     given = {key: value for key, value in values.items() if value is not None}
@@ -85,10 +112,10 @@ def _settings(config: Config) -> tuple[TextConfig, DecodingConfig, int | None]:
     return text, decoding, given.get("average_checkpoints")
 
 
-def _read(text: TextConfig, dataset: Dataset) -> tuple[Iterable[str], list[str] | None, int | None]:
+def _read(text: TextConfig, workdir: Run) -> tuple[Iterable[str], list[str] | None, int | None]:
     """The lines to translate, their references if there are any, and how many if that is known."""
     if not text.input:
-        sources, references = dataset.text(text.split)
+        sources, references = workdir.text(text.split)
         return sources, references, len(sources)
     references = list(_lines(text.reference)) if text.reference else None
     if text.input != "-":
@@ -117,14 +144,13 @@ def _lines(name: str) -> Iterator[str]:
         raise UserError(f"{name}: {error.strerror}: name a file of one sentence a line") from None
 
 
-def _output_folder(text: TextConfig, workdir: Path, name: str) -> Path | None:
+def _output_folder(text: TextConfig, workdir: Run, policy: str, beam_size: int) -> Path | None:
     if text.output:
         return Path(text.output)
     if text.input == "-":
         return None
-    what = Path(text.input).name or text.split
-    return workdir / "decode" / f"{what}-{name.replace(':', '-')}"
+    return workdir.decoded(Path(text.input).name or text.split, policy, beam_size)
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main(sys.argv))

@@ -8,86 +8,92 @@ split at each exit. `configs/base.py` explains every key.
 """
 
 import json
+import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
 from dat_jax.command_line import define_config, define_workdir, read_config, run
 from dat_jax.config import Config
-from dat_jax.data.prepare import prepare
-from dat_jax.decoding.translate import Translations
-from dat_jax.evaluation import evaluate
-from dat_jax.report import describe_cut, format_exits, format_table, wants_colour
+from dat_jax.data.dataset import Dataset
+from dat_jax.decoding.translator import Translations
+from dat_jax.evaluation.evaluate import evaluate
+from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, wants_colour
+from dat_jax.trained import TrainedModel
 from dat_jax.training.loop import train
-from dat_jax.tuned import resolve_policy, tuned_kinds
-from dat_jax.tuning import tune
-from dat_jax.workdir import (
-    TrainedModel,
-    check_initial_workdir,
-    check_same_run,
-    initial_params,
-    load,
-    make_model,
-)
+from dat_jax.tuning.fronts import resolve_policy, save_front, tuned_kinds
+from dat_jax.tuning.search import tune
+from dat_jax.workdir import Run, initial_params, make_model
 
-CONFIG = define_config()
-WORKDIR = define_workdir()
 _SAMPLES = 3
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> int:
+    """Trains and reports as the command line says; returns the exit status."""
+    options = flags.FlagValues()
+    define_config(options, argv)
+    define_workdir(options)
+    return run(argv, options, lambda: _main(options))
+
+
+def _main(options: flags.FlagValues) -> None:
     """Checks the config, then does all of it."""
-    config = Config.from_dict(read_config(CONFIG))
+    config, workdir = Config.from_dict(read_config(options)), Run(Path(options.workdir))
     for text in (config.decoding.policy, *config.decoding.report_policies):
         tuned_kinds(text, config.model)
-    workdir = Path(WORKDIR.value)
-    check_same_run(config, workdir)
-    check_initial_workdir(config, workdir)
-    dataset = prepare(config.data, workdir)
-    config.save(workdir / "config.json")
+    workdir.check_same(config)
+    workdir.check_initial(config)
+    dataset = workdir.prepare(config)
+    config.save(workdir.config_file)
     print(dataset.report(), flush=True)
 
     started = time.monotonic()
-    model = make_model(config, dataset)
-    train(config, model, dataset, workdir, partial(initial_params, config, model, dataset))
+    model = make_model(config, dataset.vocabularies)
+    initial = partial(initial_params, config, model, dataset.vocabularies)
+    train(config, model, dataset, workdir.training_files, initial)
     print(f"trained to step {config.training.steps:,} in {_minutes(started)}", flush=True)
 
-    report(load(config, dataset, workdir), workdir)
+    _report(workdir.load(), dataset, workdir)
 
 
-def report(trained: TrainedModel, workdir: Path) -> None:
+def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
     """Translates the test split by each exit, the exit head and the report's policies.
 
-    Prints a table and sample translations with their exits; keeps `evaluation.jsonl`.
+    Prints a table and sample translations with their exits; keeps a line of figures for each.
     """
     config = trained.config
     fixed = [f"fixed:{depth}" for depth in config.model.exit_depths]
     head = [] if config.model.exit_head == "none" else [config.model.exit_head]
     adaptive = list(dict.fromkeys([*head, *config.decoding.report_policies]))
     for kind in dict.fromkeys(k for text in adaptive for k in tuned_kinds(text, config.model)):
-        tune(trained, workdir, kind, config.decoding)
+        save_front(workdir, kind, tune(trained, dataset, kind, config.decoding))
 
     summaries: list[dict[str, Any]] = []
     outputs: dict[str, Translations] = {}
     for text in [*fixed, *adaptive]:
         policy = resolve_policy(text, config.model, workdir)
-        outputs[text], summary = evaluate(trained, policy, config.decoding, "test", text)
+        outputs[text], summary = evaluate(trained, dataset, policy, config.decoding, "test")
         summaries.append(summary)
     lines = "".join(json.dumps(summary) + "\n" for summary in summaries)
-    (workdir / "evaluation.jsonl").write_text(lines, encoding="utf-8")
+    workdir.evaluation.write_text(lines, encoding="utf-8")
 
     if cut := summaries[0]["sentences_cut"]:
         print(describe_cut(cut, config.data.max_length))
     print(f"\ntest, beam {config.decoding.beam_size}, step {trained.steps[0]:,}")
     print(format_table(summaries))
-    _print_samples(trained, {text: outputs[text] for text in [*fixed[-1:], *adaptive]})
+    _print_samples(trained, dataset, {text: outputs[text] for text in [*fixed[-1:], *adaptive]})
 
 
-def _print_samples(trained: TrainedModel, outputs: dict[str, Translations]) -> None:
+def _print_samples(
+    trained: TrainedModel, dataset: Dataset, outputs: dict[str, Translations]
+) -> None:
     """Prints some sentences, and after each piece of their translations its exit."""
-    sources, references = trained.dataset.text("test")
-    num_layers, colour = trained.config.model.num_layers, wants_colour()
+    sources, references = dataset.text("test")
+    num_layers, colour = trained.config.model.decoder_layers, wants_colour()
     width = max(map(len, ["reference", *outputs]))
     for index in range(min(_SAMPLES, len(sources))):
         print(f"\n{'source':{width}} {sources[index]}\n{'reference':{width}} {references[index]}")
@@ -103,4 +109,4 @@ def _minutes(started: float) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main(sys.argv))

@@ -10,7 +10,9 @@ with a joint vocabulary of 8,000 BPE pieces. The last line of output is JSON.
 import json
 import os
 import platform
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +22,14 @@ from configs.base import get_config
 from dat_jax.command_line import define_workdir, run
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch, BatchIterator, shapes_for
-from dat_jax.data.dataset import open_dataset
-from dat_jax.data.prepare import prepare
+from dat_jax.workdir import Run
 
 _EPOCHS = 3
 
 
-def measure(workdir: Path, num_shapes: int, batch_tokens: int, row_multiple: int) -> dict:
+def measure(workdir: Run, num_shapes: int, batch_tokens: int, row_multiple: int) -> dict:
     """Returns the measurements of the training split of `workdir`, the fastest of 3 epochs."""
-    splits = open_dataset(workdir).splits
+    splits = workdir.dataset().splits
     train = splits["train"]
     started = time.perf_counter()
     shapes = shapes_for([train, splits["valid"]], num_shapes, batch_tokens, row_multiple)
@@ -63,14 +64,26 @@ def _slots(batch: Batch) -> int:
     return batch.source.size + batch.target.size
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> int:
+    """Measures as the command line says; returns the exit status."""
+    options = flags.FlagValues()
+    define_workdir(options)
+    source = "A data.source to prepare there, such as text:FOLDER."
+    flags.DEFINE_string("data", None, source, options)
+    flags.DEFINE_integer("num_shapes", 8, "training.num_shapes", flag_values=options)
+    flags.DEFINE_integer("batch_tokens", 8_192, "training.batch_tokens", flag_values=options)
+    multiple = "Rows of every batch are a multiple of this."
+    flags.DEFINE_integer("row_multiple", 8, multiple, flag_values=options)
+    return run(argv, options, lambda: _main(options))
+
+
+def _main(options: flags.FlagValues) -> None:
     """Prepares the data if asked to, measures and prints."""
-    options = flags.FLAGS
-    workdir = Path(options.workdir)
+    workdir = Run(Path(options.workdir))
     if options.data is not None:
         values = get_config().to_dict()
         values["data"]["source"] = options.data
-        prepare(Config.from_dict(values).data, workdir)
+        workdir.prepare(Config.from_dict(values))
     result = measure(workdir, options.num_shapes, options.batch_tokens, options.row_multiple)
     print(
         f"{result['pairs_per_second']:,} pairs/s; {result['real_tokens']:.1%} of the tokens in "
@@ -80,9 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    define_workdir()
-    flags.DEFINE_string("data", None, "A data.source to prepare there, such as text:FOLDER.")
-    flags.DEFINE_integer("num_shapes", 8, "training.num_shapes")
-    flags.DEFINE_integer("batch_tokens", 8_192, "training.batch_tokens")
-    flags.DEFINE_integer("row_multiple", 8, "Rows of every batch are a multiple of this.")
-    run(main)
+    sys.exit(main(sys.argv))

@@ -14,27 +14,27 @@ beside the file. `--opponents` times CTranslate2 and Hugging Face's Marian too, 
 
 import dataclasses
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 
-from benchmarks.engines import Task, drawn_exits, encode, make_task, vary_lengths
-from benchmarks.measure import check_output, machine, write_lines
-from benchmarks.opponents import Size, ctranslate2_opponents, opponents
-from benchmarks.plot import draw_speed
-from benchmarks.systems import (
+from benchmarks._opponents import Size, ctranslate2_opponents, opponents
+from benchmarks._systems import (
     System,
     continuous_system,
     format_lines,
     lockstep_system,
     measure,
-    model_config,
     refills,
 )
+from benchmarks._task import Task, drawn_exits, encode, make_config, make_task, vary_lengths
+from benchmarks._timing import check_output, machine, write_lines
+from benchmarks.plot import draw_speed
 from dat_jax.command_line import run
-from dat_jax.exits.policies import Fixed
+from dat_jax.exits.rules import Fixed
 
 _SEVERAL_AVERAGES = (1.25, 1.75, 3.0, 6.0)
 _AVERAGE = 1.75
@@ -57,9 +57,9 @@ _SIZES = {
 
 def over_batches(task: Task, beam: int) -> Iterator[System]:
     """Both engines at batches of several sizes, for exits of one mean."""
-    num_layers = task.model.config.num_layers
+    num_layers = task.num_layers
     for batch in _BATCHES:
-        one, many = task.first(batch), task.first(refills(beam, batch))
+        one, many = task.first(batch), task.first(refills(task, beam, batch))
         yield lockstep_system(one, "lockstep, full depth", Fixed(num_layers), beam, batch)
         masked = drawn_exits(_AVERAGE, num_layers)
         yield lockstep_system(one, "lockstep, masks", masked, beam, batch)
@@ -68,8 +68,8 @@ def over_batches(task: Task, beam: int) -> Iterator[System]:
 
 def over_averages(task: Task, beam: int) -> Iterator[System]:
     """Both engines at one batch, for exits of several means, beside cuts at each depth."""
-    num_layers = task.model.config.num_layers
-    one, many = task.first(_BATCH), task.first(refills(beam, _BATCH))
+    num_layers = task.num_layers
+    one, many = task.first(_BATCH), task.first(refills(task, beam, _BATCH))
     yield System(
         {"system": "encoder alone", "beam_size": beam, "batch_size": _BATCH},
         int(one.lengths.sum()),
@@ -87,7 +87,7 @@ def over_averages(task: Task, beam: int) -> Iterator[System]:
 
 def over_lengths(task: Task, beam: int) -> Iterator[System]:
     """Both engines at one batch, for translations of several lengths and exits of several means."""
-    num_layers, task = task.model.config.num_layers, vary_lengths(task.first(_VARIED))
+    num_layers, task = task.num_layers, vary_lengths(task.first(_VARIED))
     full = Fixed(num_layers)
     yield lockstep_system(task, "lockstep, full depth", full, beam, _BATCH)
     for average in _SEVERAL_AVERAGES:
@@ -98,16 +98,16 @@ def over_lengths(task: Task, beam: int) -> Iterator[System]:
 
 def opponents_systems(task: Task, beam: int, folder: Path) -> Iterator[System]:
     """The systems of others at full depth, and CTranslate2 with a shallow decoder."""
-    config, task = task.model.config, task.first(_BATCH)
+    config, task = task.model.trained.config, task.first(_BATCH)
     length = int(task.lengths.max())
     threads = len(os.sched_getaffinity(0))
     size = Size(
-        config.encoder_layers,
-        config.num_layers,
-        config.decoder_dim,
-        config.decoder_ff_dim,
-        config.decoder_heads,
-        task.model.target_vocabulary_size,
+        config.model.encoder_layers,
+        config.model.decoder_layers,
+        config.model.decoder_dim,
+        config.model.decoder_ff_dim,
+        config.model.decoder_heads,
+        config.data.vocabulary_size,
     )
     others = opponents(size, folder / "deep", threads)
     shallow = dataclasses.replace(size, decoder_layers=_SHALLOW)
@@ -128,15 +128,27 @@ def opponents_systems(task: Task, beam: int, folder: Path) -> Iterator[System]:
 _TABLES = {"averages": over_averages, "batches": over_batches, "lengths": over_lengths}
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> int:
+    """Measures as the command line says; returns the exit status."""
+    options = flags.FlagValues()
+    for name, (size, meaning) in _SIZES.items():
+        flags.DEFINE_integer(name, size, meaning, 1, flag_values=options)
+    flags.DEFINE_string("output", None, "A file of JSON lines to write.", options, required=True)
+    flags.DEFINE_list("beams", ["1", "4"], "Beam sizes.", options)
+    flags.DEFINE_multi_enum("tables", list(_TABLES), list(_TABLES), "Which to measure.", options)
+    flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1, flag_values=options)
+    flags.DEFINE_bool("opponents", False, "Time the systems of others too.", options)
+    return run(argv, options, lambda: _main(options))
+
+
+def _main(options: flags.FlagValues) -> None:
     """Measures, writes the lines, prints the table."""
-    options = flags.FLAGS
     output = check_output(options.output)
     sizes = {name: int(options[name].value or 0) for name in _SIZES}
-    config = model_config(sizes)
+    config = make_config(sizes)
     lengths = [sizes[name] for name in ("source_length", "target_length")]
-    task = make_task(config, sizes["vocabulary_size"], _SENTENCES, *lengths)
-    setting = machine() | {"dtype": config.dtype} | sizes
+    task = make_task(config, _SENTENCES, *lengths)
+    setting = machine() | {"dtype": config.model.dtype} | sizes
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         for beam in map(int, options.beams):
@@ -152,11 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    for _name, (_size, _help) in _SIZES.items():
-        flags.DEFINE_integer(_name, _size, _help, 1)
-    flags.DEFINE_string("output", None, "A file of JSON lines to write.", required=True)
-    flags.DEFINE_list("beams", ["1", "4"], "Beam sizes.")
-    flags.DEFINE_multi_enum("tables", list(_TABLES), list(_TABLES), "Which to measure.")
-    flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1)
-    flags.DEFINE_bool("opponents", False, "Time the systems of others too.")
-    run(main)
+    sys.exit(main(sys.argv))

@@ -9,42 +9,48 @@
 Thresholds were tuned on `valid`; this looks at `test` once for each of them.
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from absl import flags
 
-from benchmarks.measure import check_output, write_lines
+from benchmarks._timing import check_output, write_lines
 from dat_jax.command_line import define_workdir, run
-from dat_jax.config import Config
-from dat_jax.data.dataset import open_dataset
-from dat_jax.evaluation import evaluate
-from dat_jax.exits.policies import available_kinds, parse_policy
-from dat_jax.report import format_table
-from dat_jax.tuned import Kind, load_front
-from dat_jax.workdir import load
-
-WORKDIR = define_workdir()
-OUTPUT = flags.DEFINE_string("output", None, "A file of JSON lines to write.", required=True)
+from dat_jax.evaluation.evaluate import evaluate
+from dat_jax.evaluation.tables import format_table
+from dat_jax.exits.parsing import available_rules, parse_policy
+from dat_jax.tuning.fronts import Kind, load_front
+from dat_jax.workdir import Run
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> int:
+    """Measures as the command line says; returns the exit status."""
+    options = flags.FlagValues()
+    define_workdir(options)
+    flags.DEFINE_string("output", None, "A file of JSON lines to write.", options, required=True)
+    return run(argv, options, lambda: _main(options))
+
+
+def _main(options: flags.FlagValues) -> None:
     """Decodes with every policy and writes a summary of each."""
-    workdir, output = Path(WORKDIR.value), check_output(OUTPUT.value)
-    config = Config.load(workdir / "config.json")
+    workdir, output = Run(Path(options.workdir)), check_output(options.output)
+    config = workdir.config
     names = [f"fixed:{depth}" for depth in config.model.exit_depths]
-    names += [k for k in available_kinds(config.model) if k not in ("fixed", "confidence")]
+    kinds = [rule.kind for rule in available_rules(config.model)]
+    names += [kind for kind in kinds if kind not in ("fixed", "confidence")]
     for kind in get_args(Kind):
         names += [point["policy"] for point in load_front(workdir, kind)]
     policies = [parse_policy(name, config.model) for name in names]
 
-    trained = load(config, open_dataset(workdir), workdir)
+    trained, dataset = workdir.load(), workdir.dataset()
     summaries = []
     for policy in policies:
-        summaries.append(evaluate(trained, policy, config.decoding, "test")[1])
+        summaries.append(evaluate(trained, dataset, policy, config.decoding, "test")[1])
         print(format_table(summaries[-1:]).splitlines()[-1], flush=True)
     write_lines(output, summaries)
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main(sys.argv))

@@ -5,11 +5,11 @@ import json
 import sys
 from pathlib import Path
 
-from dat_jax.report import format_table
+from dat_jax.evaluation.tables import format_table
 
 
 def read_table(path: Path) -> str:
-    """The table of a file with one summary of `dat_jax.summary.Tally` a line."""
+    """The table of a file with one summary of `dat_jax.evaluation.tally.Tally` a line."""
     return format_table([json.loads(line) for line in path.read_text("utf-8").splitlines()])
 
 

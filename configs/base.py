@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     # Decoder blocks, N in the paper; the only depth that adapts.
-    config.model.num_layers = 6
+    config.model.decoder_layers = 6
     config.model.encoder_layers = 6
     config.model.encoder_dim = 512
     config.model.encoder_ff_dim = 1024
@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     # post: LayerNorm after each residual sum (the paper's); pre: before each sub-layer.
     config.model.norm = "post"
     # all: an output classifier after every decoder block; last: only after the last one, which
-    # with num_layers = n is the paper's n-layer baseline.
+    # with decoder_layers = n is the paper's n-layer baseline.
     config.model.exits = "all"
     # shared: one classifier for all exits; per_exit: one for each.
     config.model.classifiers = "shared"
@@ -94,7 +94,7 @@ def get_config() -> ConfigDict:
     config.optimizer.epsilon = 1e-9
     # Decoupled weight decay, on matrices only.
     config.optimizer.weight_decay = 0.0
-    # Gradients are scaled down to this global norm.
+    # Gradients are scaled down to this global norm; 0 is off.
     config.optimizer.clip_norm = 3.0
 
     config.training = ConfigDict()
@@ -104,7 +104,7 @@ def get_config() -> ConfigDict:
     # Batches come in this many fixed shapes; each compiles once.
     config.training.num_shapes = 8
     # A step's batch is run in this many pieces, to save memory; the update is the same.
-    config.training.accumulation = 1
+    config.training.microbatches = 1
     # aligned: all exits of every token learn from states that ran all blocks below (section 3.1);
     # mixed: each token exits at a depth drawn by chance, and its state is copied upward.
     config.training.mode = "aligned"
@@ -136,11 +136,11 @@ def get_config() -> ConfigDict:
     # confidence:TAU, once the likeliest token's probability is. TAU is one number or N-1 with
     # commas. tuned[:KIND]:AE<=DEPTH takes what `python -m dat_jax.tuning` found for that budget.
     config.decoding.policy = "fixed"
-    # continuous: each token runs its own blocks and no more, in cohorts of tokens that are as deep;
-    # few sentences, those that all exit at one depth, and those after deep exits are decoded in
-    # lockstep nevertheless, which is faster then. lockstep: the reference; a step waits for its
-    # deepest token.
-    config.decoding.engine = "continuous"
+    # continuous: each token runs its own blocks and no more, in cohorts of tokens that are as deep.
+    # lockstep: the reference; a step waits for its deepest token. auto: the one that is faster, as
+    # far as one can know; few sentences, those that all exit at one depth, those after deep exits,
+    # and all on devices where nothing has been timed are decoded in lockstep.
+    config.decoding.engine = "auto"
     # Policies that `train.py` evaluates after the fixed exits; a tuned one is tuned first.
     config.decoding.report_policies = ()
     # 1 is greedy search.

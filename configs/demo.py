@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.data.source = "generated:20000"
     config.data.vocabulary_size = 500
 
-    config.model.num_layers = 6
+    config.model.decoder_layers = 6
     config.model.encoder_layers = 2
     config.model.encoder_dim = 64
     config.model.encoder_ff_dim = 256

@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.data.vocabulary_size = 10_000
     config.data.max_length = 176
 
-    config.model.num_layers = 6
+    config.model.decoder_layers = 6
     config.model.encoder_layers = 6
     config.model.encoder_dim = 512
     config.model.encoder_ff_dim = 1024

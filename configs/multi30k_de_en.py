@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.data.source = "text:data/multi30k"
     config.data.vocabulary_size = 4_000
 
-    config.model.num_layers = 6
+    config.model.decoder_layers = 6
     config.model.encoder_layers = 3
     config.model.encoder_dim = 128
     config.model.encoder_ff_dim = 512

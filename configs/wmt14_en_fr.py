@@ -4,7 +4,7 @@
     python train.py --config=configs/wmt14_en_fr.py --workdir=runs/wmt14
 
 Downloads 41 million pairs through tensorflow-datasets, which takes some 16 GB of memory and hours
-to prepare. Meant for several GPUs or a TPU; raise `training.accumulation` where memory is short.
+to prepare. Meant for several GPUs or a TPU; raise `training.microbatches` where memory is short.
 The paper has 43.6 tokenised BLEU at exits 5 and 6 on test; time and score of this config: not
 measured.
 
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.data.vocabulary_size = 44_000
     config.data.max_length = 250
 
-    config.model.num_layers = 6
+    config.model.decoder_layers = 6
     config.model.encoder_layers = 6
     config.model.encoder_dim = 1024
     config.model.encoder_ff_dim = 4096

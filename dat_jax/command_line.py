@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How every script starts: flags in, one clear line out when the user can mend what went wrong."""
+"""How every script starts: flags in, one clear line out when the user can mend what went wrong.
+
+A script's `main(argv)` defines its flags in a `FlagValues` of its own and ends with `run`, so that
+scripts can be imported side by side and called again and again.
+"""
 
 import io
 import logging
@@ -7,49 +11,76 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
 from dat_jax.errors import UserError
 
+_HELP = {"-?", "-help", "--help", "-helpfull", "--helpfull"}
 
-def define_config(default: str | None = None) -> flags.FlagHolder[Any]:
-    """Defines `--config=FILE` and with it `--config.section.key=value`.
+
+def define_config(
+    options: flags.FlagValues, argv: Sequence[str], default: str | None = None
+) -> None:
+    """Defines `--config=FILE` and with it those `--config.section.key=value` that `argv` holds.
 
     It is required if it has no default.
     """
-    holder = config_flags.DEFINE_config_file("config", default, "A Python file of configs/.")
+    from ml_collections import config_flags  # which benchmarks.gpu does without
+
+    # It reads a default at once, were it not in `argv`, and a bad override would go uncaught.
+    config_flags.DEFINE_config_file(
+        "config",
+        default,
+        "A Python file of configs/.",
+        options,
+        sys_argv=_with_default(argv, default),
+    )
     if default is None:
-        flags.mark_flag_as_required("config")
-    return holder
+        flags.mark_flag_as_required("config", options)
 
 
-def define_workdir() -> flags.FlagHolder[str]:
+def define_workdir(options: flags.FlagValues) -> None:
     """Defines `--workdir=DIR`, required."""
-    return flags.DEFINE_string("workdir", None, "Where a run keeps all its files.", required=True)
+    flags.DEFINE_string("workdir", None, "Where a run keeps all its files.", options, required=True)
 
 
-def read_config(holder: flags.FlagHolder[Any]) -> dict[str, Any]:
-    """The values of `--config` after overrides, as nested dictionaries.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    try:
-        return holder.value.to_dict()
-    except OSError:
-        raise UserError(_no_config_file()) from None
+def read_config(options: flags.FlagValues) -> dict[str, Any]:
+    """The values of `--config` after overrides, as nested dictionaries."""
+    return options.config.to_dict()
 
 
-def run(main: Callable[[], None]) -> NoReturn:
-    """Parses the flags and calls `main`.
+def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]) -> int:
+    """Parses `argv` into `options`, calls `body` and returns the exit status.
 
     A `UserError`, or a file that the system will not read or write, becomes one line and exit
-    status 1. Output is UTF-8, as input is.
+    status 1. Output is UTF-8, as input is. `--help` prints the docstring of the script, which is
+    the module of `body`, and its flags.
     """
+    _set_up_console()
+    try:
+        if _HELP.intersection(argv):
+            print(sys.modules[body.__module__].__doc__)
+            print(options.get_help(include_special_flags=False))
+        else:
+            _parse(argv, options)
+            body()
+    except UserError as error:
+        return _fail(str(error))
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}: mend that or name another")
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    return 0
+
+
+def _set_up_console() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
@@ -59,53 +90,54 @@ def run(main: Callable[[], None]) -> NoReturn:
     logging.getLogger("jax").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-    def guarded(_: Sequence[str]) -> None:
-        try:
-            main()
-        except UserError as error:
-            _exit(str(error))
-        except BrokenPipeError:  # whoever reads the output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError as error:
-            if error.filename is None:
-                raise
-            _exit(f"{error.filename}: {error.strerror}: mend that or name another")
-        except KeyboardInterrupt:
-            _exit("interrupted")
-
-    app.run(guarded, flags_parser=_parse)
+    # The flags of libraries keep their defaults; unless absl knows that, it warns of logging early.
+    flags.FLAGS.mark_as_parsed()
+    absl_logging.use_absl_handler()
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
     """Parses flags; ml_collections raises many kinds of exception for a bad override."""
+    default = options["config"].default if "config" in options else None
     try:
-        remaining = flags.FLAGS(argv)
+        remaining = options(_with_default(argv, default))
     except (AttributeError, KeyError) as error:
         hint = re.search(r"Did you mean.*", str(error.args[0]))
-        _exit(f"unknown config key {hint[0] if hint else _one_line(error)}")
+        raise UserError(f"unknown config key {hint[0] if hint else _one_line(error)}") from None
     except OSError:
-        _exit(_no_config_file())
+        raise _no_config_file(argv) from None
     except flags.Error as error:
         missing = re.search(r"Flag (--\w+) must have a value", str(error))
-        _exit(f"{missing[1]} is missing" if missing else _one_line(error))
+        raise UserError(f"{missing[1]} is missing" if missing else _one_line(error)) from None
     except (TypeError, ValueError) as error:
-        _exit(_one_line(error))
+        raise UserError(_one_line(error)) from None
     if len(remaining) > 1:
-        _exit(f"unexpected argument {remaining[1]!r}: options start with --")
-    return remaining
+        raise UserError(f"unexpected argument {remaining[1]!r}: options start with --")
+    if "config" in options:
+        try:  # without overrides, a file that cannot be read fails only when it is used
+            options.config.to_dict()
+        except OSError:
+            raise _no_config_file(argv) from None
 
 
-def _no_config_file() -> str:
-    # Asked for the file's name, the flag fails as it did before.
-    given = [argument for argument in sys.argv if re.match("--?config=", argument)]
-    return f"{given[-1] if given else '--config'} cannot be read: name a Python file of configs/"
+def _with_default(argv: Sequence[str], default: str | None) -> list[str]:
+    """`argv` with the default config, if there is one and no other is named."""
+    named = [] if default is None or _named_configs(argv) else [f"--config={default}"]
+    return [*argv[:1], *named, *argv[1:]]
+
+
+def _named_configs(argv: Sequence[str]) -> list[str]:
+    return [argument for argument in argv if re.match("--?config(=|$)", argument)]
+
+
+def _no_config_file(argv: Sequence[str]) -> UserError:
+    given = _named_configs(argv)[-1:] or ["--config"]
+    return UserError(f"{given[0]} cannot be read: name a Python file of configs/")
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error.args[0] if error.args else error).split())
 
 
-def _exit(message: str) -> NoReturn:
+def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(1)
+    return 1

@@ -5,38 +5,17 @@ Each class checks its own values when it is made, so that whoever holds a config
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from dat_jax.conversion import from_dict
 from dat_jax.errors import UserError
+from dat_jax.formats import read_stamped, write_stamped
+from dat_jax.schema import from_dict, require, require_at_least, require_rate
 
 LossWeights = Literal["1", "n", "sqrt_n", "1/sqrt_n", "1/n"]
 ExitHead = Literal["none", "sequence_multinomial", "token_multinomial", "token_geometric"]
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise UserError(message)
-
-
-def _require_at_least(section: str, config: object, minimum: int | float, names: str) -> None:
-    for name in names.split():
-        value = getattr(config, name)
-        finite = "" if math.isfinite(value) else ", and finite"
-        _require(
-            minimum <= value < math.inf,
-            f"{section}.{name} is {value}: must be {minimum} or more{finite}",
-        )
-
-
-def _require_rate(section: str, config: object, names: str) -> None:
-    for name in names.split():
-        value = getattr(config, name)
-        _require(0 <= value < 1, f"{section}.{name} is {value}: must be in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,20 +33,20 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         kind, colon, _ = self.source.partition(":")
-        _require(
+        require(
             colon == ":" and kind in ("generated", "text", "tfds"),
             f"data.source is {self.source!r}: must be generated:[PAIRS], text:DIR or tfds:NAME",
         )
-        _require_at_least("data", self, 5, "vocabulary_size")
-        _require_at_least("data", self, 2, "max_length")
-        _require_at_least("data", self, 0, "seed")
+        require_at_least("data", self, 5, "vocabulary_size")
+        require_at_least("data", self, 2, "max_length")
+        require_at_least("data", self, 0, "seed")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The encoder-decoder Transformer and its exits (paper, sections 2 and 3)."""
 
-    num_layers: int
+    decoder_layers: int
     encoder_layers: int
     encoder_dim: int
     encoder_ff_dim: int
@@ -87,41 +66,45 @@ class ModelConfig:
     halting_bias: float
 
     def __post_init__(self) -> None:
-        _require_at_least("model", self, 1, "num_layers encoder_layers")
+        require_at_least("model", self, 1, "decoder_layers encoder_layers")
         for side in ("encoder", "decoder"):
-            _require_at_least("model", self, 1, f"{side}_dim {side}_ff_dim {side}_heads")
+            require_at_least("model", self, 1, f"{side}_dim {side}_ff_dim {side}_heads")
             dim, heads = getattr(self, f"{side}_dim"), getattr(self, f"{side}_heads")
-            _require(dim % 2 == 0, f"model.{side}_dim is {dim}: must be even")
-            _require(
+            require(dim % 2 == 0, f"model.{side}_dim is {dim}: must be even")
+            require(
                 dim % heads == 0,
                 f"model.{side}_dim is {dim}: must be a multiple of model.{side}_heads, {heads}",
             )
-        _require_rate("model", self, "dropout attention_dropout")
-        _require(
+        require_rate("model", self, "dropout attention_dropout")
+        require(
             math.isfinite(self.halting_bias),
             f"model.halting_bias is {self.halting_bias}: must be finite",
         )
         if self.embeddings == "tied":
-            _require(
+            require(
                 self.encoder_dim == self.decoder_dim,
                 "model.embeddings is tied: model.encoder_dim and model.decoder_dim must be equal, "
                 f"not {self.encoder_dim} and {self.decoder_dim}",
             )
-            _require(
+            require(
                 self.classifiers == "shared",
                 "model.embeddings is tied: model.classifiers must be shared",
             )
         if self.exit_head != "none":
-            _require(
-                self.exits == "all" and self.num_layers > 1,
+            require(
+                self.exits == "all" and self.decoder_layers > 1,
                 f"model.exit_head is {self.exit_head}: model.exits must be all and "
-                "model.num_layers 2 or more, for it to have a choice",
+                "model.decoder_layers 2 or more, for it to have a choice",
             )
 
     @property
     def exit_depths(self) -> tuple[int, ...]:
         """The depths that have an output classifier, lowest first."""
-        return tuple(range(1, self.num_layers + 1)) if self.exits == "all" else (self.num_layers,)
+        return (
+            tuple(range(1, self.decoder_layers + 1))
+            if self.exits == "all"
+            else (self.decoder_layers,)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +121,7 @@ class ExitConfig:
     start_step: int
 
     def __post_init__(self) -> None:
-        _require_at_least("exit", self, 0, "exit_penalty oracle_smoothing loss_weight start_step")
+        require_at_least("exit", self, 0, "exit_penalty oracle_smoothing loss_weight start_step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,12 +137,10 @@ class OptimizerConfig:
     clip_norm: float
 
     def __post_init__(self) -> None:
-        _require_at_least("optimizer", self, 0, "learning_rate weight_decay")
-        _require_at_least("optimizer", self, 1, "warmup_steps")
-        _require_rate("optimizer", self, "beta1 beta2")
-        for name in ("epsilon", "clip_norm"):
-            value = getattr(self, name)
-            _require(value > 0, f"optimizer.{name} is {value}: must be above 0")
+        require_at_least("optimizer", self, 0, "learning_rate weight_decay clip_norm")
+        require_at_least("optimizer", self, 1, "warmup_steps")
+        require_rate("optimizer", self, "beta1 beta2")
+        require(self.epsilon > 0, f"optimizer.epsilon is {self.epsilon}: must be above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +150,7 @@ class TrainingConfig:
     steps: int
     batch_tokens: int
     num_shapes: int
-    accumulation: int
+    microbatches: int
     mode: Literal["aligned", "mixed"]
     exit_samples: int
     exit_sampling: Literal["per_token", "per_sequence"]
@@ -184,16 +165,16 @@ class TrainingConfig:
     initial_workdir: str
 
     def __post_init__(self) -> None:
-        _require_at_least("training", self, 0, "seed gradient_scaling")
-        _require_at_least(
+        require_at_least("training", self, 0, "seed gradient_scaling")
+        require_at_least(
             "training",
             self,
             1,
-            "steps batch_tokens num_shapes accumulation exit_samples log_every validate_every "
+            "steps batch_tokens num_shapes microbatches exit_samples log_every validate_every "
             "checkpoint_every keep_checkpoints",
         )
-        _require_rate("training", self, "label_smoothing")
-        _require(
+        require_rate("training", self, "label_smoothing")
+        require(
             self.mode == "aligned" or not self.gradient_scaling,
             f"training.gradient_scaling is {self.gradient_scaling}: training.mode must be aligned, "
             "where one block serves many losses",
@@ -205,7 +186,7 @@ class DecodingConfig:
     """How to search for a translation, and when to exit."""
 
     policy: str
-    engine: Literal["continuous", "lockstep"]
+    engine: Literal["auto", "continuous", "lockstep"]
     report_policies: tuple[str, ...]
     beam_size: int
     length_penalty: float
@@ -217,27 +198,11 @@ class DecodingConfig:
     average_checkpoints: int
 
     def __post_init__(self) -> None:
-        _require_at_least(
+        require_at_least(
             "decoding", self, 1, "beam_size batch_size average_checkpoints max_length_extra"
         )
-        _require_at_least(
+        require_at_least(
             "decoding", self, 0, "length_penalty max_length_ratio cohort_size pool_size"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class TextConfig:
-    """What `decode.py` translates, and where the results go."""
-
-    split: Literal["valid", "test"]
-    input: str
-    reference: str
-    output: str
-
-    def __post_init__(self) -> None:
-        _require(
-            bool(self.input) or not self.reference,
-            "reference is set and input is not: a split has its own references",
         )
 
 
@@ -254,22 +219,22 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.model.exit_head == "none":
-            _require(
+            require(
                 self.exit.trains == "model_and_head",
                 f"exit.trains is {self.exit.trains}: model.exit_head is none, there is no head",
             )
         if self.training.mode == "mixed":
-            _require(
+            require(
                 self.model.exits == "all" and self.model.exit_head == "none",
                 "training.mode is mixed: model.exits must be all and model.exit_head none; an exit "
                 "head learns from aligned states (continue with training.initial_workdir)",
             )
         if self.model.embeddings == "tied":
-            _require(
+            require(
                 self.data.vocabulary == "joint",
                 "model.embeddings is tied: data.vocabulary must be joint",
             )
-        _require(
+        require(
             self.decoding.average_checkpoints <= self.training.keep_checkpoints,
             f"decoding.average_checkpoints is {self.decoding.average_checkpoints}: must be at most "
             f"training.keep_checkpoints, {self.training.keep_checkpoints}",
@@ -286,13 +251,14 @@ class Config:
 
     @classmethod
     def load(cls, path: Path) -> "Config":
-        """Reads the `config.json` that `save` wrote.
+        """Reads the `config.json` that `save` wrote, or that an older version did.
 
         Raises:
-            UserError: the file is missing, is not JSON, or holds no valid config.
+            UserError: the file is missing, is not JSON, holds no valid config, or is of a later
+                format.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values, version = read_stamped(path)
         except FileNotFoundError:
             raise UserError(
                 f"{path} does not exist: train a model into this workdir first"
@@ -301,19 +267,11 @@ class Config:
             raise UserError(
                 f"{path} is not valid JSON: restore it or use another workdir"
             ) from None
-        _require(
-            isinstance(values, Mapping),
-            f"{path} holds no config: restore it or use another workdir",
-        )
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except UserError as error:
+            raise UserError(f"{path}, written by dat_jax {version}: {error}") from None
 
     def save(self, path: Path) -> None:
         """Writes the config as indented JSON."""
-        write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or, if interrupted, leaves the one that was there."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+        write_stamped(path, dataclasses.asdict(self))

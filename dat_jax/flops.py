@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dat_jax.config import ModelConfig
-from dat_jax.exits.policies import Signal
+from dat_jax.exits.rules import Need, Rule, Scope
 
 
 def computed_block(config: ModelConfig, source_length: int, step: int) -> int:
@@ -34,7 +34,7 @@ def copied_state(config: ModelConfig) -> int:
 
 
 def exit_prediction(
-    config: ModelConfig, vocabulary_size: int, signal: Signal, exits: Int[np.ndarray, " T"]
+    config: ModelConfig, vocabulary_size: int, rule: Rule, exits: Int[np.ndarray, " T"]
 ) -> int:
     """FP, over all tokens: what it costs to know when to exit.
 
@@ -43,14 +43,13 @@ def exit_prediction(
     sentence's head reads the encoder's output, so its width is the encoder's.
     """
     dim, tokens, blocks = config.decoder_dim, len(exits), int(np.sum(exits))
-    return {
-        Signal.NOTHING: 0,
-        Signal.DRAW: 0,
-        Signal.SENTENCE: 2 * config.num_layers * config.encoder_dim * (tokens > 0),
-        Signal.FIRST_STATE: 2 * config.num_layers * dim * tokens,
-        Signal.HALTING_UNIT: 2 * dim * blocks,
-        Signal.CLASSIFIER: classifier(config, vocabulary_size) * (blocks - tokens),
-    }[signal]
+    costs = {
+        Need.SENTENCE_LOGITS: 2 * config.decoder_layers * config.encoder_dim * (tokens > 0),
+        Need.FIRST_STATE_LOGITS: 2 * config.decoder_layers * dim * tokens,
+        Need.HALTING_LOGIT: 2 * dim * blocks,
+        Need.CLASSIFIER: classifier(config, vocabulary_size) * (blocks - tokens),
+    }
+    return sum(costs[need] for need in rule.needs)
 
 
 def translation(
@@ -58,7 +57,7 @@ def translation(
     vocabulary_size: int,
     source_length: int,
     exits: Int[np.ndarray, " T"],
-    signal: Signal,
+    rule: Rule,
 ) -> int:
     """All FLOPs of one translation: q FC + (N - q) FS + FP + 2 V d_d, summed over its tokens.
 
@@ -67,7 +66,7 @@ def translation(
         vocabulary_size: of the target.
         source_length: source tokens, EOS counted.
         exits: the depth q of each token of the translation, EOS counted.
-        signal: what its policy looks at. With a fixed exit, nothing is copied upward.
+        rule: that they exited by. With one depth for all tokens, nothing is copied upward.
     """
     steps = np.arange(1, len(exits) + 1)
     blocks = sum(
@@ -75,11 +74,11 @@ def translation(
         for depth, step in zip(exits, steps, strict=True)
     )
     first_calls = int(np.max(exits, initial=0)) * memory_projections(config, source_length)
-    skipped = 0 if signal is Signal.NOTHING else int(np.sum(config.num_layers - exits))
+    skipped = 0 if rule.scope is Scope.TEXT else int(np.sum(config.decoder_layers - exits))
     return (
         blocks
         + first_calls
         + skipped * copied_state(config)
-        + exit_prediction(config, vocabulary_size, signal, exits)
+        + exit_prediction(config, vocabulary_size, rule, exits)
         + len(exits) * classifier(config, vocabulary_size)
     )

@@ -2,6 +2,7 @@
 """Settings for all tests: eight CPU devices, strict broadcasting, kept compilations."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,9 @@ import jax
 import pytest
 
 # Compiling is most of what the tests do, and what they run is tiny: let LLVM not polish it.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-    ]
-)
+_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if _FLAGS not in os.environ.get("XLA_FLAGS", ""):  # a worker inherits them, and keys would differ
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -41,3 +38,5 @@ def forget_programs() -> Iterator[None]:
     maps, of which the system grants it some 65,000."""
     yield
     jax.clear_caches()
+    if engines := sys.modules.get("dat_jax.decoding.engines"):
+        engines._compile.cache_clear()

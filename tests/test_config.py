@@ -14,10 +14,13 @@ import jax
 import pytest
 
 from configs import base, decode
-from dat_jax.config import Config, DecodingConfig, TextConfig
-from dat_jax.conversion import from_dict
+from dat_jax import __version__
+from dat_jax.config import Config, DecodingConfig
 from dat_jax.errors import UserError
+from dat_jax.formats import FORMAT
 from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.schema import from_dict
+from decode import TextConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 TRAINING_CONFIGS = sorted(
@@ -52,6 +55,7 @@ def test_the_defaults_survive_being_saved_and_loaded(tmp_path):
     config.save(tmp_path / "config.json")
     assert Config.load(tmp_path / "config.json") == config
     written = json.loads((tmp_path / "config.json").read_text())
+    assert (written.pop("format"), written.pop("version")) == (FORMAT, __version__)
     assert written == changed({"decoding.report_policies": []})  # JSON knows no tuples
 
 
@@ -122,9 +126,9 @@ def test_a_missing_key_is_named(path):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("model.num_layers", "6", "model.num_layers is '6': must be of type int"),
-        ("model.num_layers", 6.0, "model.num_layers is 6.0: must be of type int"),
-        ("model.num_layers", True, "model.num_layers is True: must be of type int"),
+        ("model.decoder_layers", "6", "model.decoder_layers is '6': must be of type int"),
+        ("model.decoder_layers", 6.0, "model.decoder_layers is 6.0: must be of type int"),
+        ("model.decoder_layers", True, "model.decoder_layers is True: must be of type int"),
         ("model.dropout", "0.1", "model.dropout is '0.1': must be of type float"),
         ("model.dropout", False, "model.dropout is False: must be of type float"),
         ("data.source", None, "data.source is None: must be of type str"),
@@ -165,7 +169,7 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("data.vocabulary_size", 4, "must be 5 or more"),
         ("data.max_length", 1, "must be 2 or more"),
         ("data.seed", -1, "must be 0 or more"),
-        ("model.num_layers", 0, "must be 1 or more"),
+        ("model.decoder_layers", 0, "must be 1 or more"),
         ("model.encoder_dim", 0, "must be 1 or more"),
         ("model.encoder_dim", 7, "must be even"),
         ("model.decoder_heads", 0, "must be 1 or more"),
@@ -178,9 +182,9 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("optimizer.warmup_steps", 0, "must be 1 or more"),
         ("optimizer.beta2", 1.0, "must be in [0, 1)"),
         ("optimizer.epsilon", 0.0, "must be above 0"),
-        ("optimizer.clip_norm", 0.0, "must be above 0"),
+        ("optimizer.clip_norm", -1.0, "must be 0 or more"),
         ("training.steps", 0, "must be 1 or more"),
-        ("training.accumulation", 0, "must be 1 or more"),
+        ("training.microbatches", 0, "must be 1 or more"),
         ("training.label_smoothing", 1.0, "must be in [0, 1)"),
         ("training.exit_samples", 0, "must be 1 or more"),
         ("training.gradient_scaling", -0.1, "must be 0 or more"),
@@ -193,7 +197,7 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("decoding.length_penalty", -0.5, "must be 0 or more"),
         ("decoding.cohort_size", -1, "must be 0 or more"),
         ("decoding.pool_size", -1, "must be 0 or more"),
-        ("decoding.engine", "both", "must be one of continuous, lockstep"),
+        ("decoding.engine", "both", "must be one of auto, continuous, lockstep"),
         ("decoding.average_checkpoints", 6, "must be at most training.keep_checkpoints, 5"),
     ],
 )
@@ -227,12 +231,12 @@ def test_tied_embeddings_ask_for_what_can_be_tied(changes, message):
     assert refusal(changed(tied)) == f"model.embeddings is tied: {message}"
 
 
-@pytest.mark.parametrize("changes", [{"model.exits": "last"}, {"model.num_layers": 1}])
+@pytest.mark.parametrize("changes", [{"model.exits": "last"}, {"model.decoder_layers": 1}])
 @pytest.mark.parametrize("head", ["sequence_multinomial", "token_multinomial", "token_geometric"])
 def test_an_exit_head_asks_for_exits_to_choose_from(head, changes):
     assert refusal(changed({"model.exit_head": head} | changes)) == (
-        f"model.exit_head is {head}: model.exits must be all and model.num_layers 2 or more, for "
-        "it to have a choice"
+        f"model.exit_head is {head}: model.exits must be all and model.decoder_layers 2 or more, "
+        "for it to have a choice"
     )
 
 
@@ -267,9 +271,9 @@ def test_gradient_scaling_asks_for_aligned_training():
         {"training.mode": "mixed", "training.exit_samples": 3},
         {"training.gradient_scaling": 0.3},
         {"model.exit_head": "token_geometric", "exit.trains": "head_alone"},
-        {"model.exit_head": "sequence_multinomial", "model.num_layers": 2},
+        {"model.exit_head": "sequence_multinomial", "model.decoder_layers": 2},
         {"model.exit_head": "token_multinomial", "training.gradient_scaling": 0.3},
-        {"model.exits": "last", "model.num_layers": 1},
+        {"model.exits": "last", "model.decoder_layers": 1},
         {"exit.exit_penalty": 0, "exit.oracle_smoothing": 0, "exit.loss_weight": 0},
     ],
 )
@@ -291,8 +295,8 @@ def test_a_reference_is_for_an_input_of_one_s_own():
     [
         (None, "does not exist: train a model into this workdir first"),
         ("{", "is not valid JSON: restore it or use another workdir"),
-        ("{}", "missing config key data"),
-        ("3", "holds no config: restore it or use another workdir"),
+        ("{}", "written by dat_jax 0.1.0: missing config key data"),
+        ("3", "is not valid JSON: restore it or use another workdir"),
     ],
 )
 def test_a_workdir_without_a_config_is_told_in_one_line(tmp_path, text, complaint):
@@ -306,8 +310,8 @@ def test_a_workdir_without_a_config_is_told_in_one_line(tmp_path, text, complain
 
 
 def test_exits_are_after_all_blocks_or_after_the_last():
-    all_exits = Config.from_dict(changed({"model.num_layers": 3}))
-    last = Config.from_dict(changed({"model.num_layers": 3, "model.exits": "last"}))
+    all_exits = Config.from_dict(changed({"model.decoder_layers": 3}))
+    last = Config.from_dict(changed({"model.decoder_layers": 3, "model.exits": "last"}))
     assert all_exits.model.exit_depths == (1, 2, 3)
     assert last.model.exit_depths == (3,)
 
@@ -321,4 +325,4 @@ def test_every_file_of_configs_makes_a_model(name):
         lambda key: init_params(Transformer(config.model, size, size), key), jax.random.key(0)
     )
     query = params["decoder"]["blocks"]["self_attention"]["query"]["kernel"]
-    assert query.shape[:2] == (config.model.num_layers, config.model.decoder_dim)
+    assert query.shape[:2] == (config.model.decoder_layers, config.model.decoder_dim)

@@ -13,16 +13,15 @@ import pytest
 from dat_jax.config import Config
 from dat_jax.data.batching import BatchIterator, shapes_for
 from dat_jax.data.dataset import Dataset
-from dat_jax.data.prepare import prepare
-from dat_jax.decoding.translate import Translator
-from dat_jax.exits.policies import parse_policy
+from dat_jax.decoding.translator import Translator
+from dat_jax.exits.parsing import parse_policy
 from dat_jax.metrics import compute
 from dat_jax.model.transformer import init_params
+from dat_jax.trained import TrainedModel
 from dat_jax.training.optimizer import make_optimizer
-from dat_jax.training.state import TrainState
-from dat_jax.training.step import data_parallel_mesh, make_train_step
+from dat_jax.training.step import TrainState, data_parallel_mesh, make_train_step
 from dat_jax.types import Params
-from dat_jax.workdir import make_model
+from dat_jax.workdir import Run, make_model
 from tests.tiny import tiny_config
 
 HEADS = ["sequence_multinomial", "token_multinomial", "token_geometric"]
@@ -42,12 +41,13 @@ def config_of(head: str, oracle: str) -> Config:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return prepare(config_of(HEADS[0], "likelihood").data, tmp_path_factory.mktemp("data"))
+    config = config_of(HEADS[0], "likelihood")
+    return Run(tmp_path_factory.mktemp("data")).prepare(config)
 
 
 def train(config: Config, dataset: Dataset) -> tuple[Params, list[dict[str, float]]]:
     """A few steps, the last ones with the exit loss; returns the metrics of each."""
-    model, optimizer = make_model(config, dataset), make_optimizer(config.optimizer)
+    model, optimizer = make_model(config, dataset.vocabularies), make_optimizer(config.optimizer)
     params = init_params(model, jax.random.key(0))
     state = TrainState.create(params, optimizer)
     step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
@@ -74,21 +74,20 @@ def test_it_trains_and_decodes(head: str, oracle: str, beam_size: int, dataset, 
     params, metrics = trained(head, oracle)
     for values in metrics:
         assert all(math.isfinite(value) for value in values.values())
-        assert 1 <= values["oracle_average_exit"] <= config.model.num_layers
-        assert 1 <= values["expected_average_exit"] <= config.model.num_layers
+        assert 1 <= values["oracle_average_exit"] <= config.model.decoder_layers
+        assert 1 <= values["expected_average_exit"] <= config.model.decoder_layers
     assert metrics[-1]["loss"] < metrics[0]["loss"]
 
+    model = make_model(config, dataset.vocabularies)
     translator = Translator(
-        make_model(config, dataset),
-        params,
-        dataset,
+        TrainedModel(config, model, params, dataset.vocabularies),
         parse_policy(head, config.model),
-        dataclasses.replace(config.decoding, beam_size=beam_size, policy=head),
+        dataclasses.replace(config.decoding, beam_size=beam_size),
     )
     lines = dataset.text("test")[0][:5]
     for sentence in translator.translate(lines).sentences:
         exits = np.asarray(sentence.exits)
         assert len(exits) == len(sentence.pieces) > 0
-        assert ((exits >= 1) & (exits <= config.model.num_layers)).all()
+        assert ((exits >= 1) & (exits <= config.model.decoder_layers)).all()
         if head == "sequence_multinomial":
             assert len(set(sentence.exits)) == 1

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from dat_jax import flops
-from dat_jax.exits.policies import Signal
+from dat_jax.exits.rules import (
+    Confidence,
+    Fixed,
+    Need,
+    Rule,
+    Scope,
+    SequenceMultinomial,
+    TokenGeometric,
+    TokenMultinomial,
+    Uniform,
+)
 from dat_jax.model.transformer import init_params
 from tests.tiny import TARGET_VOCABULARY, tiny_config, tiny_model
 
@@ -43,7 +53,7 @@ def project(counter: Counter, params, x: np.ndarray) -> list[np.ndarray]:
     return [counter.product(x, kernel.reshape(x.shape[1], -1)) for kernel in kernels]
 
 
-def count_a_sentence(model, source_length: int, exits: list[int], signal: Signal) -> int:
+def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) -> int:
     """All products that decode a sentence whose tokens take `exits`, copies and predictors too."""
     config = model.config
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
@@ -53,13 +63,13 @@ def count_a_sentence(model, source_length: int, exits: list[int], signal: Signal
     counter = Counter()
     of_self: dict[int, list[np.ndarray]] = {}
     of_memory: dict[int, list[np.ndarray]] = {}
-    if signal is Signal.SENTENCE:
+    if Need.SENTENCE_LOGITS in rule.needs:
         counter.product(memory.mean(axis=0, keepdims=True), head)
     for depth in exits:
         x = np.zeros((1, config.decoder_dim))
-        for layer in range(config.num_layers):
+        for layer in range(config.decoder_layers):
             computed = layer < depth
-            if not computed and signal is Signal.NOTHING:
+            if not computed and rule.scope is Scope.TEXT:
                 break
             block = jax.tree.map(lambda leaf, n=layer: leaf[n], params["decoder"]["blocks"])
             new = project(counter, block["self_attention"], x)
@@ -73,11 +83,13 @@ def count_a_sentence(model, source_length: int, exits: list[int], signal: Signal
             x = attend(counter, block["memory_attention"], x, *of_memory[layer])
             for name in ("Dense_0", "Dense_1"):
                 x = counter.product(x, block["feed_forward"][name]["kernel"])
-            if signal is Signal.HALTING_UNIT or (signal is Signal.FIRST_STATE and layer == 0):
+            if Need.HALTING_LOGIT in rule.needs or (
+                Need.FIRST_STATE_LOGITS in rule.needs and layer == 0
+            ):
                 counter.product(x, head)
-            if signal is Signal.CLASSIFIER:
+            if Need.CLASSIFIER in rule.needs:
                 counter.product(x, table)
-        if signal is not Signal.CLASSIFIER:
+        if Need.CLASSIFIER not in rule.needs:
             counter.product(x, table)
     return counter.total
 
@@ -87,32 +99,32 @@ def count_a_sentence(model, source_length: int, exits: list[int], signal: Signal
 def test_a_fixed_exit_costs_what_its_products_cost(source_length, length, depth):
     model, exits = tiny_model(), [depth] * length
     formula = flops.translation(
-        model.config, TARGET_VOCABULARY, source_length, np.array(exits), Signal.NOTHING
+        model.config, TARGET_VOCABULARY, source_length, np.array(exits), Fixed(depth)
     )
-    assert formula == count_a_sentence(model, source_length, exits, Signal.NOTHING)
+    assert formula == count_a_sentence(model, source_length, exits, Fixed(depth))
 
 
 @pytest.mark.parametrize("exits", [[1, 1, 1], [3, 3], [2, 1, 3, 1], [1, 2], [3]])
 @pytest.mark.parametrize(
-    ("head", "signal"),
+    ("head", "rule"),
     [
-        ("none", Signal.DRAW),
-        ("sequence_multinomial", Signal.SENTENCE),
-        ("token_multinomial", Signal.FIRST_STATE),
-        ("token_geometric", Signal.HALTING_UNIT),
-        ("none", Signal.CLASSIFIER),
+        ("none", Uniform(3, 0)),
+        ("sequence_multinomial", SequenceMultinomial()),
+        ("token_multinomial", TokenMultinomial()),
+        ("token_geometric", TokenGeometric((0.5, 0.5))),
+        ("none", Confidence((0.5, 0.5))),
     ],
 )
-def test_exits_of_all_depths_cost_what_their_products_cost(head, signal, exits):
+def test_exits_of_all_depths_cost_what_their_products_cost(head, rule, exits):
     """Copies, predictors, and the memory's projections where a block first runs, counted apart."""
     model = tiny_model(exit_head=head)
-    formula = flops.translation(model.config, TARGET_VOCABULARY, 5, np.array(exits), signal)
-    assert formula == count_a_sentence(model, 5, exits, signal)
+    formula = flops.translation(model.config, TARGET_VOCABULARY, 5, np.array(exits), rule)
+    assert formula == count_a_sentence(model, 5, exits, rule)
 
 
-@pytest.mark.parametrize("signal", Signal)
-def test_an_empty_translation_costs_nothing(signal):
-    assert flops.translation(tiny_config().model, 11, 4, np.zeros(0, int), signal) == 0
+@pytest.mark.parametrize("rule", [Fixed(1), SequenceMultinomial(), Confidence((0.5, 0.5))], ids=str)
+def test_an_empty_translation_costs_nothing(rule: Rule):
+    assert flops.translation(tiny_config().model, 11, 4, np.zeros(0, int), rule) == 0
 
 
 def test_the_paper_s_largest_model_costs_what_its_figure_shows():
@@ -128,7 +140,7 @@ def test_the_paper_s_largest_model_costs_what_its_figure_shows():
     ).model
     source_length, length = 30, 33
     one, two = (
-        flops.translation(config, 44_512, source_length, np.full(length, depth), Signal.NOTHING)
+        flops.translation(config, 44_512, source_length, np.full(length, depth), Fixed(depth))
         / length
         for depth in (1, 2)
     )

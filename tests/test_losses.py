@@ -152,13 +152,13 @@ def test_the_logits_of_all_exits_never_exist_at_once(kind):
     ],
 )
 def test_loss_weights_of_four_exits(kind, expected):
-    depths = tiny_config(model={"num_layers": 4}).model.exit_depths
+    depths = tiny_config(model={"decoder_layers": 4}).model.exit_depths
     np.testing.assert_allclose(exit_loss_weights(kind, depths), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["1", "n", "sqrt_n", "1/sqrt_n", "1/n"])
 def test_the_only_exit_has_weight_one(kind):
-    depths = tiny_config(model={"num_layers": 4, "exits": "last"}).model.exit_depths
+    depths = tiny_config(model={"decoder_layers": 4, "exits": "last"}).model.exit_depths
     assert exit_loss_weights(kind, depths).tolist() == [1.0]
 
 

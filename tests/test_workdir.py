@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run takes over from the run that it starts from."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 
 from dat_jax.config import Config
-from dat_jax.data.dataset import Dataset
-from dat_jax.data.prepare import prepare
+from dat_jax.data.sources.generated import GeneratedCorpus
+from dat_jax.data.vocabulary import Vocabularies, train_vocabulary
+from dat_jax.errors import UserError
 from dat_jax.training.checkpoint import Checkpoints
 from dat_jax.training.optimizer import make_optimizer
-from dat_jax.training.state import TrainState
+from dat_jax.training.step import TrainState
 from dat_jax.types import Params
-from dat_jax.workdir import initial_params, make_model
+from dat_jax.workdir import Run, initial_params, make_model
 from tests.tiny import random_params, tiny_config
 
 
@@ -28,28 +30,41 @@ def config_with(head: str, initial: Path | None = None, **model: str) -> Config:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset, Params]:
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Vocabularies, Params]:
     """A workdir with a checkpoint of random parameters and a sequence multinomial head."""
-    workdir, config = tmp_path_factory.mktemp("first"), config_with("sequence_multinomial")
-    dataset = prepare(config.data, workdir)
-    params = random_params(make_model(config, dataset))
+    run, config = Run(tmp_path_factory.mktemp("first")), config_with("sequence_multinomial")
+    vocabularies = run.prepare(config).vocabularies
+    params = random_params(make_model(config, vocabularies))
     state = TrainState.create(params, make_optimizer(config.optimizer))
-    config.save(workdir / "config.json")
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        checkpoints.save(state, {})
-    return workdir, dataset, params
+    config.save(run.config_file)
+    with Checkpoints(run.checkpoints) as checkpoints:
+        checkpoints.save(state, {"vocabularies": list(vocabularies.fingerprints)})
+    return run, vocabularies, params
 
 
 @pytest.mark.parametrize("head", ["none", "sequence_multinomial", "token_multinomial"])
 def test_the_model_is_taken_over_and_a_head_of_its_own_kind(first, head: str):
-    workdir, dataset, there = first
-    config = config_with(head, workdir)
-    params = initial_params(config, make_model(config, dataset), dataset, jax.random.key(0))
+    run, vocabularies, other = first
+    config = config_with(head, run.path)
+    model = make_model(config, vocabularies)
+    params = initial_params(config, model, vocabularies, jax.random.key(0))
     same_head = head == "sequence_multinomial"
     assert ("exit_head" in params) == (head != "none")
     for name in params:
         for mine, theirs in zip(
-            jax.tree.leaves(params[name]), jax.tree.leaves(there[name]), strict=True
+            jax.tree.leaves(params[name]), jax.tree.leaves(other[name]), strict=True
         ):
             equal = np.array_equal(mine, theirs)
             assert equal == (name != "exit_head" or same_head)
+
+
+def test_another_vocabulary_than_it_was_trained_with_is_noticed(first, tmp_path: Path):
+    run, _, _ = first
+    copy = Run(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    assert copy.load().steps == (0,)
+    english = [pair[1] for pair in GeneratedCorpus(60, seed=1).pairs("train")]
+    other = train_vocabulary(english, 100, "bpe")
+    (copy.vocabulary / "joint.model").write_bytes(other)
+    with pytest.raises(UserError, match="is not what the model was trained with: restore it"):
+        copy.load()

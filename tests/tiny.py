@@ -26,7 +26,7 @@ def tiny_config(**sections: dict[str, Any]) -> Config:
     values = base.get_config().to_dict()
     values["data"] |= {"vocabulary_size": TARGET_VOCABULARY, "max_length": 12}
     values["model"] |= {
-        "num_layers": 3,
+        "decoder_layers": 3,
         "encoder_layers": 2,
         "encoder_dim": 12,
         "encoder_ff_dim": 10,

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prepared data of a workdir: vocabularies, token files, and the text of valid and test."""
+"""Prepared data: vocabularies, token files, and the text of valid and test."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from dat_jax.config import DataConfig, write_text
-from dat_jax.conversion import from_dict
+from dat_jax.config import DataConfig
 from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import TokenFile
-from dat_jax.data.vocabulary import Vocabulary
+from dat_jax.data.vocabulary import Vocabularies, Vocabulary
 from dat_jax.errors import UserError
+from dat_jax.formats import read_stamped, write_stamped
+from dat_jax.schema import from_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,20 +22,13 @@ class Dataset:
     """
 
     config: DataConfig
-    source_vocabulary: Vocabulary
-    target_vocabulary: Vocabulary
+    vocabularies: Vocabularies
     splits: Mapping[str, TokenFile]
     folder: Path
 
-    @property
-    def fingerprints(self) -> tuple[str, str]:
-        """What tells the vocabularies of source and target from all others."""
-        return self.source_vocabulary.fingerprint, self.target_vocabulary.fingerprint
-
     def text(self, split: str) -> tuple[list[str], list[str]]:
         """Returns all source sentences and all references of `valid` or `test`."""
-        sources, references = (read_lines(path) for path in text_paths(self.folder, split))
-        return sources, references
+        return read_text(self.folder, split)
 
     def report(self) -> str:
         """Returns one line for each split with its size and what was left out of it."""
@@ -47,52 +40,61 @@ class Dataset:
         )
 
 
-def open_dataset(workdir: Path) -> Dataset:
-    """Opens what `prepare` left in `workdir`.
+def open_dataset(folder: Path, vocabulary_folder: Path) -> Dataset:
+    """Opens what `prepare` left in these folders.
 
     Raises:
         UserError: nothing is prepared there, or a part of it is missing or damaged.
     """
-    folder = workdir / "data"
-    config = prepared_config(workdir)
+    config = prepared_config(folder)
     if config is None:
-        raise UserError(f"{workdir} holds no prepared data: train a model into it or prepare it")
-    source, target = (Vocabulary.load(path) for path in vocabulary_paths(workdir, config))
+        raise UserError(f"{folder} holds no prepared data: train a model or prepare the data")
+    vocabularies = open_vocabularies(vocabulary_folder, config)
     splits = {split: TokenFile(folder / split) for split in SPLITS}
     for file in splits.values():
-        expected = (file.header.source_vocabulary, file.header.target_vocabulary)
-        if (source.fingerprint, target.fingerprint) != expected:
+        if vocabularies.fingerprints != file.header.vocabularies:
             raise UserError(
-                f"{workdir / 'vocabulary'} is not the vocabulary of {file.folder}: restore it, or "
+                f"{vocabulary_folder} is not the vocabulary of {file.folder}: restore it, or "
                 f"delete the folder {folder} and run again"
             )
-    return Dataset(config, source, target, splits, folder)
+    return Dataset(config, vocabularies, splits, folder)
 
 
-def prepared_config(workdir: Path) -> DataConfig | None:
-    """Returns the config that `workdir` was prepared with; None if it was not, or not wholly.
+def open_vocabularies(folder: Path, config: DataConfig) -> Vocabularies:
+    """Opens the vocabularies of source and target.
 
     Raises:
-        UserError: the file that holds it is damaged.
+        UserError: one is missing or damaged.
     """
-    path = workdir / "data" / "config.json"
+    return Vocabularies(*(Vocabulary.load(path) for path in vocabulary_paths(folder, config)))
+
+
+def prepared_config(folder: Path) -> DataConfig | None:
+    """Returns the config that `folder` was prepared with; None if it was not, or not wholly.
+
+    Raises:
+        UserError: the file that holds it is damaged, or of a later format.
+    """
+    path = folder / "config.json"
     if not path.exists():
         return None
     try:
-        return from_dict(DataConfig, json.loads(path.read_text(encoding="utf-8")), "data.")
+        values, version = read_stamped(path)
     except ValueError:
-        raise UserError(f"{path} is damaged: delete {path.parent} and run again") from None
+        raise UserError(f"{path} is damaged: delete {folder} and run again") from None
+    try:
+        return from_dict(DataConfig, values, "data.")
+    except UserError as error:
+        raise UserError(f"{path}, written by dat_jax {version}: {error}") from None
 
 
-def write_config(workdir: Path, config: DataConfig) -> None:
-    """Marks `workdir` as wholly prepared with `config`."""
-    text = json.dumps(dataclasses.asdict(config), indent=2)
-    write_text(workdir / "data" / "config.json", text + "\n")
+def write_config(folder: Path, config: DataConfig) -> None:
+    """Marks `folder` as wholly prepared with `config`."""
+    write_stamped(folder / "config.json", dataclasses.asdict(config))
 
 
-def vocabulary_paths(workdir: Path, config: DataConfig) -> tuple[Path, Path]:
+def vocabulary_paths(folder: Path, config: DataConfig) -> tuple[Path, Path]:
     """Returns the model files of the source and the target, one and the same if joint."""
-    folder = workdir / "vocabulary"
     if config.vocabulary == "joint":
         return folder / "joint.model", folder / "joint.model"
     return folder / "source.model", folder / "target.model"
@@ -103,12 +105,18 @@ def text_paths(folder: Path, split: str) -> tuple[Path, Path]:
     return folder / f"{split}.src", folder / f"{split}.tgt"
 
 
-def read_lines(path: Path) -> list[str]:
-    """Returns the lines of a file that ends each with a line feed; other breaks are text.
+def read_text(folder: Path, split: str) -> tuple[list[str], list[str]]:
+    """Returns all source sentences and all references of `valid` or `test` in the data folder.
 
     Raises:
-        UserError: the file is missing or not UTF-8.
+        UserError: a file is missing or not UTF-8.
     """
+    sources, references = (_read_lines(path) for path in text_paths(folder, split))
+    return sources, references
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Returns the lines of a file that ends each with a line feed; other breaks are text."""
     try:
         return path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError):

@@ -1,122 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From text to training data: `python -m dat_jax.data.prepare --config=FILE --workdir=DIR`.
+"""Prepares the data of a run: `python -m dat_jax.data.prepare --config=FILE --workdir=DIR`.
 
-Everything is written below the workdir and, once complete, only opened:
-
-    vocabulary/joint.model             or source.model and target.model
-    data/{train,valid,test}/           token files
-    data/{valid,test}.{src,tgt}        the text, for inputs and references
-    data/config.json                   written last
+`train.py` does the same before it trains, unless it has been done.
 """
 
-import contextlib
-import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
+from absl import flags
 
 from dat_jax.command_line import define_config, define_workdir, read_config, run
-from dat_jax.config import Config, DataConfig
-from dat_jax.data.dataset import (
-    Dataset,
-    open_dataset,
-    prepared_config,
-    text_paths,
-    vocabulary_paths,
-    write_config,
-)
-from dat_jax.data.sources import Source, open_source
-from dat_jax.data.splits import SPLITS
-from dat_jax.data.tokens import write_tokens
-from dat_jax.data.vocabulary import Vocabulary, train_vocabulary
-from dat_jax.errors import UserError
-
-Pairs = Iterable[tuple[str, str]]
+from dat_jax.config import Config
+from dat_jax.workdir import Run
 
 
-def prepare(config: DataConfig, workdir: Path) -> Dataset:
-    """Makes vocabularies and token files in `workdir`, or opens them if they are there already.
+def main(argv: Sequence[str]) -> int:
+    """Prepares the data of `--config` in `--workdir`; returns the exit status."""
+    options = flags.FlagValues()
+    define_config(options, argv)
+    define_workdir(options)
 
-    Raises:
-        UserError: the text cannot be read or does not fit the config, or `workdir` was prepared
-            with another config, or what was prepared is damaged.
-    """
-    prepared = prepared_config(workdir)
-    if prepared is None:
-        _write(config, workdir)
-    elif prepared != config:
-        raise _mismatch(prepared, config, workdir)
-    dataset = open_dataset(workdir)
-    for file in dataset.splits.values():
-        file.verify()
-    return dataset
+    return run(argv, options, lambda: _main(options))
 
 
-def _mismatch(prepared: DataConfig, config: DataConfig, workdir: Path) -> UserError:
-    key = next(
-        field.name
-        for field in dataclasses.fields(DataConfig)
-        if getattr(prepared, field.name) != getattr(config, field.name)
-    )
-    return UserError(
-        f"{workdir} was prepared with data.{key} = {getattr(prepared, key)!r}, not "
-        f"{getattr(config, key)!r}: give another --workdir"
-    )
-
-
-def _write(config: DataConfig, workdir: Path) -> None:
-    source = open_source(config)
-    for split in ("valid", "test"):  # what is wrong with them should show before the long work
-        for _ in source.pairs(split):
-            pass
-    folder = workdir / "data"
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabularies = _make_vocabularies(config, source, workdir)
-    for split in SPLITS:
-        with contextlib.ExitStack() as stack:
-            pairs = _watched(source.pairs(split), f"{split} tokens")
-            if split != "train":
-                pairs = _copied(pairs, text_paths(folder, split), stack)
-            write_tokens(folder / split, pairs, *vocabularies, config.max_length)
-    write_config(workdir, config)
-
-
-def _make_vocabularies(
-    config: DataConfig, source: Source, workdir: Path
-) -> tuple[Vocabulary, Vocabulary]:
-    """Trains the vocabularies on the training split and writes them."""
-    paths = vocabulary_paths(workdir, config)
-    sides = ((0, 1),) if config.vocabulary == "joint" else ((0,), (1,))
-    paths[0].parent.mkdir(parents=True, exist_ok=True)
-    for path, used in zip(dict.fromkeys(paths), sides, strict=True):
-        pairs = _watched(source.pairs("train"), f"{path.stem} vocabulary")
-        sentences = (pair[side] for pair in pairs for side in used)
-        path.write_bytes(train_vocabulary(sentences, config.vocabulary_size, config.pieces))
-    return Vocabulary.load(paths[0]), Vocabulary.load(paths[1])
-
-
-def _watched(pairs: Pairs, task: str) -> Iterator[tuple[str, str]]:
-    """Passes `pairs` on and shows a progress bar on a terminal."""
-    yield from tqdm(pairs, desc=task, unit=" pairs", disable=not sys.stderr.isatty())
-
-
-def _copied(pairs: Pairs, paths: tuple[Path, Path], stack: contextlib.ExitStack) -> Pairs:
-    """Writes the text of `pairs` to two files while they pass."""
-    source_file, target_file = (stack.enter_context(path.open("wb")) for path in paths)
-    for source, target in pairs:
-        source_file.write(f"{source}\n".encode())
-        target_file.write(f"{target}\n".encode())
-        yield source, target
+def _main(options: flags.FlagValues) -> None:
+    config = Config.from_dict(read_config(options))
+    print(Run(Path(options.workdir)).prepare(config).report())
 
 
 if __name__ == "__main__":
-    _config, _workdir = define_config(), define_workdir()
-
-    def main() -> None:
-        """Prepares the data of `--config` in `--workdir` and reports what is there."""
-        config = Config.from_dict(read_config(_config))
-        print(prepare(config.data, Path(_workdir.value)).report())
-
-    run(main)
+    sys.exit(main(sys.argv))

@@ -8,7 +8,6 @@ EOS; `offsets.npy`, the start of each sentence and the end of the last; and `hea
 import dataclasses
 import hashlib
 import itertools
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -18,8 +17,9 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int, Integer
 
-from dat_jax.data.vocabulary import Vocabulary
+from dat_jax.data.vocabulary import Vocabularies
 from dat_jax.errors import UserError
+from dat_jax.formats import read_stamped, write_stamped
 
 _CHUNK = 10_000
 
@@ -41,6 +41,11 @@ class Header:
     source_vocabulary: str
     target_vocabulary: str
 
+    @property
+    def vocabularies(self) -> tuple[str, str]:
+        """The fingerprints of the vocabularies that the ids are of."""
+        return self.source_vocabulary, self.target_vocabulary
+
 
 class TokenFile:
     """An opened token file; `tokens` stays on disk, memory-mapped."""
@@ -53,7 +58,7 @@ class TokenFile:
         """
         self.folder = folder
         try:
-            values = json.loads((folder / "header.json").read_text(encoding="utf-8"))
+            values, _ = read_stamped(folder / "header.json")
             self.header = Header(**values)
             self.offsets: Int[np.ndarray, " boundaries"] = np.load(
                 folder / "offsets.npy", mmap_mode="r"
@@ -108,8 +113,7 @@ class TokenFile:
 def write_tokens(
     folder: Path,
     pairs: Iterable[tuple[str, str]],
-    source_vocabulary: Vocabulary,
-    target_vocabulary: Vocabulary,
+    vocabularies: Vocabularies,
     max_length: int,
 ) -> TokenFile:
     """Encodes `pairs` into the token file `folder`, replacing it when everything is written.
@@ -123,7 +127,6 @@ def write_tokens(
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    vocabularies = (source_vocabulary, target_vocabulary)
     dtype = np.uint16 if max(v.size for v in vocabularies) <= 65_535 else np.uint32
     with (partial / "tokens.bin").open("wb") as file:
         lengths, too_long, blank = _write_ids(file, pairs, vocabularies, max_length, dtype)
@@ -145,11 +148,10 @@ def write_tokens(
         dtype=np.dtype(dtype).name,
         tokens_sha256=_sha256(partial / "tokens.bin"),
         offsets_sha256=_sha256(partial / "offsets.npy"),
-        source_vocabulary=source_vocabulary.fingerprint,
-        target_vocabulary=target_vocabulary.fingerprint,
+        source_vocabulary=vocabularies.source.fingerprint,
+        target_vocabulary=vocabularies.target.fingerprint,
     )
-    text = json.dumps(dataclasses.asdict(header), indent=2)
-    (partial / "header.json").write_text(text + "\n", encoding="utf-8")
+    write_stamped(partial / "header.json", dataclasses.asdict(header))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return TokenFile(folder)
@@ -158,7 +160,7 @@ def write_tokens(
 def _write_ids(
     file: BinaryIO,
     pairs: Iterable[tuple[str, str]],
-    vocabularies: tuple[Vocabulary, Vocabulary],
+    vocabularies: Vocabularies,
     max_length: int,
     dtype: type[np.unsignedinteger],
 ) -> tuple[Int[np.ndarray, " sentences"], int, int]:

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -143,6 +143,18 @@ class Vocabulary:
     def pieces(self, ids: Ids) -> list[str]:
         """Returns the piece of each id as SentencePiece writes it, with "▁" for a space."""
         return [self._processor.id_to_piece(int(index)) for index in ids]
+
+
+class Vocabularies(NamedTuple):
+    """Those of the source and the target; one and the same if joint."""
+
+    source: Vocabulary
+    target: Vocabulary
+
+    @property
+    def fingerprints(self) -> tuple[str, str]:
+        """What tells them from all others."""
+        return self.source.fingerprint, self.target.fingerprint
 
 
 def _text_ids(ids: Ids) -> list[int]:

@@ -2,7 +2,7 @@
 """Beam search as pure functions on arrays; with a beam of 1 it is greedy search.
 
 Nothing here knows a model: whoever decodes finds the best continuations of each live beam, see
-`dat_jax.decoding.continuations`, and calls `advance`. The rule is fairseq's. Of the 2J best
+`dat_jax.decoding.top_tokens`, and calls `advance`. The rule is fairseq's. Of the 2J best
 continuations of a sentence's J live beams, those among the first J that end in EOS become finished
 hypotheses, and the first J that do not end are the new live beams. A sentence is done when it has J
 finished hypotheses, or at its length limit, where EOS is forced. Equal scores go to the lower beam,
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dat_jax.decoding.continuations import Continuations
+from dat_jax.decoding.top_tokens import Continuations
 from dat_jax.types import Array, Bool, Int
 
 

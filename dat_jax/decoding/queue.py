@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences that wait for room in an engine, and where their translations are put.
+"""Sentences that wait for room in an engine, and the loops that bring them in and take them out.
 
-An engine has G slots for sentences. Whenever some are free it lets the next ones in, so that no
-slot waits for the longest translation of its neighbours.
+An engine has G slots for sentences. Whenever enough are free it lets the next ones in, so that no
+slot waits for the longest translation of its neighbours. All of that is the same whatever the
+engine: it says how arrivals are admitted to its state, and what a step does.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,14 @@ import jax.numpy as jnp
 from dat_jax.data.vocabulary import PAD
 from dat_jax.decoding import beam
 from dat_jax.decoding.beam import BeamState, Hypotheses
+from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.types import Array, Bool, Int
+
+State = TypeVar("State")
 
 
 class Queue(NamedTuple):
-    """Q sentences to translate, the first `count` of which are there."""
+    """Q sentences to translate, the first `count` of which are real."""
 
     source: jax.Array  # [Q, S] padded
     limits: jax.Array  # [Q] the most tokens that each translation may have, EOS counted
@@ -30,15 +35,20 @@ class Queue(NamedTuple):
         return len(self.source)
 
 
+class Sentences(NamedTuple):
+    """What an engine's G slots hold, as far as it is the same for all engines."""
+
+    places: jax.Array  # [G] in the queue; its size where there is no sentence
+    numbers: jax.Array  # [G] in the text
+    beams: BeamState  # its limit is 0 where there is no sentence, which so is done
+
+
 class Arrivals(NamedTuple):
     """Up to A sentences that leave the queue together."""
 
-    there: jax.Array  # [A] whether there is one
     slots: jax.Array  # [A] where they go; G where there is none
-    places: jax.Array  # [A] in the queue; Q where there is none
+    sentences: Sentences  # [A]
     source: jax.Array  # [A, S]
-    limits: jax.Array  # [A] 0 where there is none
-    numbers: jax.Array  # [A]
 
     @property
     def mask(self) -> Bool[Array, "A S"]:
@@ -46,35 +56,82 @@ class Arrivals(NamedTuple):
         return self.source != PAD
 
 
-def next_arrivals(
-    queue: Queue, first: Int[Array, ""], free: Bool[Array, " G"], count: int
-) -> Arrivals:
-    """The next `count` sentences, or as many as there are or have room.
+class _Loop(NamedTuple):
+    """What one refill hands to the next."""
+
+    next_place: jax.Array  # [] of the first sentence that is still in the queue
+    sentences: Sentences
+    state: Any  # the engine's
+
+
+def serve(
+    queue: Queue,
+    settings: SearchSettings,
+    empty: State,
+    admit: Callable[[State, Arrivals], State],
+    step: Callable[[State, Sentences], tuple[State, BeamState]],
+) -> tuple[Hypotheses, State]:
+    """Brings all sentences of a queue through an engine.
 
     Args:
         queue: the sentences.
-        first: the place of the next one.
-        free: the slots that have room.
-        count: how many may arrive, A.
+        settings: how many are in work, how many come in together, and how they are searched.
+        empty: the engine's state before the first sentence, any pytree.
+        admit: gives arrivals their part of the state, in their slots.
+        step: goes on with the sentences in work, and returns their beams after it.
+
+    Returns:
+        The best hypothesis of each sentence, [Q], and the engine's last state.
     """
-    slots, places = first_slots(free, count), first + jnp.arange(count)
-    there = (places < queue.count) & (slots < len(free))
-    return Arrivals(
-        there,
-        jnp.where(there, slots, len(free)),
-        jnp.where(there, places, queue.size),
-        queue.source.at[places].get(mode="clip"),
-        jnp.where(there, queue.limits.at[places].get(mode="clip"), 0),
-        queue.numbers.at[places].get(mode="clip"),
-    )
+    slots, refill = settings.slots, settings.refill
+
+    # Results stay outside the inner loop: in it, they would be copied at each step.
+    def refill_and_step(carry: tuple[_Loop, Hypotheses]) -> tuple[_Loop, Hypotheses]:
+        (next_place, old, state), results = carry
+        arrivals = _next_arrivals(queue, next_place, beam.done(old.beams), settings)
+        leaving = jax.tree.map(lambda leaf: leaf.at[arrivals.slots].get(mode="clip"), old.beams)
+        places = old.places.at[arrivals.slots].get(mode="fill", fill_value=queue.size)
+        sentences = put(old, arrivals.slots, arrivals.sentences)
+        next_place += jnp.sum(arrivals.slots < slots)
+        loop = _Loop(next_place, sentences, admit(state, arrivals))
+        return jax.lax.while_loop(steps_on, step_on, loop), _harvest(results, places, leaving)
+
+    def unfinished(carry: tuple[_Loop, Hypotheses]) -> Bool[Array, ""]:
+        loop, _ = carry
+        return (loop.next_place < queue.count) | jnp.any(~beam.done(loop.sentences.beams))
+
+    def steps_on(loop: _Loop) -> Bool[Array, ""]:
+        done = beam.done(loop.sentences.beams)
+        return jnp.any(~done) & ~refill_is_due(queue, loop.next_place, done, refill)
+
+    def step_on(loop: _Loop) -> _Loop:
+        state, beams = step(loop.state, loop.sentences)
+        return loop._replace(state=state, sentences=loop.sentences._replace(beams=beams))
+
+    start = _Loop(jnp.zeros((), jnp.int32), no_sentences(slots, queue, settings), empty)
+    results = beam.best(beam.init(jnp.zeros(queue.size, jnp.int32), 1, settings.length, PAD))
+    end, results = jax.lax.while_loop(unfinished, refill_and_step, (start, results))
+    return _harvest(results, end.sentences.places, end.sentences.beams), end.state
+
+
+def no_sentences(slots: int, queue: Queue, settings: SearchSettings) -> Sentences:
+    """So many empty slots."""
+    zeros = jnp.zeros(slots, jnp.int32)
+    beams = beam.init(zeros, settings.beam_size, settings.length, PAD)
+    return Sentences(zeros + queue.size, zeros, beams)
+
+
+def put(tree: State, slots: Int[Array, " A"], new: State) -> State:
+    """The tree of arrays [G, ...] with new values in these slots; those of no slot are dropped."""
+    return jax.tree.map(lambda old, new: old.at[slots].set(new, mode="drop"), tree, new)
 
 
 def refill_is_due(
     queue: Queue, first: Int[Array, ""], free: Bool[Array, " G"], count: int
 ) -> Bool[Array, ""]:
-    """Whether sentences are left, and there is room for all that arrive together."""
-    left = queue.count - first
-    return (left > 0) & (jnp.sum(free) >= jnp.minimum(left, count))
+    """Whether sentences wait, and there is room for all that arrive together."""
+    waiting = queue.count - first
+    return (waiting > 0) & (jnp.sum(free) >= jnp.minimum(waiting, count))
 
 
 def first_slots(condition: Bool[Array, " G"], count: int) -> Int[Array, " A"]:
@@ -82,13 +139,29 @@ def first_slots(condition: Bool[Array, " G"], count: int) -> Int[Array, " A"]:
     return jnp.nonzero(condition, size=count, fill_value=len(condition))[0]
 
 
-def no_results(queue: Queue, length: int) -> Hypotheses:
-    """The results before anything is translated, [Q], with room for `length` tokens."""
-    return beam.best(beam.init(jnp.zeros(queue.size, jnp.int32), 1, length, PAD))
+def _next_arrivals(
+    queue: Queue, first: Int[Array, ""], free: Bool[Array, " G"], settings: SearchSettings
+) -> Arrivals:
+    """The next sentences that may come in together, or as many as there are or have room.
 
-
-def harvest(results: Hypotheses, places: Int[Array, " G"], beams: BeamState) -> Hypotheses:
-    """The results with the best hypotheses of sentences from these places in the queue."""
-    return jax.tree.map(
-        lambda old, new: old.at[places].set(new, mode="drop"), results, beam.best(beams)
+    Args:
+        queue: the sentences.
+        first: the place of the next one.
+        free: the slots that have room.
+        settings: how many may arrive, and how they are searched.
+    """
+    slots, places = first_slots(free, settings.refill), first + jnp.arange(settings.refill)
+    is_real = (places < queue.count) & (slots < len(free))
+    limits = jnp.where(is_real, queue.limits.at[places].get(mode="clip"), 0)
+    sentences = Sentences(
+        jnp.where(is_real, places, queue.size),
+        queue.numbers.at[places].get(mode="clip"),
+        beam.init(limits, settings.beam_size, settings.length, PAD),
     )
+    source = queue.source.at[places].get(mode="clip")
+    return Arrivals(jnp.where(is_real, slots, len(free)), sentences, source)
+
+
+def _harvest(results: Hypotheses, places: Int[Array, " G"], beams: BeamState) -> Hypotheses:
+    """The results with the best hypotheses of sentences from these places in the queue."""
+    return put(results, places, beam.best(beams))

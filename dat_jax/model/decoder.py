@@ -69,12 +69,12 @@ class Decoder(nn.Module):
                 return after, after
             return after, run(jax.tree.map(lambda p: scale_gradient(p, scale), params))
 
-        depths = jnp.arange(1, self.config.num_layers + 1)
+        depths = jnp.arange(1, self.config.decoder_layers + 1)
         scan = nn.scan(
             run_block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            length=self.config.num_layers,
+            length=self.config.decoder_layers,
         )
         _, states = scan(self.blocks, x, (depths, _scales(gradient_scaling, depths)))
         return states

@@ -26,9 +26,9 @@ class ExitHead(nn.Module):
         config = self.config
         of_sequence = config.exit_head == "sequence_multinomial"
         dim = config.encoder_dim if of_sequence else config.decoder_dim
-        outputs, bias = config.num_layers, 0.0
+        outputs, bias = config.decoder_layers, 0.0
         if config.exit_head == "token_geometric":
-            outputs = 1 if config.halting_weights == "shared" else config.num_layers - 1
+            outputs = 1 if config.halting_weights == "shared" else config.decoder_layers - 1
             bias = config.halting_bias
         return {
             "kernel": self.param("kernel", nn.initializers.xavier_uniform(), (dim, outputs)),

@@ -108,7 +108,10 @@ class Transformer(nn.Module):
         if config.exit_head == "token_multinomial":
             return token_logits(config, weights, states[0])
         return jnp.stack(
-            [halting_logit(config, weights, n, states[n - 1]) for n in range(1, config.num_layers)],
+            [
+                halting_logit(config, weights, n, states[n - 1])
+                for n in range(1, config.decoder_layers)
+            ],
             axis=-1,
         )
 

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from dat_jax.errors import UserError
-from dat_jax.training.state import TrainState
+from dat_jax.training.step import TrainState
 from dat_jax.types import Params
 
 Position = dict[str, Any]
@@ -99,6 +99,11 @@ class Checkpoints:
                     folder.rename(folder.with_suffix(".damaged"))
             self._manager.reload()
         return restored
+
+    def position(self, step: int) -> Position:
+        """Where the data stood when the checkpoint of `step` was saved."""
+        arguments = ocp.args.Composite(position=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=arguments)["position"]
 
     def average(self, like: Params, at_most: int) -> tuple[list[int], Params]:
         """Averages the parameters of the newest checkpoints that can be read.

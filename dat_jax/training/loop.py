@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,31 +20,38 @@ from dat_jax.errors import UserError
 from dat_jax.metrics import Metrics, add, compute
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.checkpoint import Checkpoints, Position, placed
+from dat_jax.training.logging import MetricWriter, Progress
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
-from dat_jax.training.progress import Progress
-from dat_jax.training.state import TrainState
 from dat_jax.training.step import (
+    TrainState,
     data_parallel_mesh,
     make_train_step,
     make_validation_step,
     replicated,
     row_sharded,
 )
-from dat_jax.training.writer import MetricWriter
 from dat_jax.types import Params, PRNGKeyArray
+
+
+class TrainingFiles(NamedTuple):
+    """Where training leaves what it makes."""
+
+    checkpoints: Path
+    metrics: Path
+    tensorboard: Path
 
 
 def train(
     config: Config,
     model: Transformer,
     dataset: Dataset,
-    workdir: Path,
+    files: TrainingFiles,
     initial_params: Callable[[PRNGKeyArray], Params],
 ) -> None:
     """Trains `model` for `config.training.steps` steps, going on from the newest checkpoint if any.
 
     If there is none, it starts from `initial_params` and a fresh optimizer. Leaves checkpoints and
-    metrics in `workdir`; the last step always has a checkpoint.
+    metrics in `files`; the last step always has a checkpoint.
 
     Raises:
         UserError: the loss is no longer finite, or no checkpoint can be read.
@@ -61,7 +68,7 @@ def train(
     def create(params: Params) -> TrainState:
         return TrainState.create(params, optimizer)
 
-    with Checkpoints(workdir / "checkpoints", training.keep_checkpoints) as checkpoints:
+    with Checkpoints(files.checkpoints, training.keep_checkpoints) as checkpoints:
         shapes_of_state = jax.eval_shape(lambda key: create(init_params(model, key)), init_key)
         restored = checkpoints.restore(placed(shapes_of_state, replicated(mesh)))
         if restored is None:
@@ -73,7 +80,7 @@ def train(
         first_step = int(state.step)
         unread: list[Metrics] = []
         with (
-            MetricWriter(workdir, first_step) as writer,
+            MetricWriter(files.metrics, files.tensorboard, first_step) as writer,
             Progress(first_step, training.steps) as progress,
         ):
             for step in range(first_step + 1, training.steps + 1):
@@ -109,7 +116,7 @@ def _due(step: int, every: int, last: int) -> bool:
 
 def _choose_shapes(config: TrainingConfig, dataset: Dataset, mesh: Mesh) -> list[Shape]:
     """Batch shapes whose rows can be shared out to all devices, in pieces."""
-    row_multiple = math.lcm(8, mesh.size * config.accumulation)
+    row_multiple = math.lcm(8, mesh.size * config.microbatches)
     files = [dataset.splits["train"], dataset.splits["valid"]]
     return shapes_for(files, config.num_shapes, config.batch_tokens, row_multiple)
 
@@ -137,7 +144,7 @@ def _plan(dataset: Dataset, shapes: Sequence[Shape]) -> dict[str, Any]:
     """What a position in the data is worth nothing without."""
     return {
         "shapes": [list(shape) for shape in shapes],
-        "vocabularies": list(dataset.fingerprints),
+        "vocabularies": list(dataset.vocabularies.fingerprints),
     }
 
 

@@ -131,7 +131,7 @@ def mixed(
     dropout_key, exit_key = jax.random.split(key)
     target, inputs = (jnp.repeat(x, samples, axis=0) for x in (target, inputs))
     exit_depth = sample_exits(
-        exit_key, *target.shape, model.config.num_layers, training.exit_sampling
+        exit_key, *target.shape, model.config.decoder_layers, training.exit_sampling
     )
 
     def run(model: Transformer) -> tuple[Array, dict]:
@@ -141,7 +141,7 @@ def mixed(
         return states, model.classifier_weights()
 
     states, classifiers = model.apply({"params": params}, method=run, rngs={"dropout": dropout_key})
-    depths = jnp.arange(1, model.config.num_layers + 1)
+    depths = jnp.arange(1, model.config.decoder_layers + 1)
     leaves = (exit_depth[None] == depths[:, None, None]) & (target != PAD)[None]
     # With nothing of their own all classifiers are one, and the top states are those of the exits.
     one_for_all = not classifiers["per_exit"]

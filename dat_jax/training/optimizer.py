@@ -28,8 +28,9 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             params,
         )
 
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
+        clip,
         optax.adamw(
             inverse_sqrt_schedule(config.learning_rate, config.warmup_steps),
             b1=config.beta1,

@@ -2,7 +2,7 @@
 """One jitted training step and one jitted validation step, data-parallel over a mesh."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,22 @@ from dat_jax.data.batching import Batch
 from dat_jax.metrics import Mean, Metrics
 from dat_jax.model.transformer import Transformer
 from dat_jax.training.objective import aligned, mixed
-from dat_jax.training.state import TrainState
 from dat_jax.types import Params, PRNGKeyArray
+
+
+class TrainState(NamedTuple):
+    """All that a training step changes. A checkpoint holds this and the position in the data;
+    randomness follows from the step."""
+
+    step: jax.Array  # [] updates made so far
+    params: Params
+    optimizer_state: optax.OptState
+
+    @classmethod
+    def create(cls, params: Params, optimizer: optax.GradientTransformation) -> "TrainState":
+        """The state before the first step."""
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
 
 TrainStep = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
 ValidationStep = Callable[[Params, Batch], Metrics]
@@ -46,12 +60,12 @@ def make_train_step(
     """Compiles `(state, batch, key) -> (state, metrics)`; the state given in is used up.
 
     The gradient is that of the batch's mean per token of L_dec + alpha L_exit (equation 7), where
-    alpha is 0 before `exit.start_step`. With `training.accumulation` = k the batch's rows are run
+    alpha is 0 before `exit.start_step`. With `training.microbatches` = k the batch's rows are run
     in k pieces, one after the other, and the pieces' sums divided once. What is random follows from
     `key` folded with the step, so nothing of it needs to be kept.
     """
     metrics_of = aligned if config.training.mode == "aligned" else mixed
-    pieces = config.training.accumulation
+    pieces = config.training.microbatches
     always_alone = config.exit.trains == "head_alone" and config.exit.start_step == 0
 
     def summed_loss(

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dat_jax.data.batching import Batch, BatchIterator, one_pass, shapes_for
-from dat_jax.data.generated import GeneratedCorpus
 from dat_jax.data.shapes import Shape
+from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.tokens import TokenFile, write_tokens
-from dat_jax.data.vocabulary import EOS, PAD, Vocabulary, train_vocabulary
+from dat_jax.data.vocabulary import EOS, PAD, Vocabularies, Vocabulary, train_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> TokenFile:
     pairs = list(GeneratedCorpus(1_000, seed=0).pairs("train"))
     vocabulary = Vocabulary(train_vocabulary(itertools.chain.from_iterable(pairs), 250, "bpe"))
     folder = tmp_path_factory.mktemp("data") / "train"
-    return write_tokens(folder, pairs, vocabulary, vocabulary, max_length=200)
+    return write_tokens(folder, pairs, Vocabularies(vocabulary, vocabulary), max_length=200)
 
 
 @pytest.fixture(scope="module")

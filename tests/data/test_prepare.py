@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preparing: once, completely, never over something else; and what it imports."""
+"""Preparing: once, completely, never over something else; and that it imports no JAX."""
 
 import dataclasses
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dat_jax.config import DataConfig
-from dat_jax.data.dataset import open_dataset
-from dat_jax.data.prepare import prepare
+from dat_jax.data import dataset, preparation
+from dat_jax.data.dataset import Dataset
 from dat_jax.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,6 +24,14 @@ CONFIG = DataConfig(
     max_length=128,
     seed=0,
 )
+
+
+def prepare(config: DataConfig, folder: Path) -> Dataset:
+    return preparation.prepare(config, folder / "data", folder / "vocabulary")
+
+
+def open_dataset(folder: Path) -> Dataset:
+    return dataset.open_dataset(folder / "data", folder / "vocabulary")
 
 
 def contents(workdir: Path) -> dict[Path, tuple[bytes, int]]:
@@ -41,12 +49,12 @@ def test_prepares_everything(tmp_path: Path) -> None:
         "valid": 30,
         "test": 30,
     }
-    assert data.source_vocabulary.fingerprint == data.target_vocabulary.fingerprint
+    assert data.vocabularies.source.fingerprint == data.vocabularies.target.fingerprint
     sources, references = data.text("test")
     for index, pair in enumerate(zip(sources, references, strict=True)):
         source, target = data.splits["test"][index]
-        decoded = (data.source_vocabulary.decode(source), data.target_vocabulary.decode(target))
-        assert decoded == pair
+        of_source, of_target = data.vocabularies
+        assert (of_source.decode(source), of_target.decode(target)) == pair
     for file in data.splits.values():
         file.verify()
     assert data.report().splitlines()[0].startswith("train: 300 pairs, ")
@@ -58,10 +66,10 @@ def test_separate_vocabularies(tmp_path: Path) -> None:
     data = prepare(config, tmp_path)
     names = {path.name for path in (tmp_path / "vocabulary").iterdir()}
     assert names == {"source.model", "target.model"}
-    assert data.source_vocabulary.fingerprint != data.target_vocabulary.fingerprint
+    assert data.vocabularies.source.fingerprint != data.vocabularies.target.fingerprint
     source, target = data.splits["train"][0]
-    assert "ü" not in data.target_vocabulary.decode(target)
-    assert data.source_vocabulary.decode(source) != data.target_vocabulary.decode(target)
+    assert "ü" not in data.vocabularies.target.decode(target)
+    assert data.vocabularies.source.decode(source) != data.vocabularies.target.decode(target)
 
 
 def test_second_time_only_opens(tmp_path: Path) -> None:
@@ -117,7 +125,7 @@ def test_another_vocabulary_is_noticed(tmp_path: Path) -> None:
 
 def test_imports_neither_jax_nor_tensorflow_datasets() -> None:
     program = (
-        "import dat_jax.data.prepare, dat_jax.data.batching, sys\n"
+        "import dat_jax.data.preparation, dat_jax.data.batching, sys\n"
         "unwanted = {'jax', 'tensorflow_datasets', 'num2words'} & set(sys.modules)\n"
         "sys.exit(repr(unwanted) if unwanted else 0)"
     )

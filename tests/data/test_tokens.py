@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dat_jax.data.generated import GeneratedCorpus
+from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.tokens import TokenFile, write_tokens
-from dat_jax.data.vocabulary import Vocabulary, train_vocabulary
+from dat_jax.data.vocabulary import Vocabularies, Vocabulary, train_vocabulary
 from dat_jax.errors import UserError
 
 PAIRS = list(GeneratedCorpus(300, seed=0).pairs("train"))
@@ -16,7 +16,7 @@ ENGLISH = Vocabulary(train_vocabulary([pair[1] for pair in PAIRS], 120, "bpe"))
 
 
 def write(folder: Path, pairs: list[tuple[str, str]], max_length: int = 1_000) -> TokenFile:
-    return write_tokens(folder, pairs, GERMAN, ENGLISH, max_length)
+    return write_tokens(folder, pairs, Vocabularies(GERMAN, ENGLISH), max_length)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_failed_write_leaves_the_old_file(file: TokenFile) -> None:
         raise UserError("the text ends badly")
 
     with pytest.raises(UserError, match="the text ends badly"):
-        write_tokens(file.folder, failing(), GERMAN, ENGLISH, 1_000)
+        write_tokens(file.folder, failing(), Vocabularies(GERMAN, ENGLISH), 1_000)
     assert TokenFile(file.folder).verify().header == file.header
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from dat_jax.data.generated import GeneratedCorpus
+from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, train_vocabulary
 from dat_jax.errors import UserError
 

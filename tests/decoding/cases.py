@@ -9,10 +9,10 @@ import pytest
 
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.work import Work
-from dat_jax.exits.policies import (
+from dat_jax.exits.rules import (
     Confidence,
     Fixed,
-    Policy,
+    Rule,
     SequenceMultinomial,
     TokenGeometric,
     TokenMultinomial,
@@ -28,7 +28,7 @@ from tests.decoding.lively import (
     make_model,
     run,
 )
-from tests.decoding.plain_policies import (
+from tests.decoding.plain_rules import (
     Hypothesis,
     PlainDecoder,
     draws_of,
@@ -37,14 +37,14 @@ from tests.decoding.plain_policies import (
 
 
 class Case(NamedTuple):
-    """A search over SOURCE. Cases that differ in a policy's numbers alone compile once."""
+    """A search over SOURCE. Cases that differ in a rule's numbers alone compile once."""
 
     kind: str
     beam_size: int
-    policy: Policy
+    rule: Rule
 
     def __str__(self) -> str:
-        return f"{self.kind}-{self.policy}-beam{self.beam_size}"
+        return f"{self.kind}-{self.rule}-beam{self.beam_size}"
 
 
 CASES = [
@@ -84,10 +84,10 @@ def in_lockstep(case: Case) -> tuple[Hypotheses, Work]:
 def plain(case: Case) -> list[Hypothesis]:
     """What the slow twin makes of SOURCE."""
     model, params = make_model(case.kind)
-    draws = draws_of(getattr(case.policy, "seed", 0), NUMBERS, MAX_LENGTH, case.beam_size)
+    draws = draws_of(getattr(case.rule, "seed", 0), NUMBERS, MAX_LENGTH, case.beam_size)
     return [
         search_without_cache(
-            PlainDecoder(model, params, SOURCE[row], case.policy, MAX_LENGTH, draws[row]),
+            PlainDecoder(model, params, SOURCE[row], case.rule, MAX_LENGTH, draws[row]),
             int(LIMITS[row]),
             case.beam_size,
             LENGTH_PENALTY,

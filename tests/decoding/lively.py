@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dat_jax.data.vocabulary import EOS, PAD
-from dat_jax.decoding import continuous, lockstep
+from dat_jax.decoding import lockstep
 from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.continuous import engine
 from dat_jax.decoding.queue import Queue
+from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.work import Work
-from dat_jax.exits.policies import Policy
+from dat_jax.exits.rules import Rule
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_model
@@ -46,13 +48,17 @@ TIED = {
     "norm": "pre",
     "embeddings": "tied",
     "exit_head": "token_multinomial",
-    "num_layers": 4,  # room for a state to be copied twice, and attended to both times
+    "decoder_layers": 4,  # room for a state to be copied twice, and attended to both times
 }
 KINDS = {  # the config, and the seed of parameters by which sentences and exits differ
     "post": (POST, 5),
     "pre": (PRE, 4),
     "tied": (TIED, 8),
     "per_exit": ({"classifiers": "per_exit", "exit_head": "sequence_multinomial"}, 18),
+    "deep": (
+        {"classifiers": "per_exit", "exit_head": "sequence_multinomial", "decoder_layers": 4},
+        18,
+    ),
     "last": ({"norm": "post", "exits": "last"}, 5),
 }
 
@@ -74,10 +80,24 @@ def make_model(kind: str) -> tuple[Transformer, Params]:
     return model, jax.tree_util.tree_map_with_path(enliven, random_params(model, seed))
 
 
+def settings(
+    beam_size: int, slots: int, refill: int | None = None, cohort: int | None = None
+) -> SearchSettings:
+    """How to search: by default all slots are filled together, and all rows run together."""
+    return SearchSettings(
+        beam_size=beam_size,
+        length_penalty=LENGTH_PENALTY,
+        length=MAX_LENGTH,
+        slots=slots,
+        refill=refill or slots,
+        cohort=cohort or slots * beam_size,
+    )
+
+
 def run(
     kind: str,
     beam_size: int,
-    policy: Policy,
+    rule: Rule,
     queue: Queue | None = None,
     *,
     params: Params | None = None,
@@ -88,46 +108,26 @@ def run(
     are in work from the beginning."""
     model, own_params = make_model(kind)
     queue = make_queue() if queue is None else queue
-    slots = slots or queue.size
-    found = lockstep.search(
-        model,
-        own_params if params is None else params,
-        queue,
-        policy=policy,
-        beam_size=beam_size,
-        length_penalty=LENGTH_PENALTY,
-        max_length=MAX_LENGTH,
-        slots=slots,
-        refill=refill or slots,
-    )
-    return jax.tree.map(np.asarray, found)
+    params = own_params if params is None else params
+    how = settings(beam_size, slots or queue.size, refill)
+    return jax.tree.map(np.asarray, lockstep.search(model, params, rule, queue, how))
 
 
 def run_continuous(
     kind: str,
     beam_size: int,
-    policy: Policy,
+    rule: Rule,
     queue: Queue | None = None,
     *,
-    cohort_size: int,
+    cohort: int,
     slots: int,
     refill: int = 1,
 ) -> tuple[Hypotheses, Work]:
     """The continuous engine's hypotheses of all rows of the queue, and what it ran."""
     model, params = make_model(kind)
-    found = continuous.search(
-        model,
-        params,
-        make_queue() if queue is None else queue,
-        policy=policy,
-        beam_size=beam_size,
-        length_penalty=LENGTH_PENALTY,
-        max_length=MAX_LENGTH,
-        cohort_size=cohort_size,
-        slots=slots,
-        refill=refill,
-    )
-    return jax.tree.map(np.asarray, found)
+    queue = make_queue() if queue is None else queue
+    how = settings(beam_size, slots, refill, cohort)
+    return jax.tree.map(np.asarray, engine.search(model, params, rule, queue, how))
 
 
 def make_queue(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dat_jax.decoding import beam
-from dat_jax.decoding.continuations import best_continuations
+from dat_jax.decoding.top_tokens import continuations, top_tokens
 from tests.decoding.plain_search import plain_search
 
 PAD, EOS, START = 0, 3, 2
@@ -61,10 +61,10 @@ def unfinished(state):
 def advance(state, log_probs, exits, length_penalty=1.0):
     must_end = jnp.broadcast_to(beam.must_end(state)[:, None], exits.shape)
     count = 2 * exits.shape[1]
-    continuations = best_continuations(
-        log_probs, state.log_probs, must_end, count, eos_id=EOS, pad_id=PAD
-    )
-    return beam.advance(state, continuations, exits, length_penalty=length_penalty, eos_id=EOS)
+    top = top_tokens(log_probs, count, eos_id=EOS, pad_id=PAD)
+    top = top._replace(normaliser=jnp.zeros_like(top.normaliser))  # they are normalised already
+    best = continuations(top, state.log_probs, must_end, EOS)
+    return beam.advance(state, best, exits, length_penalty=length_penalty, eos_id=EOS)
 
 
 def search(log_probs_of, limits: list[int], beam_size: int, length_penalty=1.0) -> beam.BeamState:

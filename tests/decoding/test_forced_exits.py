@@ -10,10 +10,9 @@ import pytest
 
 from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.exits.policies import Uniform
+from dat_jax.exits.rules import Uniform
 from dat_jax.types import Params
 from tests.decoding.lively import (
-    KINDS,
     LENGTH_PENALTY,
     LIMITS,
     MAX_LENGTH,
@@ -25,9 +24,9 @@ from tests.decoding.lively import (
     make_queue,
     run,
 )
-from tests.decoding.plain_policies import draws_of, whole_pass
+from tests.decoding.plain_rules import draws_of, whole_pass
 
-with_all_exits = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "last"])
+with_all_exits = pytest.mark.parametrize("kind", ["post", "pre", "tied", "per_exit"])
 
 
 def patterns(kind: str) -> list[tuple[int, ...]]:
@@ -37,7 +36,7 @@ def patterns(kind: str) -> list[tuple[int, ...]]:
 
 def depth_of(kind: str) -> int:
     """The model's N."""
-    return make_model(kind)[0].config.num_layers
+    return make_model(kind)[0].config.decoder_layers
 
 
 def numbers_with_exits(

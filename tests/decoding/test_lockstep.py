@@ -10,10 +10,11 @@ import pytest
 
 from dat_jax.data.vocabulary import PAD
 from dat_jax.decoding.lockstep import search
-from dat_jax.exits.policies import (
+from dat_jax.exits.rules import (
     Confidence,
     Fixed,
-    Policy,
+    Rule,
+    Scope,
     SequenceMultinomial,
     TokenGeometric,
     TokenMultinomial,
@@ -29,7 +30,6 @@ from tests.decoding.cases import (
     plain,
 )
 from tests.decoding.lively import (
-    LENGTH_PENALTY,
     LIMITS,
     MAX_LENGTH,
     NUMBERS,
@@ -39,6 +39,7 @@ from tests.decoding.lively import (
     make_model,
     make_queue,
     run,
+    settings,
 )
 
 SLOTS = 4  # fewer than there are sentences
@@ -63,24 +64,22 @@ def test_the_cases_are_not_all_alike():
         found, _ = in_lockstep(case)
         everything.add(str((found.tokens.tolist(), found.exits.tolist())))
         depths = [set(exits[exits > 0].tolist()) for exits in found.exits]
-        if not case.policy.signal.is_of_the_sentence:
+        if not case.rule.scope is not Scope.TOKEN:
             assert sum(len(depths_of_one) > 1 for depths_of_one in depths) >= 2, case
-        if case.policy == SequenceMultinomial():
+        if case.rule == SequenceMultinomial():
             assert set.union(*depths) == {1, 2, 3}
     same = 1  # a model with its last exit alone, and the same model exiting there
     assert len(everything) == len(CASES) - same
 
 
 @pytest.mark.parametrize(
-    ("kind", "beam_size", "policy"),
+    ("kind", "beam_size", "rule"),
     [("post", 1, TokenGeometric), ("pre", 3, TokenGeometric), ("pre", 3, Confidence)],
 )
 @pytest.mark.parametrize(("depth", "thresholds"), [(1, (0, 1)), (2, (1, 0)), (3, (1, 1))])
-def test_thresholds_per_depth_take_effect_at_their_depth(
-    kind, beam_size, policy, depth, thresholds
-):
+def test_thresholds_per_depth_take_effect_at_their_depth(kind, beam_size, rule, depth, thresholds):
     """Every exit at 1, at 2, at N = 3. A peer's thresholds were the same at every step."""
-    found, work = run(kind, beam_size, policy(tuple(map(float, thresholds))))
+    found, work = run(kind, beam_size, rule(tuple(map(float, thresholds))))
     expected, expected_work = in_lockstep(Case(kind, beam_size, Fixed(depth)))
     assert_same(found, expected)
     assert layers_run(work) == layers_run(expected_work)
@@ -89,8 +88,8 @@ def test_thresholds_per_depth_take_effect_at_their_depth(
 
 def test_exits_at_full_depth_are_those_of_a_model_without_lower_exits():
     expected, expected_work = in_lockstep(Case("last", 1, Fixed(3)))
-    for policy in (Fixed(3), TokenGeometric((1.0, 1.0))):
-        found, work = run("post", 1, policy)
+    for rule in (Fixed(3), TokenGeometric((1.0, 1.0))):
+        found, work = run("post", 1, rule)
         assert_same(found, expected)
         assert layers_run(work) == layers_run(expected_work)
 
@@ -100,7 +99,7 @@ def test_exits_at_full_depth_are_those_of_a_model_without_lower_exits():
     [
         case
         for case in CASES
-        if isinstance(case.policy, (TokenGeometric, Confidence, Uniform, SequenceMultinomial))
+        if isinstance(case.rule, (TokenGeometric, Confidence, Uniform, SequenceMultinomial))
     ],
     ids=str,
 )
@@ -161,25 +160,16 @@ def test_padding_of_source_and_batch_changes_nothing(case: Case):
 
 
 @pytest.mark.parametrize(
-    "policy", [Fixed(2), TokenGeometric((0.65, 0.05)), Confidence((0.51, 0.71))], ids=str
+    "rule", [Fixed(2), TokenGeometric((0.65, 0.05)), Confidence((0.51, 0.71))], ids=str
 )
-def test_no_cache_is_copied_in_the_loop(policy: Policy):
+def test_no_cache_is_copied_in_the_loop(rule: Rule):
     """A reshape between a write and attention once made 4 copies of each array of a cache.
 
     What attention itself transposes for its products has another shape.
     """
     model, params = make_model("pre")
-    lowered = search.lower(
-        model,
-        params,
-        make_queue(),
-        policy=policy,
-        beam_size=3,
-        length_penalty=LENGTH_PENALTY,
-        max_length=MAX_LENGTH,
-        slots=SLOTS,
-        refill=1,
-    )
+    how = settings(3, SLOTS, refill=1)
+    lowered = search.lower(model, params, rule, make_queue(), how)
     program = lowered.compile().as_text() or ""
     before, rest = program.split("\nENTRY ")
     entry, after = rest.split("\n}\n", maxsplit=1)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue against a plain list: who arrives where, and whose translation is whose."""
+"""The queue with an engine that needs no model, against plain lists: who is served when, and whose
+translation is whose."""
+
+from typing import NamedTuple
 
 import hypothesis.strategies as st
 import jax
@@ -8,78 +11,127 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from dat_jax.data.vocabulary import PAD
+from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding import beam
+from dat_jax.decoding.beam import BeamState
 from dat_jax.decoding.queue import (
+    Arrivals,
     Queue,
+    Sentences,
     first_slots,
-    harvest,
-    next_arrivals,
-    no_results,
+    put,
     refill_is_due,
+    serve,
 )
+from dat_jax.decoding.sizing import SearchSettings
+from dat_jax.decoding.top_tokens import Continuations
 
-G, Q, S, T = 5, 7, 3, 4
-SOURCE = np.arange(1, 1 + Q * S).reshape(Q, S)
-LIMITS, NUMBERS = np.arange(10, 10 + Q), np.arange(100, 100 + Q)
-free_slots = st.lists(st.booleans(), min_size=G, max_size=G)
-places = st.integers(0, Q)
+G, Q, S, T = 4, 9, 3, 6
+NUMBERS = np.arange(100, 100 + Q)
 
 
-def queue_of(count: int) -> Queue:
-    """A queue the first `count` sentences of which are there."""
-    there = np.arange(Q) < count
-    source = np.where(there[:, None], SOURCE, PAD)
-    limits, numbers = np.where(there, LIMITS, 0), np.where(there, NUMBERS, 0)
-    return Queue(*map(jnp.asarray, (source, limits, numbers, np.int32(count))))
+class Steps(NamedTuple):
+    """The state of an engine that writes what it was told when a sentence came in."""
+
+    words: jax.Array  # [G]
+    busy: jax.Array  # [] slots at work, summed over steps
+    steps: jax.Array  # []
+    arrived: jax.Array  # [] sentences
+    refills: jax.Array  # []
+
+
+def admit(state: Steps, arrivals: Arrivals) -> Steps:
+    """The word of a sentence is the sum of its source and its number."""
+    words = jnp.sum(arrivals.source, axis=1) + arrivals.sentences.numbers
+    return state._replace(
+        words=put(state.words, arrivals.slots, words),
+        arrived=state.arrived + jnp.sum(arrivals.slots < len(state.words)),
+        refills=state.refills + 1,
+    )
+
+
+def step(state: Steps, sentences: Sentences) -> tuple[Steps, BeamState]:
+    """Writes the word once more, or the end where the limit says so."""
+    beams = sentences.beams
+    token = jnp.where(beam.must_end(beams), EOS, state.words)[:, None, None]
+    log_probs = jnp.concatenate([jnp.zeros(token.shape), jnp.full(token.shape, -jnp.inf)], axis=-1)
+    continuations = Continuations(log_probs, jnp.broadcast_to(token, log_probs.shape))
+    exits = jnp.ones((len(state.words), 1), jnp.int32)
+    after, _ = beam.advance(beams, continuations, exits, length_penalty=1.0, eos_id=EOS)
+    busy = state.busy + jnp.sum(~beam.done(beams))
+    return state._replace(busy=busy, steps=state.steps + 1), after
+
+
+@jax.jit
+def serve_all(queue: Queue) -> tuple[beam.Hypotheses, Steps]:
+    settings = SearchSettings(1, 1.0, T, slots=G, refill=2, cohort=G)
+    zero = jnp.zeros((), jnp.int32)
+    return serve(queue, settings, Steps(jnp.zeros(G, jnp.int32), *[zero] * 4), admit, step)
+
+
+def steps_of(limits: list[int]) -> tuple[int, int]:
+    """How many steps and refills it takes, on plain lists: two come in together, or the rest."""
+    waiting, working, steps, refills = list(limits), [0] * G, 0, 0
+    while waiting or any(working):
+        free = [slot for slot in range(G) if working[slot] == 0]
+        come = min(2, len(waiting), len(free))
+        for slot in free[:come]:
+            working[slot] = waiting.pop(0)
+        refills += 1
+        while any(working):
+            if waiting and working.count(0) >= min(2, len(waiting)):
+                break
+            working = [max(left - 1, 0) for left in working]
+            steps += 1
+    return steps, refills
+
+
+@given(st.lists(st.integers(1, T), max_size=Q), st.integers(0, 2**32 - 1))
+def test_each_sentence_gets_its_own_translation_and_no_slot_waits(limits: list[int], seed: int):
+    count = len(limits)
+    source = np.zeros((Q, S), np.int32)
+    source[:count] = np.random.default_rng(seed).integers(4, 50, (count, S))
+    rooms = np.zeros(Q, np.int32)
+    rooms[:count] = limits
+    queue = Queue(*map(jnp.asarray, (source, rooms, NUMBERS, np.int32(count))))
+    found, state = jax.tree.map(np.asarray, serve_all(queue))
+    for place, limit in enumerate(limits):
+        word = source[place].sum() + NUMBERS[place]
+        written = [word] * (limit - 1) + [EOS] + [PAD] * (T - limit)
+        assert found.tokens[place].tolist() == written
+        assert found.lengths[place] == limit
+    assert (found.lengths[count:] == 0).all()
+    assert (found.tokens[count:] == PAD).all()
+    assert state.busy == sum(limits)
+    assert state.arrived == count
+    assert (state.steps, state.refills) == steps_of(limits)
 
 
 @pytest.mark.parametrize("count", [1, 3, G, G + 2])
 def test_the_first_slots_and_then_no_slot(count: int):
-    condition = jnp.asarray([False, True, False, True, True])
-    assert first_slots(condition, count).tolist() == ([1, 3, 4] + [G] * count)[:count]
+    condition = jnp.asarray([False, True, False, True])
+    assert first_slots(condition, count).tolist() == ([1, 3] + [G] * count)[:count]
 
 
 @pytest.mark.parametrize("count", [1, 3, G])
-@given(sentences=places, first=places, free=free_slots)
-def test_as_many_arrive_as_there_are_and_have_room(
-    count: int, sentences: int, first: int, free: list[bool]
-):
-    arrivals = next_arrivals(queue_of(sentences), jnp.asarray(first), jnp.asarray(free), count)
-    room = [slot for slot in range(G) if free[slot]]
-    pairs = list(zip(range(first, sentences), room, strict=False))[:count]
-    rest = count - len(pairs)
-    there = [place for place, _ in pairs]
-    assert arrivals.there.tolist() == [True] * len(pairs) + [False] * rest
-    assert arrivals.places.tolist() == there + [Q] * rest
-    assert arrivals.slots.tolist() == [slot for _, slot in pairs] + [G] * rest
-    assert arrivals.limits.tolist() == LIMITS[there].tolist() + [0] * rest
-    assert arrivals.numbers[: len(pairs)].tolist() == NUMBERS[there].tolist()
-    np.testing.assert_array_equal(arrivals.source[: len(pairs)], SOURCE[there])
-    assert arrivals.mask[: len(pairs)].all()
-
-
-@pytest.mark.parametrize("count", [1, 3, G])
-@given(sentences=places, first=places, free=free_slots)
+@given(
+    sentences=st.integers(0, Q),
+    first=st.integers(0, Q),
+    free=st.lists(st.booleans(), min_size=G, max_size=G),
+)
 def test_a_refill_is_due_when_all_that_come_together_have_room(
     count: int, sentences: int, first: int, free: list[bool]
 ):
-    due = refill_is_due(queue_of(sentences), jnp.asarray(first), jnp.asarray(free), count)
-    left = max(sentences - first, 0)
-    assert due == (left > 0 and sum(free) >= min(left, count))
+    nothing = jnp.zeros((Q, S), jnp.int32)
+    queue = Queue(nothing, nothing[:, 0], nothing[:, 0], jnp.asarray(sentences))
+    due = refill_is_due(queue, jnp.asarray(first), jnp.asarray(free), count)
+    waiting = max(sentences - first, 0)
+    assert due == (waiting > 0 and sum(free) >= min(waiting, count))
 
 
-def test_results_go_to_their_sentences_places():
-    results = no_results(queue_of(Q), T)
-    assert (results.lengths == 0).all()
-    assert (results.tokens == PAD).all()
-    beams = beam.init(jnp.full(G, T), 2, T, PAD)
-    lengths = jnp.arange(1, 1 + G)
-    beams = beams._replace(
-        finished_lengths=jnp.stack([lengths, lengths], axis=1),
-        finished_scores=jnp.zeros((G, 2)),
-    )
-    found = harvest(results, jnp.asarray([4, Q, 0, Q, 6]), beams)
-    assert found.lengths.tolist() == [3, 0, 0, 0, 1, 0, 5]
-    again = harvest(found, jnp.full(G, Q), beams)
-    jax.tree.map(np.testing.assert_array_equal, found, again)
+def test_what_is_put_into_no_slot_is_dropped():
+    tree = {"a": jnp.arange(G), "b": jnp.zeros((G, 2))}
+    new = {"a": jnp.asarray([7, 8, 9]), "b": jnp.ones((3, 2))}
+    after = put(tree, jnp.asarray([2, G, 0]), new)
+    assert after["a"].tolist() == [9, 1, 7, 3]
+    assert after["b"][:, 0].tolist() == [1, 0, 1, 0]

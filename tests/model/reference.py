@@ -61,9 +61,9 @@ def decode(
     Token t runs blocks 1 to `exit_depth[t]`, by default all. The blocks above take its last state
     as theirs, and as what they project to keys and values for later tokens.
     """
-    depths = [config.num_layers] * len(inputs) if exit_depth is None else exit_depth
-    seen_by_blocks: list[list[Vector]] = [[] for _ in range(config.num_layers)]
-    after_blocks: list[list[Vector]] = [[] for _ in range(config.num_layers)]
+    depths = [config.decoder_layers] * len(inputs) if exit_depth is None else exit_depth
+    seen_by_blocks: list[list[Vector]] = [[] for _ in range(config.decoder_layers)]
+    after_blocks: list[list[Vector]] = [[] for _ in range(config.decoder_layers)]
     for x, depth in zip(embed(params["target_embedding"], inputs), depths, strict=True):
         for layer, seen in enumerate(seen_by_blocks):
             seen.append(x)
@@ -86,7 +86,7 @@ def exit_logits(
         after_blocks = [layer_norm(plain, states) for states in after_blocks]
     if config.exit_head == "token_multinomial":
         return np.array([state @ kernel + bias for state in after_blocks[0]])
-    units = [0] * config.num_layers if config.halting_weights == "shared" else range(bias.size)
+    units = [0] * config.decoder_layers if config.halting_weights == "shared" else range(bias.size)
     return np.array(
         [
             [x @ kernel[:, unit] + bias[unit] for x, unit in zip(xs[:-1], units, strict=False)]

@@ -120,7 +120,7 @@ def test_scaling_changes_no_state_and_both_runs_of_a_block_drop_the_same():
 
 def test_aligned_training_scales_by_the_gamma_of_its_config():
     """The second of two exits has a classifier of zeros, whose loss has no gradient to blocks."""
-    changes = {"num_layers": 2, "encoder_layers": 1, "classifiers": "per_exit"}
+    changes = {"decoder_layers": 2, "encoder_layers": 1, "classifiers": "per_exit"}
     model = tiny_model(**changes)
     params = random_params(model)
     params["classifiers"]["table"] = params["classifiers"]["table"].at[1].set(0)

@@ -140,18 +140,24 @@ def test_dropout_is_active_only_when_asked_for_and_follows_its_key(norm, rate):
         )  # after every block
 
 
-def parameters_that_make_every_block_add_one(model: Transformer) -> Params:
-    """All zeros but the last bias of each feed-forward layer, so that pre-norm adds just that."""
+def parameters_that_make_every_block_add_its_hidden_units(model: Transformer) -> Params:
+    """All zeros but what makes feed-forward layers put out their hidden units, which are all 1.
+
+    A block of pre-norm adds just that; under dropout of one half each unit is dropped or doubled,
+    and then what it puts out once more.
+    """
     params = jax.tree.map(jnp.zeros_like, random_params(model))
     for side in ("encoder", "decoder"):
-        bias = params[side]["blocks"]["feed_forward"]["Dense_1"]["bias"]
-        params[side]["blocks"]["feed_forward"]["Dense_1"]["bias"] = jnp.ones_like(bias)
+        layers = params[side]["blocks"]["feed_forward"]
+        kernel = layers["Dense_1"]["kernel"]
+        layers["Dense_0"]["bias"] = jnp.ones_like(layers["Dense_0"]["bias"])
+        layers["Dense_1"]["kernel"] = jnp.broadcast_to(jnp.eye(*kernel.shape[1:]), kernel.shape)
     return params
 
 
 def test_each_decoder_block_drops_something_else():
     model = tiny_model(norm="pre", dropout=0.5)
-    params = parameters_that_make_every_block_add_one(model)
+    params = parameters_that_make_every_block_add_its_hidden_units(model)
 
     @jax.jit
     def run(params: Params, key: jax.Array) -> jax.Array:
@@ -164,7 +170,7 @@ def test_each_decoder_block_drops_something_else():
 
     states = run(params, jax.random.key(0))
     added = np.diff(np.asarray(states), axis=0, prepend=0)
-    np.testing.assert_array_equal(np.unique(added), [0, 2])  # dropped, or kept and doubled
+    np.testing.assert_array_equal(np.unique(added), [0, 4])  # dropped, or kept and doubled twice
     for one in range(N):
         for other in range(one):
             assert (added[one] != added[other]).any()
@@ -172,21 +178,24 @@ def test_each_decoder_block_drops_something_else():
 
 def test_each_encoder_block_drops_something_else():
     model = tiny_model(norm="pre", dropout=0.5)
-    params = parameters_that_make_every_block_add_one(model)
+    params = parameters_that_make_every_block_add_its_hidden_units(model)
     params["encoder"]["final_norm"]["scale"] = jnp.ones(12)
+    # The last two channels have no hidden unit: they stay 0 and 1, and tell what the norm divided.
+    x = jnp.zeros((B, S, 12)).at[..., -1].set(1)
 
     @jax.jit
     def run(params: Params, key: jax.Array) -> jax.Array:
-        x = jnp.zeros((B, S, 12))
         return model.apply(
             {"params": params},
             method=lambda model: model.encoder(x, SOURCE_MASK, deterministic=False),
             rngs={"dropout": key},
         )
 
-    memory = run(params, jax.random.key(0))
-    levels = [len(np.unique(x)) for x in np.asarray(memory).round(4).reshape(-1, 12)]
-    assert max(levels) == 3  # 0, 2 and 4 before the norm; the same mask twice makes no 2
+    memory = np.asarray(run(params, jax.random.key(0)))
+    zero, one = memory[..., -2:-1], memory[..., -1:]
+    added = ((memory - zero) / (one - zero))[..., :-2].round(3)
+    # Each block adds 0 or 4; had both the same mask, no sum would be 4.
+    np.testing.assert_array_equal(np.unique(added), [0, 4, 8])
 
 
 @pytest.mark.parametrize(("norm", "embeddings"), [("post", "untied"), ("pre", "tied")])
@@ -205,13 +214,15 @@ def test_bfloat16_computes_near_float32_and_keeps_logits_and_parameters_float32(
     assert 0 < difference.max() < 0.05 * np.abs(exact).max()
 
 
-def test_bfloat16_multiplies_no_float32_matrices():
+def test_bfloat16_multiplies_no_float32_matrices_and_takes_softmax_in_float32():
     model = tiny_model(dtype="bfloat16")
     text = logits_of.lower(model, shapes_of_params(model)).as_text()
     product = r"dot_general .* : \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)"
     operands = re.findall(product, text)
     assert len(operands) > 10
     assert set(operands) == {("bf16", "bf16")}
+    exponentials = re.findall(r"exponential .* : tensor<\S*x(\w+)>", text)
+    assert exponentials == ["f32"] * 3  # of the encoder's attention and the decoder's two
 
 
 def shapes_of_params(model: Transformer) -> Params:

@@ -12,7 +12,7 @@ import pytest
 from dat_jax.errors import UserError
 from dat_jax.training.checkpoint import Checkpoints
 from dat_jax.training.optimizer import make_optimizer
-from dat_jax.training.state import TrainState
+from dat_jax.training.step import TrainState
 from tests.tiny import tiny_config
 
 

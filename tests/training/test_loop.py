@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -11,19 +12,23 @@ import numpy as np
 import pytest
 
 from dat_jax.config import Config
+from dat_jax.data.batching import one_pass
 from dat_jax.data.dataset import Dataset
-from dat_jax.data.prepare import prepare
+from dat_jax.data.shapes import Shape
 from dat_jax.errors import UserError
+from dat_jax.metrics import compute
 from dat_jax.model.transformer import init_params
 from dat_jax.training.checkpoint import Checkpoints
 from dat_jax.training.loop import train
+from dat_jax.training.objective import aligned
 from dat_jax.types import Params
-from dat_jax.workdir import make_model
+from dat_jax.workdir import Run, make_model
 from tests.tiny import tiny_config
 
 CONFIG = tiny_config(
     data={"source": "generated:60", "vocabulary_size": 100, "max_length": 64},
-    model={"num_layers": 2, "encoder_layers": 1, "dropout": 0.1},
+    model={"decoder_layers": 2, "encoder_layers": 1, "dropout": 0.1},
+    optimizer={"learning_rate": 1e-2, "warmup_steps": 4},
     training={
         "steps": 7,
         "batch_tokens": 512,
@@ -42,17 +47,35 @@ def with_training(config: Config, **changes: int) -> Config:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return prepare(CONFIG.data, tmp_path_factory.mktemp("data"))
+    return Run(tmp_path_factory.mktemp("data")).prepare(CONFIG)
 
 
 def run(config: Config, dataset: Dataset, workdir: Path) -> None:
     workdir.mkdir(exist_ok=True)
-    model = make_model(config, dataset)
-    train(config, model, dataset, workdir, functools.partial(init_params, model))
+    model = make_model(config, dataset.vocabularies)
+    files = Run(workdir).training_files
+    train(config, model, dataset, files, functools.partial(init_params, model))
+
+
+@pytest.fixture(scope="module")
+def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing cut; for reading only."""
+    workdir = tmp_path_factory.mktemp("whole")
+    run(CONFIG, dataset, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def cut(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run, cut after step 4, which logged every step; for reading only."""
+    workdir = tmp_path_factory.mktemp("cut")
+    run(with_training(CONFIG, steps=4, log_every=1), dataset, workdir)
+    run(with_training(CONFIG, log_every=1), dataset, workdir)
+    return workdir
 
 
 def last_params(dataset: Dataset, workdir: Path) -> tuple[list[int], Params]:
-    params = init_params(make_model(CONFIG, dataset), jax.random.key(0))
+    params = init_params(make_model(CONFIG, dataset.vocabularies), jax.random.key(0))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         return checkpoints.average(params, at_most=1)
 
@@ -61,21 +84,55 @@ def read_metrics(workdir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_cut_in_two_ends_in_the_very_same_parameters(dataset: Dataset, tmp_path: Path):
-    run(CONFIG, dataset, tmp_path / "whole")
-    run(with_training(CONFIG, steps=4), dataset, tmp_path / "cut")
-    run(CONFIG, dataset, tmp_path / "cut")
-    steps, whole = last_params(dataset, tmp_path / "whole")
-    assert steps == [7]
-    steps, cut = last_params(dataset, tmp_path / "cut")
-    assert steps == [7]
-    jax.tree.map(np.testing.assert_array_equal, whole, cut)
+def values_at_steps(workdir: Path, name: str) -> dict[int, float]:
+    """The steps at which a metric was written, and its values."""
+    return {line["step"]: line[name] for line in read_metrics(workdir) if name in line}
 
-    metrics = read_metrics(tmp_path / "whole")
-    logged = [line["step"] for line in metrics if "train/loss" in line]
-    assert logged == [2, 3, 4, 6, 7]
-    assert [line["step"] for line in metrics if "valid/loss" in line] == [5, 7]
-    assert list((tmp_path / "whole" / "tensorboard").iterdir())
+
+def test_a_run_cut_in_two_ends_in_the_very_same_parameters(
+    dataset: Dataset, whole: Path, cut: Path
+):
+    steps, of_whole = last_params(dataset, whole)
+    assert steps == [7]
+    steps, of_cut = last_params(dataset, cut)
+    assert steps == [7]
+    jax.tree.map(np.testing.assert_array_equal, of_whole, of_cut)
+
+
+def test_metrics_are_written_when_they_are_due(whole: Path):
+    assert list(values_at_steps(whole, "train/loss")) == [2, 3, 4, 6, 7]
+    assert list(values_at_steps(whole, "valid/loss")) == [5, 7]
+    assert list((whole / "tensorboard").iterdir())
+
+
+def test_metrics_are_of_all_steps_since_they_were_last_written(whole: Path, cut: Path):
+    of_each_step = values_at_steps(cut, "train/gradient_norm")
+    last = 0
+    for step, value in values_at_steps(whole, "train/gradient_norm").items():
+        mean = np.mean([of_each_step[since] for since in range(last + 1, step + 1)])
+        np.testing.assert_allclose(value, mean, rtol=1e-5)
+        last = step
+
+
+def test_the_learning_rate_is_written_that_a_step_went_by(cut: Path):
+    peak, warmup = CONFIG.optimizer.learning_rate, CONFIG.optimizer.warmup_steps
+    for step, rate in values_at_steps(cut, "train/learning_rate").items():
+        expected = peak * min(step / warmup, (warmup / step) ** 0.5)
+        np.testing.assert_allclose(rate, expected, rtol=1e-6)
+
+
+def test_validation_is_over_all_pairs_of_its_split(dataset: Dataset, whole: Path):
+    """The loop's batches hold 8 pairs; here all pairs are one batch."""
+    pairs, model = dataset.splits["valid"], make_model(CONFIG, dataset.vocabularies)
+    shape = Shape(len(pairs), int(pairs.source_lengths.max()), int(pairs.target_lengths.max()))
+    (batch,) = one_pass(pairs, [shape])
+    assert len(pairs) > 8
+    _, params = last_params(dataset, whole)
+    evaluate = jax.jit(functools.partial(aligned, model, CONFIG, dropout_key=None))
+    expected = compute(evaluate(params, batch), model.config.exit_depths)
+    for name, value in expected.items():
+        written = values_at_steps(whole, f"valid/{name}")
+        np.testing.assert_allclose(written[7], value, rtol=1e-4, err_msg=name)
 
 
 def test_steps_that_are_made_again_are_written_once(dataset: Dataset, tmp_path: Path):
@@ -91,23 +148,24 @@ def test_other_batch_shapes_make_it_go_on_with_the_next_epoch(
     dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     run(with_training(CONFIG, steps=2), dataset, tmp_path)
-    run(with_training(CONFIG, steps=4, batch_tokens=1_024), dataset, tmp_path)
+    # 32 rows would fit, which cannot be shared out in three pieces; 24 can.
+    run(with_training(CONFIG, steps=4, batch_tokens=2_048, microbatches=3), dataset, tmp_path)
     assert "going on with the next epoch" in caplog.text
 
 
 def test_another_vocabulary_is_refused(dataset: Dataset, tmp_path: Path):
     run(with_training(CONFIG, steps=2), dataset, tmp_path / "run")
     data = dataclasses.replace(CONFIG.data, pieces="unigram")
-    other = prepare(data, tmp_path / "data")
+    other = Run(tmp_path / "data").prepare(dataclasses.replace(CONFIG, data=data))
     with pytest.raises(UserError, match="another vocabulary than the checkpoints"):
         run(CONFIG, other, tmp_path / "run")
 
 
-def test_a_finished_run_does_nothing_more(dataset: Dataset, tmp_path: Path):
-    run(CONFIG, dataset, tmp_path)
-    before = read_metrics(tmp_path)
-    run(CONFIG, dataset, tmp_path)
-    assert read_metrics(tmp_path) == before
+def test_a_finished_run_does_nothing_more(dataset: Dataset, whole: Path, tmp_path: Path):
+    before = read_metrics(whole)
+    shutil.copytree(whole, tmp_path / "again")
+    run(CONFIG, dataset, tmp_path / "again")
+    assert read_metrics(tmp_path / "again") == before
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(dataset: Dataset, tmp_path: Path):

@@ -73,15 +73,24 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum())
 
 
-def test_the_aligned_loss_is_equation_4_for_every_weighting():
-    model = model_of(small_config())
+def smoothed(log_probs: np.ndarray, y: int) -> float:
+    """The log-likelihood of the reference token y under label smoothing."""
+    return (1 - SMOOTHING) * log_probs[y] + SMOOTHING * log_probs.mean()
+
+
+@pytest.mark.parametrize("exits", ["all", "last"])
+def test_the_aligned_loss_is_equation_4_for_every_weighting(exits):
+    model = model_of(small_config(model={"exits": exits}))
     params = random_params(model)
-    sentence_ll = np.zeros(N)  # LL^n
+    depth = np.asarray(model.config.exit_depths)
+    sentence_ll, smoothed_ll = np.zeros((2, len(depth)))  # LL^n, and with label smoothing
     for _, source, inputs, target in sentences():
         logits = reference.logits(model.config, params, source, inputs)
-        for n in range(N):
-            sentence_ll[n] += sum(log_softmax(logits[n, t])[y] for t, y in enumerate(target))
-    depth = np.arange(1, N + 1)
+        for n in range(len(depth)):
+            for t, y in enumerate(target):
+                log_probs = log_softmax(logits[n, t])
+                sentence_ll[n] += log_probs[y]
+                smoothed_ll[n] += smoothed(log_probs, y)
     omegas = {
         "1": depth**0.0,
         "n": depth,
@@ -89,10 +98,15 @@ def test_the_aligned_loss_is_equation_4_for_every_weighting():
         "1/sqrt_n": depth**-0.5,
         "1/n": 1 / depth,
     }
-    plain = {"label_smoothing": 0.0}
-    configs = [small_config(training={"loss_weights": name} | plain) for name in omegas]
+    configs = [
+        small_config(
+            model={"exits": exits},
+            training={"loss_weights": name, "label_smoothing": SMOOTHING},
+        )
+        for name in omegas
+    ]
     for omega, metrics in zip(omegas.values(), metrics_of(model, configs, params), strict=True):
-        expected = -(omega * sentence_ll).sum() / omega.sum()
+        expected = -(omega * smoothed_ll).sum() / omega.sum()
         np.testing.assert_allclose(metrics["loss"].total, expected, rtol=1e-5)
         np.testing.assert_allclose(metrics["nll"].total, -sentence_ll, rtol=1e-5)
         assert metrics["loss"].count == TOKENS
@@ -100,20 +114,30 @@ def test_the_aligned_loss_is_equation_4_for_every_weighting():
 
 
 @pytest.mark.parametrize(
-    ("classifiers", "norm"), [("shared", "post"), ("shared", "pre"), ("per_exit", "post")]
+    ("classifiers", "norm", "sampling"),
+    [
+        ("shared", "post", "per_token"),
+        ("shared", "pre", "per_sequence"),
+        ("per_exit", "post", "per_token"),
+    ],
 )
-def test_the_mixed_loss_is_equation_5_for_the_exits_that_were_drawn(classifiers, norm):
+def test_the_mixed_loss_is_equation_5_for_the_exits_that_were_drawn(classifiers, norm, sampling):
     samples = 2
     config = small_config(
         model={"classifiers": classifiers, "norm": norm},
-        training={"mode": "mixed", "exit_samples": samples, "label_smoothing": SMOOTHING},
+        training={
+            "mode": "mixed",
+            "exit_samples": samples,
+            "exit_sampling": sampling,
+            "label_smoothing": SMOOTHING,
+        },
     )
     model = model_of(config)
     params = random_params(model)
     metrics = jax.jit(functools.partial(mixed, model, config))(params, BATCH, KEY)
 
     _, exit_key = jax.random.split(KEY)
-    drawn = np.asarray(sample_exits(exit_key, B * samples, T, N, "per_token"))
+    drawn = np.asarray(sample_exits(exit_key, B * samples, T, N, sampling))
     loss, nll, right, count = 0.0, np.zeros(N), np.zeros(N), np.zeros(N)
     plain = reference.in_float64(params)
     for row, source, inputs, target in sentences():
@@ -123,8 +147,7 @@ def test_the_mixed_loss_is_equation_5_for_the_exits_that_were_drawn(classifiers,
             states = reference.decode(model.config, plain, memory, inputs, depths)
             for t, (n, y) in enumerate(zip(depths - 1, target, strict=True)):
                 log_probs = log_softmax(reference.classify(model.config, plain, n, states[n][t]))
-                smoothed = (1 - SMOOTHING) * log_probs[y] + SMOOTHING * log_probs.mean()
-                loss -= smoothed / samples
+                loss -= smoothed(log_probs, y) / samples
                 nll[n] -= log_probs[y]
                 right[n] += log_probs.argmax() == y
                 count[n] += 1
@@ -136,6 +159,25 @@ def test_the_mixed_loss_is_equation_5_for_the_exits_that_were_drawn(classifiers,
     np.testing.assert_array_equal(metrics["accuracy"].total, right)
     for name in ("nll", "accuracy"):
         np.testing.assert_array_equal(metrics[name].count, count)
+
+
+@pytest.mark.parametrize("objective", [aligned, mixed])
+def test_encoder_and_decoder_are_trained_under_dropout(objective):
+    """What is dropped of a token's embedding gets no gradient."""
+    config = small_config(model={"dropout": 0.5})
+    model = model_of(config)
+
+    def loss(params: Params) -> jax.Array:
+        return jnp.asarray(objective(model, config, params, BATCH, KEY)["loss"].total)
+
+    gradient = jax.jit(jax.grad(loss))(random_params(model))
+    for part, tokens in (
+        ("source_embedding", BATCH.source),
+        ("target_embedding", BATCH.target),
+    ):
+        seen = np.setdiff1d(tokens, [PAD, EOS])
+        dropped = np.asarray(gradient[part]["table"])[seen] == 0
+        assert 0 < dropped.mean() < 0.5, part  # most tokens stand in several places
 
 
 HEADS = ["sequence_multinomial", "token_multinomial", "token_geometric"]

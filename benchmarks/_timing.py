@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What benchmarks share: fair timing on a machine that is never quite quiet, and lines of results.
+
+Everything is run in turn, again and again, so that nothing has the quiet minutes to itself.
+"""
+
+import itertools
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+from tqdm import tqdm
+
+from dat_jax.errors import UserError
+from dat_jax.evaluation.provenance import describe_commit
+
+T = TypeVar("T")
+_VECTORS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2")  # best first; one name may hide several
+
+
+def check_output(name: str) -> Path:
+    """The file of JSON lines that a benchmark is to write, before it measures anything.
+
+    Raises:
+        UserError: its folder does not exist.
+    """
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent} is no folder: make it or name another --output")
+    return path
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Writes results, one a line."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+class Timed(NamedTuple, Generic[T]):
+    """What a run returned last, and the seconds of each repetition."""
+
+    outcome: T
+    seconds: list[float]
+
+
+def interleaved(
+    runs: Sequence[Callable[[], T]], repetitions: int, description: str
+) -> list[Timed[T]]:
+    """Calls each of `runs` once untimed, which compiles, and then all of them in turn.
+
+    A drift of the machine's speed is shared by all.
+    """
+    outcomes: list[Any] = [None] * len(runs)
+    seconds: list[list[float]] = [[] for _ in runs]
+    for repetition, index in tqdm(
+        list(itertools.product(range(1 + repetitions), range(len(runs)))),
+        desc=description,
+        unit="run",
+        dynamic_ncols=True,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    ):
+        started = time.perf_counter()
+        outcomes[index] = runs[index]()
+        if repetition:
+            seconds[index].append(time.perf_counter() - started)
+    return [Timed(*both) for both in zip(outcomes, seconds, strict=True)]
+
+
+def rate(amount: float, seconds: list[float]) -> dict[str, float]:
+    """`amount` per second: the median over the repetitions, the slowest and the fastest."""
+    return {
+        "tokens_per_second": round(amount / statistics.median(seconds), 1),
+        "slowest": round(amount / max(seconds), 1),
+        "fastest": round(amount / min(seconds), 1),
+        "repetitions": len(seconds),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What a figure depends on beside the code, and the code's commit."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "cpus": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "commit": describe_commit(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name and its best vector instructions, where the system tells them."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            known = dict(line.split(":", 1) for line in file if ":" in line)
+    except OSError:
+        known = {}
+    facts = {key.strip(): value.split() for key, value in known.items()}
+    name = " ".join(facts.get("model name", [platform.machine()]))
+    best = next((vectors for vectors in _VECTORS if vectors in facts.get("flags", [])), "")
+    return f"{name} {best}".strip()

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From text to training data, in two folders that, once complete, are only opened:
+
+VOCABULARY/joint.model             or source.model and target.model
+DATA/{train,valid,test}/           token files
+DATA/{valid,test}.{src,tgt}        the text, for inputs and references
+DATA/config.json                   written last
+"""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dat_jax.config import DataConfig
+from dat_jax.data.dataset import (
+    Dataset,
+    open_dataset,
+    open_vocabularies,
+    prepared_config,
+    text_paths,
+    vocabulary_paths,
+    write_config,
+)
+from dat_jax.data.sources import Source, open_source
+from dat_jax.data.splits import SPLITS
+from dat_jax.data.tokens import write_tokens
+from dat_jax.data.vocabulary import Vocabularies, train_vocabulary
+from dat_jax.errors import UserError
+
+Pairs = Iterable[tuple[str, str]]
+
+
+def prepare(config: DataConfig, folder: Path, vocabulary_folder: Path) -> Dataset:
+    """Makes token files and vocabularies in these folders, or opens them if they have been made.
+
+    Raises:
+        UserError: the text cannot be read or does not fit the config, or `folder` was prepared
+            with another config, or what was prepared is damaged.
+    """
+    prepared = prepared_config(folder)
+    if prepared is None:
+        _write(config, folder, vocabulary_folder)
+    elif prepared != config:
+        raise _mismatch(prepared, config, folder)
+    dataset = open_dataset(folder, vocabulary_folder)
+    for file in dataset.splits.values():
+        file.verify()
+    return dataset
+
+
+def _mismatch(prepared: DataConfig, config: DataConfig, folder: Path) -> UserError:
+    key = next(
+        field.name
+        for field in dataclasses.fields(DataConfig)
+        if getattr(prepared, field.name) != getattr(config, field.name)
+    )
+    return UserError(
+        f"{folder} was prepared with data.{key} = {getattr(prepared, key)!r}, not "
+        f"{getattr(config, key)!r}: give another --workdir"
+    )
+
+
+def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:
+    source = open_source(config)
+    for split in ("valid", "test"):  # what is wrong with them should show before the long work
+        for _ in source.pairs(split):
+            pass
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabularies = _make_vocabularies(config, source, vocabulary_folder)
+    for split in SPLITS:
+        with contextlib.ExitStack() as stack:
+            pairs = _watched(source.pairs(split), f"{split} tokens")
+            if split != "train":
+                pairs = _copied(pairs, text_paths(folder, split), stack)
+            write_tokens(folder / split, pairs, vocabularies, config.max_length)
+    write_config(folder, config)
+
+
+def _make_vocabularies(config: DataConfig, source: Source, folder: Path) -> Vocabularies:
+    """Trains the vocabularies on the training split and writes them."""
+    paths = vocabulary_paths(folder, config)
+    sides = ((0, 1),) if config.vocabulary == "joint" else ((0,), (1,))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, used in zip(dict.fromkeys(paths), sides, strict=True):
+        pairs = _watched(source.pairs("train"), f"{path.stem} vocabulary")
+        sentences = (pair[side] for pair in pairs for side in used)
+        path.write_bytes(train_vocabulary(sentences, config.vocabulary_size, config.pieces))
+    return open_vocabularies(folder, config)
+
+
+def _watched(pairs: Pairs, task: str) -> Iterator[tuple[str, str]]:
+    """Passes `pairs` on and shows a progress bar on a terminal."""
+    yield from tqdm(pairs, desc=task, unit=" pairs", disable=not sys.stderr.isatty())
+
+
+def _copied(pairs: Pairs, paths: tuple[Path, Path], stack: contextlib.ExitStack) -> Pairs:
+    """Writes the text of `pairs` to two files while they pass."""
+    source_file, target_file = (stack.enter_context(path.open("wb")) for path in paths)
+    for source, target in pairs:
+        source_file.write(f"{source}\n".encode())
+        target_file.write(f"{target}\n".encode())
+        yield source, target

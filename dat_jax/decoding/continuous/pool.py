@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sentences that the continuous engine works on, and what each of their rows waits for.
+
+A slot holds a sentence; its J hypotheses are rows g J to g J + J - 1. Each row is at a position and
+a depth of its own and waits for one stage: block 1 to N, then a classifier. A row whose next token
+has been classified waits for its siblings; when all have been, the sentence advances.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dat_jax.decoding import beam
+from dat_jax.decoding.queue import Sentences
+from dat_jax.decoding.top_tokens import Continuations
+from dat_jax.exits.rules import Plan
+from dat_jax.types import Array, Bool, Int
+
+CLASSIFIED = 0  # the stage of a row that waits for its siblings; those to be run count from 1
+
+
+class Slots(NamedTuple):
+    """What G slots hold."""
+
+    sentences: Sentences
+    ceilings: jax.Array  # [G] the depth above which none of their tokens goes
+    ancestors: jax.Array  # [G, J, T] which row of the sentence wrote a hypothesis' position
+
+
+class Rows(NamedTuple):
+    """The newest token of each hypothesis, R = G J."""
+
+    stage: jax.Array  # [R] what it waits for
+    since: jax.Array  # [R] the tick when it came there
+    depth: jax.Array  # [R] blocks that it has run
+    plan: Plan  # [R]
+    continuations: Continuations  # [R, Q] once classified; -inf of a row that never held one
+
+
+class Pool(NamedTuple):
+    """All about the sentences in work but the large arrays that blocks attend to."""
+
+    slots: Slots
+    rows: Rows
+
+    @property
+    def beam_size(self) -> int:
+        """J."""
+        return self.slots.ancestors.shape[1]
+
+
+def idle_rows(count: int, continuations: int, carry_width: int) -> Rows:
+    """Rows that wait for nothing.
+
+    Args:
+        count: of them, R.
+        continuations: kept of each row, Q.
+        carry_width: what the rule remembers of a token, W.
+    """
+    zeros = jnp.zeros(count, jnp.int32)
+    return Rows(
+        stage=jnp.full_like(zeros, CLASSIFIED),
+        since=zeros,
+        depth=zeros,
+        plan=Plan(zeros, jnp.zeros((count, carry_width), jnp.float32)),
+        continuations=Continuations(
+            jnp.full((count, continuations), -jnp.inf, jnp.float32),
+            jnp.zeros((count, continuations), jnp.int32),
+        ),
+    )
+
+
+def waiting(pool: Pool, num_stages: int) -> Int[Array, " Q"]:
+    """How many rows wait for each stage, the first stage first."""
+    stages = jnp.arange(1, num_stages + 1)
+    return jnp.sum(pool.rows.stage[:, None] == stages[None], axis=0)
+
+
+def next_stage(waiting: Int[Array, " Q"], cohort: int) -> Int[Array, ""]:
+    """The stage with the fullest cohort; of equal ones the deepest, which sets rows free soonest.
+
+    Args:
+        waiting: the rows that wait for each stage, in the order in which a row goes through them.
+        cohort: how many rows a tick runs.
+    """
+    stages = waiting.shape[0]
+    return jnp.argmax(jnp.minimum(waiting, cohort) * stages + jnp.arange(stages))
+
+
+def ready(pool: Pool) -> Bool[Array, " G"]:
+    """The sentences all of whose rows have been classified."""
+    classified = (pool.rows.stage == CLASSIFIED).reshape(-1, pool.beam_size)
+    return ~beam.done(pool.slots.sentences.beams) & jnp.all(classified, axis=1)
+
+
+def longest_waiting(pool: Pool, stage: Int[Array, ""], count: int) -> Int[Array, " C"]:
+    """The `count` rows that have waited longest for `stage`; R for no row where there are fewer."""
+    rows = len(pool.rows.stage)
+    patience = jnp.where(pool.rows.stage == stage, -pool.rows.since.astype(jnp.float32), -jnp.inf)
+    patience, chosen = jax.lax.top_k(patience, min(count, rows))
+    chosen = jnp.where(patience > -jnp.inf, chosen, rows)
+    return jnp.pad(chosen, (0, count - len(chosen)), constant_values=rows)
+
+
+def rows_of(slots: Int[Array, " A"], beam_size: int) -> Int[Array, " R"]:
+    """The rows of these slots."""
+    return (slots[:, None] * beam_size + jnp.arange(beam_size)[None]).reshape(-1)
+
+
+def take(pool: Pool, slots: Int[Array, " A"]) -> Pool:
+    """The sentences of these slots as a pool of their own; of no slot, those of the last."""
+    return _at(lambda leaf, index: leaf.at[index].get(mode="clip"), slots, pool)
+
+
+def place(pool: Pool, slots: Int[Array, " A"], part: Pool) -> Pool:
+    """The pool with the sentences of `part` in these slots; those of no slot are dropped."""
+    return _at(lambda leaf, index, new: leaf.at[index].set(new, mode="drop"), slots, pool, part)
+
+
+def _at(function: Callable[..., Array], slots: Array, pool: Pool, *others: Pool) -> Pool:
+    """Maps leaves along with the indices of these slots, or of their rows."""
+    indices = (slots, rows_of(slots, pool.beam_size))
+    parts = [
+        jax.tree.map(lambda leaf, *rest, index=index: function(leaf, index, *rest), *trees)
+        for index, *trees in zip(indices, pool, *others, strict=True)
+    ]
+    return Pool(*parts)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the continuous engine runs on a cohort of rows: a decoder block, or a classifier.
+
+The cache holds the states of all depths, from the embedding to block N, and no keys or values of
+them. A token that left at depth e has the same state in all blocks above, so these look for it at
+e: a copy that is never made. Rows of one sentence look up what their common ancestors wrote.
+"""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dat_jax.data.vocabulary import EOS, PAD
+from dat_jax.decoding import beam
+from dat_jax.decoding.continuous.pool import Pool
+from dat_jax.decoding.halting import Halting
+from dat_jax.decoding.sizing import SearchSettings
+from dat_jax.decoding.top_tokens import Continuations, continuations, top_tokens
+from dat_jax.decoding.unstacked import KeysValues, UnstackedModel
+from dat_jax.exits.rules import Plan
+from dat_jax.types import Array, Bool, Int
+
+
+class Stores(NamedTuple):
+    """What blocks attend to: large arrays, written in place and kept out of branches that write."""
+
+    states: jax.Array  # [(N + 1) R T, D] at `Stages.address`
+    memory: tuple[KeysValues, ...]  # of each block, keys and values [G, H, S, K]
+    memory_mask: jax.Array  # [G, S]
+
+
+class Cohort(NamedTuple):
+    """C rows that a tick runs; where there are fewer, R stands for no row."""
+
+    rows: jax.Array  # [C]
+    slots: jax.Array  # [C]
+    positions: jax.Array  # [C]
+    depths: jax.Array  # [C] before the tick
+    plan: Plan  # [C]
+    x: jax.Array  # [C, D] their states at this depth
+
+
+class Outcome(NamedTuple):
+    """What a stage made of a cohort."""
+
+    x: jax.Array  # [C, D] of a block: the states after it
+    plan: Plan  # [C]
+    leaves: jax.Array  # [C] of a block: for a classifier; of a classifier: with its continuations
+    continuations: Continuations  # [C, Q] of a classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """A model as stages 1 to `count`: its N blocks, then each table of its classifiers."""
+
+    model: UnstackedModel
+    halting: Halting
+    settings: SearchSettings
+
+    @property
+    def count(self) -> int:
+        """How many stages there are."""
+        return self.model.num_layers + self.model.num_tables
+
+    @property
+    def rows(self) -> int:
+        """How many rows are in the pool, R."""
+        return self.settings.slots * self.settings.beam_size
+
+    @property
+    def continuations(self) -> int:
+        """How many continuations a classifier finds for a row, Q."""
+        return min(2 * self.settings.beam_size, self.model.vocabulary_size)
+
+    def classifier_of(self, depths: Int[Array, "*B"]) -> Int[Array, "*B"]:
+        """The stage that classifies states of these depths."""
+        return self.model.num_layers + 1 + self.model.table_of(depths)
+
+    def address(
+        self, depths: Int[Array, "*B"], rows: Int[Array, "*#B"], positions: Int[Array, "*#B"]
+    ) -> Int[Array, "*B"]:
+        """Where the states of these depths, rows and positions lie; no row's, past the end."""
+        length = self.settings.length
+        past_the_end = (self.model.num_layers + 1) * self.rows * length
+        address = (depths * self.rows + rows) * length + positions
+        return jnp.where(rows < self.rows, address, past_the_end)
+
+    def run(self, stage: Int[Array, ""], pool: Pool, stores: Stores, cohort: Cohort) -> Outcome:
+        """Runs one stage; a block reads half of the positions if no row is further than that."""
+        length, num_layers = self.settings.length, self.model.num_layers
+        rooms = sorted({-(-length // 2), length})
+        blocks = [partial(self._block, n, room) for n in range(1, num_layers + 1) for room in rooms]
+        classifiers = [partial(self._classify, table) for table in range(self.model.num_tables)]
+        longest = jnp.max(jnp.where(cohort.rows < self.rows, cohort.positions, 0)) + 1
+        room = jnp.sum(longest > jnp.asarray(rooms))
+        branch = jnp.where(
+            stage <= num_layers,
+            (stage - 1) * len(rooms) + room,
+            len(blocks) + stage - 1 - num_layers,
+        )
+        return jax.lax.switch(branch, [*blocks, *classifiers], pool, stores, cohort)
+
+    def _block(self, depth: int, room: int, pool: Pool, stores: Stores, cohort: Cohort) -> Outcome:
+        """Block `depth`, over the first `room` positions."""
+        positions = jnp.arange(room)[None]
+        x = self.model.step(
+            depth,
+            cohort.x,
+            stores.states.at[self._past(depth, room, pool, cohort)].get(mode="clip"),
+            positions <= cohort.positions[:, None],
+            jax.tree.map(lambda x: x.at[cohort.slots].get(mode="clip"), stores.memory[depth - 1]),
+            stores.memory_mask.at[cohort.slots].get(mode="clip"),
+        )
+        plan = self.halting.after_block(depth, cohort.x, x, cohort.plan)
+        size = (len(cohort.rows), self.continuations)
+        nothing = Continuations(jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.int32))
+        return Outcome(x, plan, self._goes_to_classifier(depth, plan), nothing)
+
+    def _past(self, depth: int, room: int, pool: Pool, cohort: Cohort) -> Int[Array, "C P"]:
+        """Where the states that block `depth` attends to lie: those that entered it, or the last
+        ones of tokens that left below it."""
+        beam_size = self.settings.beam_size
+        of_row = (cohort.slots, cohort.rows % beam_size, slice(room))
+        ancestors = pool.slots.ancestors.at[of_row].get(mode="clip")
+        exits = pool.slots.sentences.beams.exits.at[of_row].get(mode="clip")
+        positions = jnp.arange(room)[None]
+        earlier = positions < cohort.positions[:, None]
+        depths = jnp.where(earlier, jnp.minimum(exits, depth - 1), depth - 1)
+        rows = cohort.slots[:, None] * beam_size + ancestors
+        return self.address(depths, rows, positions)
+
+    def _goes_to_classifier(self, depth: int, plan: Plan) -> Bool[Array, " C"]:
+        """The rows that are classified after block `depth`."""
+        if self.halting.classifies_each_block or depth == self.model.num_layers:
+            return jnp.ones(len(plan.exit_at), bool)
+        return plan.exit_at <= depth
+
+    def _classify(self, table: int, pool: Pool, stores: Stores, cohort: Cohort) -> Outcome:
+        """The classifiers that use a table."""
+        logits = self.model.classify_by_table(table, cohort.depths, cohort.x)
+        top = top_tokens(logits, self.continuations, eos_id=EOS, pad_id=PAD)
+        plan, leaves = cohort.plan, jnp.ones(len(cohort.rows), bool)
+        if self.halting.classifies_each_block:
+            plan = self.halting.after_classifier(cohort.depths, logits, top, plan)
+            leaves = plan.exit_at <= cohort.depths
+        beams = pool.slots.sentences.beams
+        log_probs = beams.log_probs.reshape(-1).at[cohort.rows].get(mode="clip")
+        must_end = beam.must_end(beams).at[cohort.slots].get(mode="clip")
+        return Outcome(cohort.x, plan, leaves, continuations(top, log_probs, must_end, EOS))

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From token ids to hypotheses: groups of sentences that need the same room, each by an engine.
+
+Sentences of a group are padded to one length and share a compiled program, longest first.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from dat_jax.config import DecodingConfig, ModelConfig
+from dat_jax.data.vocabulary import PAD
+from dat_jax.decoding import lockstep
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.continuous import engine as continuous
+from dat_jax.decoding.queue import Queue
+from dat_jax.decoding.sizing import (
+    Choice,
+    Engine,
+    Platform,
+    SearchSettings,
+    choose_engine,
+    choose_settings,
+    memory_of,
+    platform_of,
+    room_for,
+)
+from dat_jax.decoding.work import Work, share_of_blocks, sum_work
+from dat_jax.exits.rules import Rule
+from dat_jax.model.transformer import Transformer
+from dat_jax.trained import TrainedModel
+from dat_jax.types import Params
+
+Ids = Sequence[int] | Int[np.ndarray, " S"]
+
+_SEARCHES = {"lockstep": lockstep.search, "continuous": continuous.search}
+
+_PROGRAMS = 64  # compiled programs to keep
+
+Search = Callable[[Params, Rule, Queue], tuple[Hypotheses, Work]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hypothesis:
+    """One sentence's best translation."""
+
+    tokens: tuple[int, ...]  # EOS included
+    exits: tuple[int, ...]  # the depth that each token exited at
+    log_prob: float
+    score: float  # log-probability / length ** length_penalty
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a search found, and what it took."""
+
+    hypotheses: tuple[Hypothesis, ...]  # in the order of the sources
+    work: Work  # of numpy arrays
+    choices: Counter[Choice]  # how many sentences each engine decoded, and why
+    settings: tuple[SearchSettings, ...]  # of each group
+    seconds_compiling: float  # of all the time that it took
+
+
+def search(
+    trained: TrainedModel,
+    rule: Rule,
+    sources: Sequence[Ids],
+    decoding: DecodingConfig,
+    *,
+    limits: Sequence[int] | None = None,
+    numbers: Sequence[int] | None = None,
+    before: Work | None = None,
+    on_progress: Callable[[int], object] = lambda _: None,
+) -> Found:
+    """Translates sources by beam search, each group by the engine that `decoding` asks for.
+
+    Args:
+        trained: the model.
+        rule: when tokens exit.
+        sources: token ids that end with EOS.
+        decoding: how to search; its policy is not looked at.
+        limits: the most tokens of each translation, EOS counted; by default as `decoding` says.
+        numbers: of the sources in their text, from which chance follows; by default 0, 1 and so on.
+        before: what was run for earlier sources of the text, from which `auto` learns.
+        on_progress: called with the number of sources that have just been translated.
+    """
+    platform = platform_of(trained.device.platform)
+    limits = [_limit(len(source), decoding) for source in sources] if limits is None else limits
+    numbers = range(len(sources)) if numbers is None else numbers
+    work = sum_work(trained.model.config.decoder_layers, [before] if before else [])
+    hypotheses: dict[int, Hypothesis] = {}
+    works, choices, all_settings, seconds_compiling = [], Counter[Choice](), [], 0.0
+    for room, group in _groups(sources, platform):
+        choice = choose_engine(
+            decoding.engine, rule, len(group) * decoding.beam_size, share_of_blocks(work), platform
+        )
+        length = max(_limit(room, decoding), *(limits[index] for index in group))
+        settings = choose_settings(
+            choice.engine,
+            decoding,
+            len(group),
+            room,
+            length,
+            _most_slots(trained, decoding, room, length, platform),
+            platform,
+        )
+        queue = _queue(
+            [(sources[index], limits[index], numbers[index]) for index in group],
+            room,
+            platform.window,
+        )
+        started = time.monotonic()
+        arguments = (trained.params, jax.tree.map(_as_array, rule), queue)
+        compiled = _compile(choice.engine, trained.model, settings, _Shapes.of(arguments))
+        seconds_compiling += time.monotonic() - started
+        found, of_group = jax.tree.map(np.asarray, compiled(*arguments))
+        hypotheses |= zip(group, _unpack(found, len(group)), strict=True)
+        works.append(of_group)
+        work = sum_work(trained.model.config.decoder_layers, [work, of_group])
+        choices[choice] += len(group)
+        all_settings.append(settings)
+        on_progress(len(group))
+    ordered = tuple(hypotheses[index] for index in range(len(sources)))
+    total = sum_work(trained.model.config.decoder_layers, works)
+    return Found(ordered, total, choices, tuple(all_settings), seconds_compiling)
+
+
+class _Shapes(NamedTuple):
+    """The structure of a search's arguments, by which its compiled program is found again."""
+
+    structure: Any
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+    @classmethod
+    def of(cls, arguments: Any) -> "_Shapes":
+        leaves, structure = jax.tree.flatten(arguments)
+        return cls(structure, tuple(map(_shape_of, leaves)))
+
+
+@functools.lru_cache(maxsize=_PROGRAMS)
+def _compile(
+    engine: Engine, model: Transformer, settings: SearchSettings, shapes: _Shapes
+) -> Search:
+    """Compiles an engine's search for arguments of these shapes, apart from running it."""
+    params, rule, queue = jax.tree.unflatten(shapes.structure, shapes.leaves)
+    return _SEARCHES[engine].lower(model, params, rule, queue, settings).compile()
+
+
+def _shape_of(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
+    """What was put somewhere stays there, and all else goes to it."""
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _as_array(number: Any) -> np.ndarray:
+    """A number of a rule with the dtype that it has in the program."""
+    return np.asarray(number, np.int32 if isinstance(number, int) else np.float32)
+
+
+def _groups(sources: Sequence[Ids], platform: Platform) -> Iterator[tuple[int, list[int]]]:
+    """Rooms, and a window of sources at the most, by their indices, that need so much room; longest
+    first."""
+    ordered = sorted(range(len(sources)), key=lambda index: len(sources[index]), reverse=True)
+    for room, group in groupby(ordered, key=lambda i: room_for(len(sources[i]), platform)):
+        while window := list(islice(group, platform.window)):
+            yield room, window
+
+
+def _limit(source_length: int, decoding: DecodingConfig) -> int:
+    """The most tokens that a translation may have, EOS counted."""
+    return math.floor(decoding.max_length_ratio * source_length) + decoding.max_length_extra
+
+
+def _queue(sentences: Sequence[tuple[Ids, int, int]], room: int, size: int) -> Queue:
+    """Sources of up to `room` tokens, their limits and numbers, in a queue with `size` places."""
+    source = np.full((size, room), PAD, np.int32)
+    limits, numbers = np.zeros(size, np.int32), np.zeros(size, np.int32)
+    for row, (ids, limit, number) in enumerate(sentences):
+        source[row, : len(ids)] = ids
+        limits[row], numbers[row] = limit, number
+    return Queue(*map(jnp.asarray, (source, limits, numbers, np.int32(len(sentences)))))
+
+
+def _unpack(found: Hypotheses, count: int) -> list[Hypothesis]:
+    tokens, exits, lengths, log_probs, scores = map(np.asarray, found)
+    return [
+        Hypothesis(
+            tuple(tokens[row, : lengths[row]].tolist()),
+            tuple(exits[row, : lengths[row]].tolist()),
+            float(log_probs[row]),
+            float(scores[row]),
+        )
+        for row in range(count)
+    ]
+
+
+def _most_slots(
+    trained: TrainedModel, decoding: DecodingConfig, room: int, length: int, platform: Platform
+) -> int:
+    """Sentences of a pool that there is memory for."""
+    bytes_of_one = _bytes_per_sentence(trained.model.config, decoding.beam_size, room, length)
+    return memory_of(trained.device) // platform.share_of_memory // bytes_of_one
+
+
+def _bytes_per_sentence(config: ModelConfig, beam_size: int, room: int, length: int) -> int:
+    """What a slot of the pool takes: the states of its rows, the memory's keys and values."""
+    states = beam_size * length * (config.decoder_layers + 1)
+    memory = 2 * room * config.decoder_layers
+    return (states + memory) * config.decoder_dim * jnp.dtype(config.dtype).itemsize

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The four questions that both engines ask an exit rule, and all that is computed to ask them.
+
+This is the only place that looks at what a rule needs: an engine asks, and lets a row leave once
+its depth has reached its plan's `exit_at`. An answer may only bring the exit forward: the memory is
+projected for no block above what was said of the sentence.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from dat_jax.decoding.top_tokens import TopTokens
+from dat_jax.decoding.unstacked import UnstackedModel
+from dat_jax.exits.rules import Block, Classified, Need, Plan, Rule, Scope, Sentence, Token
+from dat_jax.types import Array, Bool, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Halting:
+    """A rule, asked about the sentences and tokens of a model."""
+
+    model: UnstackedModel
+    rule: Rule
+
+    @property
+    def classifies_each_block(self) -> bool:
+        """Whether a classifier runs after each block, and not only where a token leaves."""
+        return Need.CLASSIFIER in self.rule.needs
+
+    @property
+    def copies_states(self) -> bool:
+        """Whether tokens attend to states that were copied from where earlier ones left."""
+        return self.rule.scope is Scope.TOKEN
+
+    def before_sentence(
+        self, memory: Float[Array, "B S E"], mask: Bool[Array, "B S"]
+    ) -> Int[Array, " B"]:
+        """Returns the depth above which no token of each sentence goes."""
+        logits = None
+        if Need.SENTENCE_LOGITS in self.rule.needs:
+            logits = self.model.sequence_logits(memory, mask)
+        exit_at = jnp.full(len(memory), self.model.num_layers, jnp.int32)
+        return jnp.minimum(exit_at, self.rule.before_sentence(Sentence(logits), exit_at))
+
+    def before_token(
+        self,
+        ceilings: Int[Array, " B"],
+        numbers: Int[Array, " B"],
+        positions: Int[Array, " B"],
+        limits: Int[Array, " B"],
+        beam_size: int,
+    ) -> Plan:
+        """Plans for the newest tokens [B, J].
+
+        Args:
+            ceilings: what `before_sentence` said of their sentences.
+            numbers: of the sentences in the text.
+            positions: of the tokens.
+            limits: the most tokens that each translation may have.
+            beam_size: hypotheses of a sentence, J.
+        """
+        shape = (len(ceilings), beam_size)
+        carry = jnp.zeros((*shape, self.rule.carry_width), jnp.float32)
+        plan = Plan(jnp.broadcast_to(ceilings[:, None], shape), carry)
+        return _forward(plan, self.rule.before_token(Token(numbers, positions, limits), plan))
+
+    def after_block(
+        self, depth: int, before: Float[Array, "*B D"], after: Float[Array, "*B D"], plan: Plan
+    ) -> Plan:
+        """Plans for tokens whose states block `depth` took from `before` to `after`; at N, where
+        all leave, nothing is asked."""
+        if depth == self.model.num_layers:
+            return plan
+        logits = None
+        if Need.FIRST_STATE_LOGITS in self.rule.needs and depth == 1:
+            logits = self.model.token_logits(after)
+        elif Need.HALTING_LOGIT in self.rule.needs:
+            logits = self.model.halting_logit(depth, after)
+        seen = Block(jnp.full_like(plan.exit_at, depth), before, after, logits)
+        return _forward(plan, self.rule.after_block(seen, plan))
+
+    def after_classifier(
+        self,
+        depth: Int[Array, "*B"],
+        logits: Float[Array, "*B V"],
+        top: TopTokens,
+        plan: Plan,
+    ) -> Plan:
+        """Plans for tokens whose states at these depths have been classified."""
+        seen = Classified(depth, logits, top.normaliser, top.logits, top.tokens)
+        return _forward(plan, self.rule.after_classifier(seen, plan))
+
+
+def _forward(plan: Plan, answer: Plan) -> Plan:
+    """The answer, which puts no exit off."""
+    return answer._replace(exit_at=jnp.minimum(plan.exit_at, answer.exit_at))

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From lines of text to translations in the same order.
+
+Lines are read a window at a time, so that memory does not depend on how many there are.
+"""
+
+import dataclasses
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from tqdm import tqdm
+
+from dat_jax.config import DecodingConfig
+from dat_jax.data.vocabulary import EOS, Vocabularies
+from dat_jax.decoding.engines import Hypothesis, search
+from dat_jax.decoding.sizing import Choice, platform_of
+from dat_jax.decoding.work import Work, sum_work
+from dat_jax.errors import UserError
+from dat_jax.exits.parsing import Policy
+from dat_jax.trained import TrainedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """One sentence's best hypothesis."""
+
+    text: str
+    pieces: tuple[str, ...]  # EOS included; none for an empty sentence
+    exits: tuple[int, ...]  # the depth that each piece exited at
+    score: float  # log-probability / length ** length_penalty
+    source_length: int  # pieces of the source, EOS included
+
+
+@dataclasses.dataclass(frozen=True)
+class Translations:
+    """The translations of a text, in its order, and what it took to make them."""
+
+    sentences: tuple[Translation, ...]
+    seconds: float  # without compiling
+    seconds_compiling: float
+    work: Work  # of numpy arrays
+    choices: Counter[Choice]  # how many sentences each engine decoded, and why
+    cut: int  # sources that were cut to data.max_length
+
+
+@dataclasses.dataclass(frozen=True)
+class Translator:
+    """A trained model with a policy and settings, ready for text."""
+
+    trained: TrainedModel
+    policy: Policy
+    decoding: DecodingConfig
+
+    def translate(self, lines: Sequence[str], description: str = "translating") -> Translations:
+        """Translates all lines; see `stream`."""
+        parts = list(self.stream(lines, description, len(lines)))
+        return Translations(
+            sentences=tuple(sentence for part in parts for sentence in part.sentences),
+            seconds=sum((part.seconds for part in parts), 0.0),
+            seconds_compiling=sum((part.seconds_compiling for part in parts), 0.0),
+            work=self._sum(part.work for part in parts),
+            choices=sum((part.choices for part in parts), Counter()),
+            cut=sum(part.cut for part in parts),
+        )
+
+    def stream(
+        self,
+        lines: Iterable[str],
+        description: str = "translating",
+        total: int | None = None,
+    ) -> Iterator[Translations]:
+        """Translates lines as they are read, and yields them in order, thousands at a time.
+
+        An empty line stays empty. Lines longer than `data.max_length` pieces are cut there, and
+        counted. A progress bar shows on a terminal, with the time left if `total` lines are known
+        to come.
+        """
+        lines, done, work = iter(lines), 0, self._sum([])
+        window_size = platform_of(self.trained.device.platform).window
+        with tqdm(
+            total=total,
+            desc=description,
+            unit="sentence",
+            dynamic_ncols=True,
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        ) as bar:
+            while window := list(islice(lines, window_size)):
+                part = self._translate_window(window, done, work, bar)
+                yield part
+                done += len(window)
+                work = self._sum([work, part.work])
+
+    def _translate_window(
+        self, lines: list[str], done: int, before: Work, bar: tqdm
+    ) -> Translations:
+        """Translates lines after so many that are done, and the work that these took."""
+        started = time.monotonic()
+        sources = self._vocabularies.source.encode(lines)
+        max_length = self.trained.config.data.max_length
+        cut = sum(len(source) > max_length for source in sources)
+        sources = [
+            source if len(source) <= max_length else [*source[: max_length - 1], EOS]
+            for source in sources
+        ]
+        spoken = [index for index, line in enumerate(lines) if line.strip()]
+        bar.update(len(lines) - len(spoken))
+        found = search(
+            self.trained,
+            self.policy.rule,
+            [sources[index] for index in spoken],
+            self.decoding,
+            numbers=[done + index for index in spoken],
+            before=before,
+            on_progress=bar.update,
+        )
+        translations = [Translation("", (), (), 0.0, len(source)) for source in sources]
+        for index, hypothesis in zip(spoken, found.hypotheses, strict=True):
+            translations[index] = self._translation(hypothesis, len(sources[index]))
+        seconds = time.monotonic() - started - found.seconds_compiling
+        return Translations(
+            tuple(translations), seconds, found.seconds_compiling, found.work, found.choices, cut
+        )
+
+    def _translation(self, hypothesis: Hypothesis, source_length: int) -> Translation:
+        vocabulary = self._vocabularies.target
+        return Translation(
+            text=vocabulary.decode(hypothesis.tokens),
+            pieces=tuple(vocabulary.pieces(hypothesis.tokens)),
+            exits=hypothesis.exits,
+            score=hypothesis.score,
+            source_length=source_length,
+        )
+
+    def _sum(self, works: Iterable[Work]) -> Work:
+        return sum_work(self.trained.model.config.decoder_layers, works)
+
+    @property
+    def _vocabularies(self) -> Vocabularies:
+        if self.trained.vocabularies is None:
+            raise UserError("the model has no vocabularies: give it token ids, by `search`")
+        return self.trained.vocabularies

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One split, translated and scored: quality beside what it cost."""
+
+import dataclasses
+from typing import Any
+
+from dat_jax.config import DecodingConfig
+from dat_jax.data.dataset import Dataset
+from dat_jax.decoding.translator import Translations, Translator
+from dat_jax.evaluation.scores import score
+from dat_jax.evaluation.tally import Tally
+from dat_jax.exits.parsing import Policy
+from dat_jax.trained import TrainedModel
+
+
+def evaluate(
+    trained: TrainedModel, dataset: Dataset, policy: Policy, decoding: DecodingConfig, split: str
+) -> tuple[Translations, dict[str, Any]]:
+    """Translates a split by a policy, scores it, and returns the translations and all figures.
+
+    `policy` takes the place of that of `decoding`.
+    """
+    translator = Translator(trained, policy, decoding)
+    sources, references = dataset.text(split)
+    translations = translator.translate(sources, f"{split}, {policy.name}")
+    scores = score([sentence.text for sentence in translations.sentences], references)
+    tally = Tally(translator)
+    tally.add(translations)
+    return translations, dataclasses.asdict(scores) | tally.summary()

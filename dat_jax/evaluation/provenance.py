@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where figures come from: the code, the config and the device."""
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import jax
+
+from dat_jax.config import Config
+from dat_jax.trained import TrainedModel
+
+
+def describe_commit() -> str:
+    """The commit of the checkout that this file is part of, with `-dirty` if it was changed."""
+    root = Path(__file__).resolve().parents[2]
+    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def hash_config(config: Config) -> str:
+    """The sha256 of all settings of a run."""
+    text = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def describe_device(trained: TrainedModel) -> str:
+    """The kind and number of the devices that hold the model."""
+    devices = list(jax.tree.leaves(trained.params)[0].devices())
+    return f"{len(devices)} x {devices[0].device_kind}"

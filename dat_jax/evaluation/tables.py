@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people read of decoding: summaries as a table, translations with their exits in colour."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+_COLUMNS = {
+    "policy": ("policy", "{}"),
+    "BLEU": ("bleu", "{:.1f}"),
+    "chrF": ("chrf", "{:.1f}"),
+    "average exit": ("average_exit", "{:.2f}"),
+    "MFLOPs/token": ("flops_per_token", "{:.2f}"),
+    "layers run/token": ("layers_executed_per_token", "{:.1f}"),
+    "tokens/s": ("tokens_per_second", "{:,.0f}"),
+}
+
+_WORD_START = "\u2581"  # SentencePiece's mark of a piece that begins a word
+_SUBSCRIPTS = str.maketrans("0123456789", "".join(chr(0x2080 + digit) for digit in range(10)))
+_GREEN_TO_RED = (84, 120, 156, 192, 228, 222, 216, 210, 204)  # of the 256 colours of a terminal
+
+
+def format_table(summaries: Sequence[dict[str, Any]]) -> str:
+    """One row for each dictionary of figures that `dat_jax.evaluation.tally.Tally` makes; without
+    columns that not all of them have, as there are no scores where there is no reference."""
+    columns = {
+        name: column
+        for name, column in _COLUMNS.items()
+        if all(column[0] in summary for summary in summaries)
+    }
+    rows = [list(columns)]
+    for summary in summaries:
+        scaled = summary | {"flops_per_token": summary["flops_per_token"] / 1e6}
+        rows.append([form.format(scaled[key]) for key, form in columns.values()])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| "
+        + " | ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join(
+        "-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)
+    )
+    return "\n".join([lines[0], rule + "|", *lines[1:]])
+
+
+def format_exits(
+    pieces: Sequence[str], exits: Sequence[int], num_layers: int, *, colour: bool
+) -> str:
+    """A translation's pieces with the depth at which each exited, in colour or as a small number.
+
+    Colours go from green at depth 1 to red at `num_layers`; they are for terminals.
+    """
+    shown = []
+    for piece, depth in zip(pieces, exits, strict=True):
+        space, text = (" ", piece[1:]) if piece.startswith(_WORD_START) else ("", piece)
+        number = str(depth).translate(_SUBSCRIPTS)
+        if colour:
+            scale = (depth - 1) / max(num_layers - 1, 1)
+            code = _GREEN_TO_RED[round(scale * (len(_GREEN_TO_RED) - 1))]
+            text = f"\x1b[30;48;5;{code}m{text}{number}\x1b[0m"
+        else:
+            text += number
+        shown.append(space + text)
+    return "".join(shown).strip()
+
+
+def wants_colour() -> bool:
+    """Whether standard output is a terminal whose user has not asked for NO_COLOR."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def describe_cut(sentences: int, max_length: int) -> str:
+    """Says that sources were cut."""
+    return f"{sentences} sentences are longer than {max_length} pieces and were cut there"
+
+
+def describe_depth(average_exit: float, num_layers: int) -> str:
+    """Says that exits are too deep for the continuous engine."""
+    return (
+        f"the average exit is {average_exit:.1f} of {num_layers}: "
+        "--config.engine=lockstep may be faster"
+    )

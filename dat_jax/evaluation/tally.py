@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All figures of one decoding run: what `summary.json` and the lines of `results/` hold."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from dat_jax import flops
+from dat_jax.decoding.sizing import Choice
+from dat_jax.decoding.translator import Translations, Translator
+from dat_jax.decoding.work import describe, sum_work
+from dat_jax.evaluation.provenance import describe_commit, describe_device, hash_config
+
+
+class Tally:
+    """Sums over translations, however many there are."""
+
+    def __init__(self, translator: Translator) -> None:
+        """Starts with nothing of what this translator makes."""
+        self._translator = translator
+        num_layers = translator.trained.config.model.decoder_layers
+        self._histogram = np.zeros(num_layers + 1, np.int64)
+        self._work = sum_work(num_layers, [])
+        self._choices: Counter[Choice] = Counter()
+        self._flops = self._sentences = self._cut = 0
+        self._seconds = self._seconds_compiling = 0.0
+
+    def add(self, translations: Translations) -> None:
+        """Counts these too."""
+        trained, rule = self._translator.trained, self._translator.policy.rule
+        config, vocabulary_size = trained.config.model, trained.model.target_vocabulary_size
+        for sentence in translations.sentences:
+            exits = np.asarray(sentence.exits, np.int64)
+            self._histogram += np.bincount(exits, minlength=len(self._histogram))
+            self._flops += flops.translation(
+                config, vocabulary_size, sentence.source_length, exits, rule
+            )
+        self._work = sum_work(config.decoder_layers, [self._work, translations.work])
+        self._choices += translations.choices
+        self._sentences += len(translations.sentences)
+        self._cut += translations.cut
+        self._seconds += translations.seconds
+        self._seconds_compiling += translations.seconds_compiling
+
+    def summary(self) -> dict[str, Any]:
+        """The figures.
+
+        `average_exit`, `exit_histogram`, `flops_per_token` are taken over the tokens of the
+        returned hypotheses, EOS counted. All else is what the engines ran, other hypotheses of the
+        beam included: `ticks_per_stage` and `rows_per_stage` count runs of blocks 1 to N and of
+        classifiers, and the rows that needed them; `occupancy` is their share of the rows that were
+        computed; `layers_executed_per_token` is the blocks' rows that were computed, idle ones
+        included, for each token. `seconds` and `tokens_per_second` leave out compiling, which
+        `seconds_compiling` has. `engine` is what was asked for, `engines` says how many sentences
+        each engine decoded, and `engine_reasons` why. `policy` is what `--config.policy` reads,
+        `thresholds` what it came to.
+        """
+        trained, policy = self._translator.trained, self._translator.policy
+        config, decoding = trained.config, self._translator.decoding
+        engines, reasons = Counter[str](), Counter[str]()
+        for choice, sentences in self._choices.items():
+            engines[choice.engine] += sentences
+            reasons[choice.reason] += sentences
+        tokens = int(self._histogram.sum())
+        return {
+            "average_exit": float(self._histogram @ np.arange(len(self._histogram)))
+            / max(tokens, 1),
+            "exit_histogram": {d: int(self._histogram[d]) for d in config.model.exit_depths},
+            "flops_per_token": self._flops / max(tokens, 1),
+            **describe(self._work, tokens),
+            "tokens_per_second": tokens / self._seconds if self._seconds else 0.0,
+            "seconds": self._seconds,
+            "seconds_compiling": self._seconds_compiling,
+            "sentences": self._sentences,
+            "sentences_cut": self._cut,
+            "tokens": tokens,
+            "engine": decoding.engine,
+            "engines": dict(engines),
+            "engine_reasons": dict(reasons),
+            "policy": policy.name,
+            "thresholds": getattr(policy.rule, "thresholds", None),
+            "beam_size": decoding.beam_size,
+            "batch_size": decoding.batch_size,
+            "length_penalty": decoding.length_penalty,
+            "device": describe_device(trained),
+            "checkpoint_step": trained.steps[0],
+            "averaged_checkpoints": len(trained.steps),
+            "seed": config.training.seed,
+            "config_sha256": hash_config(config),
+            "commit": describe_commit(),
+        }

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exit rules: when a token leaves the decoder (paper, section 3).
+
+Whoever decodes asks a rule four questions about each token: before its sentence, before the token
+itself, after each block but the last, and after a classifier. Every answer is a plan: the depth to
+exit at, N while that is unknown, and whatever the rule wants to remember until the token has left.
+A token leaves as soon as its depth reaches what is planned.
+
+To add a rule, subclass `Rule` here and name it in `RULES`: no engine knows any rule by name.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Set
+from typing import Any, ClassVar, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dat_jax.config import ModelConfig
+from dat_jax.exits.arguments import read_depth, read_seed, read_thresholds, write_thresholds
+from dat_jax.exits.sampling import token_draws
+from dat_jax.types import Array, Bool, Int
+
+
+class Need(enum.Enum):
+    """What has to be computed for a rule alone; `dat_jax.flops` says what it costs."""
+
+    SENTENCE_LOGITS = "the exit head's logits from the memory"
+    FIRST_STATE_LOGITS = "the exit head's logits from the state after block 1"
+    HALTING_LOGIT = "the exit head's logit from the state after each block but the last"
+    CLASSIFIER = "the next token's logits after each block"
+
+
+class Scope(enum.Enum):
+    """What a rule decides for at once."""
+
+    TEXT = "all tokens exit at one depth"
+    SENTENCE = "all tokens of a sentence exit at one depth: none attends to a copied state"
+    TOKEN = "each token exits at a depth of its own"
+
+
+class Plan(NamedTuple):
+    """What is known of when tokens exit."""
+
+    exit_at: jax.Array  # [*B] the depth; N while it is unknown
+    carry: jax.Array  # [*B, W] what the rule remembers of a token, float32; 0 before the token
+
+    def exit_where(self, halts: Bool[Array, "*#B"], depth: Int[Array, "*B"]) -> "Plan":
+        """Lets tokens exit at `depth` where `halts` is true."""
+        return self._replace(exit_at=jnp.where(halts, depth, self.exit_at))
+
+
+class Sentence(NamedTuple):
+    """What a rule sees before a sentence."""
+
+    logits: jax.Array | None  # [B, N] if it needs SENTENCE_LOGITS
+
+
+class Token(NamedTuple):
+    """What a rule sees before a token of each of J hypotheses of B sentences."""
+
+    number: jax.Array  # [B] of the sentence in the text, from 0
+    position: jax.Array  # [B] of the token in its sentence, from 0
+    limit: jax.Array  # [B] the most tokens that a translation may have
+
+
+class Block(NamedTuple):
+    """What a rule sees after a block."""
+
+    depth: jax.Array  # [*B]
+    before: jax.Array  # [*B, D] the states that went into it
+    after: jax.Array  # [*B, D]
+    logits: jax.Array | None  # [*B, N] or [*B] if it needs FIRST_STATE_LOGITS or HALTING_LOGIT
+
+
+class Classified(NamedTuple):
+    """What a rule that needs CLASSIFIER sees after one, before the end of a sentence is forced."""
+
+    depth: jax.Array  # [*B]
+    logits: jax.Array  # [*B, V] of the next token
+    normaliser: jax.Array  # [*B] their logsumexp
+    top_logits: jax.Array  # [*B, Q] the greatest, best first, padding left out
+    top_tokens: jax.Array  # [*B, Q]
+
+
+class Rule:
+    """Base of all rules: answers every question with the plan as it is, so all tokens exit at N.
+
+    Rules are frozen dataclasses. As pytrees their numbers are leaves, a tuple of them one array: a
+    compiled decoder serves all rules of a class.
+    """
+
+    kind: ClassVar[str] = ""
+    """The name in `--config.policy`."""
+    argument: ClassVar[str] = ""
+    """The form of what follows it: "", ":TAU" or, if it may be left out, "[:TAU]"."""
+    exit_head: ClassVar[str | None] = None
+    """The `model.exit_head` that a model must have for it, if any."""
+    needs: ClassVar[Set[Need]] = frozenset()
+    scope: ClassVar[Scope] = Scope.TOKEN
+    carry_width: ClassVar[int] = 0
+    """W of `Plan.carry`."""
+
+    def __init_subclass__(cls) -> None:
+        # `jax.tree_util.register_dataclass` would let the structures of two classes with equal
+        # fields be equal (jaxlib 0.10.2): `jit` would now and then run one's program for the other.
+        jax.tree_util.register_pytree_node(
+            cls, lambda rule: (_leaves(rule), None), lambda _, values: cls(*values)
+        )
+
+    @classmethod
+    def form(cls) -> str:
+        """What to write in `--config.policy`."""
+        return cls.kind + cls.argument
+
+    @classmethod
+    def fits(cls, config: ModelConfig) -> bool:
+        """Whether a model can decode by it: it has a choice of exits, and the head."""
+        return len(config.exit_depths) > 1 and cls.exit_head in (None, config.exit_head)
+
+    @classmethod
+    def read(cls, argument: str, config: ModelConfig) -> "Rule":
+        """Makes the rule of what follows its name.
+
+        Raises:
+            UserError: it cannot be read, or does not suit the model.
+        """
+        return cls()
+
+    def __str__(self) -> str:
+        return self.kind
+
+    def before_sentence(self, sentence: Sentence, exit_at: Int[Array, " B"]) -> Int[Array, " B"]:
+        """Returns the depth above which no token of each sentence goes."""
+        return exit_at
+
+    def before_token(self, token: Token, plan: Plan) -> Plan:
+        """Plans for the newest tokens [B, J]."""
+        return plan
+
+    def after_block(self, block: Block, plan: Plan) -> Plan:
+        """Plans for tokens that have run a block and are not at N."""
+        return plan
+
+    def after_classifier(self, classified: Classified, plan: Plan) -> Plan:
+        """Plans for tokens whose states have been classified; asked if it needs CLASSIFIER."""
+        return plan
+
+
+def _leaves(rule: Rule) -> tuple[Any, ...]:
+    values = (getattr(rule, field.name) for field in dataclasses.fields(cast(Any, rule)))
+    return tuple(np.float32(value) if isinstance(value, tuple) else value for value in values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(Rule):
+    """Every token exits at the same depth."""
+
+    depth: Any
+
+    kind = "fixed"
+    argument = "[:DEPTH]"
+    scope = Scope.TEXT
+
+    @classmethod
+    def fits(cls, config: ModelConfig) -> bool:
+        return True
+
+    @classmethod
+    def read(cls, argument: str, config: ModelConfig) -> "Rule":
+        return cls(read_depth(argument, config.exit_depths))
+
+    def __str__(self) -> str:
+        return f"fixed:{self.depth}"
+
+    def before_sentence(self, sentence: Sentence, exit_at: Int[Array, " B"]) -> Int[Array, " B"]:
+        return jnp.full_like(exit_at, self.depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(Rule):
+    """Each token exits at a depth drawn uniformly (paper, section 4.1)."""
+
+    num_layers: Any
+    seed: Any
+
+    kind = "uniform"
+    argument = "[:SEED]"
+
+    @classmethod
+    def read(cls, argument: str, config: ModelConfig) -> "Rule":
+        return cls(config.decoder_layers, read_seed(argument))
+
+    def __str__(self) -> str:
+        return f"uniform:{self.seed}"
+
+    def before_token(self, token: Token, plan: Plan) -> Plan:
+        beams = plan.exit_at.shape[1]
+        draws = token_draws(self.seed, token.number, token.position, beams)
+        depth = 1 + jnp.floor(draws * self.num_layers).astype(jnp.int32)
+        return plan._replace(exit_at=depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceMultinomial(Rule):
+    """All tokens of a sentence exit at the depth that its exit head finds likeliest (eq. 8)."""
+
+    kind = exit_head = "sequence_multinomial"
+    needs = frozenset({Need.SENTENCE_LOGITS})
+    scope = Scope.SENTENCE
+
+    def before_sentence(self, sentence: Sentence, exit_at: Int[Array, " B"]) -> Int[Array, " B"]:
+        assert sentence.logits is not None
+        return 1 + jnp.argmax(sentence.logits, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenMultinomial(Rule):
+    """Each token exits at the depth that its exit head finds likeliest after block 1 (eq. 11)."""
+
+    kind = exit_head = "token_multinomial"
+    needs = frozenset({Need.FIRST_STATE_LOGITS})
+
+    def after_block(self, block: Block, plan: Plan) -> Plan:
+        if block.logits is None:  # block 1 has been asked
+            return plan
+        return plan._replace(exit_at=1 + jnp.argmax(block.logits, axis=-1))
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenGeometric(Rule):
+    """A token exits after the first block whose halting probability is above that block's tau.
+
+    Paper, section 3.3, equation 12.
+    """
+
+    thresholds: Any  # tau of depths 1 to N - 1: a tuple of numbers, as a leaf an array
+
+    kind = exit_head = "token_geometric"
+    argument = "[:TAU]"
+    needs = frozenset({Need.HALTING_LOGIT})
+
+    @classmethod
+    def read(cls, argument: str, config: ModelConfig) -> "Rule":
+        return cls(read_thresholds(argument or "0.5", config.decoder_layers - 1))
+
+    def __str__(self) -> str:
+        return f"token_geometric:{write_thresholds(self.thresholds)}"
+
+    def after_block(self, block: Block, plan: Plan) -> Plan:
+        assert block.logits is not None
+        halts = jax.nn.sigmoid(block.logits) > _at(self.thresholds, block.depth)
+        return plan.exit_where(halts, block.depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class Confidence(Rule):
+    """A token exits at the first exit whose likeliest token is likelier than that depth's tau.
+
+    Paper, section 3.3; it needs no training beside that of the exits.
+    """
+
+    thresholds: Any  # tau of depths 1 to N - 1: a tuple of numbers, as a leaf an array
+
+    kind = "confidence"
+    argument = ":TAU"
+    needs = frozenset({Need.CLASSIFIER})
+
+    @classmethod
+    def read(cls, argument: str, config: ModelConfig) -> "Rule":
+        return cls(read_thresholds(argument, config.decoder_layers - 1))
+
+    def __str__(self) -> str:
+        return f"confidence:{write_thresholds(self.thresholds)}"
+
+    def after_classifier(self, classified: Classified, plan: Plan) -> Plan:
+        confidence = jnp.exp(jnp.max(classified.logits, axis=-1) - classified.normaliser)
+        halts = confidence > _at(self.thresholds, classified.depth)
+        return plan.exit_where(halts, classified.depth)
+
+
+def _at(thresholds: Any, depth: Int[Array, "*B"]) -> Array:
+    """The threshold of each depth; at N, where none is asked for, that of N - 1."""
+    return jnp.asarray(thresholds, jnp.float32).at[depth - 1].get(mode="clip")
+
+
+RULES: tuple[type[Rule], ...] = (
+    Fixed,
+    Uniform,
+    SequenceMultinomial,
+    TokenMultinomial,
+    TokenGeometric,
+    Confidence,
+)
+"""All that can be asked for by name, the plainest first."""

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings on disk: JSON that says which version wrote it, read as this version means them.
+
+Every such file names its format. What an older one lacks is filled in with what that version did,
+and its old names and values are turned into ours; a later one is refused.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dat_jax.errors import UserError
+from dat_jax.files import write_text
+from dat_jax.version import __version__
+
+FORMAT = 2
+_FIRST_VERSION = "0.1.0"  # of format 1, which named neither
+
+_RENAMED_IN_2 = {
+    ("model", "num_layers"): "decoder_layers",
+    ("training", "accumulation"): "microbatches",
+}
+
+
+def write_stamped(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a whole file of indented JSON, with its format and our version, or leaves the old."""
+    stamp = {"format": FORMAT, "version": __version__}
+    write_text(path, json.dumps(stamp | dict(values), indent=2) + "\n")
+
+
+def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
+    """Reads what `write_stamped` of this version or an older one wrote.
+
+    Returns:
+        The values, as this version would have written them, and the version that did.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a JSON object.
+        UserError: it is of a later format.
+    """
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no object")
+    number, version = values.pop("format", 1), values.pop("version", _FIRST_VERSION)
+    if not isinstance(number, int) or number > FORMAT:
+        raise UserError(
+            f"{path} was written by dat_jax {version} in format {number}, and this is dat_jax "
+            f"{__version__}, which reads formats up to {FORMAT}: use that version or a later one"
+        )
+    return (_from_1(values) if number < FORMAT else values), version
+
+
+def _from_1(values: dict[str, Any]) -> dict[str, Any]:
+    """What format 1 wrote, in the words of format 2."""
+    sections = {
+        name: dict(section) if isinstance(section, dict) else section
+        for name, section in values.items()
+    }
+    for (name, old), new in _RENAMED_IN_2.items():
+        section = sections.get(name)
+        if isinstance(section, dict) and old in section:
+            section[new] = section.pop(old)
+    decoding = sections.get("decoding")
+    if isinstance(decoding, dict) and decoding.get("engine") == "continuous":
+        decoding["engine"] = "auto"  # which is what it was
+    return sections

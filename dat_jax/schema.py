@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From nested dictionaries to frozen dataclasses: every value checked by its type and its rules."""
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from dat_jax.errors import UserError
+
+T = TypeVar("T")
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises a `UserError` with this message unless the rule holds."""
+    if not holds:
+        raise UserError(message)
+
+
+def require_at_least(section: str, config: object, minimum: int | float, names: str) -> None:
+    """Makes sure that each of the named values is finite and not below the minimum."""
+    for name in names.split():
+        value = getattr(config, name)
+        finite = "" if math.isfinite(value) else ", and finite"
+        require(
+            minimum <= value < math.inf,
+            f"{section}.{name} is {value}: must be {minimum} or more{finite}",
+        )
+
+
+def require_rate(section: str, config: object, names: str) -> None:
+    """Makes sure that each of the named values is from 0 to 1, and not 1."""
+    for name in names.split():
+        value = getattr(config, name)
+        require(0 <= value < 1, f"{section}.{name} is {value}: must be in [0, 1)")
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """Builds the frozen dataclass `cls`, nested ones included, from dictionaries.
+
+    Args:
+        cls: the dataclass.
+        values: one entry per field.
+        prefix: the path of `values` in the whole config, for messages.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value has the wrong type or is impossible.
+    """
+    types = typing.get_type_hints(cls)
+    for key in values:
+        if key not in types:
+            close = difflib.get_close_matches(key, types, n=1)
+            hint = f": did you mean {prefix}{close[0]}?" if close else ""
+            raise UserError(f"unknown config key {prefix}{key}{hint}")
+    for key in types:
+        if key not in values:
+            raise UserError(f"missing config key {prefix}{key}")
+    return cls(**{key: _convert(values[key], types[key], prefix + key) for key in types})
+
+
+def _convert(value: Any, kind: Any, name: str) -> Any:
+    """Checks `value` against the annotation `kind`.
+
+    An int will do where a float is asked for, and a list, which is what JSON makes of one, for a
+    tuple.
+    """
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise UserError(f"config.{name} is {value!r}: must be a section")
+        return from_dict(typing.cast(type, kind), value, prefix=f"{name}.")
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise UserError(f"{name} is {value!r}: must be one of {', '.join(choices)}")
+        return value
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        if not isinstance(value, list | tuple) or any(type(v) is not item for v in value):
+            raise UserError(f"{name} is {value!r}: must be a tuple of {item.__name__}")
+        return tuple(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise UserError(f"{name} is {value!r}: must be of type {kind.__name__}")
+    return value

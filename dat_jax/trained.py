@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model: what decodes, without the data or the folder that it came from."""
+
+import dataclasses
+
+import jax
+
+from dat_jax.config import Config
+from dat_jax.data.vocabulary import Vocabularies
+from dat_jax.model.transformer import Transformer
+from dat_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """Parameters, the model that they are of, and the config that it was trained with."""
+
+    config: Config
+    model: Transformer
+    params: Params
+    vocabularies: Vocabularies | None = None  # None: it reads and writes token ids alone
+    steps: tuple[int, ...] = ()  # of the checkpoints that were averaged, newest first
+
+    @property
+    def device(self) -> jax.Device:
+        """The device that holds the parameters."""
+        return next(iter(jax.tree.leaves(self.params)[0].devices()))

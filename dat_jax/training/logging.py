@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run says: to a person, a bar or now and then a line; to files, its metrics."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dat_jax.files import write_text
+
+
+class Progress:
+    """Counts steps and target tokens; use it as a context."""
+
+    def __init__(self, first_step: int, steps: int) -> None:
+        """Starts the clock; `first_step` of `steps` have been made in earlier runs."""
+        self._bar = tqdm(
+            total=steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._steps = steps
+        self._first_step = first_step
+        self._started = self._lap_started = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def advance(self) -> None:
+        """Counts a step."""
+        self._bar.update()
+
+    def lap(self, tokens: float) -> float:
+        """Returns the tokens per second since the last lap, or since `skip`."""
+        seconds = time.monotonic() - self._lap_started
+        self.skip()
+        return tokens / seconds
+
+    def skip(self) -> None:
+        """Leaves the time since the last lap out of the next one."""
+        self._lap_started = time.monotonic()
+
+    def show(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """Shows how training goes and, where no bar does it, how long it will take."""
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s")
+            return
+        elapsed = time.monotonic() - self._started
+        left = elapsed / (step - self._first_step) * (self._steps - step)
+        self.print(
+            f"step {step:,} of {self._steps:,}: loss {loss:.3f}, "
+            f"{tokens_per_second:,.0f} tokens/s, {tqdm.format_interval(left)} left"
+        )
+
+    def print(self, line: str) -> None:
+        """Prints a line without breaking the bar."""
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
+
+
+class MetricWriter:
+    """Appends to a file of JSON lines and to a TensorBoard folder; use it as a context."""
+
+    def __init__(self, path: Path, tensorboard: Path, last_step: int) -> None:
+        """Goes on after `last_step`; later ones, which will be made again, are dropped."""
+        from tensorboardX import SummaryWriter  # slow to import, and of use only while training
+
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole_lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        kept = "".join(line for line in whole_lines if json.loads(line)["step"] <= last_step)
+        if kept != text:
+            write_text(path, kept)
+        self._lines = path.open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(str(tensorboard), purge_step=last_step + 1)
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+        self._tensorboard.close()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes one line, and one scalar for each value."""
+        self._lines.write(json.dumps({"step": step} | values) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)

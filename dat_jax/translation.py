@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The library's door: a trained model that translates text and searches token ids."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dat_jax.config import DecodingConfig
+from dat_jax.decoding import engines
+from dat_jax.decoding.engines import Found, Ids
+from dat_jax.decoding.translator import Translation, Translator
+from dat_jax.errors import UserError
+from dat_jax.exits.parsing import Policy, parse_policy
+from dat_jax.exits.rules import Rule
+from dat_jax.schema import from_dict
+from dat_jax.trained import TrainedModel
+from dat_jax.tuning.fronts import resolve_policy
+from dat_jax.workdir import Run
+
+PolicyLike = str | Rule | Policy
+
+
+def load(workdir: str | Path, average_checkpoints: int | None = None) -> "TranslationModel":
+    """Loads the model that `train.py` left in a workdir.
+
+    Args:
+        workdir: where `train.py` has been.
+        average_checkpoints: how many of the last checkpoints to average; by default what the run's
+            `decoding.average_checkpoints` says, or as many as there are.
+
+    Raises:
+        UserError: nothing has been trained there, or a part is missing or damaged.
+    """
+    run = Run(Path(workdir).expanduser())
+    return TranslationModel(run.load(average_checkpoints), run)
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslationModel:
+    """A trained model, ready to translate.
+
+    Settings that a method takes by name are the keys of `decoding` in `configs/base.py`, and those
+    that are left out are the run's.
+    """
+
+    trained: TrainedModel
+    run: Run | None = None
+    """Where tuned policies are looked up; a model that came from elsewhere has none."""
+
+    def translate(
+        self, lines: Sequence[str], *, policy: PolicyLike | None = None, **settings: Any
+    ) -> list[Translation]:
+        """Translates sentences, and returns a translation for each, in their order.
+
+        Args:
+            lines: one sentence each; an empty one stays empty.
+            policy: when tokens exit, as `--config.policy` reads it, or a rule.
+            **settings: `beam_size=4`, `engine="lockstep"` and so on.
+
+        Raises:
+            UserError: `lines` is no list of text, a setting is unknown or impossible, or the model
+                cannot decode by the policy or has no vocabularies.
+        """
+        lines = _lines(lines)
+        translator = Translator(self.trained, self._policy(policy), self._decoding(settings))
+        return list(translator.translate(lines).sentences)
+
+    def search(
+        self,
+        ids: Sequence[Ids],
+        *,
+        policy: PolicyLike | None = None,
+        limits: Sequence[int] | None = None,
+        **settings: Any,
+    ) -> Found:
+        """Searches for the best hypothesis of each source, token ids in and token ids out.
+
+        Args:
+            ids: of each source, ending with that of EOS, 3.
+            policy: when tokens exit, as `--config.policy` reads it, or a rule.
+            limits: the most tokens of each hypothesis, EOS counted; by default as
+                `max_length_ratio` and `max_length_extra` say.
+            **settings: `beam_size=4`, `engine="lockstep"` and so on.
+
+        Raises:
+            UserError: an id is none of the vocabulary's, a source is empty, a setting is unknown or
+                impossible, or the model cannot decode by the policy.
+        """
+        decoding = self._decoding(settings)
+        self._check_ids(ids)
+        if limits is not None and (len(limits) != len(ids) or min(limits, default=1) < 1):
+            raise UserError("limits must be as many as there are sources, each 1 or more")
+        return engines.search(self.trained, self._policy(policy).rule, ids, decoding, limits=limits)
+
+    def _policy(self, policy: PolicyLike | None) -> Policy:
+        config = self.trained.config
+        match config.decoding.policy if policy is None else policy:
+            case Policy() as named:
+                return named
+            case Rule() as rule:
+                return Policy.of(rule)
+            case str() as text if self.run is not None:
+                return resolve_policy(text, config.model, self.run)
+            case str() as text:
+                return parse_policy(text, config.model)
+            case other:
+                raise UserError(f"policy is {other!r}: must be a text such as 'fixed', or a rule")
+
+    def _decoding(self, settings: dict[str, Any]) -> DecodingConfig:
+        values = dataclasses.asdict(self.trained.config.decoding)
+        return from_dict(DecodingConfig, values | settings)
+
+    def _check_ids(self, ids: Sequence[Ids]) -> None:
+        size = self.trained.model.source_vocabulary_size
+        for number, source in enumerate(ids):
+            if len(source) == 0:
+                raise UserError(f"source {number} is empty: let it end with EOS at the least")
+            if min(source) < 0 or max(source) >= size:
+                raise UserError(f"source {number} has ids that are not in [0, {size})")
+
+
+def _lines(lines: Sequence[str]) -> list[str]:
+    """The sentences of a list of text, which a text is not.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(lines, str | bytes) or not isinstance(lines, Sequence):
+        raise UserError(
+            f"translate takes a list of sentences, not {type(lines).__name__}: write [text]"
+        )
+    for number, line in enumerate(lines):
+        if not isinstance(line, str):
+            raise UserError(
+                f"translate takes a list of sentences, and item {number} is no text but "
+                f"{type(line).__name__}"
+            )
+    return list(lines)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tunes the thresholds of a trained model: `python -m dat_jax.tuning --workdir=W --policy=RULE`.
+
+`--config.policy=tuned:AE<=2.5` then decodes with the best that was kept within that average exit.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast, get_args
+
+from absl import flags
+
+from dat_jax.command_line import define_workdir, run
+from dat_jax.evaluation.tables import format_table
+from dat_jax.exits.parsing import parse_policy
+from dat_jax.tuning.fronts import Kind, save_front
+from dat_jax.tuning.search import CANDIDATES, SEGMENT, tune
+from dat_jax.workdir import Run
+
+
+def main(argv: Sequence[str]) -> int:
+    """Tunes one policy as the command line says; returns the exit status."""
+    options = flags.FlagValues()
+    define_workdir(options)
+    flags.DEFINE_enum("policy", None, get_args(Kind), "What to tune.", options, required=True)
+    flags.DEFINE_integer("candidates", CANDIDATES, "Vectors to draw.", 1, flag_values=options)
+    segment = "Of each such width in average exit, one vector decodes."
+    flags.DEFINE_float("segment", SEGMENT, segment, 0.01, flag_values=options)
+    flags.DEFINE_integer("beam_size", None, "By default the run's.", 1, flag_values=options)
+    flags.DEFINE_integer("seed", 0, "Of the draws.", 0, flag_values=options)
+    return run(argv, options, lambda: _main(options))
+
+
+def _main(options: flags.FlagValues) -> None:
+    """Tunes, prints the front and keeps it in the workdir."""
+    workdir, kind = Run(Path(options.workdir)), cast(Kind, options.policy)
+    config = workdir.config
+    parse_policy(f"{kind}:0.5", config.model)
+    decoding = config.decoding
+    if options.beam_size:
+        decoding = dataclasses.replace(decoding, beam_size=options.beam_size)
+    trained, dataset = workdir.load(), workdir.dataset()
+    settings = (options.candidates, options.segment, options.seed)
+    front = tune(trained, dataset, kind, decoding, *settings)
+    save_front(workdir, kind, front)
+    print(format_table(front))
+    print(f"decode with --config.policy='tuned:{kind}:AE<={front[-1]['average_exit']:.2f}'")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

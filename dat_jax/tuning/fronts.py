@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies whose thresholds were tuned: how a run keeps them, and how one is asked for.
+
+`tuned:AE<=2.5` is the one with the best BLEU on validation data among those whose average exit was
+at most 2.5 there; `tuned:confidence:AE<=2.5` looks at that kind alone.
+"""
+
+import json
+import re
+from typing import Any, Literal, cast, get_args
+
+from dat_jax.config import ModelConfig
+from dat_jax.errors import UserError
+from dat_jax.exits.parsing import Policy, available_rules, parse_policy
+from dat_jax.exits.rules import Confidence, Rule, TokenGeometric
+from dat_jax.files import write_text
+from dat_jax.workdir import Run
+
+Kind = Literal["confidence", "token_geometric"]
+
+_FORM = "tuned[:KIND]:AE<=DEPTH"
+
+
+def rule_of(kind: Kind, thresholds: tuple[float, ...]) -> Rule:
+    """The rule of a kind with these thresholds."""
+    return Confidence(thresholds) if kind == "confidence" else TokenGeometric(thresholds)
+
+
+def save_front(run: Run, kind: Kind, front: list[dict[str, Any]]) -> None:
+    """Keeps the summaries of tuned policies, each with its `thresholds`, cheapest first."""
+    run.tuned.mkdir(exist_ok=True)
+    write_text(run.tuned / f"{kind}.json", json.dumps(front, indent=2) + "\n")
+
+
+def load_front(run: Run, kind: Kind) -> list[dict[str, Any]]:
+    """The summaries that `save_front` kept; none if nothing has been tuned.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run.tuned / f"{kind}.json"
+    if not path.exists():
+        return []
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged: tune again") from None
+
+
+def tuned_kinds(text: str, config: ModelConfig) -> tuple[Kind, ...]:
+    """The kinds of policy that may be meant by `text`; none if it asks for no tuned one.
+
+    Raises:
+        UserError: it asks for one wrongly, or for one that the model cannot decode with, or is
+            no policy at all.
+    """
+    if text.partition(":")[0] != "tuned":
+        parse_policy(text, config)
+        return ()
+    kind, _ = _read(text)
+    kinds = (kind,) if kind else get_args(Kind)
+    usable = {rule.kind for rule in available_rules(config)}
+    available = tuple(k for k in kinds if k in usable)
+    if not available:
+        parse_policy(f"{kinds[0]}:0.5", config)  # refuses, and says what the model can do
+    return available
+
+
+def resolve_policy(text: str, config: ModelConfig, run: Run) -> Policy:
+    """Reads a policy as `parse_policy` does, or one that was tuned for the model of `run`.
+
+    Raises:
+        UserError: there is no such policy, the model cannot decode with it, nothing has been tuned,
+            or nothing within that average exit.
+    """
+    kinds = tuned_kinds(text, config)
+    if not kinds:
+        return parse_policy(text, config)
+    _, budget = _read(text)
+    fronts = [point for kind in kinds for point in load_front(run, kind)]
+    if not fronts:
+        commands = " or ".join(
+            f"python -m dat_jax.tuning --workdir={run.path} --policy={kind}" for kind in kinds
+        )
+        raise UserError(f"policy is {text!r}: nothing has been tuned, run {commands}")
+    within = [point for point in fronts if point["average_exit"] <= budget]
+    if not within:
+        least = min(point["average_exit"] for point in fronts)
+        raise UserError(
+            f"policy is {text!r}: the least average exit that was tuned is {least:.2f}, ask for "
+            "that or more"
+        )
+    best = max(within, key=lambda point: point["bleu"])
+    return Policy(text, rule_of(best["kind"], tuple(best["thresholds"])))
+
+
+def _read(text: str) -> tuple[Kind | None, float]:
+    """The kind that is asked for, if any, and the greatest average exit."""
+    kinds = "|".join(get_args(Kind))
+    match = re.fullmatch(rf"tuned(?::({kinds}))?:AE<=(\d+(?:\.\d+)?)", text)
+    if match is None:
+        raise UserError(f"policy is {text!r}: must read {_FORM}, with KIND {kinds}")
+    return cast(Kind | None, match[1]), float(match[2])

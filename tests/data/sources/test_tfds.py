@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tensorflow-datasets source, on a data set of our own: no download, no TensorFlow."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from dat_jax.data.sources.tfds import TfdsTranslation
+from dat_jax.errors import UserError
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+PAIRS = {"train": 2_500, "validation": 3, "test": 2}
+
+
+class TinyTranslation(tfds.core.GeneratorBasedBuilder):
+    """German and English lines that differ in every record."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        languages = tfds.features.Translation(languages=["de", "en"])
+        return tfds.core.DatasetInfo(builder=self, features=languages, disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in PAIRS}
+
+    def _generate_examples(self, split):
+        for index in range(PAIRS[split]):
+            yield index, {"de": f"{split} ü &amp; {index}", "en": f"one\nline {index}"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data_dir(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("tensorflow_datasets")
+        patch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(folder))
+        patch.setenv("TFDS_DATA_DIR", str(folder))
+        yield folder
+
+
+def test_reads_all_pairs_of_all_splits(data_dir: Path) -> None:
+    source = TfdsTranslation("tiny_translation", "de", "en")
+    for split, name in (("train", "train"), ("valid", "validation"), ("test", "test")):
+        expected = [(f"{name} ü & {index}", f"one line {index}") for index in range(PAIRS[name])]
+        assert list(source.pairs(split)) == expected
+    assert (data_dir / "tiny_translation").is_dir()
+    assert "tensorflow" not in sys.modules
+
+
+def test_the_other_direction() -> None:
+    source = TfdsTranslation("tiny_translation", "en", "de")
+    assert next(source.pairs("test")) == ("one line 0", "test ü & 0")
+
+
+def test_unknown_data_set() -> None:
+    with pytest.raises(UserError, match="has no data set 'no_such_data'") as caught:
+        TfdsTranslation("no_such_data", "de", "en")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_language_names_those_present() -> None:
+    with pytest.raises(UserError, match=r"set .* to two of de, en"):
+        TfdsTranslation("tiny_translation", "fr", "en")

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exits decided token by token from whole forward passes: the slow twin of the decoding engines.
+
+One sentence at a time, without a cache: each prefix runs through the whole model again, with the
+states of its earlier tokens copied upward from where they exited. The newest token runs all blocks,
+and is then said to have left where the rule's definition says.
+"""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dat_jax.data.vocabulary import BOS, PAD
+from dat_jax.exits.rules import (
+    Confidence,
+    Fixed,
+    Rule,
+    SequenceMultinomial,
+    TokenGeometric,
+    TokenMultinomial,
+    Uniform,
+)
+from dat_jax.exits.sampling import token_draws
+from dat_jax.model.classifiers import classify, weights_of_exit
+from dat_jax.model.transformer import Transformer
+from dat_jax.types import Params
+from tests.decoding.plain_search import plain_search
+
+
+class Outputs(NamedTuple):
+    """What the model puts out for one sentence whose tokens exit at given depths."""
+
+    log_probs: np.ndarray  # [X, T, V] of the next token, by each exit
+    exit_logits: np.ndarray  # [N], [T, N] or [T, N-1], by the kind of exit head; [0] without
+    states: np.ndarray  # [N + 1, T, D] before block 1 and after each
+
+
+class Hypothesis(NamedTuple):
+    """The best hypothesis of one sentence, and what all of its hypotheses asked for."""
+
+    tokens: tuple[int, ...]
+    exits: tuple[int, ...]
+    log_prob: float
+    score: float
+    deepest: tuple[int, ...]  # at each step, the greatest exit of the live hypotheses
+    all_exits: tuple[int, ...]  # of the newest tokens of all hypotheses that were ever live
+
+
+@partial(jax.jit, static_argnums=0)
+def _whole_pass(
+    model: Transformer, params: Params, source: jax.Array, inputs: jax.Array, exit_depth: jax.Array
+) -> Outputs:
+    def run(model: Transformer) -> tuple[jax.Array, jax.Array, jax.Array]:
+        memory = model.encode(source, source != PAD)
+        states = model.states(inputs, memory, source != PAD, exit_depth=exit_depth)
+        weights = model.classifier_weights()
+        logits = [
+            classify(weights_of_exit(weights, index), states[depth - 1])
+            for index, depth in enumerate(model.config.exit_depths)
+        ]
+        exit_logits = jnp.zeros((1, 0))
+        if model.config.exit_head != "none":
+            exit_logits = model.exit_logits(memory, source != PAD, states)
+        embedded = model.embed(inputs, jnp.arange(inputs.shape[1])[None])
+        return jnp.stack(logits)[:, 0], exit_logits[0], jnp.concatenate([embedded, states[:, 0]])
+
+    logits, exit_logits, states = model.apply({"params": params}, method=run)
+    return Outputs(jax.nn.log_softmax(logits), exit_logits, states)
+
+
+def whole_pass(
+    model: Transformer,
+    params: Params,
+    source: np.ndarray,
+    prefix: tuple[int, ...],
+    exits: tuple[int, ...],
+    max_length: int,
+) -> Outputs:
+    """Runs BOS and `prefix`, which leave the decoder at `exits`; padded, so as to compile once."""
+    inputs = np.full((1, max_length), PAD, np.int32)
+    inputs[0, : len(prefix) + 1] = (BOS, *prefix)
+    exit_depth = np.full((1, max_length), model.config.decoder_layers, np.int32)
+    exit_depth[0, : len(exits)] = exits
+    outputs = _whole_pass(model, params, source[None], inputs, exit_depth)
+    return Outputs(*map(np.asarray, outputs))
+
+
+_token_draws = jax.jit(token_draws, static_argnums=3)
+
+
+def draws_of(seed: int, numbers: np.ndarray, length: int, beams: int = 1) -> np.ndarray:
+    """The draws [B, T, J] of sentences with these numbers at their first `length` positions."""
+    positions = np.tile(np.arange(length), len(numbers))
+    draws = _token_draws(seed, jnp.asarray(np.repeat(numbers, length)), positions, beams)
+    return np.asarray(draws).reshape(len(numbers), length, beams)
+
+
+@dataclasses.dataclass
+class PlainDecoder:
+    """The log-probabilities that a sentence's prefixes lead to, and where their tokens exit."""
+
+    model: Transformer
+    params: Params
+    source: np.ndarray  # [S], padded
+    rule: Rule
+    max_length: int
+    draws: np.ndarray  # [T, J] of chance, by position and beam
+    exits: dict[tuple[int, ...], tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    """Of BOS and every token of each prefix met so far."""
+
+    def log_probs(self, prefix: tuple[int, ...]) -> np.ndarray:
+        """Of the token after `prefix` [V]; to be asked for all beams of a step in their order."""
+        earlier = self.exits[prefix[:-1]] if prefix else ()
+        exits = (*earlier, self.model.config.decoder_layers)
+        outputs = whole_pass(self.model, self.params, self.source, prefix, exits, self.max_length)
+        beam = sum(len(other) == len(prefix) for other in self.exits)
+        exit_depth = self.exit_of(outputs, len(prefix), beam)
+        self.exits[prefix] = (*earlier, exit_depth)
+        return outputs.log_probs[self.model.config.exit_depths.index(exit_depth), len(prefix)]
+
+    def exit_of(self, outputs: Outputs, position: int, beam: int) -> int:
+        """The rules' definitions (paper, sections 3.2, 3.3 and 4.1)."""
+        depths = self.model.config.decoder_layers
+        match self.rule:
+            case Fixed(depth):
+                return depth
+            case Uniform():
+                return 1 + int(self.draws[position, beam] * depths)
+            case SequenceMultinomial():
+                return 1 + int(np.argmax(outputs.exit_logits))
+            case TokenMultinomial():
+                return 1 + int(np.argmax(outputs.exit_logits[position]))
+            case TokenGeometric(thresholds):
+                probabilities = 1 / (1 + np.exp(-outputs.exit_logits[position]))
+            case Confidence(thresholds):
+                probabilities = np.exp(outputs.log_probs[:-1, position].max(axis=-1))
+        above = [n for n in range(1, depths) if probabilities[n - 1] > thresholds[n - 1]]
+        return min(above, default=depths)
+
+
+def search_without_cache(
+    decoder: PlainDecoder, limit: int, beam_size: int, length_penalty: float
+) -> Hypothesis:
+    """The best hypothesis of the decoder's sentence."""
+    finished = plain_search(decoder.log_probs, limit, beam_size, length_penalty)
+    best = max(finished, key=lambda hypothesis: hypothesis.score)
+    steps = max(map(len, decoder.exits)) + 1
+    deepest = tuple(
+        max(exits[-1] for exits in decoder.exits.values() if len(exits) == step)
+        for step in range(1, steps + 1)
+    )
+    exits = decoder.exits[best.tokens[:-1]]
+    all_exits = tuple(exits[-1] for exits in decoder.exits.values())
+    return Hypothesis(best.tokens, exits, best.log_prob, best.score, deepest, all_exits)

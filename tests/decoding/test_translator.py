@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text in, text out: in order, by windows, cut where too long. The engine is a pretended one, that
+answers each source with its own words, backwards; one test has the real one."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from dat_jax.data.dataset import Dataset
+from dat_jax.data.preparation import prepare
+from dat_jax.data.vocabulary import EOS
+from dat_jax.decoding import sizing
+from dat_jax.decoding.engines import Found, Hypothesis
+from dat_jax.decoding.sizing import Choice, Platform
+from dat_jax.decoding.translator import Translator
+from dat_jax.decoding.work import Work
+from dat_jax.errors import UserError
+from dat_jax.exits.parsing import Policy
+from dat_jax.exits.rules import Fixed, Rule
+from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.trained import TrainedModel
+from tests.tiny import tiny_config
+
+CONFIG = tiny_config(
+    data={"source": "generated:200", "vocabulary_size": 150, "max_length": 20},
+    decoding={"beam_size": 2, "max_length_ratio": 0.5, "max_length_extra": 3, "batch_size": 8},
+)
+LOCKSTEP = Choice("lockstep", "pretended")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("run")
+    return prepare(CONFIG.data, folder / "data", folder / "vocabulary")
+
+
+def make_translator(dataset: Dataset, **decoding: Any) -> Translator:
+    """Of random weights."""
+    vocabularies = dataset.vocabularies
+    model = Transformer(CONFIG.model, vocabularies.source.size, vocabularies.target.size)
+    params = init_params(model, jax.random.key(1))
+    config = dataclasses.replace(CONFIG, data=dataset.config)
+    settings = dataclasses.replace(CONFIG.decoding, **decoding)
+    return Translator(
+        TrainedModel(config, model, params, vocabularies), Policy.of(Fixed(2)), settings
+    )
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that writes the source backwards, exits where the line's number says, and claims a
+    tick for each sentence; and windows of four lines."""
+
+    def search(
+        trained: TrainedModel,
+        rule: Rule,
+        sources: Sequence[Sequence[int]],
+        decoding: object,
+        *,
+        numbers: Sequence[int],
+        before: Work,
+        on_progress: Any,
+    ) -> Found:
+        on_progress(len(sources))
+        hypotheses = tuple(
+            Hypothesis((*source[-2::-1], EOS), (1 + number % 3,) * len(source), -1.0, -0.5)
+            for source, number in zip(sources, numbers, strict=True)
+        )
+        seen_before = np.asarray(before.ticks)
+        ticks = np.full(4, len(sources))
+        work = Work(ticks, seen_before, ticks)
+        return Found(hypotheses, work, Counter({LOCKSTEP: len(sources)}), (), 0.0)
+
+    monkeypatch.setattr("dat_jax.decoding.translator.search", search)
+    monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(window=4))
+
+
+LINES = ["acht", "sieben Uhr", "", "zwei", "am dritten Mai", "  ", "neun", "elf Minuten", "acht"]
+
+
+def backwards(dataset: Dataset, line: str) -> str:
+    vocabulary = dataset.vocabularies.source
+    return vocabulary.decode(vocabulary.encode([line])[0][-2::-1])
+
+
+def test_lines_come_back_in_their_order_with_their_numbers(dataset: Dataset, pretended: None):
+    found = make_translator(dataset).translate(LINES)
+    assert [sentence.text for sentence in found.sentences] == [
+        backwards(dataset, line) for line in LINES
+    ]
+    assert len({sentence.text for sentence in found.sentences}) == 7
+    for number, sentence in enumerate(found.sentences):
+        assert set(sentence.exits) == ({1 + number % 3} if LINES[number].strip() else set())
+        assert len(sentence.exits) == len(sentence.pieces)
+        assert sentence.source_length == len(sentence.pieces) or not sentence.pieces
+    assert found.choices == {LOCKSTEP: 7}
+    assert found.work.ticks.tolist() == [7] * 4
+
+
+def test_a_window_is_translated_before_more_is_read(dataset: Dataset, pretended: None):
+    read = []
+
+    def reading() -> Iterator[str]:
+        for line in LINES:
+            read.append(line)
+            yield line
+
+    parts = []
+    for part in make_translator(dataset).stream(reading()):
+        parts.append(part)
+        assert len(read) == sum(len(part.sentences) for part in parts)
+    assert [len(part.sentences) for part in parts] == [4, 4, 1]
+    # What earlier windows took is told to the engine.
+    assert [part.work.rows[0] for part in parts] == [0, 3, 6]
+    whole = make_translator(dataset).translate(LINES)
+    assert tuple(s for part in parts for s in part.sentences) == whole.sentences
+
+
+def test_a_line_that_cannot_be_read_does_not_take_what_came_before(
+    dataset: Dataset, pretended: None
+):
+    def breaking() -> Iterator[str]:
+        yield from LINES[:4]
+        raise UserError("no more")
+
+    parts = make_translator(dataset).stream(breaking())
+    assert len(next(parts).sentences) == 4
+    with pytest.raises(UserError, match="no more"):
+        next(parts)
+
+
+def test_an_empty_line_stays_empty_and_costs_nothing(dataset: Dataset, pretended: None):
+    result = make_translator(dataset).translate(["", "sieben", "  "])
+    assert [bool(sentence.pieces) for sentence in result.sentences] == [False, True, False]
+    assert [sentence.text for sentence in result.sentences][::2] == ["", ""]
+    for lines in (["", ""], []):
+        nothing = make_translator(dataset).translate(lines)
+        assert len(nothing.sentences) == len(lines)
+        assert not nothing.choices[LOCKSTEP]
+        assert not nothing.work.ticks.any()
+
+
+def test_long_lines_are_cut_and_counted(dataset: Dataset, pretended: None):
+    result = make_translator(dataset).translate(["acht " * 50, "acht"])
+    assert result.cut == 1
+    assert result.sentences[0].source_length == CONFIG.data.max_length
+    assert result.sentences[0].pieces[-1] == "</s>"
+    assert result.sentences[1].source_length < CONFIG.data.max_length
+
+
+def test_a_model_without_vocabularies_is_told_to_take_ids(dataset: Dataset):
+    translator = make_translator(dataset)
+    trained = dataclasses.replace(translator.trained, vocabularies=None)
+    with pytest.raises(UserError, match="give it token ids"):
+        dataclasses.replace(translator, trained=trained).translate(["acht"])
+
+
+def test_a_vocabulary_of_its_own_decodes_the_target(tmp_path: Path):
+    """With a real engine; every piece has its exit, and the last is the end."""
+    config = dataclasses.replace(CONFIG.data, vocabulary="separate", vocabulary_size=120)
+    separate = prepare(config, tmp_path / "data", tmp_path / "vocabulary")
+    source, target = separate.vocabularies.fingerprints
+    assert source != target
+    (sentence,) = make_translator(separate).translate(["acht"]).sentences
+    pieces = "".join(sentence.pieces[:-1]).replace("▁", " ").replace("<unk>", " ⁇ ")
+    assert sentence.text.split() == pieces.split()
+    assert sentence.exits == (2,) * len(sentence.pieces)
+    assert sentence.pieces[-1] == "</s>"
+    assert len(sentence.pieces) <= 0.5 * sentence.source_length + 3

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people read, to the letter: the table of decoding runs, and translations with exits."""
+
+from dat_jax.evaluation.tables import format_exits, format_table, wants_colour
+
+SHALLOW = {
+    "policy": "fixed:1",
+    "bleu": 9.26,
+    "chrf": 30.0,
+    "average_exit": 1.0,
+    "flops_per_token": 1_234_567.0,
+    "layers_executed_per_token": 1.04,
+    "tokens_per_second": 12_345.6,
+    "device": "cpu",
+}
+DEEP = SHALLOW | {"policy": "fixed:12", "bleu": 34.77, "average_exit": 12.0}
+
+
+def test_the_table_is_aligned_markdown():
+    assert format_table([SHALLOW, DEEP]).splitlines() == [
+        "| policy   | BLEU | chrF | average exit | MFLOPs/token | layers run/token | tokens/s |",
+        "|----------|-----:|-----:|-------------:|-------------:|-----------------:|---------:|",
+        "| fixed:1  |  9.3 | 30.0 |         1.00 |         1.23 |              1.0 |   12,346 |",
+        "| fixed:12 | 34.8 | 30.0 |        12.00 |         1.23 |              1.0 |   12,346 |",
+    ]
+
+
+def test_without_runs_there_is_a_heading():
+    assert len(format_table([]).splitlines()) == 2
+
+
+def test_exits_stand_as_small_numbers_after_their_pieces():
+    pieces, exits = ["\u2581twen", "ty", "\u2581one", "</s>"], [3, 1, 12, 1]
+    assert format_exits(pieces, exits, 12, colour=False) == "twen₃ty₁ one₁₂</s>₁"
+
+
+def test_on_a_terminal_colours_go_from_green_to_red():
+    line = format_exits(["\u2581a", "\u2581b", "\u2581c"], [1, 2, 3], 3, colour=True)
+    words = line.split(" ")
+    assert words[0] == "\x1b[30;48;5;84ma₁\x1b[0m"
+    assert words[1] == "\x1b[30;48;5;228mb₂\x1b[0m"
+    assert words[2] == "\x1b[30;48;5;204mc₃\x1b[0m"
+
+
+def test_only_a_terminal_gets_colour_and_not_against_its_users_wish(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    assert not wants_colour()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert wants_colour()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not wants_colour()

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy is read from one line, written as one, or refused in one."""
+
+from typing import Any
+
+import pytest
+
+from dat_jax.config import ModelConfig
+from dat_jax.errors import UserError
+from dat_jax.exits.parsing import Policy, parse_policy
+from dat_jax.exits.rules import (
+    Confidence,
+    Fixed,
+    Rule,
+    SequenceMultinomial,
+    TokenGeometric,
+    TokenMultinomial,
+    Uniform,
+)
+from tests.tiny import tiny_config
+
+N = 3
+HEADS = ["sequence_multinomial", "token_multinomial", "token_geometric"]
+RULES: dict[str, Rule] = {
+    "fixed": Fixed(3),
+    "fixed:1": Fixed(1),
+    "fixed:3": Fixed(3),
+    "uniform": Uniform(N, 0),
+    "uniform:7": Uniform(N, 7),
+    "sequence_multinomial": SequenceMultinomial(),
+    "token_multinomial": TokenMultinomial(),
+    "token_geometric": TokenGeometric((0.5, 0.5)),
+    "token_geometric:0.25": TokenGeometric((0.25, 0.25)),
+    "token_geometric:0,1": TokenGeometric((0.0, 1.0)),
+    "confidence:0.9": Confidence((0.9, 0.9)),
+    "confidence:0.3,0.75": Confidence((0.3, 0.75)),
+}
+
+texts = pytest.mark.parametrize("text", RULES)
+
+
+def model(**changes: Any) -> ModelConfig:
+    """A model of three blocks, by default with an exit after each and no exit head."""
+    return tiny_config(model=changes).model
+
+
+def model_for(text: str) -> ModelConfig:
+    """A model that can do the policy."""
+    kind = text.partition(":")[0]
+    return model(exit_head=kind if kind in HEADS else "none")
+
+
+def refusal(text: str, config: ModelConfig) -> str:
+    """What follows `policy is ...` in the one line with which `text` is refused."""
+    with pytest.raises(UserError) as caught:
+        parse_policy(text, config)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"policy is {text!r}: ")
+    return message.removeprefix(f"policy is {text!r}: ")
+
+
+@texts
+def test_every_kind_is_read_and_written_the_same(text):
+    policy = parse_policy(text, model_for(text))
+    assert policy.rule == RULES[text]
+    assert policy.name == str(policy.rule)
+    assert parse_policy(policy.name, model_for(text)) == policy
+
+
+@pytest.mark.parametrize("thresholds", [(1 / 3, 1 / 3), (0.1234567, 0.1234568), (1e-9, 0.9999999)])
+def test_thresholds_are_written_with_all_their_digits(thresholds):
+    policy = Policy.of(Confidence(thresholds))
+    assert parse_policy(policy.name, model()) == policy
+
+
+@pytest.mark.parametrize("thresholds", [(0.3, 0.3, 0.75), (0.3, 0.75, 0.3), (0.75, 0.3, 0.3)])
+def test_thresholds_of_which_some_are_equal_are_all_written(thresholds):
+    policy = Policy.of(Confidence(thresholds))
+    assert parse_policy(policy.name, model(decoder_layers=4)) == policy
+
+
+def test_fixed_alone_is_the_greatest_depth_with_an_exit():
+    assert parse_policy("fixed", model(decoder_layers=5)).rule == Fixed(5)
+    assert parse_policy("fixed", model(decoder_layers=5, exits="last")).rule == Fixed(5)
+
+
+@pytest.mark.parametrize("decoder_layers", [2, 6])
+def test_one_threshold_is_that_of_every_depth_but_the_last(decoder_layers):
+    config = model(decoder_layers=decoder_layers, exit_head="token_geometric")
+    count = decoder_layers - 1
+    assert parse_policy("confidence:0.7", config).rule == Confidence((0.7,) * count)
+    assert parse_policy("token_geometric", config).rule == TokenGeometric((0.5,) * count)
+
+
+@pytest.mark.parametrize("text", ["fixed:0", "fixed:7", "fixed:-1", "fixed:1.5", "fixed:two"])
+def test_a_depth_without_an_exit_is_refused_with_those_that_have_one(text):
+    assert refusal(text, model()) == "the model has exits at depth 1, 2, 3"
+
+
+def test_a_model_with_one_exit_has_no_other():
+    assert refusal("fixed:2", model(exits="last")) == "the model has exits at depth 3"
+
+
+@pytest.mark.parametrize("text", ["", "Fixed", "fix:1", "3", "fixed 3", ":1", "confidence 0.5"])
+def test_an_unknown_policy_is_refused_with_what_is_known(text):
+    assert refusal(text, model()) == (
+        "must be one of fixed[:DEPTH], uniform[:SEED], sequence_multinomial, token_multinomial, "
+        "token_geometric[:TAU], confidence:TAU"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "confidence:0.5,0.5,0.5",
+            "needs 1 threshold, or 2, one for each depth but the last, not 3",
+        ),
+        ("confidence:1.5", "thresholds must be in [0, 1]"),
+        ("confidence:0.5,-0.1", "thresholds must be in [0, 1]"),
+        ("confidence:nan", "thresholds must be in [0, 1]"),
+        ("confidence:inf", "thresholds must be in [0, 1]"),
+        ("confidence:high", "thresholds must be numbers with commas between them"),
+        ("confidence:0.5,", "thresholds must be numbers with commas between them"),
+        ("confidence:0.5;0.5", "thresholds must be numbers with commas between them"),
+        ("confidence", "must read confidence:TAU"),
+        ("token_geometric:2", "thresholds must be in [0, 1]"),
+        ("token_geometric:,", "thresholds must be numbers with commas between them"),
+        ("uniform:-1", "the seed must be a whole number from 0 to 2^31 - 1"),
+        ("uniform:0.5", "the seed must be a whole number from 0 to 2^31 - 1"),
+        ("uniform:x", "the seed must be a whole number from 0 to 2^31 - 1"),
+        ("uniform:2147483648", "the seed must be a whole number from 0 to 2^31 - 1"),
+        ("fixed:", "must read fixed[:DEPTH]"),
+        ("uniform:", "must read uniform[:SEED]"),
+        ("token_geometric:", "must read token_geometric[:TAU]"),
+        ("confidence:", "must read confidence:TAU"),
+        ("sequence_multinomial:1", "must read sequence_multinomial"),
+        ("sequence_multinomial:", "must read sequence_multinomial"),
+        ("token_multinomial:0.5", "must read token_multinomial"),
+    ],
+)
+def test_a_bad_argument_is_refused_with_what_it_must_be(text, complaint):
+    assert refusal(text, model_for(text)) == complaint
+
+
+@pytest.mark.parametrize("head", ["none", *HEADS])
+def test_a_head_that_the_model_lacks_is_refused_with_what_it_can_do(head):
+    own = {"none": "", "token_geometric": "token_geometric[:TAU], "}.get(head, f"{head}, ")
+    for other in set(HEADS) - {head}:
+        assert refusal(other, model(exit_head=head)) == (
+            "this model has no exit head or exits for it; it can decode with "
+            f"fixed[:DEPTH], uniform[:SEED], {own}confidence:TAU"
+        )
+
+
+@pytest.mark.parametrize("text", ["uniform", "confidence:0.5", *HEADS])
+def test_a_model_with_one_exit_can_do_fixed_only(text):
+    assert refusal(text, model(exits="last")) == (
+        "this model has no exit head or exits for it; it can decode with fixed[:DEPTH]"
+    )
+
+
+def test_a_model_of_one_block_has_no_choice():
+    with pytest.raises(UserError, match=r"it can decode with fixed\[:DEPTH\]$"):
+        parse_policy("confidence:0.5", model(decoder_layers=1))

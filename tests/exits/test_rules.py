@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each rule, asked by itself, against its definition in plain Python."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dat_jax.exits.rules import (
+    RULES,
+    Block,
+    Classified,
+    Confidence,
+    Fixed,
+    Need,
+    Plan,
+    Rule,
+    Scope,
+    Sentence,
+    SequenceMultinomial,
+    Token,
+    TokenGeometric,
+    TokenMultinomial,
+    Uniform,
+)
+from dat_jax.exits.sampling import token_draws
+from tests.tiny import random_array
+
+N = 4
+NEEDS = {
+    Fixed: (Scope.TEXT, set()),
+    Uniform: (Scope.TOKEN, set()),
+    SequenceMultinomial: (Scope.SENTENCE, {Need.SENTENCE_LOGITS}),
+    TokenMultinomial: (Scope.TOKEN, {Need.FIRST_STATE_LOGITS}),
+    TokenGeometric: (Scope.TOKEN, {Need.HALTING_LOGIT}),
+    Confidence: (Scope.TOKEN, {Need.CLASSIFIER}),
+}
+
+
+def unknown(*shape: int) -> Plan:
+    """The plan before anything is known of N depths."""
+    return Plan(jnp.full(shape, N), jnp.zeros((*shape, 0)))
+
+
+def ask_after_blocks(rule: Rule, logits: Sequence[jax.Array | None], *shape: int) -> list[int]:
+    """The depths that tokens of this shape leave at, given the logits after each block but N."""
+    plan = unknown(*shape)
+    for depth, seen in enumerate(logits, start=1):
+        states = random_array(depth, *shape, 2)
+        new = rule.after_block(Block(jnp.full(shape, depth), states, states, seen), plan)
+        plan = new._replace(exit_at=jnp.minimum(plan.exit_at, new.exit_at))
+    return plan.exit_at.ravel().tolist()
+
+
+def ask_after_classifiers(rule: Rule, probabilities: Sequence[Sequence[float]]) -> list[int]:
+    """The depths that tokens leave at, given their likeliest token's probability at each depth."""
+    plan = unknown(len(probabilities[0]))
+    for depth, likeliest in enumerate(probabilities, start=1):
+        logits = 3 + jnp.log(jnp.asarray([[p, *[(1 - p) / 9] * 9] for p in likeliest]))
+        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        depths = jnp.full(len(likeliest), depth)
+        seen = Classified(depths, logits, normaliser, logits[:, :2], jnp.zeros((len(likeliest), 2)))
+        new = rule.after_classifier(seen, plan)
+        plan = new._replace(exit_at=jnp.minimum(plan.exit_at, new.exit_at))
+    return plan.exit_at.tolist()
+
+
+@pytest.mark.parametrize("kind", NEEDS)
+def test_a_rule_says_what_it_needs_and_what_it_decides_for(kind: type[Rule]):
+    assert (kind.scope, set(kind.needs)) == NEEDS[kind]
+    assert set(NEEDS) == set(RULES)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_fixed_exits_at_its_depth(depth: int):
+    found = Fixed(depth).before_sentence(Sentence(None), jnp.full(3, N))
+    assert found.tolist() == [depth] * 3
+
+
+def test_uniform_exits_in_the_fourth_of_zero_to_one_that_the_draw_is_in():
+    numbers, positions = jnp.arange(50) * 7, jnp.arange(50) % 9
+    token = Token(numbers, positions, jnp.full(50, 20))
+    found = Uniform(N, 3).before_token(token, unknown(50, 2)).exit_at
+    draws = np.asarray(token_draws(3, numbers, positions, 2))
+    expected = [[next(n for n in range(1, N + 1) if d < n / N) for d in row] for row in draws]
+    assert found.tolist() == expected
+    assert {depth for row in expected for depth in row} == {1, 2, 3, 4}
+
+
+LOGITS = [
+    [2.0, 1.0, 0.0, 0.0],
+    [-1.0, 0.5, 0.0, 0.0],
+    [0.0, 1.0, 3.0, 2.0],
+    [0.0, 2.0, 2.0, 1.0],
+    [1.0, 1.0, 1.0, 1.0],
+    [0.0, 1.0, 0.0, 2.0],
+]
+LIKELIEST = [1, 2, 3, 2, 1, 4]  # of equal ones the lower
+
+
+def test_sequence_multinomial_exits_at_the_likeliest_depth():
+    rule = SequenceMultinomial()
+    found = rule.before_sentence(Sentence(jnp.asarray(LOGITS)), jnp.full(len(LOGITS), N))
+    assert found.tolist() == LIKELIEST
+
+
+def test_token_multinomial_exits_at_the_likeliest_depth_after_block_1():
+    logits = jnp.asarray(LOGITS)
+    assert ask_after_blocks(TokenMultinomial(), [logits, None, None], len(LOGITS)) == LIKELIEST
+
+
+def test_geometric_exits_after_the_first_block_whose_probability_is_above_tau():
+    # Logits: 0 is a probability of 0.5, which is not above 0.5; 1 is 0.73, 1.2 is 0.77.
+    first = jnp.asarray([0.1, 0.0, -9.0, 9.0, -1.0])
+    second = jnp.asarray([-9.0, 1.2, 1.0, 9.0, 1.2])
+    third = jnp.asarray([9.0, 9.0, -9.0, 9.0, 9.0])
+    rule = TokenGeometric((0.5, 0.75, 0.5))
+    assert ask_after_blocks(rule, [first, second, third], 5) == [1, 2, 4, 1, 2]
+
+
+def test_confidence_exits_at_the_first_exit_whose_probability_is_above_tau():
+    first, second = [0.6, 0.45, 0.2, 0.9, 0.2], [0.2, 0.8, 0.7, 0.9, 0.8]
+    rule = Confidence((0.5, 0.75, 0.9))
+    assert ask_after_classifiers(rule, [first, second, [0.2] * 5]) == [1, 2, 4, 1, 2]
+
+
+def test_rows_of_one_call_may_be_at_several_depths():
+    rule, depths = TokenGeometric((0.9, 0.1, 0.9)), jnp.asarray([1, 2, 3, 2])
+    states = jnp.zeros((4, 2))
+    found = rule.after_block(Block(depths, states, states, jnp.zeros(4)), unknown(4))
+    assert found.exit_at.tolist() == [N, 2, N, 2]
+
+
+@pytest.mark.parametrize("kind", [TokenGeometric, Confidence])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_thresholds_per_depth_take_effect_at_their_depth_and_at_no_other(kind, depth: int):
+    # A peer's code took a list of thresholds and compared every depth with the same one.
+    low_here = kind(tuple(0.7 if n == depth else 1.0 for n in range(1, N)))
+    if kind is TokenGeometric:
+        logits = jnp.log(jnp.asarray([0.5 / 0.5, 0.9 / 0.1]))
+        found = ask_after_blocks(low_here, [logits] * 3, 2)
+    else:
+        found = ask_after_classifiers(low_here, [[0.5, 0.9]] * 3)
+    assert found == [N, depth]
+
+
+def test_a_rule_that_answers_nothing_changes_no_plan():
+    plan, rule = unknown(3), Rule()
+    states = jnp.zeros((3, 2))
+    assert rule.before_sentence(Sentence(None), plan.exit_at) is plan.exit_at
+    assert rule.before_token(Token(*[jnp.zeros(3)] * 3), plan) is plan
+    assert rule.after_block(Block(plan.exit_at, states, states, None), plan) is plan
+    seen = Classified(plan.exit_at, states, states[:, 0], states, states)
+    assert rule.after_classifier(seen, plan) is plan
+
+
+ONE_OF_EACH: list[Rule] = [
+    Fixed(1),
+    Uniform(N, 0),
+    SequenceMultinomial(),
+    TokenMultinomial(),
+    TokenGeometric((0.5,) * 3),
+    Confidence((0.5,) * 3),
+]
+
+
+def test_rules_of_two_kinds_are_never_taken_for_one_another():
+    """JAX finds compiled programs by structure. Those of two registered dataclasses with equal
+    fields are equal to it, and only as a rule apart by their hash: one in a hundred was not."""
+    structures = [jax.tree.structure(rule) for rule in ONE_OF_EACH]
+    for index, structure in enumerate(structures):
+        assert [n for n, other in enumerate(structures) if other == structure] == [index]
+
+
+def _fixed(rule: Any) -> jax.Array:
+    return rule.before_sentence(Sentence(None), jnp.full(1, N))
+
+
+def _drawn(rule: Any) -> jax.Array:
+    token = Token(*[jnp.arange(9)] * 3)
+    return rule.before_token(token, unknown(9, 1)).exit_at
+
+
+def _halting(rule: Any) -> jax.Array:
+    states, depths = jnp.zeros((2, 2)), jnp.asarray([1, 2])
+    block = Block(depths, states, states, jnp.asarray([0.3, 9.0]))
+    return rule.after_block(block, unknown(2)).exit_at
+
+
+def _confident(rule: Any) -> jax.Array:
+    logits, depths = jnp.log(jnp.asarray([[0.7, 0.3], [0.9, 0.1]])), jnp.asarray([1, 2])
+    seen = Classified(depths, logits, jnp.zeros(2), logits, depths[:, None])
+    return rule.after_classifier(seen, unknown(2)).exit_at
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "ask"),
+    [
+        (Fixed(1), Fixed(3), _fixed),
+        (Uniform(N, 1), Uniform(N, 2), _drawn),
+        (TokenGeometric((0.5, 0.5, 0.5)), TokenGeometric((0.9, 0.1, 0.5)), _halting),
+        (Confidence((0.2, 0.95, 0.5)), Confidence((0.9, 0.2, 0.5)), _confident),
+    ],
+    ids=lambda value: str(value) if isinstance(value, Rule) else "",
+)
+def test_one_compiled_program_serves_all_rules_of_a_kind(
+    one: Rule, other: Rule, ask: Callable[[Rule], jax.Array]
+):
+    traces = []
+
+    @jax.jit
+    def compiled(rule: Any) -> jax.Array:
+        traces.append(rule)
+        return ask(rule)
+
+    found = [compiled(rule).tolist() for rule in (one, other)]
+    assert found == [ask(rule).tolist() for rule in (one, other)]
+    assert found[0] != found[1]  # the numbers arrive, though they were not known at the trace
+    assert len(traces) == 1

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all scripts have in common: their help, their exit status, and nothing shared."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import pytest
+from absl import flags
+
+import decode
+import train
+from benchmarks import batching, exits, gpu, quality
+from benchmarks import decode as speed
+from dat_jax.command_line import run
+from dat_jax.data import prepare
+from dat_jax.errors import UserError
+from dat_jax.tuning import __main__ as tuning
+from tests.scripts.calls import TINY, Main, call, check_refusal, refuse, succeed
+
+SCRIPTS = [
+    *(train.main, decode.main, tuning.main, prepare.main),
+    *(batching.main, speed.main, exits.main, gpu.main, quality.main),
+]
+
+
+@pytest.mark.parametrize("main", SCRIPTS, ids=lambda main: main.__module__)
+@pytest.mark.parametrize("option", ["--help", "--helpfull"])
+def test_help_prints_what_a_script_is_for_and_its_flags(main: Main, option: str):
+    text = succeed(main, option).stdout
+    assert text.startswith(sys.modules[main.__module__].__doc__ or "no docstring")
+    assert ("--output" if main in (speed.main, gpu.main) else "--workdir") in text
+
+
+def test_scripts_do_not_know_what_others_or_they_themselves_were_given_before():
+    for _ in range(2):
+        steps = [*TINY, "--workdir=no", "--config.training.steps=0"]
+        refuse("training.steps is 0", train.main, *steps)
+        beam = ["--workdir=no", "--config.beam_sze=2"]
+        refuse('Did you mean "beam_size" instead of "beam_sze"', decode.main, *beam)
+        refuse("--policy is missing", tuning.main, "--workdir=no")
+        for main in (train.main, prepare.main):
+            refuse("--workdir is missing", main, "--config=configs/demo.py")
+        for main in (decode.main, tuning.main, quality.main):
+            refuse("--workdir is missing", main)
+
+
+def scripted(body: Callable[[], None]) -> Main:
+    """The main of a script without flags."""
+
+    def main(argv: Sequence[str]) -> int:
+        return run(argv, flags.FlagValues(), body)
+
+    return main
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    """What a script does that comes upon an error."""
+
+    def body() -> None:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (UserError("no such thing: name another"), "error: no such thing: name another"),
+        (OSError(13, "Permission denied", "a/file"), "error: a/file: Permission denied: mend that"),
+        (KeyboardInterrupt(), "error: interrupted"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(error: BaseException, message: str):
+    check_refusal(call(scripted(failing(error))), message)
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), OSError("no file is known")])
+def test_any_other_exception_is_passed_on(error: Exception):
+    with pytest.raises(type(error), match=str(error)):
+        call(scripted(failing(error)))

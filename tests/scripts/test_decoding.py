@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""decode.py translates a split, a file or standard input."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import decode
+from tests.scripts.calls import succeed
+
+
+def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
+    succeed(
+        decode.main,
+        f"--workdir={trained}",
+        "--config.policy=fixed:1",
+        "--config.beam_size=2",
+        f"--config.output={tmp_path}",
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["policy"] == "fixed:1"
+    assert summary["beam_size"] == 2
+    assert summary["average_exit"] == 1
+    assert summary["sentences"] == 20
+    assert {
+        "bleu",
+        "bleu_signature",
+        "chrf",
+        "exit_histogram",
+        "flops_per_token",
+        "layers_executed_per_token",
+        "tokens_per_second",
+        "engine",
+        "device",
+        "checkpoint_step",
+    } <= summary.keys()
+    assert summary["batch_size"] == 128
+    assert summary["ticks"] == sum(summary["ticks_per_stage"]) > 0
+    blocks_and_classifier = 3
+    assert len(summary["ticks_per_stage"]) == blocks_and_classifier
+    assert len(summary["rows_per_stage"]) == blocks_and_classifier
+    assert summary["rows_per_stage"][0] == summary["rows_per_stage"][-1] >= summary["tokens"]
+    assert summary["rows_per_stage"][1] == 0
+    assert 0 < summary["occupancy"] <= 1
+    assert sum(summary["engines"].values()) == 20
+    hypotheses = (tmp_path / "hypotheses.txt").read_text().splitlines()
+    exits = [json.loads(line) for line in (tmp_path / "exits.jsonl").read_text().splitlines()]
+    assert len(hypotheses) == len(exits) == 20
+    assert all(set(line["exits"]) == {1} for line in exits)
+    assert all(len(line["exits"]) == len(line["tokens"]) for line in exits)
+    assert summary["tokens"] == sum(len(line["exits"]) for line in exits)
+
+
+def test_a_file_without_a_reference_is_translated_without_scores(trained: Path, tmp_path: Path):
+    text = tmp_path / "text"
+    text.write_text("acht Uhr\n\nsieben\n")
+    result = succeed(
+        decode.main,
+        f"--workdir={trained}",
+        f"--config.input={text}",
+        f"--config.output={tmp_path / 'found'}",
+    )
+    assert "average exit" in result.stdout
+    assert "BLEU" not in result.stdout
+    summary = json.loads((tmp_path / "found" / "summary.json").read_text())
+    assert summary["sentences"] == 3
+    assert "bleu" not in summary
+
+
+def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path):
+    settings = [f"--workdir={trained}", "--config.policy=token_geometric:0.5"]
+    settings += ["--config.beam_size=2", "--config.cohort_size=32", "--config.pool_size=40"]
+    text = tmp_path / "text"
+    text.write_text("acht Uhr\nsieben\n\num halb zwei\n" * 12)
+    settings += [f"--config.input={text}", f"--config.reference={text}"]
+    found = {}
+    for engine in ("continuous", "lockstep"):
+        folder = tmp_path / engine
+        chosen = [f"--config.engine={engine}", f"--config.output={folder}"]
+        succeed(decode.main, *settings, *chosen)
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["engine"] == engine
+        assert summary["engines"] == {engine: 36}
+        assert summary["engine_reasons"] == {"asked for": 36}
+        lines = map(json.loads, (folder / "exits.jsonl").read_text().splitlines())
+        found[engine] = (
+            (folder / "hypotheses.txt").read_bytes(),
+            [(line["tokens"], line["exits"]) for line in lines],
+            [summary[name] for name in ("bleu", "tokens", "average_exit", "flops_per_token")],
+        )
+    assert found["continuous"] == found["lockstep"]
+
+
+@pytest.mark.parametrize(("threshold", "deep"), [(0, False), (1, True)])
+def test_exits_too_deep_for_the_continuous_engine_are_noted(
+    trained: Path, tmp_path: Path, threshold: int, deep: bool
+):
+    text = tmp_path / "text"
+    text.write_text("acht Uhr\n" * 260)
+    result = succeed(
+        decode.main,
+        f"--workdir={trained}",
+        f"--config.policy=confidence:{threshold}",
+        "--config.beam_size=1",
+        f"--config.input={text}",
+        f"--config.output={tmp_path / 'found'}",
+    )
+    assert ("--config.engine=lockstep may be faster" in result.stderr) == deep
+    summary = json.loads((tmp_path / "found" / "summary.json").read_text())
+    assert (summary["engine"], summary["engines"]) == ("auto", {"continuous": 260})
+    assert summary["engine_reasons"] == {"256 hypotheses or more, exits not deep": 260}
+
+
+def test_decoding_standard_input_prints_a_line_for_each_line(trained: Path):
+    result = succeed(
+        decode.main,
+        f"--workdir={trained}",
+        "--config.input=-",
+        text="am dreiundzwanzigsten November\n\nsieben\n",
+    )
+    lines = result.stdout.splitlines()
+    assert len(lines) == 3
+    assert lines[1] == ""
+    assert not (trained / "decode").exists()
+
+
+def test_long_lines_are_cut_with_a_warning(trained: Path):
+    result = succeed(decode.main, f"--workdir={trained}", "--config.input=-", text="acht " * 200)
+    assert "1 sentences are longer than 128 pieces and were cut there" in result.stderr
+
+
+def test_a_tuned_policy_decodes_with_what_the_report_was_made_with(trained: Path, tmp_path: Path):
+    policy = "--config.policy=tuned:AE<=2"
+    succeed(decode.main, f"--workdir={trained}", policy, f"--config.output={tmp_path}")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["policy"] == "tuned:AE<=2"
+    assert len(summary["thresholds"]) == 1

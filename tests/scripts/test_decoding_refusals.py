@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""decode.py says in one line what it cannot do, and leaves all files as they were."""
+
+from pathlib import Path
+
+import decode
+from tests.scripts.calls import call, files, refuse, succeed
+
+
+def test_a_decode_that_breaks_off_leaves_earlier_results(trained: Path, tmp_path: Path):
+    arguments = [f"--workdir={trained}", "--config.input=-"]
+    arguments.append(f"--config.output={tmp_path / 'results'}")
+    succeed(decode.main, *arguments, text="acht\n")
+    before = files(tmp_path)
+    assert len(before) == 3
+    broken = call(decode.main, *arguments, text="sieben\n\udcff\n")
+    assert broken.status != 0
+    assert "not UTF-8 at line 2" in broken.stderr
+    assert files(tmp_path) == before
+
+
+def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
+    workdir = f"--workdir={trained}"
+    lines, short = tmp_path / "lines", tmp_path / "short"
+    lines.write_text("eins\nzwei\n")
+    short.write_text("one\n")
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "binary").write_bytes(b"eins\n\xff\n")
+    before = files(trained)
+    refuse("train a model into this workdir first", decode.main, f"--workdir={tmp_path / 'new'}")
+    for message, arguments in {
+        "the model has exits at depth 1, 2": ["--config.policy=fixed:3"],
+        "must be one of fixed[:DEPTH], uniform": ["--config.policy=oracle"],
+        "it can decode with fixed[:DEPTH], uniform[:SEED], token_geometric[:TAU], confidence:TAU": [
+            "--config.policy=sequence_multinomial"
+        ],
+        "needs 1 threshold": ["--config.policy=confidence:0.1,0.2,0.3"],
+        "thresholds must be in [0, 1]": ["--config.policy=token_geometric:1.5"],
+        "must read confidence:TAU": ["--config.policy=confidence:"],
+        "the least average exit that was tuned is": ["--config.policy=tuned:confidence:AE<=0.5"],
+        "must read tuned[:KIND]:AE<=DEPTH": ["--config.policy=tuned:best"],
+        "decoding.beam_size is 0": ["--config.beam_size=0"],
+        "decoding.cohort_size is -1: must be 0 or more": ["--config.cohort_size=-1"],
+        "decoding.pool_size is -8: must be 0 or more": ["--config.pool_size=-8"],
+        "must be one of auto, continuous, lockstep": ["--config.engine=fast"],
+        "2 sentences but 1 references": [
+            f"--config.input={lines}",
+            f"--config.reference={short}",
+        ],
+        "a split has its own references": [f"--config.reference={short}"],
+        "No such file or directory": [f"--config.input={tmp_path / 'none'}"],
+        "empty is empty": [f"--config.input={tmp_path / 'empty'}"],
+        "not UTF-8 at line 2": [f"--config.input={tmp_path / 'binary'}"],
+        "average_checkpoints is 9 and": ["--config.average_checkpoints=9"],
+        "split is 'train'": ["--config.split=train"],
+        "average_checkpoints is -1": ["--config.average_checkpoints=-1"],
+        "missing config key split": ["--config=configs/demo.py"],
+    }.items():
+        refuse(message, decode.main, workdir, *arguments)
+    assert files(trained) == before
+
+
+def test_decoding_refuses_a_bad_key(trained: Path):
+    workdir = f"--workdir={trained}"
+    hint = 'unknown config key Did you mean "beam_size" instead of "beam_sze"'
+    refuse(hint, decode.main, workdir, "--config.beam_sze=2")
+    refuse(
+        "--config.beam_size=two: invalid literal", decode.main, workdir, "--config.beam_size=two"
+    )
+
+
+def test_an_output_that_is_a_file_is_named(trained: Path, tmp_path: Path):
+    file = tmp_path / "file"
+    file.write_text("here")
+    refuse("file: File exists", decode.main, f"--workdir={trained}", f"--config.output={file}")
+    assert file.read_text() == "here"

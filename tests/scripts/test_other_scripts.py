@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scripts beside train.py and decode.py: preparing, tuning and the benchmark of exits."""
+
+import json
+import shutil
+from pathlib import Path
+
+from benchmarks import exits
+from dat_jax.data import prepare
+from dat_jax.tuning import __main__ as tuning
+from tests.scripts.calls import TINY, refuse, succeed
+
+
+def test_preparing_by_itself_prints_what_there_is(tmp_path: Path):
+    result = succeed(prepare.main, *TINY, f"--workdir={tmp_path}")
+    assert result.stdout.startswith("train: 200 pairs")
+    refuse("is missing", prepare.main, *TINY)
+
+
+def test_preparing_names_a_workdir_that_is_a_file(tmp_path: Path):
+    file = tmp_path / "file"
+    file.write_text("here")
+    refuse("file", prepare.main, *TINY, f"--workdir={file}")
+    assert file.read_text() == "here"
+
+
+def test_tuning_prints_its_front_and_the_policy_to_ask_for(trained: Path, tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    workdir, policy = f"--workdir={copy}", "--policy=token_geometric"
+    options = ["--candidates=20", "--segment=0.25", "--beam_size=1"]
+    result = succeed(tuning.main, workdir, policy, *options)
+    assert "decode with --config.policy='tuned:token_geometric:AE<=" in result.stdout
+    refuse("--policy is missing", tuning.main, workdir)
+    kinds = "value should be one of <confidence|token_geometric>"
+    refuse(kinds, tuning.main, workdir, "--policy=fixed")
+    refuse("train a model into this workdir first", tuning.main, "--workdir=no", policy)
+
+
+def test_the_exits_benchmark_decodes_with_everything_that_was_tuned(trained: Path, tmp_path: Path):
+    workdir, output = f"--workdir={trained}", tmp_path / "exits.jsonl"
+    succeed(exits.main, workdir, f"--output={output}")
+    policies = [json.loads(line)["policy"] for line in output.read_text().splitlines()]
+    kinds = [policy.partition(":")[0] for policy in policies]
+    assert kinds[:4] == ["fixed", "fixed", "uniform", "token_geometric"]
+    assert set(kinds[4:]) == {"token_geometric", "confidence"}
+    nowhere = f"--output={tmp_path / 'none' / 'exits.jsonl'}"
+    refuse("none is no folder", exits.main, workdir, nowhere)

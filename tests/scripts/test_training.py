@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""train.py, from text to a table of scores."""
+
+import json
+from pathlib import Path
+
+import train
+from tests.scripts.calls import PLAIN, POLICIES, TINY, files, refuse, run, succeed
+
+
+def test_training_leaves_what_the_contract_names(trained: Path):
+    assert {path.name for path in trained.iterdir()} == {
+        "config.json",
+        "vocabulary",
+        "data",
+        "checkpoints",
+        "metrics.jsonl",
+        "tensorboard",
+        "tuned",
+        "evaluation.jsonl",
+    }
+    metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [2, 4, 4]
+    assert {"train/loss", "train/nll/exit_1", "train/nll/exit_2"} <= metrics[0].keys()
+    assert "valid/nll/exit_2" in metrics[2]
+    summaries = [
+        json.loads(line) for line in (trained / "evaluation.jsonl").read_text().splitlines()
+    ]
+    assert [summary["policy"] for summary in summaries] == POLICIES
+    assert [summary["average_exit"] for summary in summaries[:2]] == [1, 2]
+    assert [len(summary["thresholds"] or []) for summary in summaries] == [0, 0, 1, 1, 1]
+
+
+def test_a_run_may_be_changed_before_its_first_checkpoint_and_ends_the_same_if_stopped_after(
+    trained: Path, tmp_path: Path
+):
+    arguments = [*TINY, PLAIN, f"--workdir={tmp_path}"]
+    first, few = "--config.training.steps=2", "--config.training.batch_tokens=40"
+    printed = "train: 200 pairs"
+    refuse("training.batch_tokens is 40", train.main, *arguments, first, few, printed=printed)
+    succeed(train.main, *arguments, first)
+    resumed = run("train.py", *arguments, "--config.training.steps=4")
+    assert resumed.status == 0, resumed.stderr
+    assert "step 4 of 4" in resumed.stderr
+    assert "step 2 of 4" not in resumed.stderr
+    assert any(exit_mark in resumed.stdout for exit_mark in "₁₂")
+
+    def losses(workdir: Path) -> list[float]:
+        lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+        return [line["train/loss"] for line in lines if "train/loss" in line]
+
+    assert losses(tmp_path) == losses(trained)
+
+
+def test_a_workdir_with_another_run_is_left_alone(trained: Path):
+    before = files(trained)
+    arguments = [*TINY, f"--workdir={trained}"]
+    refuse("model.decoder_ff_dim = 8", train.main, *arguments, "--config.model.decoder_ff_dim=16")
+    refuse("data.seed = 0, not 1", train.main, *arguments, "--config.data.seed=1")
+    refuse("training.batch_tokens", train.main, *arguments, "--config.training.batch_tokens=999")
+    assert files(trained) == before
+
+
+def test_fewer_steps_than_have_been_made_are_refused(trained: Path):
+    arguments = [*TINY, f"--workdir={trained}", "--config.training.steps=3"]
+    refuse("has been trained to step 4 and training.steps is 3", train.main, *arguments)
+
+
+def test_a_second_run_starts_from_the_parameters_of_the_first(trained: Path, tmp_path: Path):
+    first = f"--config.training.initial_workdir={trained}"
+    other = [*TINY, f"--workdir={tmp_path / 'other'}", first]
+    wider = "--config.model.decoder_ff_dim=16"
+    refuse("its model.decoder_ff_dim is 8", train.main, *other, wider)
+    seed = "--config.data.seed=1"
+    refuse("its vocabulary is another", train.main, *other, seed, printed="train")
+    frozen = ["--config.exit.trains=head_alone", "--config.exit.start_step=0"]
+    second = [f"--workdir={tmp_path / 'second'}", "--config.training.steps=2"]
+    succeed(train.main, *TINY, PLAIN, *second, first, *frozen)
+
+    def fixed_scores(workdir: Path) -> list[float]:
+        lines = map(json.loads, (workdir / "evaluation.jsonl").read_text().splitlines())
+        return [line["chrf"] for line in lines if line["policy"].startswith("fixed")]
+
+    assert fixed_scores(tmp_path / "second") == fixed_scores(trained)

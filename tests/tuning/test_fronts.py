@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tuned policies are asked for in one line, found in the workdir, and refused in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dat_jax.errors import UserError
+from dat_jax.exits.parsing import Policy
+from dat_jax.exits.rules import Confidence, Fixed, Rule, TokenGeometric
+from dat_jax.tuning.fronts import load_front, resolve_policy, save_front, tuned_kinds
+from dat_jax.workdir import Run
+from tests.tiny import tiny_config
+
+MODEL = tiny_config(model={"exit_head": "token_geometric"}).model
+WITHOUT_HEAD = tiny_config().model
+
+
+def point(kind: str, thresholds: list[float], average_exit: float, bleu: float) -> dict[str, Any]:
+    return {"kind": kind, "thresholds": thresholds, "average_exit": average_exit, "bleu": bleu}
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Run:
+    """Two fronts: confidence is better above an average exit of 2, the halting unit below."""
+    run = Run(tmp_path)
+    save_front(
+        run,
+        "confidence",
+        [point("confidence", [0.1, 0.2], 1.5, 20.0), point("confidence", [0.3, 0.4], 2.5, 30.0)],
+    )
+    run = Run(tmp_path)
+    save_front(
+        run,
+        "token_geometric",
+        [
+            point("token_geometric", [0.5, 0.6], 1.2, 25.0),
+            point("token_geometric", [0.7, 0.8], 2.4, 28.0),
+        ],
+    )
+    return run
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("tuned:AE<=3", Confidence((0.3, 0.4))),
+        ("tuned:AE<=2.5", Confidence((0.3, 0.4))),
+        ("tuned:AE<=2.49", TokenGeometric((0.7, 0.8))),
+        ("tuned:AE<=2", TokenGeometric((0.5, 0.6))),
+        ("tuned:confidence:AE<=2", Confidence((0.1, 0.2))),
+        ("tuned:token_geometric:AE<=9.5", TokenGeometric((0.7, 0.8))),
+        ("fixed:2", Fixed(2)),
+    ],
+)
+def test_the_best_within_the_average_exit_is_taken(workdir: Run, text: str, rule: Rule):
+    name = text if text.startswith("tuned") else str(rule)
+    assert resolve_policy(text, MODEL, workdir) == Policy(name, rule)
+
+
+def test_a_model_without_a_head_takes_what_it_can_decode_with(workdir: Run):
+    assert resolve_policy("tuned:AE<=2", WITHOUT_HEAD, workdir).rule == Confidence((0.1, 0.2))
+    assert tuned_kinds("tuned:AE<=2", WITHOUT_HEAD) == ("confidence",)
+    assert tuned_kinds("fixed:1", WITHOUT_HEAD) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tuned", "must read tuned[:KIND]:AE<=DEPTH"),
+        ("tuned:AE<2", "must read tuned[:KIND]:AE<=DEPTH"),
+        ("tuned:AE<=", "must read tuned[:KIND]:AE<=DEPTH"),
+        ("tuned:fixed:AE<=2", "with KIND confidence|token_geometric"),
+        ("tuned:AE<=1.1", "the least average exit that was tuned is 1.20"),
+        ("tuned:confidence:AE<=1.4", "the least average exit that was tuned is 1.50"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(workdir: Run, text: str, message: str):
+    with pytest.raises(UserError) as caught:
+        resolve_policy(text, MODEL, workdir)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kind_without_its_head_is_refused(workdir: Run):
+    with pytest.raises(UserError, match="it can decode with fixed"):
+        resolve_policy("tuned:token_geometric:AE<=2", WITHOUT_HEAD, workdir)
+
+
+@pytest.mark.parametrize("text", ["tuned:AE<=2", "tuned:confidence:AE<=2"])
+def test_a_model_with_one_exit_has_nothing_to_tune(workdir: Run, text: str):
+    one_exit = tiny_config(model={"exits": "last"}).model
+    with pytest.raises(UserError, match=r"it can decode with fixed\[:DEPTH\]$"):
+        resolve_policy(text, one_exit, workdir)
+
+
+def test_before_tuning_the_command_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"run python -m dat_jax.tuning .* --policy=confidence$"):
+        resolve_policy("tuned:confidence:AE<=2", MODEL, Run(tmp_path))
+
+
+def test_a_damaged_front_is_named(workdir: Run):
+    (workdir.tuned / "confidence.json").write_text("[{")
+    with pytest.raises(UserError, match=r"confidence.json is damaged: tune again"):
+        load_front(workdir, "confidence")

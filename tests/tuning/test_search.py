@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tuning: what one pass observes, how vectors are scored and chosen, and what is kept."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dat_jax.data.dataset import Dataset
+from dat_jax.data.tokens import TokenFile
+from dat_jax.data.vocabulary import BOS
+from dat_jax.exits.rules import Block, Plan, TokenGeometric
+from dat_jax.trained import TrainedModel
+from dat_jax.tuning.fronts import Kind, load_front, save_front
+from dat_jax.tuning.search import (
+    Estimate,
+    Observed,
+    draw,
+    estimate_all,
+    exits_of,
+    observe,
+    pareto_front,
+    promising,
+    tune,
+)
+from dat_jax.workdir import Run, make_model
+from tests.tiny import random_params, tiny_config
+
+CONFIG = tiny_config(
+    data={"source": "generated:200", "vocabulary_size": 150, "max_length": 20},
+    model={"exit_head": "token_geometric"},
+    decoding={"beam_size": 1, "max_length_ratio": 0.5, "max_length_extra": 3},
+)
+N = CONFIG.model.decoder_layers
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Run(tmp_path_factory.mktemp("data")).prepare(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: Dataset) -> TrainedModel:
+    """A model with random parameters."""
+    vocabularies = dataset.vocabularies
+    model = make_model(CONFIG, vocabularies)
+    return TrainedModel(CONFIG, model, random_params(model), vocabularies, (0,))
+
+
+def sentences(file: TokenFile) -> list[tuple[np.ndarray, np.ndarray]]:
+    ends = file.offsets
+    rows = [file.tokens[ends[i] : ends[i + 1]].astype(np.int32) for i in range(len(ends) - 1)]
+    return list(zip(rows[::2], rows[1::2], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["confidence", "token_geometric"])
+def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
+    trained: TrainedModel, dataset: Dataset, kind: Kind
+):
+    file = dataset.splits["valid"]
+    observed, pairs = observe(trained, file, kind), sentences(file)
+    assert observed.token_ll.shape == (N, sum(len(target) for _, target in pairs))
+    model, variables = trained.model, {"params": trained.params}
+    found = {tuple(column) for column in np.round(np.vstack(observed).T, 4).tolist()}
+    assert len(found) > 20
+
+    def run(model, source, mask, inputs):
+        memory = model.encode(source, mask)
+        states = model.states(inputs, memory, mask)
+        return model.exit_logits(memory, mask, states)
+
+    for source, target in pairs[:3]:
+        source, mask = jnp.asarray(source[None]), jnp.ones((1, len(source)), bool)
+        inputs = jnp.asarray([[BOS, *target[:-1]]])
+        logits = model.apply(variables, source, mask, inputs)
+        log_probs = np.asarray(jax.nn.log_softmax(logits))[:, 0]
+        token_ll = log_probs[:, np.arange(len(target)), target]
+        signal = np.exp(log_probs.max(axis=-1))[:-1]
+        if kind == "token_geometric":
+            halting = model.apply(variables, source, mask, inputs, method=run)
+            signal = np.asarray(jax.nn.sigmoid(halting))[0].T
+        for expected in np.vstack([signal, token_ll]).T:
+            distance = np.abs(np.vstack(observed).T - expected).max(axis=1).min()
+            assert distance < 1e-4
+
+
+def test_exits_of_is_the_rule_itself():
+    generator = np.random.default_rng(0)
+    probability = generator.uniform(size=(N - 1, 40)).astype(np.float32)
+    plan, thresholds = Plan(jnp.full(40, N), jnp.zeros((40, 0))), (0.7, 0.4)
+    logits = jnp.asarray(np.log(probability / (1 - probability)))
+    for n in (2, 1):
+        block = Block(jnp.full(40, n), logits[0], logits[0], logits[n - 1])
+        plan = TokenGeometric(thresholds).after_block(block, plan)
+    exits = exits_of(probability, np.asarray(thresholds))
+    np.testing.assert_array_equal(exits, plan.exit_at)
+    assert set(exits) == {1, 2, 3}
+
+
+def test_half_of_the_vectors_are_uniform_and_half_quantiles_of_what_was_observed():
+    signal = np.stack([np.linspace(0.9, 1.0, 101), np.linspace(0.2, 0.4, 101)])
+    drawn = draw(signal, 2_000, seed=0)
+    uniform, quantiles = drawn[::2], drawn[1::2]
+    assert drawn.shape == (2_000, 2)
+    np.testing.assert_allclose(
+        np.quantile(uniform, [0.1, 0.5, 0.9], axis=0)[:, 0], [0.1, 0.5, 0.9], atol=0.05
+    )
+    assert quantiles[:, 0].min() >= 0.9
+    assert 0.2 <= quantiles[:, 1].min() <= 0.201
+    assert 0.399 <= quantiles[:, 1].max() <= 0.4
+    exits = np.array([exits_of(signal, vector).mean() for vector in quantiles])
+    assert exits.min() < 1.2
+    assert exits.max() > 2.5
+    np.testing.assert_array_equal(draw(signal, 2_000, seed=0), drawn)
+    assert (draw(signal, 2_000, seed=1) != drawn).any()
+
+
+def test_an_estimate_is_the_mean_over_tokens_at_their_exits():
+    observed = Observed(
+        signal=np.array([[0.9, 0.1, 0.1], [0.0, 0.8, 0.2]]),
+        token_ll=np.array([[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0], [-7.0, -8.0, -9.0]]),
+    )
+    estimate = estimate_all(observed, np.array([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]))
+    np.testing.assert_allclose(estimate.average_exit, [2, 1, 3])
+    np.testing.assert_allclose(estimate.quality, [(-1 - 5 - 9) / 3, -2, -8])
+
+
+def test_each_segment_sends_its_best():
+    estimate = Estimate(
+        average_exit=np.array([1.0, 1.4, 1.6, 2.9, 2.6, 2.7]),
+        quality=np.array([-5.0, -4.0, -3.0, -2.0, -1.0, -1.5]),
+    )
+    assert promising(estimate, segment=0.5) == [1, 2, 4]
+    assert promising(estimate, segment=5.0) == [4]
+
+
+def test_the_front_leaves_out_what_is_beaten():
+    points = [(1.0, 10.0), (1.5, 9.0), (2.0, 20.0), (2.0, 15.0), (3.0, 20.0), (2.5, 21.0)]
+    measured = [{"average_exit": exit_, "bleu": bleu} for exit_, bleu in points]
+    front = [(s["average_exit"], s["bleu"]) for s in pareto_front(measured)]
+    assert front == [(1.0, 10.0), (2.0, 20.0), (2.5, 21.0)]
+
+
+def test_tuning_keeps_a_front_that_was_measured_on_validation_data(
+    trained, dataset, tmp_path: Path
+):
+    front = tune(trained, dataset, "confidence", CONFIG.decoding, candidates=50, segment=1.0)
+    save_front(Run(tmp_path), "confidence", front)
+    assert load_front(Run(tmp_path), "confidence") == json.loads(json.dumps(front))
+    assert front
+    for summary in front:
+        assert summary["kind"] == "confidence"
+        assert len(summary["thresholds"]) == N - 1
+        assert summary["sentences"] == len(dataset.text("valid")[0])
+        assert summary["policy"].startswith("confidence:")
