@@ -35,7 +35,7 @@ _CONFIG = Path(__file__).parent / "configs" / "decode.py"
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """What is translated, and where the results go."""
+    """The text to translate, its references, and the folder for the results."""
 
     split: Literal["valid", "test"]
     input: str
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Reads and checks everything, and only then translates, line by line as it is read."""
+    """Reads and checks everything, and only then translates, lines as they are read."""
     workdir = Run(Path(options.workdir))
     config = workdir.config
     text, decoding, average = _settings(config, read_config(options))
@@ -91,7 +91,7 @@ def _main(options: flags.FlagValues) -> None:
 
 
 def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
-    """What the user should know beside the figures."""
+    """Yields what the user should know beside the figures."""
     config = translator.trained.config
     if summary["sentences_cut"]:
         yield f"warning: {describe_cut(summary['sentences_cut'], config.data.max_length)}"
@@ -104,7 +104,7 @@ def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
 def _settings(
     config: Config, values: dict[str, Any]
 ) -> tuple[TextConfig, DecodingConfig, int | None]:
-    """What to translate, how, and how many checkpoints to average if that was asked for."""
+    """Settings of text and search, and how many checkpoints to average if that was asked for."""
     text_keys = [field.name for field in dataclasses.fields(TextConfig)]
     text = from_dict(TextConfig, {key: values.pop(key) for key in text_keys if key in values})
     given = {key: value for key, value in values.items() if value is not None}

@@ -61,7 +61,7 @@ def _main(options: flags.FlagValues) -> None:
 
 
 def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
-    """Translates the test split by each exit, the exit head and the report's policies.
+    """Translates the test split by each fixed exit, the exit head and the report's policies.
 
     Prints a table and sample translations with their exits; keeps a line of figures for each.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one would translate with instead: CTranslate2, and Hugging Face's Marian on PyTorch.
+"""Opponents, to translate with instead: CTranslate2, and Hugging Face's Marian on PyTorch.
 
 Random weights of a given size: what they write means nothing, and how fast they write it is what
 trained weights of that size would give. Both are post-norm Transformers with ReLU, sinusoidal

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What benchmarks of decoding time: systems that write so many tokens, and lines of that."""
+"""Systems that benchmarks of decoding time, each writing so many tokens, and lines of results."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from benchmarks._task import Task, drawn_exits, figures
 from benchmarks._timing import interleaved, rate
-from dat_jax.decoding.engines import Found
+from dat_jax.decoding.engines import SearchResult
 from dat_jax.decoding.sizing import default_cohort, platform_of
 from dat_jax.exits.rules import Rule
 
@@ -29,7 +29,7 @@ def lockstep_system(task: Task, name: str, rule: Rule, beam: int, batch: int) ->
         {"system": name, "beam_size": beam, "batch_size": batch},
         int(task.lengths.sum()),
         lambda: task.search(rule, engine="lockstep", beam_size=beam, batch_size=batch),
-        lambda found: figures(task, rule, found),
+        lambda result: figures(task, rule, result),
     )
 
 
@@ -37,10 +37,10 @@ def continuous_system(task: Task, average_exit: float, beam: int, batch: int) ->
     """The continuous engine, of the sizes that it has for such a batch by default."""
     rule = drawn_exits(average_exit, task.num_layers)
 
-    def describe(found: Found) -> dict[str, Any]:
-        (settings,) = found.settings
+    def describe(result: SearchResult) -> dict[str, Any]:
+        (settings,) = result.settings
         sizes = {"cohort_size": settings.cohort, "pool_size": settings.slots}
-        return sizes | figures(task, rule, found)
+        return sizes | figures(task, rule, result)
 
     return System(
         {"system": "continuous", "beam_size": beam, "batch_size": batch},
@@ -51,7 +51,7 @@ def continuous_system(task: Task, average_exit: float, beam: int, batch: int) ->
 
 
 def refills(task: Task, beam: int, batch: int) -> int:
-    """How many sentences make filling and draining a pool hardly count."""
+    """The number of sentences with which filling and draining a pool hardly count."""
     trained = task.model.trained
     decoding = dataclasses.replace(
         trained.config.decoding, beam_size=beam, batch_size=batch, cohort_size=0
@@ -97,7 +97,7 @@ def _format_table(lines: list[dict[str, Any]]) -> str:
 
 
 def _cells(line: dict[str, Any], lines: list[dict[str, Any]]) -> str:
-    """What a row says of one beam."""
+    """The cells of a row for one beam."""
     full = next(
         other["tokens_per_second"]
         for other in lines

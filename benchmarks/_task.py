@@ -17,7 +17,7 @@ from configs.base import get_config
 from dat_jax import TranslationModel, flops
 from dat_jax.config import Config
 from dat_jax.data.vocabulary import EOS
-from dat_jax.decoding.engines import Found
+from dat_jax.decoding.engines import SearchResult
 from dat_jax.decoding.work import describe
 from dat_jax.exits.rules import Plan, Rule, Token
 from dat_jax.exits.sampling import token_draws
@@ -25,6 +25,7 @@ from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.trained import TrainedModel
 
 _FIRST_WORD = 4
+_WIDTHS = ("dim", "ff_dim", "heads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,18 +67,18 @@ class Task(NamedTuple):
         return self.model.trained.config.model.decoder_layers
 
     def first(self, count: int) -> "Task":
-        """The same with no more sentences than this."""
+        """The same task with no more sentences than this."""
         return self._replace(source=self.source[:count], lengths=self.lengths[:count])
 
-    def search(self, rule: Rule, **settings: Any) -> Found:
+    def search(self, rule: Rule, **settings: Any) -> SearchResult:
         """Translates all sentences to their lengths."""
         room = {"max_length_ratio": 0.0, "max_length_extra": int(self.lengths.max())}
-        found = self.model.search(
+        result = self.model.search(
             list(self.source), policy=rule, limits=self.lengths.tolist(), **room, **settings
         )
-        lengths = [len(hypothesis.tokens) for hypothesis in found.hypotheses]
+        lengths = [len(hypothesis.tokens) for hypothesis in result.hypotheses]
         assert lengths == self.lengths.tolist(), "a translation ended early"
-        return found
+        return result
 
 
 def make_config(
@@ -101,9 +102,6 @@ def make_config(
     return Config.from_dict(values)
 
 
-_WIDTHS = ("dim", "ff_dim", "heads")
-
-
 def make_task(config: Config, sentences: int, source_length: int, target_length: int) -> Task:
     """Random weights by which EOS is never likely, and random sources, all of equal lengths."""
     vocabulary_size = config.data.vocabulary_size
@@ -119,7 +117,7 @@ def make_task(config: Config, sentences: int, source_length: int, target_length:
 
 
 def vary_lengths(task: Task) -> Task:
-    """The same with translations of all lengths from half of theirs to theirs."""
+    """The same task with translations of all lengths from half of theirs to theirs."""
     generator = np.random.default_rng(1)
     lengths = generator.integers(-(-task.lengths // 2), task.lengths + 1)
     return task._replace(lengths=lengths.astype(np.int32))
@@ -136,8 +134,8 @@ def encode(task: Task, batch_size: int) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(encoder(trained.params, task.source[:batch_size]))
 
 
-def figures(task: Task, rule: Rule, found: Found) -> dict[str, Any]:
-    """What a run did, by its own counts and by the paper's formula."""
+def figures(task: Task, rule: Rule, result: SearchResult) -> dict[str, Any]:
+    """Figures of a search, by its own counts and by the paper's formula."""
     config, tokens = task.model.trained.config, int(task.lengths.sum())
     counted = sum(
         flops.translation(
@@ -147,12 +145,12 @@ def figures(task: Task, rule: Rule, found: Found) -> dict[str, Any]:
             np.asarray(hypothesis.exits),
             rule,
         )
-        for hypothesis in found.hypotheses
+        for hypothesis in result.hypotheses
     )
-    exits = sum(sum(hypothesis.exits) for hypothesis in found.hypotheses)
+    exits = sum(sum(hypothesis.exits) for hypothesis in result.hypotheses)
     return {
         "sentences": len(task.source),
         "tokens": tokens,
         "average_exit": round(exits / tokens, 3),
         "flops_per_token": counted / tokens,
-    } | describe(found.work, tokens)
+    } | describe(result.work, tokens)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What benchmarks share: fair timing on a machine that is never quite quiet, and lines of results.
+"""Fair timing on a machine that is never quite quiet, and lines of results, for all benchmarks.
 
 Everything is run in turn, again and again, so that nothing has the quiet minutes to itself.
 """
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from dat_jax.errors import UserError
 from dat_jax.evaluation.provenance import describe_commit
 
-T = TypeVar("T")
+Outcome = TypeVar("Outcome")
 _VECTORS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2")  # best first; one name may hide several
 
 
@@ -42,16 +42,16 @@ def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-class Timed(NamedTuple, Generic[T]):
-    """What a run returned last, and the seconds of each repetition."""
+class Timed(NamedTuple, Generic[Outcome]):
+    """The last outcome of a run, and the seconds of each repetition."""
 
-    outcome: T
+    outcome: Outcome
     seconds: list[float]
 
 
 def interleaved(
-    runs: Sequence[Callable[[], T]], repetitions: int, description: str
-) -> list[Timed[T]]:
+    runs: Sequence[Callable[[], Outcome]], repetitions: int, description: str
+) -> list[Timed[Outcome]]:
     """Calls each of `runs` once untimed, which compiles, and then all of them in turn.
 
     A drift of the machine's speed is shared by all.
@@ -84,7 +84,7 @@ def rate(amount: float, seconds: list[float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure depends on beside the code, and the code's commit."""
+    """The machine that a figure depends on beside the code, and the code's commit."""
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}",

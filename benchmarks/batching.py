@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast batches are made and how much of them is padding.
+"""Speed at which batches are made, and the share of them that is padding.
 
     python -m benchmarks.batching --workdir=DIR [--data=text:FOLDER] [--num_shapes=8]
 

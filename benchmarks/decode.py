@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast both engines decode, beside what one would use instead, on random weights of one size.
+"""Speed of decoding by both engines, beside other systems, on random weights of one size.
 
     python -m benchmarks.decode --output=results/decode.jsonl [--opponents] [--beams=1,4]
 

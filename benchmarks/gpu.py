@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether all is right on an accelerator, and how fast: one command, within eight minutes.
+"""Correctness and speed on an accelerator: one command, within eight minutes.
 
     python -m benchmarks.gpu --output=results/gpu.jsonl
 
@@ -65,15 +65,15 @@ _SMALL = {
 
 
 def check() -> dict[str, Any]:
-    """How many of 64 sentences both engines translate alike, greedily and by beam search."""
+    """Counts the sentences of 64 that both engines translate alike, greedily and by beam search."""
     task, alike = make_task(make_config(_SMALL), 64, 12, 16), {}
     rule = drawn_exits(2.0, task.num_layers)
     with jax.default_matmul_precision("highest"):
         for beam in (1, 4):
             expected = task.search(rule, engine="lockstep", beam_size=beam, batch_size=64)
             sizes = {"cohort_size": 16 * beam, "pool_size": 32}
-            found = task.search(rule, engine="continuous", beam_size=beam, **sizes)
-            pairs = zip(found.hypotheses, expected.hypotheses, strict=True)
+            actual = task.search(rule, engine="continuous", beam_size=beam, **sizes)
+            pairs = zip(actual.hypotheses, expected.hypotheses, strict=True)
             same = [(a.tokens, a.exits) == (b.tokens, b.exits) for a, b in pairs]
             alike[f"alike_beam_{beam}"] = sum(same)
     return {"benchmark": "gpu", "table": "correctness", "sentences": 64} | alike

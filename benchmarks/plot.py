@@ -45,7 +45,7 @@ _FAMILIES = {
 
 
 def draw(summaries: list[dict[str, Any]], path: Path) -> None:
-    """Draws one line for each kind of policy, a point for each summary."""
+    """Draws one line for each kind of rule, a point for each summary."""
     kinds = [summary["policy"].partition(":")[0] for summary in summaries]
     _draw_bleu(summaries, kinds, _STYLES, _COSTS, path)
 

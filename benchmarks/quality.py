@@ -44,7 +44,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(workdir: Run, family: str, beam_size: int) -> list[Candidate]:
-    """All that a workdir's model can do: its cuts at each depth, which are of that family, and what
+    """Candidates of a workdir's model: its cuts at each depth, which are of that family, and what
     was tuned; by the engine that is faster for each."""
     trained = workdir.load()
     config = trained.config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How to decode with a trained model: `python decode.py --workdir=runs/demo [--config.KEY=VALUE]`.
+"""Keys of decoding by a trained model: `python decode.py --workdir=runs/demo [--config.KEY=VALUE]`.
 
 A key of the first group that is left unset has the value that the model was trained with, kept in
 the workdir's `config.json` under `decoding`.
@@ -10,7 +10,7 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
-    """Nothing set, split `test`."""
+    """Defaults: the split `test`, decoded as the run says."""
     config = ConfigDict()
     # The keys of `decoding` in configs/base.py.
     config.policy = placeholder(str)

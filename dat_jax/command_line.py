@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How every script starts: flags in, one clear line out when the user can mend what went wrong.
+"""The start of every script: flags in, one clear line out when the user can mend what went wrong.
 
 A script's `main(argv)` defines its flags in a `FlagValues` of its own and ends with `run`, so that
 scripts can be imported side by side and called again and again.

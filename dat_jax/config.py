@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration as frozen dataclasses: types and rules; `configs/base.py` explains every key.
 
-Each class checks its own values when it is made, so that whoever holds a config holds a valid one.
+Each class checks its own values when it is made, and raises a `UserError` that names the bad one:
+whoever holds a config holds a valid one.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ ExitHead = Literal["none", "sequence_multinomial", "token_multinomial", "token_g
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the text comes from and how it becomes token ids."""
+    """The source of the text, and its way to token ids."""
 
     source: str
     source_language: str
@@ -100,16 +101,14 @@ class ModelConfig:
     @property
     def exit_depths(self) -> tuple[int, ...]:
         """The depths that have an output classifier, lowest first."""
-        return (
-            tuple(range(1, self.decoder_layers + 1))
-            if self.exits == "all"
-            else (self.decoder_layers,)
-        )
+        if self.exits == "last":
+            return (self.decoder_layers,)
+        return tuple(range(1, self.decoder_layers + 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class ExitConfig:
-    """What the exit head learns, and how (paper, sections 3.2 and 3.3)."""
+    """Targets of the exit head, and its training (paper, sections 3.2 and 3.3)."""
 
     oracle: Literal["likelihood", "correctness"]
     exit_penalty: float
@@ -145,7 +144,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How long to train on what loss, and what to keep."""
+    """The length of training, its loss, and the checkpoints to keep."""
 
     steps: int
     batch_tokens: int
@@ -183,7 +182,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """How to search for a translation, and when to exit."""
+    """The search for a translation, and the policy by which tokens exit."""
 
     policy: str
     engine: Literal["auto", "continuous", "lockstep"]

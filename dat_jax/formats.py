@@ -53,7 +53,7 @@ def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _from_1(values: dict[str, Any]) -> dict[str, Any]:
-    """What format 1 wrote, in the words of format 2."""
+    """Puts what format 1 wrote into the words of format 2."""
     sections = {
         name: dict(section) if isinstance(section, dict) else section
         for name, section in values.items()

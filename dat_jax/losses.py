@@ -15,10 +15,10 @@ from dat_jax.types import Array, Bool, Float, Int
 
 
 class TokenTerms(NamedTuple):
-    """What each exit makes of each reference token; constants to differentiation."""
+    """Terms of each reference token at each exit; constants to differentiation."""
 
     token_ll: jax.Array  # [X, B, T] log-likelihood of the reference token, without smoothing
-    correct: jax.Array  # [X, B, T] whether the reference token is the likeliest
+    correct: jax.Array  # [X, B, T] true where the reference token is the likeliest
 
 
 def exit_loss_weights(kind: LossWeights, exit_depths: tuple[int, ...]) -> Float[np.ndarray, " X"]:
@@ -42,7 +42,7 @@ def decoder_loss(
     token_weights: Float[Array, "X B T"],
     label_smoothing: float,
 ) -> tuple[Float[Array, ""], TokenTerms]:
-    """Minus the log-likelihood of the reference, each token at each exit times its weight.
+    """Sums minus the log-likelihood of the reference, each token at each exit times its weight.
 
     With `token_weights` = w_n / sum(w) on real tokens and 0 on padding this is aligned training's
     loss, equation 4, summed over the batch.

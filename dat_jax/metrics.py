@@ -23,7 +23,11 @@ def add(left: Metrics, right: Metrics) -> Metrics:
 
 
 def compute(metrics: Metrics, exit_depths: tuple[int, ...]) -> dict[str, float]:
-    """Divides each metric; one with an axis of exits becomes one value per depth, `name/exit_3`."""
+    """Divides each metric; one with an axis of exits becomes one value per depth, `name/exit_3`.
+
+    Raises:
+        ValueError: the axis is not as long as `exit_depths`.
+    """
     values: dict[str, float] = {}
     for name, (total, count) in metrics.items():
         mean = np.asarray(total) / np.maximum(np.asarray(count), 1)

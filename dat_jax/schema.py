@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From nested dictionaries to frozen dataclasses: every value checked by its type and its rules."""
+"""Frozen dataclasses from nested dictionaries: every value is checked by its type and its rules."""
 
 import dataclasses
 import difflib
@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from dat_jax.errors import UserError
 
-T = TypeVar("T")
+Made = TypeVar("Made")
 
 
 def require(holds: bool, message: str) -> None:
@@ -20,7 +20,7 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_at_least(section: str, config: object, minimum: int | float, names: str) -> None:
-    """Makes sure that each of the named values is finite and not below the minimum."""
+    """Raises a `UserError` unless all of the named values are finite and not below the minimum."""
     for name in names.split():
         value = getattr(config, name)
         finite = "" if math.isfinite(value) else ", and finite"
@@ -31,13 +31,13 @@ def require_at_least(section: str, config: object, minimum: int | float, names: 
 
 
 def require_rate(section: str, config: object, names: str) -> None:
-    """Makes sure that each of the named values is from 0 to 1, and not 1."""
+    """Raises a `UserError` unless all of the named values are from 0 to 1, and not 1."""
     for name in names.split():
         value = getattr(config, name)
         require(0 <= value < 1, f"{section}.{name} is {value}: must be in [0, 1)")
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+def from_dict(cls: type[Made], values: Mapping[str, Any], prefix: str = "") -> Made:
     """Builds the frozen dataclass `cls`, nested ones included, from dictionaries.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dat_jax.config import DecodingConfig
 from dat_jax.decoding import engines
-from dat_jax.decoding.engines import Found, Ids
+from dat_jax.decoding.engines import Ids, SearchResult
 from dat_jax.decoding.translator import Translation, Translator
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, parse_policy
@@ -46,7 +46,7 @@ class TranslationModel:
 
     trained: TrainedModel
     run: Run | None = None
-    """Where tuned policies are looked up; a model that came from elsewhere has none."""
+    """The run in which tuned policies are looked up; a model that came from elsewhere has none."""
 
     def translate(
         self, lines: Sequence[str], *, policy: PolicyLike | None = None, **settings: Any
@@ -73,7 +73,7 @@ class TranslationModel:
         policy: PolicyLike | None = None,
         limits: Sequence[int] | None = None,
         **settings: Any,
-    ) -> Found:
+    ) -> SearchResult:
         """Searches for the best hypothesis of each source, token ids in and token ids out.
 
         Args:

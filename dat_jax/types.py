@@ -1,23 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Array types and the letters that name their axes, in annotations and in einsum strings alike.
+"""Array types and the names of their axes, in annotations, in comments and, small, in einsum.
 
 | axis | meaning |
 |---|---|
 | N | decoder blocks; depth n is index n - 1 |
 | L | depths below the last, N - 1: those with a halting unit or a threshold |
 | X | exits: the depths that have a classifier, N of them or only the last |
-| B | rows of a batch, sentences |
+| B | rows of a batch: sentences, or pairs of them |
 | J | hypotheses of a sentence in beam search |
 | S | source positions |
 | T | target positions |
-| P | positions that self-attention can look at |
+| P | positions, or slots of a cache, that attention or an oracle's smoothing looks at |
 | D | decoder width |
 | E | encoder width |
-| M | width of any one sub-layer's input |
+| M | width of any one layer's input, D or E |
 | H | attention heads |
 | K | width of one head |
 | V | pieces in the target vocabulary |
-| U | what an exit head puts out: N logits, or L |
+| U | what an exit head puts out: N logits, L, or 1 that all depths share |
+| Q | places in the queue of sentences that wait to be decoded |
+| G | slots for sentences in an engine |
+| A | slots that are looked up together, as for sentences that arrive |
+| R | rows of the continuous engine's pool, one for each hypothesis in work: G J |
+| C | rows of a cohort, which run together |
+| W | numbers that a rule remembers of a token |
+
+`*B` stands for any leading axes, or none; `#B` may also be 1. In attention, which the encoder has
+too, T are the positions that look and D is their width, whichever side they are of.
+
+Words name the sizes of a few arrays, most of them in one module alone.
+
+| axis | meaning |
+|---|---|
+| top | next tokens, or continuations, that are kept of a hypothesis, best first |
+| stages | stages of the continuous engine: blocks, then tables of classifiers |
+| tokens | tokens of a whole data set, padding left out |
+| vectors | vectors of thresholds |
+| ids | token ids of a file, one sentence after the other |
+| sentences | sentences of a file, of sources and targets alike |
+| boundaries | starts of the sentences of a file, and the end of the last |
+| length | the width of a batch's shape |
+| _ | any number |
 """
 
 from typing import Any

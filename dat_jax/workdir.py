@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run: what its workdir holds, and how a trained model comes out of it.
+"""Runs: what the workdir of one holds, and how a trained model comes out of it.
 
 config.json  vocabulary/  data/  checkpoints/  metrics.jsonl  tensorboard/  evaluation.jsonl
 decode/  tuned/
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def config_file(self) -> Path:
-        """What the run was made with."""
+        """The file of the config that the run was made with."""
         return self.path / "config.json"
 
     @property
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def training_files(self) -> TrainingFiles:
-        """What the training loop writes."""
+        """The files that the training loop writes."""
         return TrainingFiles(
             self.checkpoints, self.path / "metrics.jsonl", self.path / "tensorboard"
         )
@@ -235,5 +235,5 @@ def initial_params(
 
 
 def _head(config: Config) -> tuple[str, str]:
-    """What two runs must agree in for one to go on with the other's exit head."""
+    """The settings that two runs must share for one to go on with the other's exit head."""
     return config.model.exit_head, config.model.halting_weights

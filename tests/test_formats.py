@@ -19,7 +19,7 @@ from dat_jax.workdir import Run
 
 FIXTURES = Path(__file__).parent / "fixtures"
 EXPECTED = json.loads((FIXTURES / "workdir_0.1.0.json").read_text(encoding="utf-8"))
-"""What version 0.1.0 made of some sentences."""
+"""The translations that version 0.1.0 made of some sentences."""
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,10 @@ def model(old: Run) -> dat_jax.TranslationModel:
     "case", EXPECTED["found"], ids=lambda case: f"{case['policy']}-beam{case['beam_size']}"
 )
 def test_an_old_model_still_translates_alike(model: dat_jax.TranslationModel, case: dict[str, Any]):
-    found = model.translate(EXPECTED["sources"], policy=case["policy"], beam_size=case["beam_size"])
-    assert [translation.text for translation in found] == case["translations"]
-    exits = ["".join(map(str, translation.exits)) for translation in found]
+    settings = {"policy": case["policy"], "beam_size": case["beam_size"]}
+    translations = model.translate(EXPECTED["sources"], **settings)
+    assert [translation.text for translation in translations] == case["translations"]
+    exits = ["".join(map(str, translation.exits)) for translation in translations]
     assert exits == case["exits"]
 
 

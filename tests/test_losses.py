@@ -42,7 +42,7 @@ def naive_loss(
     token_weights: jax.Array,
     label_smoothing: float,
 ) -> tuple[jax.Array, TokenTerms]:
-    """What `decoder_loss` promises, from logits [X, B, T, V] and the definition."""
+    """Computes what `decoder_loss` promises, from logits [X, B, T, V] and the definition."""
     weights = classifiers["shared"] | classifiers["per_exit"]
     if "scale" in weights:
         centred = states - states.mean(axis=-1, keepdims=True)

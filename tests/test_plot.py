@@ -25,7 +25,7 @@ SUMMARIES = [
 ]
 
 
-def test_each_kind_of_policy_has_its_line(tmp_path: Path):
+def test_each_kind_of_rule_has_its_line(tmp_path: Path):
     draw(SUMMARIES, tmp_path / "plot.svg")
     text = (tmp_path / "plot.svg").read_text()
     for name in ("fixed exit", "confidence", "token geometric", "average exit", "BLEU, beam 5"):

@@ -77,13 +77,13 @@ def test_nothing_else_is_behind_the_door():
 
 
 def test_sentences_come_back_with_their_pieces_exits_and_scores(model: TranslationModel):
-    found = model.translate(LINES)
-    assert [bool(translation.text) for translation in found] == [True, False, True]
-    for translation in (found[0], found[2]):
+    translations = model.translate(LINES)
+    assert [bool(translation.text) for translation in translations] == [True, False, True]
+    for translation in (translations[0], translations[2]):
         assert translation.exits == (2,) * len(translation.pieces)
         assert translation.pieces[-1] == "</s>"
         assert translation.score < 0
-    assert model.translate(tuple(LINES)) == found
+    assert model.translate(tuple(LINES)) == translations
 
 
 def test_settings_are_the_run_s_unless_others_are_named(model: TranslationModel):
@@ -101,12 +101,12 @@ def test_settings_are_the_run_s_unless_others_are_named(model: TranslationModel)
 
 def test_ids_are_searched_without_vocabularies_or_a_workdir(of_ids: TranslationModel):
     sources = [[5, 7, EOS], [EOS], [4, 5, 6, 7, 8, EOS]]
-    found = of_ids.search(sources, policy=Confidence((0.1, 0.2)), engine="continuous")
-    assert len(found.hypotheses) == 3
-    for hypothesis in found.hypotheses:
+    result = of_ids.search(sources, policy=Confidence((0.1, 0.2)), engine="continuous")
+    assert len(result.hypotheses) == 3
+    for hypothesis in result.hypotheses:
         assert hypothesis.tokens[-1] == EOS
         assert len(hypothesis.tokens) == len(hypothesis.exits)
-    assert {choice.engine for choice in found.choices} == {"continuous"}
+    assert {choice.engine for choice in result.choices} == {"continuous"}
     limited = of_ids.search(sources, limits=[1, 2, 1])
     assert [len(hypothesis.tokens) <= 2 for hypothesis in limited.hypotheses] == [True] * 3
     assert limited.hypotheses[0].tokens == (EOS,)
@@ -125,7 +125,7 @@ WRONG = {
 
 
 def test_what_is_no_list_of_text_is_refused(workdir: Path):
-    """In a process whose types nobody checks but the library itself."""
+    """Types are checked by the library alone: the calls are in a process of their own."""
     attempt = (
         "try:\n    model.translate({})\nexcept dat_jax.UserError as error:\n    print(error)\n"
     )
@@ -188,7 +188,7 @@ def test_a_workdir_without_a_model_is_told_in_one_line(tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_wheel_outside_the_checkout_loads_and_translates(workdir: Path, tmp_path: Path):
-    """Built and unpacked without a network; what it needs is what this environment has."""
+    """The wheel is built and unpacked without a network; what it needs, this environment has."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     source = tmp_path / "source"
     shutil.copytree(REPOSITORY / "dat_jax", source / "dat_jax")
@@ -203,8 +203,8 @@ def test_a_wheel_outside_the_checkout_loads_and_translates(workdir: Path, tmp_pa
     program = (
         "import dat_jax, sys\n"
         f"assert dat_jax.__file__.startswith({str(site)!r}), dat_jax.__file__\n"
-        f"found = dat_jax.load({str(workdir)!r}).translate({LINES!r}, policy='fixed:1')\n"
-        "print(len(found), found[0].exits[0])"
+        f"translations = dat_jax.load({str(workdir)!r}).translate({LINES!r}, policy='fixed:1')\n"
+        "print(len(translations), translations[0].exits[0])"
     )
     run = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run takes over from the run that it starts from."""
+"""Parameters that a run takes over from the run that it starts from."""
 
 import shutil
 from pathlib import Path

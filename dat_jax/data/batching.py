@@ -143,8 +143,8 @@ def _make_plan(members: _Members, shuffle: Callable[[_Pairs], _Pairs]) -> _Plan:
         left_over = len(pairs) % shape.rows
         larger = next((other for other in waiting if _holds(other, shape)), None)
         if larger is not None and 2 * left_over < shape.rows:
-            pairs, few = np.split(pairs, [len(pairs) - left_over])
-            waiting[larger].append(few)
+            pairs, moved_up = np.split(pairs, [len(pairs) - left_over])
+            waiting[larger].append(moved_up)
         filled = np.pad(pairs, (0, -len(pairs) % shape.rows), constant_values=_NO_PAIR)
         plan.extend((shape, batch) for batch in filled.reshape(-1, shape.rows))
     return plan

@@ -27,7 +27,11 @@ class Dataset:
     folder: Path
 
     def text(self, split: str) -> tuple[list[str], list[str]]:
-        """Returns all source sentences and all references of `valid` or `test`."""
+        """Returns all source sentences and all references of `valid` or `test`.
+
+        Raises:
+            UserError: a file is missing or not UTF-8.
+        """
         return read_text(self.folder, split)
 
     def report(self) -> str:

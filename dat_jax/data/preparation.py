@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From text to training data, in two folders that, once complete, are only opened:
+"""Preparation of training data from text, in two folders that, once complete, are only opened:
 
 VOCABULARY/joint.model             or source.model and target.model
 DATA/{train,valid,test}/           token files

@@ -26,7 +26,7 @@ _CHUNK = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a token file holds, and the checksums to prove it. Lengths count EOS."""
+    """The contents of a token file in figures, and checksums to prove them. Lengths count EOS."""
 
     pairs: int
     source_tokens: int

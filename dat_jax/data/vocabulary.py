@@ -146,14 +146,14 @@ class Vocabulary:
 
 
 class Vocabularies(NamedTuple):
-    """Those of the source and the target; one and the same if joint."""
+    """The vocabularies of the source and the target; one and the same if joint."""
 
     source: Vocabulary
     target: Vocabulary
 
     @property
     def fingerprints(self) -> tuple[str, str]:
-        """What tells them from all others."""
+        """The fingerprints of both, source first."""
         return self.source.fingerprint, self.target.fingerprint
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who wrote what a hypothesis looks back on, so that beams are reordered and no state moves.
+"""Tables of who wrote what a hypothesis looks back on: beams are reordered, and no state moves.
 
 A slot of a cache belongs to a position and the beam that wrote there. When beam search drops one
 hypothesis and continues another twice, no key or value moves: a table of ancestors tells each beam

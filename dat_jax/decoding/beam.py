@@ -94,7 +94,7 @@ def init(limits: Int[Array, "B"], beam_size: int, max_length: int, pad_id: int) 
 
 
 def done(state: BeamState) -> Bool[Array, "B"]:
-    """Whether each sentence has its J finished hypotheses or has reached its limit."""
+    """True for sentences that have their J finished hypotheses or have reached their limit."""
     beam_size = state.log_probs.shape[1]
     return (state.num_finished >= beam_size) | (state.position >= state.limit)
 
@@ -107,7 +107,7 @@ def last_tokens(state: BeamState, start_id: int) -> Int[Array, "B J"]:
 
 
 def must_end(state: BeamState) -> Bool[Array, "B"]:
-    """Whether EOS is all that can follow in each sentence, because its limit is one token away."""
+    """True for sentences in which EOS is all that can follow, the limit being one token away."""
     return state.position + 1 >= state.limit
 
 

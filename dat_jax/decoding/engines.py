@@ -44,8 +44,7 @@ from dat_jax.types import Params
 Ids = Sequence[int] | Int[np.ndarray, " S"]
 
 _SEARCHES = {"lockstep": lockstep.search, "continuous": continuous.search}
-
-_PROGRAMS = 64  # compiled programs to keep
+_PROGRAMS = 64  # compiled ones to keep
 
 Search = Callable[[Params, Rule, Queue], tuple[Hypotheses, Work]]
 
@@ -61,8 +60,8 @@ class Hypothesis:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What a search found, and what it took."""
+class SearchResult:
+    """The hypotheses of a search, and what it took."""
 
     hypotheses: tuple[Hypothesis, ...]  # in the order of the sources
     work: Work  # of numpy arrays
@@ -81,7 +80,7 @@ def search(
     numbers: Sequence[int] | None = None,
     before: Work | None = None,
     on_progress: Callable[[int], object] = lambda _: None,
-) -> Found:
+) -> SearchResult:
     """Translates sources by beam search, each group by the engine that `decoding` asks for.
 
     Args:
@@ -97,42 +96,40 @@ def search(
     platform = platform_of(trained.device.platform)
     limits = [_limit(len(source), decoding) for source in sources] if limits is None else limits
     numbers = range(len(sources)) if numbers is None else numbers
-    work = sum_work(trained.model.config.decoder_layers, [before] if before else [])
+    num_layers = trained.model.config.decoder_layers
+    done = sum_work(num_layers, [before] if before else [])
     hypotheses: dict[int, Hypothesis] = {}
     works, choices, all_settings, seconds_compiling = [], Counter[Choice](), [], 0.0
     for room, group in _groups(sources, platform):
-        choice = choose_engine(
-            decoding.engine, rule, len(group) * decoding.beam_size, share_of_blocks(work), platform
-        )
+        rows, share = len(group) * decoding.beam_size, share_of_blocks(done)
+        choice = choose_engine(decoding.engine, rule, rows, share, platform)
         length = max(_limit(room, decoding), *(limits[index] for index in group))
+        most_slots = _most_slots(trained, decoding, room, length, platform)
         settings = choose_settings(
-            choice.engine,
-            decoding,
-            len(group),
-            room,
-            length,
-            _most_slots(trained, decoding, room, length, platform),
-            platform,
+            choice.engine, decoding, len(group), room, length, most_slots, platform
         )
-        queue = _queue(
-            [(sources[index], limits[index], numbers[index]) for index in group],
-            room,
-            platform.window,
-        )
-        started = time.monotonic()
+        sentences = [(sources[index], limits[index], numbers[index]) for index in group]
+        queue = _queue(sentences, room, platform.window)
         arguments = (trained.params, jax.tree.map(_as_array, rule), queue)
-        compiled = _compile(choice.engine, trained.model, settings, _Shapes.of(arguments))
+        started = time.monotonic()
+        shapes = _Shapes.of(arguments)
+        # A linen module hashes by its fields, which ty does not see.
+        compiled = _compile(choice.engine, trained.model, settings, shapes)  # ty: ignore
         seconds_compiling += time.monotonic() - started
-        found, of_group = jax.tree.map(np.asarray, compiled(*arguments))
-        hypotheses |= zip(group, _unpack(found, len(group)), strict=True)
-        works.append(of_group)
-        work = sum_work(trained.model.config.decoder_layers, [work, of_group])
+        best, work = jax.tree.map(np.asarray, compiled(*arguments))
+        hypotheses |= zip(group, _unpack(best, len(group)), strict=True)
+        works.append(work)
+        done = sum_work(num_layers, [done, work])
         choices[choice] += len(group)
         all_settings.append(settings)
         on_progress(len(group))
-    ordered = tuple(hypotheses[index] for index in range(len(sources)))
-    total = sum_work(trained.model.config.decoder_layers, works)
-    return Found(ordered, total, choices, tuple(all_settings), seconds_compiling)
+    return SearchResult(
+        tuple(hypotheses[index] for index in range(len(sources))),
+        sum_work(num_layers, works),
+        choices,
+        tuple(all_settings),
+        seconds_compiling,
+    )
 
 
 class _Shapes(NamedTuple):
@@ -157,7 +154,7 @@ def _compile(
 
 
 def _shape_of(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
-    """What was put somewhere stays there, and all else goes to it."""
+    """The shape of an array, and where it is if it was put there: all else goes to it."""
     sharding = leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
@@ -191,8 +188,8 @@ def _queue(sentences: Sequence[tuple[Ids, int, int]], room: int, size: int) -> Q
     return Queue(*map(jnp.asarray, (source, limits, numbers, np.int32(len(sentences)))))
 
 
-def _unpack(found: Hypotheses, count: int) -> list[Hypothesis]:
-    tokens, exits, lengths, log_probs, scores = map(np.asarray, found)
+def _unpack(best: Hypotheses, count: int) -> list[Hypothesis]:
+    tokens, exits, lengths, log_probs, scores = map(np.asarray, best)
     return [
         Hypothesis(
             tuple(tokens[row, : lengths[row]].tolist()),
@@ -213,7 +210,7 @@ def _most_slots(
 
 
 def _bytes_per_sentence(config: ModelConfig, beam_size: int, room: int, length: int) -> int:
-    """What a slot of the pool takes: the states of its rows, the memory's keys and values."""
+    """Size of a slot of the pool: the states of its rows, the memory's keys and values."""
     states = beam_size * length * (config.decoder_layers + 1)
     memory = 2 * room * config.decoder_layers
     return (states + memory) * config.decoder_dim * jnp.dtype(config.dtype).itemsize

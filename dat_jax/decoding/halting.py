@@ -3,7 +3,8 @@
 
 This is the only place that looks at what a rule needs: an engine asks, and lets a row leave once
 its depth has reached its plan's `exit_at`. An answer may only bring the exit forward: the memory is
-projected for no block above what was said of the sentence.
+projected for no block above what was said of the sentence. Of tokens nothing is asked of a rule
+that decides for whole sentences.
 """
 
 import dataclasses
@@ -25,12 +26,12 @@ class Halting:
 
     @property
     def classifies_each_block(self) -> bool:
-        """Whether a classifier runs after each block, and not only where a token leaves."""
-        return Need.CLASSIFIER in self.rule.needs
+        """True if a classifier runs after each block, and not only where a token leaves."""
+        return Need.CLASSIFIER in self.rule.needs and self.rule.scope is Scope.TOKEN
 
     @property
     def copies_states(self) -> bool:
-        """Whether tokens attend to states that were copied from where earlier ones left."""
+        """True if tokens attend to states that were copied from where earlier ones left."""
         return self.rule.scope is Scope.TOKEN
 
     def before_sentence(
@@ -63,6 +64,8 @@ class Halting:
         shape = (len(ceilings), beam_size)
         carry = jnp.zeros((*shape, self.rule.carry_width), jnp.float32)
         plan = Plan(jnp.broadcast_to(ceilings[:, None], shape), carry)
+        if self.rule.scope is not Scope.TOKEN:
+            return plan
         return _forward(plan, self.rule.before_token(Token(numbers, positions, limits), plan))
 
     def after_block(
@@ -70,7 +73,7 @@ class Halting:
     ) -> Plan:
         """Plans for tokens whose states block `depth` took from `before` to `after`; at N, where
         all leave, nothing is asked."""
-        if depth == self.model.num_layers:
+        if depth == self.model.num_layers or self.rule.scope is not Scope.TOKEN:
             return plan
         logits = None
         if Need.FIRST_STATE_LOGITS in self.rule.needs and depth == 1:

@@ -59,7 +59,7 @@ class LayerCache(NamedTuple):
 
 
 class _OfSentences(NamedTuple):
-    """What the slots hold beside what `queue.serve` keeps of them."""
+    """The slots' contents, beside what `queue.serve` keeps of them."""
 
     ceilings: jax.Array  # [B] the depth above which none of their tokens goes
     memory: tuple[KeysValues, ...]  # of each block
@@ -68,7 +68,7 @@ class _OfSentences(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What one step hands to the next."""
+    """All that a step hands to the next."""
 
     step: jax.Array  # []
     sentences: _OfSentences
@@ -77,9 +77,9 @@ class _State(NamedTuple):
 
 
 class _Climb(NamedTuple):
-    """Where a step's tokens got to."""
+    """The outcome of a step's climb."""
 
-    top: TopTokens  # [B, J, Q] of the next token, at each token's exit
+    top: TopTokens  # [B, J, top] of the next token, at each token's exit
     exits: jax.Array  # [B, J] 0 where no live token is
     layers: tuple[LayerCache, ...]
     work: Work  # of all steps
@@ -110,7 +110,7 @@ def search(
 
 @dataclasses.dataclass(frozen=True)
 class _Engine:
-    """What stays the same from step to step."""
+    """All that stays the same from step to step."""
 
     model: UnstackedModel
     halting: Halting
@@ -203,8 +203,8 @@ class _Engine:
 
             plan = halting.after_block(depth, before, x, plan)
             if halting.classifies_each_block:
-                found = run_if(needed, partial(self._classify_and_ask, depth, plan), x)
-                top, plan = _where(active, found, (top or found[0], plan))
+                new = run_if(needed, partial(self._classify_and_ask, depth, plan), x)
+                top, plan = _where(active, new, (top or new[0], plan))
                 work = add_runs(work, model.num_layers, needed, jnp.sum(active), rows)
             halts = active & (plan.exit_at <= depth)
             exits = jnp.where(halts, depth, exits)

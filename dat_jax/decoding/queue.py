@@ -36,7 +36,7 @@ class Queue(NamedTuple):
 
 
 class Sentences(NamedTuple):
-    """What an engine's G slots hold, as far as it is the same for all engines."""
+    """The contents of G slots, as far as they are the same for all engines."""
 
     places: jax.Array  # [G] in the queue; its size where there is no sentence
     numbers: jax.Array  # [G] in the text
@@ -46,18 +46,18 @@ class Sentences(NamedTuple):
 class Arrivals(NamedTuple):
     """Up to A sentences that leave the queue together."""
 
-    slots: jax.Array  # [A] where they go; G where there is none
+    slots: jax.Array  # [A] where they go; G where there is none, and then all else means nothing
     sentences: Sentences  # [A]
     source: jax.Array  # [A, S]
 
     @property
     def mask(self) -> Bool[Array, "A S"]:
-        """Where the source has tokens."""
+        """True on the tokens of the source, false on its padding."""
         return self.source != PAD
 
 
 class _Loop(NamedTuple):
-    """What one refill hands to the next."""
+    """All that a refill hands to the next."""
 
     next_place: jax.Array  # [] of the first sentence that is still in the queue
     sentences: Sentences
@@ -129,7 +129,7 @@ def put(tree: State, slots: Int[Array, " A"], new: State) -> State:
 def refill_is_due(
     queue: Queue, first: Int[Array, ""], free: Bool[Array, " G"], count: int
 ) -> Bool[Array, ""]:
-    """Whether sentences wait, and there is room for all that arrive together."""
+    """True if sentences wait, and all that arrive together have room."""
     waiting = queue.count - first
     return (waiting > 0) & (jnp.sum(free) >= jnp.minimum(waiting, count))
 
@@ -152,14 +152,13 @@ def _next_arrivals(
     """
     slots, places = first_slots(free, settings.refill), first + jnp.arange(settings.refill)
     is_real = (places < queue.count) & (slots < len(free))
-    limits = jnp.where(is_real, queue.limits.at[places].get(mode="clip"), 0)
-    sentences = Sentences(
-        jnp.where(is_real, places, queue.size),
-        queue.numbers.at[places].get(mode="clip"),
-        beam.init(limits, settings.beam_size, settings.length, PAD),
+    source, limits, numbers = (
+        leaf.at[places].get(mode="clip") for leaf in (queue.source, queue.limits, queue.numbers)
     )
-    source = queue.source.at[places].get(mode="clip")
-    return Arrivals(jnp.where(is_real, slots, len(free)), sentences, source)
+    beams = beam.init(limits, settings.beam_size, settings.length, PAD)
+    return Arrivals(
+        jnp.where(is_real, slots, len(free)), Sentences(places, numbers, beams), source
+    )
 
 
 def _harvest(results: Hypotheses, places: Int[Array, " G"], beams: BeamState) -> Hypotheses:

@@ -19,7 +19,7 @@ Engine = Literal["continuous", "lockstep"]
 
 @dataclasses.dataclass(frozen=True)
 class Platform:
-    """What was found to be efficient on one kind of device."""
+    """Sizes that were found to be efficient on one kind of device."""
 
     window: int = 8_192  # lines that are read, sorted and grouped together
     shortest_room: int = 16  # source tokens; rooms are powers of two from here on
@@ -29,7 +29,7 @@ class Platform:
     refilled_share: int = 8  # an eighth of the slots may wait to be refilled
     encoded_tokens: int = 256  # of sources, with fewer of which the encoder is inefficient
     share_of_memory: int = 4  # the pool takes a quarter at the most
-    continuous_rows: int | None = None  # hypotheses from which continuous pays; None: not measured
+    continuous_rows: int | None = None  # hypotheses from which continuous pays; None: not timed
     deepest: float = 0.75  # of all blocks on average; beyond, lockstep is as fast
 
 
@@ -56,7 +56,7 @@ class SearchSettings:
 
 
 def platform_of(name: str) -> Platform:
-    """What is known of a platform, by the name that JAX has for it."""
+    """Sizes for a platform, by the name that JAX has for it."""
     return PLATFORMS.get(name, Platform())
 
 
@@ -95,7 +95,7 @@ def choose_engine(
 
 
 def is_deep(share_of_blocks: float, platform: Platform) -> bool:
-    """Whether exits after this share of the blocks, on average, leave too little to save."""
+    """True if exits after this share of the blocks, on average, leave too little to save."""
     return share_of_blocks > platform.deepest
 
 
@@ -158,15 +158,15 @@ def _pool_and_cohort(
 
 
 def default_cohort(decoding: DecodingConfig, platform: Platform) -> int:
-    """As many rows as a batch has sentences; of a beam, where there are more, as many as are
-    efficient."""
+    """Rows of a cohort: as many as a batch has sentences; of a beam, where there are more, as many
+    as are efficient."""
     batch_size = decoding.batch_size
     return max(batch_size, min(batch_size * decoding.beam_size, platform.efficient_rows))
 
 
 def refill_size(slots: int, source_length: int, platform: Platform) -> int:
-    """How many sentences come in together: enough to fill the encoder, and few enough that the
-    slots which wait for them are not missed."""
+    """Sentences that come in together: enough to fill the encoder, and few enough that the slots
+    which wait for them are not missed."""
     encoded = -(-platform.encoded_tokens // source_length)
     return min(slots, max(slots // platform.refilled_share, encoded))
 

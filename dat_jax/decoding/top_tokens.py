@@ -12,23 +12,23 @@ import jax.numpy as jnp
 
 from dat_jax.types import Array, Bool, Float
 
-_GROUP = 128  # tokens; the best Q are in the Q groups with the greatest maxima
+_GROUP = 128  # tokens; the n best are in the n groups with the greatest maxima
 
 
 class TopTokens(NamedTuple):
-    """The Q greatest of V logits, best first; of equal ones, the lower token first."""
+    """The greatest of V logits, best first; of equal ones, the lower token first."""
 
-    logits: jax.Array  # [*B, Q]
-    tokens: jax.Array  # [*B, Q]
+    logits: jax.Array  # [*B, top]
+    tokens: jax.Array  # [*B, top]
     eos_logit: jax.Array  # [*B] of the token that ends a hypothesis
     normaliser: jax.Array  # [*B] the logsumexp of all V
 
 
 class Continuations(NamedTuple):
-    """Q continuations of each hypothesis, best first; of equal ones, the lower token first."""
+    """Continuations of each hypothesis, best first; of equal ones, the lower token first."""
 
-    log_probs: jax.Array  # [*B, Q] of the hypothesis with its new token; -inf if not allowed
-    tokens: jax.Array  # [*B, Q]
+    log_probs: jax.Array  # [*B, top] of the hypothesis with its new token; -inf if not allowed
+    tokens: jax.Array  # [*B, top]
 
 
 def top_tokens(logits: Float[Array, "*B V"], count: int, *, eos_id: int, pad_id: int) -> TopTokens:
@@ -36,7 +36,7 @@ def top_tokens(logits: Float[Array, "*B V"], count: int, *, eos_id: int, pad_id:
 
     Args:
         logits: of the next token.
-        count: how many to find, Q.
+        count: how many to find.
         eos_id: the token that ends a hypothesis.
         pad_id: the token that is never chosen.
     """

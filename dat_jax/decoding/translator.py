@@ -108,7 +108,7 @@ class Translator:
         ]
         spoken = [index for index, line in enumerate(lines) if line.strip()]
         bar.update(len(lines) - len(spoken))
-        found = search(
+        result = search(
             self.trained,
             self.policy.rule,
             [sources[index] for index in spoken],
@@ -118,11 +118,11 @@ class Translator:
             on_progress=bar.update,
         )
         translations = [Translation("", (), (), 0.0, len(source)) for source in sources]
-        for index, hypothesis in zip(spoken, found.hypotheses, strict=True):
+        for index, hypothesis in zip(spoken, result.hypotheses, strict=True):
             translations[index] = self._translation(hypothesis, len(sources[index]))
-        seconds = time.monotonic() - started - found.seconds_compiling
+        seconds = time.monotonic() - started - result.seconds_compiling
         return Translations(
-            tuple(translations), seconds, found.seconds_compiling, found.work, found.choices, cut
+            tuple(translations), seconds, result.seconds_compiling, result.work, result.choices, cut
         )
 
     def _translation(self, hypothesis: Hypothesis, source_length: int) -> Translation:

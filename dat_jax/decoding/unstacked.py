@@ -56,21 +56,27 @@ class UnstackedModel:
     def memory_keys_values(
         self, memory: Float[Array, "B S E"], exits: Int[Array, " B"]
     ) -> tuple[KeysValues, ...]:
-        """What each block attends to in the memory; zeros, which take no time, of blocks that no
-        sentence goes to.
+        """Keys and values that each block attends to in the memory; zeros, which take no time, of
+        blocks that no sentence goes to.
 
         Args:
             memory: the encoder's output.
             exits: the depths above which no token of each sentence goes.
         """
-        return tuple(
-            run_if(
-                jnp.any(exits >= depth),
-                partial(self._run, depth, method="memory_keys_values"),
-                memory,
-            )
-            for depth in range(1, self.num_layers + 1)
-        )
+        heads, width = self.config.decoder_heads, self.config.decoder_dim
+        shape = (len(memory), heads, memory.shape[1], width // heads)
+
+        # In rows, or XLA (jaxlib 0.12, CPU) leaves the result in another order than the array that
+        # it will be written to, and turns that one round instead.
+        def in_rows(depth: int, memory: Array) -> KeysValues:
+            keys, values = self._run(depth, memory, method="memory_keys_values")
+            return keys.reshape(len(memory), -1), values.reshape(len(memory), -1)
+
+        projected = []
+        for depth in range(1, self.num_layers + 1):
+            rows = run_if(jnp.any(exits >= depth), partial(in_rows, depth), memory)
+            projected.append(jax.tree.map(lambda x: x.reshape(shape), rows))
+        return tuple(projected)
 
     def no_memory(self, sentences: int, length: int) -> tuple[KeysValues, ...]:
         """Room for what `memory_keys_values` makes of sources of `length` tokens."""
@@ -80,8 +86,8 @@ class UnstackedModel:
         return ((zeros, zeros),) * self.num_layers
 
     def self_keys_values(self, depth: int, x: Float[Array, "B J D"]) -> KeysValues:
-        """What later tokens attend to in block `depth`: its projections of its inputs, or of the
-        states that were copied there."""
+        """Keys and values that later tokens attend to in block `depth`: its projections of its
+        inputs, or of the states that were copied there."""
         return self._run(depth, x, method="self_keys_values")
 
     def block(
@@ -112,11 +118,11 @@ class UnstackedModel:
 
     @property
     def num_tables(self) -> int:
-        """How many tables of V x D the classifiers have: one that all share, or one for each."""
+        """The number of tables [V, D] of the classifiers: one that all share, or one for each."""
         return 1 if self._one_table else len(self.config.exit_depths)
 
     def table_of(self, depth: Int[Array, "*B"]) -> Int[Array, "*B"]:
-        """Which of them the exit at `depth` uses."""
+        """The one of them that the exit at `depth` uses."""
         return jnp.zeros_like(depth) if self._one_table else depth - self.config.exit_depths[0]
 
     def classify_by_table(
@@ -153,7 +159,7 @@ class UnstackedModel:
         return logits
 
     def tables_run(self, exits: Int[Array, "B J"]) -> Int[Array, ""]:
-        """How many products with a table `classify_each` makes for these exits."""
+        """Counts the products with a table that `classify_each` makes for these exits."""
         others = jnp.arange(self.num_tables - 1)
         used = self.table_of(exits)[..., None] == others[None, None]
         return 1 + jnp.sum(jnp.any(used, axis=(0, 1)))
@@ -161,15 +167,15 @@ class UnstackedModel:
     def sequence_logits(
         self, memory: Float[Array, "B S E"], source_mask: Bool[Array, "B S"]
     ) -> Float[Array, "B N"]:
-        """What the exit head makes of a sentence."""
+        """The exit head's logits of a sentence."""
         return sequence_logits(self._params["exit_head"], memory, source_mask)
 
     def token_logits(self, x: Float[Array, "*B D"]) -> Float[Array, "*B N"]:
-        """What the exit head makes of states after block 1."""
+        """The exit head's logits of states after block 1."""
         return token_logits(self.config, self._params["exit_head"], x)
 
     def halting_logit(self, depth: int, x: Float[Array, "*B D"]) -> Float[Array, "*B"]:
-        """What the halting unit makes of states after block `depth`."""
+        """The halting unit's logits of states after block `depth`."""
         return halting_logit(self.config, self._params["exit_head"], depth, x)
 
     def _apply(self, method: str, *arguments: Array) -> Any:

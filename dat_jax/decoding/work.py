@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine did, as it counted itself: nothing here is an estimate."""
+"""Counts of what an engine did, made by itself: nothing here is an estimate."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ def share_of_blocks(work: Work) -> float:
 
 
 def describe(work: Work, tokens: int) -> dict[str, Any]:
-    """What was run for so many tokens, in the words of `summary.json`.
+    """Describes what was run for so many tokens, in the words of `summary.json`.
 
     `occupancy` is the share of the rows that were computed which needed it;
     `layers_executed_per_token` is the blocks' rows that were computed, idle ones included.

@@ -19,6 +19,9 @@ def evaluate(
     """Translates a split by a policy, scores it, and returns the translations and all figures.
 
     `policy` takes the place of that of `decoding`.
+
+    Raises:
+        UserError: the text of the split is missing or damaged.
     """
     translator = Translator(trained, policy, decoding)
     sources, references = dataset.text(split)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where figures come from: the code, the config and the device."""
+"""The origin of figures: the code, the config and the device."""
 
 import dataclasses
 import hashlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people read of decoding: summaries as a table, translations with their exits in colour."""
+"""Decoding for people to read: summaries as a table, translations with their exits in colour."""
 
 import os
 import sys
@@ -43,10 +43,10 @@ def format_table(summaries: Sequence[dict[str, Any]]) -> str:
         + " |"
         for row in rows
     ]
-    rule = "|" + "|".join(
+    under_heading = "|" + "|".join(
         "-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)
     )
-    return "\n".join([lines[0], rule + "|", *lines[1:]])
+    return "\n".join([lines[0], under_heading + "|", *lines[1:]])
 
 
 def format_exits(
@@ -71,7 +71,7 @@ def format_exits(
 
 
 def wants_colour() -> bool:
-    """Whether standard output is a terminal whose user has not asked for NO_COLOR."""
+    """True if standard output is a terminal whose user has not asked for NO_COLOR."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 

@@ -44,7 +44,7 @@ class Tally:
         self._seconds_compiling += translations.seconds_compiling
 
     def summary(self) -> dict[str, Any]:
-        """The figures.
+        """Returns all figures.
 
         `average_exit`, `exit_histogram`, `flops_per_token` are taken over the tokens of the
         returned hypotheses, EOS counted. All else is what the engines ran, other hypotheses of the

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands behind the colon of a rule's name, as a value: a depth, a seed, thresholds."""
+"""Arguments, which stand behind the colon of a rule's name: a depth, a seed, thresholds."""
 
 from dat_jax.errors import UserError
 

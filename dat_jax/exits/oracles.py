@@ -34,7 +34,7 @@ def token_oracle(
         position = jnp.arange(mask.shape[1])
         distance = position[:, None] - position[None, :]
         kernel = jnp.exp(-(distance**2) / smoothing)
-        scores = jnp.einsum("nbu,tu->nbt", jnp.where(mask, scores, 0.0), kernel)
+        scores = jnp.einsum("nbp,tp->nbt", jnp.where(mask, scores, 0.0), kernel)
     return _best_depth(scores, exit_penalty)
 
 

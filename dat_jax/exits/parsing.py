@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies: exit rules by the one line of text that asks for them."""
+"""Policies: exit rules, each with the one line of text that asks for it."""
 
 from typing import NamedTuple
 
@@ -9,22 +9,23 @@ from dat_jax.exits.rules import RULES, Rule
 
 
 class Policy(NamedTuple):
-    """A rule, and what it was asked for by: its name in full or, tuned, that of the tuning."""
+    """A rule with the name that it was asked for by: its own in full or, tuned, the tuning's."""
 
     name: str
     rule: Rule
 
     @classmethod
     def of(cls, rule: Rule) -> "Policy":
-        """The policy that is asked for by the rule's own name."""
+        """Returns the policy of a rule that is asked for by its own name."""
         return cls(str(rule), rule)
 
 
 def parse_policy(text: str, config: ModelConfig) -> Policy:
-    """Reads the name of a rule of `dat_jax.exits.rules.RULES` and what follows it.
+    """Reads a policy: the name of a rule of `dat_jax.exits.rules.RULES` and what follows it.
 
     Raises:
-        UserError: there is no such rule, or the model of `config` has not what it needs.
+        UserError: there is no such rule, its argument cannot be read, or the model of `config` has
+            not what it needs.
     """
     kind, colon, argument = text.partition(":")
     named = {rule.kind: rule for rule in RULES}

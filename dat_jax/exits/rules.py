@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit rules: when a token leaves the decoder (paper, section 3).
+"""Exit rules, which decide when a token leaves the decoder (paper, section 3).
 
 Whoever decodes asks a rule four questions about each token: before its sentence, before the token
 itself, after each block but the last, and after a classifier. Every answer is a plan: the depth to
@@ -25,7 +25,7 @@ from dat_jax.types import Array, Bool, Int
 
 
 class Need(enum.Enum):
-    """What has to be computed for a rule alone; `dat_jax.flops` says what it costs."""
+    """Computations that are made for a rule alone; `dat_jax.flops` says what each costs."""
 
     SENTENCE_LOGITS = "the exit head's logits from the memory"
     FIRST_STATE_LOGITS = "the exit head's logits from the state after block 1"
@@ -34,7 +34,7 @@ class Need(enum.Enum):
 
 
 class Scope(enum.Enum):
-    """What a rule decides for at once."""
+    """The tokens for which a rule decides at once."""
 
     TEXT = "all tokens exit at one depth"
     SENTENCE = "all tokens of a sentence exit at one depth: none attends to a copied state"
@@ -42,7 +42,7 @@ class Scope(enum.Enum):
 
 
 class Plan(NamedTuple):
-    """What is known of when tokens exit."""
+    """All that is known of the depths at which tokens exit."""
 
     exit_at: jax.Array  # [*B] the depth; N while it is unknown
     carry: jax.Array  # [*B, W] what the rule remembers of a token, float32; 0 before the token
@@ -53,13 +53,13 @@ class Plan(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """What a rule sees before a sentence."""
+    """All that a rule sees before a sentence."""
 
     logits: jax.Array | None  # [B, N] if it needs SENTENCE_LOGITS
 
 
 class Token(NamedTuple):
-    """What a rule sees before a token of each of J hypotheses of B sentences."""
+    """All that a rule sees before a token of each of J hypotheses of B sentences."""
 
     number: jax.Array  # [B] of the sentence in the text, from 0
     position: jax.Array  # [B] of the token in its sentence, from 0
@@ -67,7 +67,7 @@ class Token(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What a rule sees after a block."""
+    """All that a rule sees after a block."""
 
     depth: jax.Array  # [*B]
     before: jax.Array  # [*B, D] the states that went into it
@@ -76,13 +76,13 @@ class Block(NamedTuple):
 
 
 class Classified(NamedTuple):
-    """What a rule that needs CLASSIFIER sees after one, before the end of a sentence is forced."""
+    """All that a rule that needs CLASSIFIER sees after one, before EOS is forced at a limit."""
 
     depth: jax.Array  # [*B]
     logits: jax.Array  # [*B, V] of the next token
     normaliser: jax.Array  # [*B] their logsumexp
-    top_logits: jax.Array  # [*B, Q] the greatest, best first, padding left out
-    top_tokens: jax.Array  # [*B, Q]
+    top_logits: jax.Array  # [*B, top] the greatest, best first, padding left out
+    top_tokens: jax.Array  # [*B, top]
 
 
 class Rule:
@@ -101,7 +101,7 @@ class Rule:
     needs: ClassVar[Set[Need]] = frozenset()
     scope: ClassVar[Scope] = Scope.TOKEN
     carry_width: ClassVar[int] = 0
-    """W of `Plan.carry`."""
+    """Numbers that it remembers of a token, W of `Plan.carry`."""
 
     def __init_subclass__(cls) -> None:
         # `jax.tree_util.register_dataclass` would let the structures of two classes with equal
@@ -112,12 +112,12 @@ class Rule:
 
     @classmethod
     def form(cls) -> str:
-        """What to write in `--config.policy`."""
+        """Returns the form in which `--config.policy` asks for it."""
         return cls.kind + cls.argument
 
     @classmethod
     def fits(cls, config: ModelConfig) -> bool:
-        """Whether a model can decode by it: it has a choice of exits, and the head."""
+        """True if a model can decode by it: it has a choice of exits, and the head."""
         return len(config.exit_depths) > 1 and cls.exit_head in (None, config.exit_head)
 
     @classmethod
@@ -294,4 +294,4 @@ RULES: tuple[type[Rule], ...] = (
     TokenGeometric,
     Confidence,
 )
-"""All that can be asked for by name, the plainest first."""
+"""All rules that can be asked for by name, the plainest first."""

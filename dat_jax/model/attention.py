@@ -11,7 +11,7 @@ from dat_jax.types import Array, Bool, Float
 
 
 class StateKernels(NamedTuple):
-    """What `Attention.of_states` needs of the projections that it does without."""
+    """Kernels that `Attention.of_states` needs of the projections that it does without."""
 
     key: jax.Array  # [H, K, M]
     value: jax.Array  # [H, M, K]
@@ -43,8 +43,8 @@ class Attention(nn.Module):
         self.weight_dropout = nn.Dropout(self.dropout)
 
     def keys_values(
-        self, x: Float[Array, "B S M"]
-    ) -> tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]]:
+        self, x: Float[Array, "B P M"]
+    ) -> tuple[Float[Array, "B H P K"], Float[Array, "B H P K"]]:
         """Projects the positions that can be attended to; heads before positions, as the products
         of attention read them."""
         return jnp.swapaxes(self.key(x), 1, 2), jnp.swapaxes(self.value(x), 1, 2)
@@ -52,18 +52,18 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        keys: Float[Array, "B H S K"],
-        values: Float[Array, "B H S K"],
-        mask: Bool[Array, "#B #T S"],
+        keys: Float[Array, "B H P K"],
+        values: Float[Array, "B H P K"],
+        mask: Bool[Array, "#B #T P"],
         *,
         deterministic: bool,
     ) -> Float[Array, "B T D"]:
         """Mixes `values` for each position of `x`, looking only where `mask` is true."""
         query = jnp.swapaxes(self._scaled_query(x), 1, 2)
-        scores = _product("bhsk,bhtk->bhst", keys, query)
+        scores = _product("bhpk,bhtk->bhpt", keys, query)
         weights = self._weights(jnp.swapaxes(scores, 2, 3), mask[:, None])
         weights = self.weight_dropout(weights, deterministic=deterministic)
-        mixed = _product("bhts,bhsk->bhtk", weights, values)
+        mixed = _product("bhtp,bhpk->bhtk", weights, values)
         return self.output(jnp.swapaxes(mixed, 1, 2))
 
     def state_kernels(self) -> StateKernels:
@@ -82,8 +82,8 @@ class Attention(nn.Module):
         mask: Bool[Array, "B P"],
         kernels: StateKernels,
     ) -> Float[Array, "B D"]:
-        """What `__call__` makes of one query a row and the keys and values of `states`, without
-        projecting these.
+        """Attends as `__call__` does, with one query a row, to the keys and values of `states`, and
+        without projecting these.
 
         A query meets a state by way of the key's kernel, taken backwards; values are projected
         once they are mixed. A bias of the keys shifts all scores of a query alike, which softmax
@@ -101,8 +101,8 @@ class Attention(nn.Module):
         return self.query(x) * (self.dim // self.heads) ** -0.5
 
     def _weights(
-        self, scores: Float[Array, "*B S"], mask: Bool[Array, "*#B S"]
-    ) -> Float[Array, "*B S"]:
+        self, scores: Float[Array, "*B P"], mask: Bool[Array, "*#B P"]
+    ) -> Float[Array, "*B P"]:
         """Softmax in float32 over the positions where `mask` is true."""
         scores = jnp.where(mask, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
         return jax.nn.softmax(scores).astype(self.dtype)

@@ -22,13 +22,13 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(self.config.dropout)
 
     def enter(self, x: Float[Array, "*B M"]) -> Float[Array, "*B M"]:
-        """What the sub-layer sees of `x`."""
+        """The input of the sub-layer: `x`, normalised in pre-norm."""
         return self.norm(x) if self.config.norm == "pre" else x
 
     def leave(
         self, x: Float[Array, "*B M"], update: Float[Array, "*B M"], *, deterministic: bool
     ) -> Float[Array, "*B M"]:
-        """Adds what the sub-layer made of it."""
+        """Adds what the sub-layer made of it to `x`; normalises the sum in post-norm."""
         x = x + self.dropout(update, deterministic=deterministic)
         return self.norm(x) if self.config.norm == "post" else x
 
@@ -135,7 +135,7 @@ class DecoderBlock(nn.Module):
         return self.ff_residual.leave(x, update, deterministic=deterministic)
 
     def state_kernels(self) -> StateKernels:
-        """What `step` needs to attend to states."""
+        """The kernels by which `step` attends to states."""
         return self.self_attention.state_kernels()
 
     def step(
@@ -147,11 +147,11 @@ class DecoderBlock(nn.Module):
         memory_keys_values: tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]],
         memory_mask: Bool[Array, "B S"],
     ) -> Float[Array, "B D"]:
-        """`__call__` of one token a row, without dropout and without projecting what it attends to
-        but the memory.
+        """Computes what `__call__` does (equation 1) for one token a row, without dropout and
+        without projecting the states that it attends to.
 
         `self_states` are states that entered this block, the row's own among them; see
-        `Attention.of_states`.
+        `Attention.of_states`. The keys and values of the memory are given, as to `__call__`.
         """
         residual = self.self_residual
         update = self.self_attention.of_states(

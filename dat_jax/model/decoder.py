@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
 from dat_jax.model.blocks import DecoderBlock
+from dat_jax.model.gradient_scaling import block_scales, scale_gradient
 from dat_jax.types import Array, Bool, Float, Int
 
 
@@ -39,7 +40,7 @@ class Decoder(nn.Module):
             exit_depth: where each token exits; its last computed state is copied to all depths
                 above, whose keys and values are projections of the copy (paper, section 3.1). By
                 default all tokens run all blocks.
-            gradient_scaling: gamma, see `_scales`; 0 is none.
+            gradient_scaling: gamma, see `block_scales`; 0 is none.
             deterministic: without dropout.
         """
         causal = jnp.tri(x.shape[1], dtype=bool)[None]
@@ -76,7 +77,7 @@ class Decoder(nn.Module):
             split_rngs={"params": True, "dropout": True},
             length=self.config.decoder_layers,
         )
-        _, states = scan(self.blocks, x, (depths, _scales(gradient_scaling, depths)))
+        _, states = scan(self.blocks, x, (depths, block_scales(gradient_scaling, depths)))
         return states
 
 
@@ -96,31 +97,3 @@ def _whole_sequence(
         memory_mask[:, None, :],
         deterministic=deterministic,
     )
-
-
-def _scales(gamma: float, depths: Int[Array, " N"]) -> Float[Array, " N"]:
-    """gamma_n = gamma (N - n), and gamma_N = 1 (paper, appendix A).
-
-    The loss of exit n counts gamma_n times for the parameters of block n itself, and once for those
-    of the blocks below it, as the losses above n do for those of block n: what the paper's text
-    says. Its algorithm 1, taken literally, lets the factors of several blocks multiply. The paper's
-    formula gives gamma_N = 0, by which block N would not learn.
-    """
-    return jnp.where(depths < len(depths), gamma * (len(depths) - depths), 1.0)
-
-
-@jax.custom_vjp
-def scale_gradient(x: Array, scale: Array) -> Array:
-    """`x`, whose gradient is multiplied by `scale`."""
-    return x
-
-
-def _scale_forward(x: Array, scale: Array) -> tuple[Array, Array]:
-    return x, scale
-
-
-def _scale_backward(scale: Array, gradient: Array) -> tuple[Array, Array]:
-    return scale * gradient, jnp.zeros_like(scale)
-
-
-scale_gradient.defvjp(_scale_forward, _scale_backward)

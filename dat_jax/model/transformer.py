@@ -100,8 +100,8 @@ class Transformer(nn.Module):
         source_mask: Bool[Array, "B S"],
         states: Float[Array, "N B T D"],
     ) -> Float[Array, "B *T U"]:
-        """What the exit head puts out: [B, N] for a sentence, [B, T, N] for its tokens, or the
-        logits of halting [B, T, N-1]."""
+        """The exit head's logits: of depths, [B, N] for a sentence or [B, T, N] for its tokens, or
+        of halting, [B, T, L] (paper, sections 3.2 and 3.3)."""
         config, weights = self.config, self.exit_head_weights()
         if config.exit_head == "sequence_multinomial":
             return sequence_logits(weights, memory, source_mask)

@@ -53,7 +53,11 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, position: Position) -> None:
-        """Saves `state` and where the data stands."""
+        """Saves `state` and the position in the data.
+
+        Raises:
+            RuntimeError: orbax declined to, as for a step that it has.
+        """
         saved = self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
@@ -101,7 +105,7 @@ class Checkpoints:
         return restored
 
     def position(self, step: int) -> Position:
-        """Where the data stood when the checkpoint of `step` was saved."""
+        """The position in the data at which the checkpoint of `step` was saved."""
         arguments = ocp.args.Composite(position=ocp.args.JsonRestore())
         return self._manager.restore(step, args=arguments)["position"]
 

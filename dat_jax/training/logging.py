@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run says: to a person, a bar or now and then a line; to files, its metrics."""
+"""Reports of a training run: to a person, a bar or now and then a line; to files, its metrics."""
 
 import json
 import sys
@@ -53,10 +53,10 @@ class Progress:
             self._bar.set_postfix_str(f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s")
             return
         elapsed = time.monotonic() - self._started
-        left = elapsed / (step - self._first_step) * (self._steps - step)
+        remaining = elapsed / (step - self._first_step) * (self._steps - step)
         self.print(
             f"step {step:,} of {self._steps:,}: loss {loss:.3f}, "
-            f"{tokens_per_second:,.0f} tokens/s, {tqdm.format_interval(left)} left"
+            f"{tokens_per_second:,.0f} tokens/s, {tqdm.format_interval(remaining)} left"
         )
 
     def print(self, line: str) -> None:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from absl import logging
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from dat_jax.config import Config, TrainingConfig
 from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
@@ -34,7 +35,7 @@ from dat_jax.types import Params, PRNGKeyArray
 
 
 class TrainingFiles(NamedTuple):
-    """Where training leaves what it makes."""
+    """The places in which training leaves what it makes."""
 
     checkpoints: Path
     metrics: Path
@@ -65,17 +66,10 @@ def train(
     validate = _make_validation(model, config, dataset, shapes, mesh)
     init_key, dropout_key = jax.random.split(jax.random.key(training.seed))
 
-    def create(params: Params) -> TrainState:
-        return TrainState.create(params, optimizer)
-
     with Checkpoints(files.checkpoints, training.keep_checkpoints) as checkpoints:
-        shapes_of_state = jax.eval_shape(lambda key: create(init_params(model, key)), init_key)
-        restored = checkpoints.restore(placed(shapes_of_state, replicated(mesh)))
-        if restored is None:
-            state, position = create(initial_params(init_key)), None
-            state = jax.device_put(state, replicated(mesh))
-        else:
-            state, position = restored
+        state, position = _first_state(
+            checkpoints, model, optimizer, initial_params, init_key, replicated(mesh)
+        )
         batches = _resume_batches(dataset, shapes, training.seed, position)
         first_step = int(state.step)
         unread: list[Metrics] = []
@@ -110,12 +104,31 @@ def train(
                     progress.skip()
 
 
+def _first_state(
+    checkpoints: Checkpoints,
+    model: Transformer,
+    optimizer: optax.GradientTransformation,
+    initial_params: Callable[[PRNGKeyArray], Params],
+    key: PRNGKeyArray,
+    sharding: Sharding,
+) -> tuple[TrainState, Position | None]:
+    """The state of the newest checkpoint and its position in the data, or a fresh one and none."""
+
+    def create(key: PRNGKeyArray) -> TrainState:
+        return TrainState.create(init_params(model, key), optimizer)
+
+    restored = checkpoints.restore(placed(jax.eval_shape(create, key), sharding))
+    if restored is not None:
+        return restored
+    return jax.device_put(TrainState.create(initial_params(key), optimizer), sharding), None
+
+
 def _due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
 def _choose_shapes(config: TrainingConfig, dataset: Dataset, mesh: Mesh) -> list[Shape]:
-    """Batch shapes whose rows can be shared out to all devices, in pieces."""
+    """Chooses batch shapes whose rows can be shared out to all devices, in microbatches."""
     row_multiple = math.lcm(8, mesh.size * config.microbatches)
     files = [dataset.splits["train"], dataset.splits["valid"]]
     return shapes_for(files, config.num_shapes, config.batch_tokens, row_multiple)
@@ -141,7 +154,7 @@ def _make_validation(
 
 
 def _plan(dataset: Dataset, shapes: Sequence[Shape]) -> dict[str, Any]:
-    """What a position in the data is worth nothing without."""
+    """Shapes and vocabularies, without which a position in the data is worth nothing."""
     return {
         "shapes": [list(shape) for shape in shapes],
         "vocabularies": list(dataset.vocabularies.fingerprints),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training minimises on one batch: L_dec, aligned or mixed, and L_exit (paper, section 3)."""
+"""The objective on one batch: L_dec, aligned or mixed, and L_exit (paper, section 3)."""
 
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +19,7 @@ from dat_jax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
 
 
 class Forward(NamedTuple):
-    """What a whole model makes of a batch whose targets it is given."""
+    """Everything that a model makes of a batch whose targets it is given."""
 
     states: jax.Array  # [N, B, T, D]
     classifiers: dict[str, Any]  # the tree of weights, see `dat_jax.model.classifiers`
@@ -75,7 +75,7 @@ def aligned(
     batch: Batch,
     dropout_key: PRNGKeyArray | None,
 ) -> Metrics:
-    """All exits of every token, from states that ran all blocks below (equation 4).
+    """Metrics at all exits of every token, from states that ran all blocks below (equation 4).
 
     Args:
         model: the model.
@@ -117,10 +117,18 @@ def aligned(
 def mixed(
     model: Transformer, config: Config, params: Params, batch: Batch, key: PRNGKeyArray
 ) -> Metrics:
-    """M exit sequences drawn for each sentence, states copied upward (equation 5).
+    """Metrics at exits drawn by chance, with states copied upward (equation 5).
 
-    The M copies of a sentence are rows of the decoder's batch; the encoder runs once. Gradients
-    flow through copied states, as nothing in the paper says that they do not.
+    For each sentence `training.exit_samples` sequences of exits are drawn, the paper's M: so many
+    copies of it are rows of the decoder's batch, and the encoder runs once. Gradients flow through
+    copied states, as nothing in the paper says that they do not.
+
+    Args:
+        model: the model.
+        config: the run's.
+        params: the model's parameters.
+        batch: source and target tokens.
+        key: of exits and dropout.
 
     Returns:
         `loss`, L_dec with label smoothing, and `nll` and `accuracy` of each exit over the tokens
@@ -167,8 +175,9 @@ def _tokens(batch: Batch) -> tuple[Int[Array, "B S"], Int[Array, "B T"], Int[Arr
 def _exit_metrics(
     config: Config, logits: Float[Array, "B *T U"], terms: TokenTerms, mask: Bool[Array, "B T"]
 ) -> Metrics:
-    """`exit_loss`, L_exit of equation 6, and, beside it, how often the likeliest exit is the
-    oracle's, the oracle's average exit and the one to expect; the oracles are constants."""
+    """Metrics of the exit head: `exit_loss`, L_exit of equation 6, and, beside it, how often the
+    likeliest exit is the oracle's, the oracle's average exit and the one to expect; the oracles are
+    constants."""
     head, exits = config.model.exit_head, config.exit
     scores = terms.token_ll if exits.oracle == "likelihood" else terms.correct.astype(jnp.float32)
     log_probs = geometric(logits) if head == "token_geometric" else multinomial(logits)

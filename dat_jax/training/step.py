@@ -18,7 +18,7 @@ from dat_jax.types import Params, PRNGKeyArray
 
 
 class TrainState(NamedTuple):
-    """All that a training step changes. A checkpoint holds this and the position in the data;
+    """Everything that a training step changes. A checkpoint holds it and the position in the data;
     randomness follows from the step."""
 
     step: jax.Array  # [] updates made so far

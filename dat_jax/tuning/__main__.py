@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tunes the thresholds of a trained model: `python -m dat_jax.tuning --workdir=W --policy=RULE`.
 
-`--config.policy=tuned:AE<=2.5` then decodes with the best that was kept within that average exit.
+`--config.policy=tuned:AE<=2.5` then decodes by the best that was kept within that average exit.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from dat_jax.workdir import Run
 
 
 def main(argv: Sequence[str]) -> int:
-    """Tunes one policy as the command line says; returns the exit status."""
+    """Tunes one kind of rule as the command line says; returns the exit status."""
     options = flags.FlagValues()
     define_workdir(options)
     flags.DEFINE_enum("policy", None, get_args(Kind), "What to tune.", options, required=True)

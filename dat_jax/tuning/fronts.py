@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies whose thresholds were tuned: how a run keeps them, and how one is asked for.
 
-`tuned:AE<=2.5` is the one with the best BLEU on validation data among those whose average exit was
-at most 2.5 there; `tuned:confidence:AE<=2.5` looks at that kind alone.
+`tuned:AE<=2.5` is the policy with the best BLEU on validation data among those whose average exit
+was at most 2.5 there; `tuned:confidence:AE<=2.5` looks at that kind of rule alone.
 """
 
 import json
@@ -48,11 +48,11 @@ def load_front(run: Run, kind: Kind) -> list[dict[str, Any]]:
 
 
 def tuned_kinds(text: str, config: ModelConfig) -> tuple[Kind, ...]:
-    """The kinds of policy that may be meant by `text`; none if it asks for no tuned one.
+    """The kinds of rule that a tuned policy may be of; none if `text` asks for no tuned one.
 
     Raises:
-        UserError: it asks for one wrongly, or for one that the model cannot decode with, or is
-            no policy at all.
+        UserError: it asks for one wrongly, or for one that the model cannot decode by, or is no
+            policy at all.
     """
     if text.partition(":")[0] != "tuned":
         parse_policy(text, config)
@@ -95,7 +95,7 @@ def resolve_policy(text: str, config: ModelConfig, run: Run) -> Policy:
 
 
 def _read(text: str) -> tuple[Kind | None, float]:
-    """The kind that is asked for, if any, and the greatest average exit."""
+    """Reads the kind of rule that is asked for, if any, and the greatest average exit."""
     kinds = "|".join(get_args(Kind))
     match = re.fullmatch(rf"tuned(?::({kinds}))?:AE<=(\d+(?:\.\d+)?)", text)
     if match is None:

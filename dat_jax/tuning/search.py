@@ -38,17 +38,17 @@ _BATCH_TOKENS = 4_096
 
 
 class Observed(NamedTuple):
-    """What one pass over the references sees of each of R real tokens."""
+    """Observations of one pass over the references, of each token; padding is left out."""
 
-    signal: Float[np.ndarray, "L R"]  # the probability that a threshold is compared with
-    token_ll: Float[np.ndarray, "N R"]  # the reference's log-likelihood at each exit
+    signal: Float[np.ndarray, "L tokens"]  # the probability that a threshold is compared with
+    token_ll: Float[np.ndarray, "N tokens"]  # the reference's log-likelihood at each exit
 
 
 class Estimate(NamedTuple):
-    """What C threshold vectors are expected to do."""
+    """Expectations of what threshold vectors will do, one for each vector."""
 
-    average_exit: Float[np.ndarray, " C"]
-    quality: Float[np.ndarray, " C"]  # mean log-likelihood of the references at their exits
+    average_exit: Float[np.ndarray, " vectors"]
+    quality: Float[np.ndarray, " vectors"]  # mean log-likelihood of the references at their exits
 
 
 def tune(
@@ -123,7 +123,9 @@ def _observe_batch(
     return jnp.moveaxis(jax.nn.sigmoid(halting_logits), -1, 0), token_ll
 
 
-def draw(signal: Float[np.ndarray, "L R"], candidates: int, seed: int) -> Float[np.ndarray, "C L"]:
+def draw(
+    signal: Float[np.ndarray, "L tokens"], candidates: int, seed: int
+) -> Float[np.ndarray, "vectors L"]:
     """Draws threshold vectors, to five decimals: half from U(0,1)^(N-1), as the paper does.
 
     The other half are quantiles, at uniformly drawn levels, of the probabilities that were observed
@@ -135,7 +137,7 @@ def draw(signal: Float[np.ndarray, "L R"], candidates: int, seed: int) -> Float[
     return np.where(uniform[:, None], level, np.stack(quantiles, axis=1)).round(5)
 
 
-def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "C L"]) -> Estimate:
+def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "vectors L"]) -> Estimate:
     """Lets each vector decide on the observed tokens, as if no state were copied."""
     tokens = np.arange(observed.token_ll.shape[1])
     rows = [exits_of(observed.signal, vector) for vector in thresholds]
@@ -146,8 +148,8 @@ def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "C L"]) -> Es
 
 
 def exits_of(
-    signal: Float[np.ndarray, "L R"], thresholds: Float[np.ndarray, " L"]
-) -> Int[np.ndarray, " R"]:
+    signal: Float[np.ndarray, "L tokens"], thresholds: Float[np.ndarray, " L"]
+) -> Int[np.ndarray, " tokens"]:
     """The first depth at which the signal is above its threshold, or N."""
     halts = signal > thresholds[:, None]
     return np.where(halts.any(axis=0), 1 + halts.argmax(axis=0), len(thresholds) + 1)
@@ -162,7 +164,7 @@ def promising(estimate: Estimate, segment: float) -> list[int]:
 
 
 def pareto_front(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those than which no other has as much BLEU at as low an average exit, cheapest first."""
+    """Summaries than which no other has as much BLEU at as low an average exit, cheapest first."""
     front: list[dict[str, Any]] = []
     for summary in sorted(measured, key=lambda s: (s["average_exit"], -s["bleu"])):
         if not front or summary["bleu"] > front[-1]["bleu"]:

@@ -74,15 +74,18 @@ CASES = [
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 
 
+SLOTS = 4  # fewer than there are sentences
+
+
 @functools.cache
 def in_lockstep(case: Case) -> tuple[Hypotheses, Work]:
-    """What the lockstep engine makes of SOURCE."""
-    return run(*case)
+    """Hypotheses of SOURCE by the lockstep engine, where some sentences come in later."""
+    return run(*case, slots=SLOTS, refill=2)
 
 
 @functools.cache
 def plain(case: Case) -> list[Hypothesis]:
-    """What the slow twin makes of SOURCE."""
+    """Hypotheses of SOURCE by the slow twin."""
     model, params = make_model(case.kind)
     draws = draws_of(getattr(case.rule, "seed", 0), NUMBERS, MAX_LENGTH, case.beam_size)
     return [

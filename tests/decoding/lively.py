@@ -36,6 +36,7 @@ SOURCE = np.asarray(
 LIMITS = np.asarray([7, 5, 3, 7, 4, 6], np.int32)
 NUMBERS = np.asarray([3, 1, 4, 15, 9, 2], np.int32)
 ROWS = len(SOURCE)
+ROOM = ROWS + 2  # in a queue
 
 POST = {"norm": "post", "exit_head": "token_geometric"}
 PRE = {
@@ -57,7 +58,7 @@ KINDS = {  # the config, and the seed of parameters by which sentences and exits
     "per_exit": ({"classifiers": "per_exit", "exit_head": "sequence_multinomial"}, 18),
     "deep": (
         {"classifiers": "per_exit", "exit_head": "sequence_multinomial", "decoder_layers": 4},
-        18,
+        7,
     ),
     "last": ({"norm": "post", "exits": "last"}, 5),
 }
@@ -83,7 +84,7 @@ def make_model(kind: str) -> tuple[Transformer, Params]:
 def settings(
     beam_size: int, slots: int, refill: int | None = None, cohort: int | None = None
 ) -> SearchSettings:
-    """How to search: by default all slots are filled together, and all rows run together."""
+    """Settings by which all slots are filled together and all rows run together, if not said."""
     return SearchSettings(
         beam_size=beam_size,
         length_penalty=LENGTH_PENALTY,
@@ -104,13 +105,13 @@ def run(
     slots: int | None = None,
     refill: int | None = None,
 ) -> tuple[Hypotheses, Work]:
-    """The lockstep engine's hypotheses of all rows of the queue, and what it ran; by default all
-    are in work from the beginning."""
+    """The lockstep engine's hypotheses of the sentences in the queue, and what it ran; by default
+    all are in work from the beginning."""
     model, own_params = make_model(kind)
     queue = make_queue() if queue is None else queue
     params = own_params if params is None else params
-    how = settings(beam_size, slots or queue.size, refill)
-    return jax.tree.map(np.asarray, lockstep.search(model, params, rule, queue, how))
+    how = settings(beam_size, slots or int(queue.count), refill)
+    return _real(queue, lockstep.search(model, params, rule, queue, how))
 
 
 def run_continuous(
@@ -123,11 +124,19 @@ def run_continuous(
     slots: int,
     refill: int = 1,
 ) -> tuple[Hypotheses, Work]:
-    """The continuous engine's hypotheses of all rows of the queue, and what it ran."""
+    """The continuous engine's hypotheses of the sentences in the queue, and what it ran."""
     model, params = make_model(kind)
     queue = make_queue() if queue is None else queue
     how = settings(beam_size, slots, refill, cohort)
-    return jax.tree.map(np.asarray, engine.search(model, params, rule, queue, how))
+    return _real(queue, engine.search(model, params, rule, queue, how))
+
+
+def _real(queue: Queue, results: tuple[Hypotheses, Work]) -> tuple[Hypotheses, Work]:
+    """The results of sentences that are real, of which alone there are any."""
+    hypotheses, work = jax.tree.map(np.asarray, results)
+    count = int(queue.count)
+    assert (hypotheses.lengths[count:] == 0).all()
+    return jax.tree.map(lambda x: x[:count], hypotheses), work
 
 
 def make_queue(
@@ -136,8 +145,8 @@ def make_queue(
     numbers: np.ndarray = NUMBERS,
     room: int | None = None,
 ) -> Queue:
-    """These sentences in a queue with room for so many, by default for no more."""
-    rows = ((0, 0 if room is None else room - len(source)),)
+    """These sentences in a queue with room for so many, by default for some more."""
+    rows = ((0, max((room or ROOM) - len(source), 0)),)
     arrays = (
         np.pad(source, (*rows, (0, 0)), constant_values=PAD),
         np.pad(limits, rows, constant_values=1),

@@ -32,7 +32,7 @@ from tests.decoding.plain_search import plain_search
 
 
 class Outputs(NamedTuple):
-    """What the model puts out for one sentence whose tokens exit at given depths."""
+    """The model's outputs for one sentence whose tokens exit at given depths."""
 
     log_probs: np.ndarray  # [X, T, V] of the next token, by each exit
     exit_logits: np.ndarray  # [N], [T, N] or [T, N-1], by the kind of exit head; [0] without

@@ -15,7 +15,7 @@ from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding import engines, sizing
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.engines import Found, Hypothesis, Search, search
+from dat_jax.decoding.engines import Hypothesis, Search, SearchResult, search
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.sizing import Platform, SearchSettings
 from dat_jax.decoding.work import Work
@@ -52,8 +52,8 @@ def assert_same(found: Sequence[Hypothesis], expected: Sequence[Hypothesis]) -> 
         assert one.score == pytest.approx(other.score, rel=1e-4)
 
 
-def engines_of(found: Found) -> dict[str, int]:
-    """How many sentences each engine decoded."""
+def engines_of(found: SearchResult) -> dict[str, int]:
+    """Counts the sentences that each engine decoded."""
     counts = Counter[str]()
     for choice, sentences in found.choices.items():
         counts[choice.engine] += sentences
@@ -86,6 +86,15 @@ def test_hypotheses_come_in_the_order_of_their_sources(trained: TrainedModel):
     backward = search(trained, Fixed(2), sources[::-1], settings).hypotheses
     assert len({hypothesis.tokens for hypothesis in forward}) > 1
     assert_same(backward[::-1], forward)
+
+
+def test_chance_follows_the_numbers_of_sources_and_not_their_order(trained: TrainedModel):
+    sources, numbers, settings = [[5, 7, EOS]] * 6, [9, 4, 0, 2, 7, 5], decoding(beam_size=1)
+    found = search(trained, Uniform(3, 0), sources, settings, numbers=numbers).hypotheses
+    exits = dict(zip(numbers, [hypothesis.exits for hypothesis in found], strict=True))
+    assert len(set(exits.values())) > 3
+    ordered = search(trained, Uniform(3, 0), sources, settings, numbers=sorted(numbers)).hypotheses
+    assert [h.exits for h in ordered] == [exits[number] for number in sorted(numbers)]
 
 
 def test_limits_are_those_asked_for_or_follow_from_the_length(trained: TrainedModel):

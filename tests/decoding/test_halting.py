@@ -32,8 +32,8 @@ from tests.decoding.lively import (
 from tests.decoding.plain_rules import Hypothesis, Outputs, PlainDecoder, search_without_cache
 
 KIND = "deep"  # four blocks, a classifier each, and an exit head for sentences
-MARGIN = 1.0
-MOST_CHANGE = 6.0
+MARGIN = 0.1
+MOST_CHANGE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class PlainProbe(PlainDecoder):
     number: int = 0
     limit: int = 0
     asked: list[str] = dataclasses.field(default_factory=list)
-    """What each token left for."""
+    """The question that let each token leave."""
 
     def exit_of(self, outputs: Outputs, position: int, beam: int) -> int:
         depths = self.model.config.decoder_layers
@@ -97,11 +97,11 @@ class PlainProbe(PlainDecoder):
                 return self._left("block", depth)
             log_probs = outputs.log_probs[depth - 1, position]
             second, first = np.argsort(log_probs[1:])[-2:] + 1  # never padding
+            if depth >= ceiling:
+                return self._left("sentence" if ceiling < depths else "depth", depth)
             if first == last and log_probs[first] - log_probs[second] > MARGIN:
                 return self._left("classifier", depth)
             last = first
-            if depth >= ceiling:
-                return self._left("sentence" if ceiling < depths else "depth", depth)
         raise AssertionError("the deepest exit is passed")
 
     def _left(self, why: str, depth: int) -> int:
@@ -111,7 +111,7 @@ class PlainProbe(PlainDecoder):
 
 @functools.cache
 def plain(beam_size: int) -> tuple[list[Hypothesis], set[str]]:
-    """What the slow twin finds, and what its tokens left for."""
+    """Hypotheses by the slow twin, and what its tokens left for."""
     (model, params), found, reasons = make_model(KIND), [], set()
     for row in range(ROWS):
         decoder = PlainProbe(
@@ -131,7 +131,7 @@ def plain(beam_size: int) -> tuple[list[Hypothesis], set[str]]:
 
 @functools.cache
 def found_by(engine: str, beam_size: int) -> tuple[Hypotheses, Work]:
-    """What an engine finds, with fewer slots than there are sentences."""
+    """Hypotheses by an engine, with fewer slots than sentences."""
     if engine == "lockstep":
         return run(KIND, beam_size, RULE, slots=4, refill=2)
     return run_continuous(KIND, beam_size, RULE, cohort=2 * beam_size, slots=4)
@@ -159,15 +159,32 @@ def test_tokens_leave_for_every_reason():
     assert reasons == {"sentence", "token", "block", "classifier", "depth"}
 
 
+def ask_before_tokens(rule: Rule) -> Plan:
+    """Plans for two tokens of each of three sentences."""
+    halting = Halting(UnstackedModel(*make_model(KIND)), rule)
+    numbers = jnp.arange(3)
+    ceilings = halting.before_sentence(jnp.zeros((3, 2, 12)), jnp.ones((3, 2), bool))
+    return halting.before_token(ceilings, numbers, numbers, numbers, 2)
+
+
 def test_an_answer_never_puts_an_exit_off():
     """The memory is projected no further up than was said of the sentence."""
 
-    class Procrastinator(Fixed):
+    class Procrastinating(Rule):
+        def before_sentence(self, sentence: Sentence, exit_at: jax.Array) -> jax.Array:
+            return exit_at - 2
+
         def before_token(self, token: Token, plan: Plan) -> Plan:
             return plan._replace(exit_at=plan.exit_at + 1)
 
-    halting = Halting(UnstackedModel(*make_model(KIND)), Procrastinator(2))
-    numbers = jnp.arange(3)
-    ceilings = halting.before_sentence(jnp.zeros((3, 2, 12)), jnp.ones((3, 2), bool))
-    plan = halting.before_token(ceilings, numbers, numbers, numbers, 2)
-    assert plan.exit_at.tolist() == [[2, 2]] * 3
+    assert ask_before_tokens(Procrastinating()).exit_at.tolist() == [[2, 2]] * 3
+
+
+def test_a_rule_for_sentences_is_asked_nothing_of_tokens():
+    """Their states are copied nowhere, so that none may leave before the others."""
+
+    class TwoMinded(Fixed):
+        def before_token(self, token: Token, plan: Plan) -> Plan:
+            return plan._replace(exit_at=jnp.ones_like(plan.exit_at))
+
+    assert ask_before_tokens(TwoMinded(3)).exit_at.tolist() == [[3, 3]] * 3

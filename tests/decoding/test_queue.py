@@ -70,7 +70,7 @@ def serve_all(queue: Queue) -> tuple[beam.Hypotheses, Steps]:
 
 
 def steps_of(limits: list[int]) -> tuple[int, int]:
-    """How many steps and refills it takes, on plain lists: two come in together, or the rest."""
+    """Steps and refills that it takes, on plain lists: two come in together, or the rest."""
     waiting, working, steps, refills = list(limits), [0] * G, 0, 0
     while waiting or any(working):
         free = [slot for slot in range(G) if working[slot] == 0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much is worked on at a time, and by which engine: what must hold whatever the numbers."""
+"""Sizes and the choice of an engine: what must hold whatever the numbers."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def decoding(**changes: int) -> DecodingConfig:
 def sizes_of(
     sentences: int, most_slots: int = 100_000, engine: Engine = "continuous", **changes: int
 ) -> SearchSettings:
-    """What is chosen for so many sentences of up to 16 tokens."""
+    """Settings that are chosen for so many sentences of up to 16 tokens."""
     return choose_settings(engine, decoding(**changes), sentences, 16, 40, most_slots, CPU)
 
 

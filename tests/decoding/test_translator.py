@@ -16,7 +16,7 @@ from dat_jax.data.dataset import Dataset
 from dat_jax.data.preparation import prepare
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding import sizing
-from dat_jax.decoding.engines import Found, Hypothesis
+from dat_jax.decoding.engines import Hypothesis, SearchResult
 from dat_jax.decoding.sizing import Choice, Platform
 from dat_jax.decoding.translator import Translator
 from dat_jax.decoding.work import Work
@@ -66,7 +66,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
         numbers: Sequence[int],
         before: Work,
         on_progress: Any,
-    ) -> Found:
+    ) -> SearchResult:
         on_progress(len(sources))
         hypotheses = tuple(
             Hypothesis((*source[-2::-1], EOS), (1 + number % 3,) * len(source), -1.0, -0.5)
@@ -75,7 +75,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
         seen_before = np.asarray(before.ticks)
         ticks = np.full(4, len(sources))
         work = Work(ticks, seen_before, ticks)
-        return Found(hypotheses, work, Counter({LOCKSTEP: len(sources)}), (), 0.0)
+        return SearchResult(hypotheses, work, Counter({LOCKSTEP: len(sources)}), (), 0.0)
 
     monkeypatch.setattr("dat_jax.decoding.translator.search", search)
     monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(window=4))

@@ -34,13 +34,13 @@ def test_results_are_a_line_for_each_sentence_in_the_order_in_which_they_came(tm
         assert not (folder / "hypotheses.txt").exists()
         writer.add(translations(EMPTY, EIGHT))
         writer.finish({"bleu": 1.5})
-    found = contents(folder)
-    assert found.keys() == {"hypotheses.txt", "exits.jsonl", "summary.json"}
-    assert found["hypotheses.txt"].split("\n") == [EIGHT.text, "", "", EIGHT.text, ""]
-    lines = [json.loads(line) for line in found["exits.jsonl"].split("\n")[:-1]]
+    written = contents(folder)
+    assert written.keys() == {"hypotheses.txt", "exits.jsonl", "summary.json"}
+    assert written["hypotheses.txt"].split("\n") == [EIGHT.text, "", "", EIGHT.text, ""]
+    lines = [json.loads(line) for line in written["exits.jsonl"].split("\n")[:-1]]
     eight = {"tokens": ["▁acht", "</s>"], "exits": [1, 2], "score": -0.5}
     assert lines == [eight, *[{"tokens": [], "exits": [], "score": 0.0}] * 2, eight]
-    assert json.loads(found["summary.json"]) == {"bleu": 1.5}
+    assert json.loads(written["summary.json"]) == {"bleu": 1.5}
 
 
 @pytest.mark.parametrize("breaks_off", [KeyboardInterrupt, UserError, None])

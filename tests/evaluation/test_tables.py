@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people read, to the letter: the table of decoding runs, and translations with exits."""
+"""Text for people, to the letter: the table of decoding runs, and translations with exits."""
 
 from dat_jax.evaluation.tables import format_exits, format_table, wants_colour
 

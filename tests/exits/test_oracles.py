@@ -92,7 +92,7 @@ def test_the_scores_tried_have_many_different_oracles():
 
 @kinds
 def test_rows_of_a_batch_get_what_each_gets_alone(kind):
-    # A peer's oracle took the batch for one long sentence and was right for batches of one only.
+    # An oracle that takes the batch for one long sentence is right for batches of one only.
     scores = SCORES[kind]
     tokens = token_oracle(scores, MASK, exit_penalty=0.1, smoothing=2.0)
     sentences = sequence_oracle(scores, MASK, exit_penalty=0.1, reduction="sum")

@@ -45,13 +45,13 @@ def model(**changes: Any) -> ModelConfig:
 
 
 def model_for(text: str) -> ModelConfig:
-    """A model that can do the policy."""
+    """A model that can decode by the policy."""
     kind = text.partition(":")[0]
     return model(exit_head=kind if kind in HEADS else "none")
 
 
 def refusal(text: str, config: ModelConfig) -> str:
-    """What follows `policy is ...` in the one line with which `text` is refused."""
+    """The rest of the one line, `policy is ...`, with which `text` is refused."""
     with pytest.raises(UserError) as caught:
         parse_policy(text, config)
     message = str(caught.value)

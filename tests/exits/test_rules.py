@@ -76,17 +76,17 @@ def test_a_rule_says_what_it_needs_and_what_it_decides_for(kind: type[Rule]):
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_fixed_exits_at_its_depth(depth: int):
-    found = Fixed(depth).before_sentence(Sentence(None), jnp.full(3, N))
-    assert found.tolist() == [depth] * 3
+    exit_at = Fixed(depth).before_sentence(Sentence(None), jnp.full(3, N))
+    assert exit_at.tolist() == [depth] * 3
 
 
 def test_uniform_exits_in_the_fourth_of_zero_to_one_that_the_draw_is_in():
     numbers, positions = jnp.arange(50) * 7, jnp.arange(50) % 9
     token = Token(numbers, positions, jnp.full(50, 20))
-    found = Uniform(N, 3).before_token(token, unknown(50, 2)).exit_at
+    exit_at = Uniform(N, 3).before_token(token, unknown(50, 2)).exit_at
     draws = np.asarray(token_draws(3, numbers, positions, 2))
     expected = [[next(n for n in range(1, N + 1) if d < n / N) for d in row] for row in draws]
-    assert found.tolist() == expected
+    assert exit_at.tolist() == expected
     assert {depth for row in expected for depth in row} == {1, 2, 3, 4}
 
 
@@ -103,8 +103,8 @@ LIKELIEST = [1, 2, 3, 2, 1, 4]  # of equal ones the lower
 
 def test_sequence_multinomial_exits_at_the_likeliest_depth():
     rule = SequenceMultinomial()
-    found = rule.before_sentence(Sentence(jnp.asarray(LOGITS)), jnp.full(len(LOGITS), N))
-    assert found.tolist() == LIKELIEST
+    exit_at = rule.before_sentence(Sentence(jnp.asarray(LOGITS)), jnp.full(len(LOGITS), N))
+    assert exit_at.tolist() == LIKELIEST
 
 
 def test_token_multinomial_exits_at_the_likeliest_depth_after_block_1():
@@ -130,21 +130,21 @@ def test_confidence_exits_at_the_first_exit_whose_probability_is_above_tau():
 def test_rows_of_one_call_may_be_at_several_depths():
     rule, depths = TokenGeometric((0.9, 0.1, 0.9)), jnp.asarray([1, 2, 3, 2])
     states = jnp.zeros((4, 2))
-    found = rule.after_block(Block(depths, states, states, jnp.zeros(4)), unknown(4))
-    assert found.exit_at.tolist() == [N, 2, N, 2]
+    plan = rule.after_block(Block(depths, states, states, jnp.zeros(4)), unknown(4))
+    assert plan.exit_at.tolist() == [N, 2, N, 2]
 
 
 @pytest.mark.parametrize("kind", [TokenGeometric, Confidence])
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_thresholds_per_depth_take_effect_at_their_depth_and_at_no_other(kind, depth: int):
-    # A peer's code took a list of thresholds and compared every depth with the same one.
-    low_here = kind(tuple(0.7 if n == depth else 1.0 for n in range(1, N)))
+    # Code that compares every depth with the same one passes wherever all thresholds are equal.
+    rule = kind(tuple(0.7 if n == depth else 1.0 for n in range(1, N)))
     if kind is TokenGeometric:
         logits = jnp.log(jnp.asarray([0.5 / 0.5, 0.9 / 0.1]))
-        found = ask_after_blocks(low_here, [logits] * 3, 2)
+        depths = ask_after_blocks(rule, [logits] * 3, 2)
     else:
-        found = ask_after_classifiers(low_here, [[0.5, 0.9]] * 3)
-    assert found == [N, depth]
+        depths = ask_after_classifiers(rule, [[0.5, 0.9]] * 3)
+    assert depths == [N, depth]
 
 
 def test_a_rule_that_answers_nothing_changes_no_plan():
@@ -216,7 +216,7 @@ def test_one_compiled_program_serves_all_rules_of_a_kind(
         traces.append(rule)
         return ask(rule)
 
-    found = [compiled(rule).tolist() for rule in (one, other)]
-    assert found == [ask(rule).tolist() for rule in (one, other)]
-    assert found[0] != found[1]  # the numbers arrive, though they were not known at the trace
+    depths = [compiled(rule).tolist() for rule in (one, other)]
+    assert depths == [ask(rule).tolist() for rule in (one, other)]
+    assert depths[0] != depths[1]  # the numbers arrive, though they were not known at the trace
     assert len(traces) == 1

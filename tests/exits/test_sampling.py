@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is drawn by chance is uniform, repeats with its key, and differs where it should."""
+"""Draws are uniform, repeat with their key, and differ where they should."""
 
 import itertools
 

@@ -77,7 +77,7 @@ def decode(
 def exit_logits(
     config: ModelConfig, params: Tree, memory: list[Vector], after_blocks: list[list[Vector]]
 ) -> np.ndarray:
-    """What the exit head makes of one sentence: [N], of its tokens [T, N], or [T, N - 1]."""
+    """The exit head's logits of one sentence, [N], or of its tokens, [T, N] or [T, N - 1]."""
     kernel, bias = params["exit_head"]["kernel"], params["exit_head"]["bias"]
     if config.exit_head == "sequence_multinomial":
         return sum(memory) / len(memory) @ kernel + bias
@@ -143,7 +143,7 @@ def residual(
 
 
 def attend(params: Tree, x: Vector, seen: list[Vector]) -> Vector:
-    """What one position makes of the vectors it sees; kernels are [M, H, K], the last [H, K, D]."""
+    """Output of a position for the vectors it sees; kernels are [M, H, K], the last [H, K, D]."""
     _, heads, width = params["query"]["kernel"].shape
     out = params["output"]["bias"]
     for head in range(heads):

@@ -62,7 +62,7 @@ def test_states_equal_the_plain_twin_for_every_pattern_of_exits(norm):
 
 @norms
 def test_after_an_exit_at_1_later_tokens_see_another_state_in_block_3(norm):
-    """So the twin would notice keys and values of any other state: block 2 had the same input."""
+    """The twin would so notice keys and values of any other state: block 2 had the same input."""
     states = states_of_patterns(norm)
     for row, (first, second, last) in enumerate(PATTERNS):
         if first == 1 and last == N:

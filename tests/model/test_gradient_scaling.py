@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dat_jax.data.batching import Batch
+from dat_jax.model.gradient_scaling import block_scales, scale_gradient
 from dat_jax.model.transformer import Transformer
 from dat_jax.training.objective import aligned
 from dat_jax.types import Params
@@ -86,6 +87,19 @@ def scaled() -> tuple[Params, jax.Array]:
     """The gradient of the sum of all exits' losses, and the states, with scaling."""
     model = tiny_model(dropout=0.3, attention_dropout=0.3)
     return gradient_and_states(model, random_params(model), FUNCTIONALS, GAMMA)
+
+
+def test_scales_fall_with_the_blocks_above_and_the_last_is_1():
+    np.testing.assert_allclose(block_scales(0.5, jnp.arange(1, 5)), [1.5, 1.0, 0.5, 1.0])
+    np.testing.assert_allclose(block_scales(0.5, jnp.arange(1, 2)), [1.0])
+
+
+def test_a_scale_multiplies_the_gradient_and_leaves_the_value():
+    x, scale = random_array(0, 3), jnp.asarray(0.25)
+    np.testing.assert_array_equal(scale_gradient(x, scale), x)
+    gradients = jax.grad(lambda x, scale: jnp.sum(scale_gradient(x, scale) ** 2), (0, 1))(x, scale)
+    np.testing.assert_allclose(gradients[0], 0.25 * 2 * x, rtol=1e-6)
+    assert gradients[1] == 0
 
 
 def test_a_blocks_own_loss_counts_gamma_n_times_and_each_later_one_once():

@@ -141,7 +141,7 @@ def test_dropout_is_active_only_when_asked_for_and_follows_its_key(norm, rate):
 
 
 def parameters_that_make_every_block_add_its_hidden_units(model: Transformer) -> Params:
-    """All zeros but what makes feed-forward layers put out their hidden units, which are all 1.
+    """Parameters of 0, but for those by which feed-forward layers put out hidden units, all 1.
 
     A block of pre-norm adds just that; under dropout of one half each unit is dropped or doubled,
     and then what it puts out once more.
@@ -226,7 +226,7 @@ def test_bfloat16_multiplies_no_float32_matrices_and_takes_softmax_in_float32():
 
 
 def shapes_of_params(model: Transformer) -> Params:
-    """What `init_params` returns, without the numbers."""
+    """The tree that `init_params` returns, without the numbers."""
     return jax.eval_shape(partial(init_params, model), jax.random.key(0))
 
 

@@ -41,7 +41,7 @@ POLICIES = [
     "tuned:token_geometric:AE<=3",
     "tuned:confidence:AE<=3",
 ]
-"""What the demo's report shows, here with two layers."""
+"""The policies of the demo's report, here with two layers."""
 
 PLAIN = "--config.decoding.report_policies=()"
 """Tunes nothing for the report: for trainings of which other things are asked."""
@@ -50,7 +50,7 @@ Main = Callable[[Sequence[str]], int]
 
 
 class Finished(NamedTuple):
-    """How a script ended and what it printed."""
+    """The end of a script, and what it printed."""
 
     status: int
     stdout: str
@@ -119,7 +119,7 @@ def check_refusal(finished: Finished, message: str, printed: str = "") -> None:
 
 
 def files(folder: Path) -> dict[Path, int]:
-    """When each file below a folder was last written."""
+    """The times at which the files below a folder were last written."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 

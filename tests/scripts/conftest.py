@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the scripts work on: a trained workdir and a folder of text."""
+"""A trained workdir, which the scripts work on."""
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,24 @@ from tests.scripts.calls import POLICIES, TINY, succeed
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workdir in which a tiny model has been trained for 4 steps."""
-    workdir = tmp_path_factory.mktemp("run")
+    """A workdir in which a tiny model has been trained for 4 steps, once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    workdir = folder / "trained"
+    with (folder / "trained.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not workdir.exists():
+            unfinished = folder / "unfinished"
+            _train(unfinished)
+            unfinished.rename(workdir)
+    return workdir
+
+
+def _train(workdir: Path) -> None:
     result = succeed(train.main, *TINY, f"--workdir={workdir}", "--config.training.steps=4")
     rows = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("| ")]
     assert rows == ["policy", *POLICIES]
     samples = [line for line in result.stdout.splitlines() if line.startswith("tuned:confidence")]
     assert len(samples) == 3
     assert all("</s>₁" in line or "</s>₂" in line for line in samples if "</s>" in line)
-    return workdir

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all scripts have in common: their help, their exit status, and nothing shared."""
+"""The command line of all scripts: their help, their exit status, and nothing shared."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ def scripted(body: Callable[[], None]) -> Main:
 
 
 def failing(error: BaseException) -> Callable[[], None]:
-    """What a script does that comes upon an error."""
+    """The body of a script that comes upon an error."""
 
     def body() -> None:
         raise error

@@ -74,7 +74,7 @@ def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path)
     text = tmp_path / "text"
     text.write_text("acht Uhr\nsieben\n\num halb zwei\n" * 12)
     settings += [f"--config.input={text}", f"--config.reference={text}"]
-    found = {}
+    results = {}
     for engine in ("continuous", "lockstep"):
         folder = tmp_path / engine
         chosen = [f"--config.engine={engine}", f"--config.output={folder}"]
@@ -84,12 +84,12 @@ def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path)
         assert summary["engines"] == {engine: 36}
         assert summary["engine_reasons"] == {"asked for": 36}
         lines = map(json.loads, (folder / "exits.jsonl").read_text().splitlines())
-        found[engine] = (
+        results[engine] = (
             (folder / "hypotheses.txt").read_bytes(),
             [(line["tokens"], line["exits"]) for line in lines],
             [summary[name] for name in ("bleu", "tokens", "average_exit", "flops_per_token")],
         )
-    assert found["continuous"] == found["lockstep"]
+    assert results["continuous"] == results["lockstep"]
 
 
 @pytest.mark.parametrize(("threshold", "deep"), [(0, False), (1, True)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training minimises, against sentence-by-sentence computations through the plain twin."""
+"""The objective against sentence-by-sentence computations through the plain twin."""
 
 import functools
 import math
@@ -55,13 +55,13 @@ TOKENS = 20
 
 def sentences() -> list[tuple[int, list[int], list[int], list[int]]]:
     """Row, source, decoder inputs and target of each sentence that is not empty."""
-    found = []
+    rows = []
     for row, (source, target) in enumerate(zip(*BATCH, strict=True)):
         source, target = source[source != PAD].tolist(), target[target != PAD].tolist()
         if target:
-            found.append((row, source, [BOS, *target[:-1]], target))
-    assert sum(len(target) for *_, target in found) == TOKENS
-    return found
+            rows.append((row, source, [BOS, *target[:-1]], target))
+    assert sum(len(target) for *_, target in rows) == TOKENS
+    return rows
 
 
 def metrics_of(model: Transformer, configs: list[Config], params: Params) -> list[Metrics]:
@@ -163,7 +163,7 @@ def test_the_mixed_loss_is_equation_5_for_the_exits_that_were_drawn(classifiers,
 
 @pytest.mark.parametrize("objective", [aligned, mixed])
 def test_encoder_and_decoder_are_trained_under_dropout(objective):
-    """What is dropped of a token's embedding gets no gradient."""
+    """A dropped part of a token's embedding gets no gradient."""
     config = small_config(model={"dropout": 0.5})
     model = model_of(config)
 

@@ -19,9 +19,13 @@ def test_the_learning_rate_rises_linearly_to_its_peak_and_falls_with_the_root_of
     np.testing.assert_allclose([float(schedule(u - 1)) for u in update], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("size, norm", [(1.0, 1.0), (100.0, 3.0)])
-def test_gradients_are_scaled_down_to_the_clip_norm_and_never_up(size: float, norm: float):
-    config = tiny_config(optimizer={"clip_norm": 3.0}).optimizer
+@pytest.mark.parametrize(
+    "clip_norm, size, norm", [(3.0, 1.0, 1.0), (3.0, 100.0, 3.0), (0.0, 100.0, 100.0)]
+)
+def test_gradients_are_scaled_down_to_the_clip_norm_and_never_up_and_0_is_off(
+    clip_norm: float, size: float, norm: float
+):
+    config = tiny_config(optimizer={"clip_norm": clip_norm}).optimizer
     params = {"kernel": jnp.zeros(4)}
     gradient = {"kernel": jnp.asarray([size, 0.0, 0.0, 0.0])}
     optimizer = make_optimizer(config)

@@ -239,7 +239,7 @@ def test_a_head_alone_trains_alone_from_its_start_step_on_and_the_model_before(s
 
 
 def test_the_optimizer_of_a_head_that_is_always_alone_sees_no_other_gradient():
-    """Neither clipping nor the gradient's norm has to do with the model then."""
+    """Clipping and the gradient's norm have nothing to do with the model then."""
     _, state, step = start(head_alone(0))
     state, _ = step(state, make_batch(), KEY)
     moments = optax.tree.get(state.optimizer_state, "mu")
@@ -247,7 +247,7 @@ def test_the_optimizer_of_a_head_that_is_always_alone_sees_no_other_gradient():
 
 
 def temporary_bytes(decoder_layers: int, exits: str) -> int:
-    """What the compiler says that a training step needs beside its arguments and results."""
+    """The bytes that a training step needs, says the compiler, beside its arguments and results."""
     config = small_config(
         model={
             "decoder_layers": decoder_layers,

@@ -64,8 +64,8 @@ def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
     observed, pairs = observe(trained, file, kind), sentences(file)
     assert observed.token_ll.shape == (N, sum(len(target) for _, target in pairs))
     model, variables = trained.model, {"params": trained.params}
-    found = {tuple(column) for column in np.round(np.vstack(observed).T, 4).tolist()}
-    assert len(found) > 20
+    different = {tuple(column) for column in np.round(np.vstack(observed).T, 4).tolist()}
+    assert len(different) > 20
 
     def run(model, source, mask, inputs):
         memory = model.encode(source, mask)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where sentence pairs come from: a generated corpus, text files or tensorflow-datasets."""
+"""Sources of sentence pairs: a generated corpus, text files or tensorflow-datasets."""
 
 from collections.abc import Iterator
 from pathlib import Path

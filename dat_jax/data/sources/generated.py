@@ -42,14 +42,14 @@ class GeneratedCorpus:
         """Yields the (German, English) lines of `split`, the same ones each time."""
         random = Random(f"{self._seed} {split}")
         seen: set[str] = set()
-        left = self._sizes[split]
-        while left:
+        missing = self._sizes[split]
+        while missing:
             german, english = _line(random)
             if _split_of(english) != split or german in seen:
                 continue
             if split != "train":
                 seen.add(german)
-            left -= 1
+            missing -= 1
             yield german, english
 
 

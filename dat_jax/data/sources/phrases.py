@@ -186,7 +186,7 @@ def duration(random: Random) -> Phrase:
 
 
 def _count_of(unit: _Unit, german: str, english: str, direction: int = 0) -> Phrase:
-    """So many of a unit: ahead if `direction` is 1, ago if it is -1, neither if it is 0."""
+    """A number of units: ahead if `direction` is 1, ago if it is -1, neither if it is 0."""
     german_pattern, english_pattern = _unit_patterns(unit, direction)
     return german_pattern.format(german), english_pattern.format(english)
 

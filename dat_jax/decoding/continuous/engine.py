@@ -45,7 +45,7 @@ from dat_jax.types import Array, Float, Int, Params
 
 
 class _State(NamedTuple):
-    """What one tick hands to the next, beside what `queue.serve` keeps of the sentences."""
+    """All that a tick hands to the next, beside what `queue.serve` keeps of the sentences."""
 
     ceilings: jax.Array  # [G] the depth above which none of a sentence's tokens goes
     ancestors: jax.Array  # [G, J, T]
@@ -91,7 +91,7 @@ def search(
 
 @dataclasses.dataclass(frozen=True)
 class _Engine:
-    """What stays the same from tick to tick."""
+    """All that stays the same from tick to tick."""
 
     stages: Stages
 
@@ -189,8 +189,8 @@ class _Engine:
     def _after_classifier(
         self, pool: Pool, cohort: Cohort, outcome: Outcome, tick: Int[Array, ""]
     ) -> tuple[Pool, Int[Array, " C"], Float[Array, "C D"]]:
-        """Files what was found, and advances sentences that have all their rows, as many as have
-        room in a cohort; and the states of their new tokens, with where to write them."""
+        """Files the continuations, and advances sentences all of whose rows have theirs, as many as
+        have room in a cohort; and the states of their new tokens, with where to write them."""
         stage = jnp.where(outcome.leaves, CLASSIFIED, cohort.depths + 1)
         moved = (stage, jnp.full_like(stage, tick), cohort.depths, outcome.plan)
         rows = put(pool.rows, cohort.rows, Rows(*moved, outcome.continuations))

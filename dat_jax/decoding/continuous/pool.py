@@ -22,7 +22,7 @@ CLASSIFIED = 0  # the stage of a row that waits for its siblings; those to be ru
 
 
 class Slots(NamedTuple):
-    """What G slots hold."""
+    """The contents of G slots."""
 
     sentences: Sentences
     ceilings: jax.Array  # [G] the depth above which none of their tokens goes
@@ -36,7 +36,7 @@ class Rows(NamedTuple):
     since: jax.Array  # [R] the tick when it came there
     depth: jax.Array  # [R] blocks that it has run
     plan: Plan  # [R]
-    continuations: Continuations  # [R, Q] once classified; -inf of a row that never held one
+    continuations: Continuations  # [R, top] once classified; -inf of a row that never held one
 
 
 class Pool(NamedTuple):
@@ -56,7 +56,7 @@ def idle_rows(count: int, continuations: int, carry_width: int) -> Rows:
 
     Args:
         count: of them, R.
-        continuations: kept of each row, Q.
+        continuations: kept of each row.
         carry_width: what the rule remembers of a token, W.
     """
     zeros = jnp.zeros(count, jnp.int32)
@@ -72,13 +72,13 @@ def idle_rows(count: int, continuations: int, carry_width: int) -> Rows:
     )
 
 
-def waiting(pool: Pool, num_stages: int) -> Int[Array, " Q"]:
-    """How many rows wait for each stage, the first stage first."""
+def waiting(pool: Pool, num_stages: int) -> Int[Array, " stages"]:
+    """Counts the rows that wait for each stage, the first stage first."""
     stages = jnp.arange(1, num_stages + 1)
     return jnp.sum(pool.rows.stage[:, None] == stages[None], axis=0)
 
 
-def next_stage(waiting: Int[Array, " Q"], cohort: int) -> Int[Array, ""]:
+def next_stage(waiting: Int[Array, " stages"], cohort: int) -> Int[Array, ""]:
     """The stage with the fullest cohort; of equal ones the deepest, which sets rows free soonest.
 
     Args:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the continuous engine runs on a cohort of rows: a decoder block, or a classifier.
+"""Stages that the continuous engine runs on a cohort of rows: decoder blocks and classifiers.
 
 The cache holds the states of all depths, from the embedding to block N, and no keys or values of
 them. A token that left at depth e has the same state in all blocks above, so these look for it at
@@ -25,7 +25,7 @@ from dat_jax.types import Array, Bool, Int
 
 
 class Stores(NamedTuple):
-    """What blocks attend to: large arrays, written in place and kept out of branches that write."""
+    """Large arrays that blocks attend to, written in place and kept out of branches that write."""
 
     states: jax.Array  # [(N + 1) R T, D] at `Stages.address`
     memory: tuple[KeysValues, ...]  # of each block, keys and values [G, H, S, K]
@@ -44,12 +44,12 @@ class Cohort(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a stage made of a cohort."""
+    """All that a stage made of a cohort."""
 
     x: jax.Array  # [C, D] of a block: the states after it
     plan: Plan  # [C]
     leaves: jax.Array  # [C] of a block: for a classifier; of a classifier: with its continuations
-    continuations: Continuations  # [C, Q] of a classifier
+    continuations: Continuations  # [C, top] of a classifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +62,17 @@ class Stages:
 
     @property
     def count(self) -> int:
-        """How many stages there are."""
+        """The number of stages."""
         return self.model.num_layers + self.model.num_tables
 
     @property
     def rows(self) -> int:
-        """How many rows are in the pool, R."""
+        """The number of rows in the pool, R."""
         return self.settings.slots * self.settings.beam_size
 
     @property
     def continuations(self) -> int:
-        """How many continuations a classifier finds for a row, Q."""
+        """The number of continuations that a classifier finds for a row."""
         return min(2 * self.settings.beam_size, self.model.vocabulary_size)
 
     def classifier_of(self, depths: Int[Array, "*B"]) -> Int[Array, "*B"]:
@@ -82,7 +82,7 @@ class Stages:
     def address(
         self, depths: Int[Array, "*B"], rows: Int[Array, "*#B"], positions: Int[Array, "*#B"]
     ) -> Int[Array, "*B"]:
-        """Where the states of these depths, rows and positions lie; no row's, past the end."""
+        """Addresses of the states of these depths, rows and positions; of no row, past the end."""
         length = self.settings.length
         past_the_end = (self.model.num_layers + 1) * self.rows * length
         address = (depths * self.rows + rows) * length + positions
@@ -120,7 +120,7 @@ class Stages:
         return Outcome(x, plan, self._goes_to_classifier(depth, plan), nothing)
 
     def _past(self, depth: int, room: int, pool: Pool, cohort: Cohort) -> Int[Array, "C P"]:
-        """Where the states that block `depth` attends to lie: those that entered it, or the last
+        """Addresses of the states that block `depth` attends to: those that entered it, or the last
         ones of tokens that left below it."""
         beam_size = self.settings.beam_size
         of_row = (cohort.slots, cohort.rows % beam_size, slice(room))
