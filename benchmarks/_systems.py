@@ -9,7 +9,7 @@ from benchmarks._task import Task, drawn_exits, figures
 from benchmarks._timing import interleaved, rate
 from dat_jax.decoding.engines import SearchResult
 from dat_jax.decoding.sizing import default_cohort, platform_of
-from dat_jax.exits.rules import Rule
+from dat_jax.exits.questions import Rule
 
 _REFILLS = 16  # sentences for each row of a cohort
 

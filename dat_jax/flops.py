@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dat_jax.config import ModelConfig
-from dat_jax.exits.rules import Need, Rule, Scope
+from dat_jax.exits.questions import Need, Rule, Scope
 
 
 def computed_block(config: ModelConfig, source_length: int, step: int) -> int:

@@ -12,7 +12,7 @@ from dat_jax.decoding.engines import Ids, SearchResult
 from dat_jax.decoding.translator import Translation, Translator
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, parse_policy
-from dat_jax.exits.rules import Rule
+from dat_jax.exits.questions import Rule
 from dat_jax.schema import from_dict
 from dat_jax.trained import TrainedModel
 from dat_jax.tuning.fronts import resolve_policy

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 
 from dat_jax import flops
+from dat_jax.exits.questions import Need, Rule, Scope
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
-    Need,
-    Rule,
-    Scope,
     SequenceMultinomial,
     TokenGeometric,
     TokenMultinomial,

@@ -36,7 +36,7 @@ from dat_jax.decoding.sizing import (
     room_for,
 )
 from dat_jax.decoding.work import Work, share_of_blocks, sum_work
-from dat_jax.exits.rules import Rule
+from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
 from dat_jax.trained import TrainedModel
 from dat_jax.types import Params

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from dat_jax.decoding.top_tokens import TopTokens
 from dat_jax.decoding.unstacked import UnstackedModel
-from dat_jax.exits.rules import Block, Classified, Need, Plan, Rule, Scope, Sentence, Token
+from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Scope, Sentence, Token
 from dat_jax.types import Array, Bool, Float, Int
 
 

@@ -26,7 +26,7 @@ from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.top_tokens import TopTokens, continuations, top_tokens
 from dat_jax.decoding.unstacked import KeysValues, UnstackedModel, run_if
 from dat_jax.decoding.work import Work, add_runs, no_work
-from dat_jax.exits.rules import Plan, Rule
+from dat_jax.exits.questions import Plan, Rule
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Bool, Float, Int, Params
 

@@ -156,9 +156,7 @@ def _next_arrivals(
         leaf.at[places].get(mode="clip") for leaf in (queue.source, queue.limits, queue.numbers)
     )
     beams = beam.init(limits, settings.beam_size, settings.length, PAD)
-    return Arrivals(
-        jnp.where(is_real, slots, len(free)), Sentences(places, numbers, beams), source
-    )
+    return Arrivals(jnp.where(is_real, slots, len(free)), Sentences(places, numbers, beams), source)
 
 
 def _harvest(results: Hypotheses, places: Int[Array, " G"], beams: BeamState) -> Hypotheses:

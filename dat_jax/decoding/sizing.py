@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax
 
 from dat_jax.config import DecodingConfig
-from dat_jax.exits.rules import Rule, Scope
+from dat_jax.exits.questions import Rule, Scope
 
 Engine = Literal["continuous", "lockstep"]
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from dat_jax.config import ModelConfig
 from dat_jax.errors import UserError
-from dat_jax.exits.rules import RULES, Rule
+from dat_jax.exits.questions import Rule
+from dat_jax.exits.rules import RULES
 
 
 class Policy(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Any, Literal, cast, get_args
 from dat_jax.config import ModelConfig
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, available_rules, parse_policy
-from dat_jax.exits.rules import Confidence, Rule, TokenGeometric
+from dat_jax.exits.questions import Rule
+from dat_jax.exits.rules import Confidence, TokenGeometric
 from dat_jax.files import write_text
 from dat_jax.workdir import Run
 

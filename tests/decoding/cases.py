@@ -9,10 +9,10 @@ import pytest
 
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.work import Work
+from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
-    Rule,
     SequenceMultinomial,
     TokenGeometric,
     TokenMultinomial,

@@ -15,7 +15,7 @@ from dat_jax.decoding.continuous import engine
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.work import Work
-from dat_jax.exits.rules import Rule
+from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_model

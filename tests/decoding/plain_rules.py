@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dat_jax.data.vocabulary import BOS, PAD
+from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
-    Rule,
     SequenceMultinomial,
     TokenGeometric,
     TokenMultinomial,

@@ -19,7 +19,8 @@ from dat_jax.decoding.engines import Hypothesis, Search, SearchResult, search
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.sizing import Platform, SearchSettings
 from dat_jax.decoding.work import Work
-from dat_jax.exits.rules import Confidence, Fixed, Rule, Uniform
+from dat_jax.exits.questions import Rule
+from dat_jax.exits.rules import Confidence, Fixed, Uniform
 from dat_jax.trained import TrainedModel
 from tests.tiny import SOURCE_VOCABULARY, random_params, tiny_config, tiny_model
 

@@ -17,7 +17,8 @@ from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.unstacked import UnstackedModel
 from dat_jax.decoding.work import Work
-from dat_jax.exits.rules import Block, Classified, Fixed, Need, Plan, Rule, Sentence, Token
+from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Sentence, Token
+from dat_jax.exits.rules import Fixed
 from tests.decoding.lively import (
     LENGTH_PENALTY,
     LIMITS,

@@ -10,11 +10,10 @@ import pytest
 
 from dat_jax.data.vocabulary import PAD
 from dat_jax.decoding.lockstep import search
+from dat_jax.exits.questions import Rule, Scope
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
-    Rule,
-    Scope,
     SequenceMultinomial,
     TokenGeometric,
     TokenMultinomial,

@@ -18,7 +18,8 @@ from dat_jax.decoding.sizing import (
     refill_size,
     room_for,
 )
-from dat_jax.exits.rules import Confidence, Fixed, Rule, SequenceMultinomial, Uniform
+from dat_jax.exits.questions import Rule
+from dat_jax.exits.rules import Confidence, Fixed, SequenceMultinomial, Uniform
 from tests.tiny import tiny_config
 
 CPU = platform_of("cpu")

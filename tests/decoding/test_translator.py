@@ -22,7 +22,8 @@ from dat_jax.decoding.translator import Translator
 from dat_jax.decoding.work import Work
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
-from dat_jax.exits.rules import Fixed, Rule
+from dat_jax.exits.questions import Rule
+from dat_jax.exits.rules import Fixed
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.trained import TrainedModel
 from tests.tiny import tiny_config

@@ -8,10 +8,10 @@ import pytest
 from dat_jax.config import ModelConfig
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, parse_policy
+from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
-    Rule,
     SequenceMultinomial,
     TokenGeometric,
     TokenMultinomial,

@@ -9,19 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Scope, Sentence, Token
 from dat_jax.exits.rules import (
     RULES,
-    Block,
-    Classified,
     Confidence,
     Fixed,
-    Need,
-    Plan,
-    Rule,
-    Scope,
-    Sentence,
     SequenceMultinomial,
-    Token,
     TokenGeometric,
     TokenMultinomial,
     Uniform,

@@ -8,7 +8,8 @@ import pytest
 
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
-from dat_jax.exits.rules import Confidence, Fixed, Rule, TokenGeometric
+from dat_jax.exits.questions import Rule
+from dat_jax.exits.rules import Confidence, Fixed, TokenGeometric
 from dat_jax.tuning.fronts import load_front, resolve_policy, save_front, tuned_kinds
 from dat_jax.workdir import Run
 from tests.tiny import tiny_config

@@ -12,7 +12,8 @@ import pytest
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import BOS
-from dat_jax.exits.rules import Block, Plan, TokenGeometric
+from dat_jax.exits.questions import Block, Plan
+from dat_jax.exits.rules import TokenGeometric
 from dat_jax.trained import TrainedModel
 from dat_jax.tuning.fronts import Kind, load_front, save_front
 from dat_jax.tuning.search import (

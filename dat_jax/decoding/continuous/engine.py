@@ -39,7 +39,7 @@ from dat_jax.decoding.queue import Arrivals, Queue, Sentences, first_slots, put,
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.unstacked import UnstackedModel
 from dat_jax.decoding.work import Work, add_runs, no_work
-from dat_jax.exits.rules import Plan, Rule
+from dat_jax.exits.questions import Plan, Rule
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Float, Int, Params
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from dat_jax.decoding import beam
 from dat_jax.decoding.queue import Sentences
 from dat_jax.decoding.top_tokens import Continuations
-from dat_jax.exits.rules import Plan
+from dat_jax.exits.questions import Plan
 from dat_jax.types import Array, Bool, Int
 
 CLASSIFIED = 0  # the stage of a row that waits for its siblings; those to be run count from 1

@@ -20,7 +20,7 @@ from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.top_tokens import Continuations, continuations, top_tokens
 from dat_jax.decoding.unstacked import KeysValues, UnstackedModel
-from dat_jax.exits.rules import Plan
+from dat_jax.exits.questions import Plan
 from dat_jax.types import Array, Bool, Int
 
 
