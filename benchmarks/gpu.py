@@ -4,9 +4,9 @@
     python -m benchmarks.gpu --output=results/gpu.jsonl
 
 The continuous engine against the lockstep engine: all sentences alike in float32, and so many in
-bfloat16; both engines at large batches, in bfloat16 and float32, for drawn exits; and the training
-step. Of requirements.txt it needs no tensorflow-datasets, tensorboardX, num2words or babel; it runs,
-slowly, on a CPU too.
+bfloat16; both engines at large batches, in both dtypes, for drawn exits; and the training step. Of
+requirements.txt it needs no tensorflow-datasets, tensorboardX, num2words or babel. It runs, slowly,
+on a CPU too.
 """
 
 import json
