@@ -68,7 +68,8 @@ def trained(dataset: Dataset) -> Callable[[str, str], tuple[Params, list[dict[st
 
 @pytest.mark.parametrize("beam_size", [1, 4])
 @pytest.mark.parametrize(
-    ("head", "oracle"), zip(HEADS, ["likelihood", "correctness", "likelihood"], strict=True)
+    ("head", "oracle"),
+    list(zip(HEADS, ["likelihood", "correctness", "likelihood"], strict=True)),
 )
 def test_it_trains_and_decodes(head: str, oracle: str, beam_size: int, dataset, trained):
     config = config_of(head, oracle)

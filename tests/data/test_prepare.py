@@ -12,18 +12,12 @@ from dat_jax.config import DataConfig
 from dat_jax.data import dataset, preparation
 from dat_jax.data.dataset import Dataset
 from dat_jax.errors import UserError
+from tests.tiny import tiny_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIG = DataConfig(
-    source="generated:300",
-    source_language="de",
-    target_language="en",
-    vocabulary="joint",
-    vocabulary_size=200,
-    pieces="bpe",
-    max_length=128,
-    seed=0,
-)
+CONFIG = tiny_config(
+    data={"source": "generated:300", "vocabulary_size": 200, "max_length": 128}
+).data
 
 
 def prepare(config: DataConfig, folder: Path) -> Dataset:

@@ -6,20 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dat_jax.config import DataConfig
 from dat_jax.data.sources import open_source
 from dat_jax.errors import UserError
+from tests.tiny import tiny_config
 
-CONFIG = DataConfig(
-    source="generated:40",
-    source_language="de",
-    target_language="en",
-    vocabulary="joint",
-    vocabulary_size=100,
-    pieces="bpe",
-    max_length=64,
-    seed=0,
-)
+CONFIG = tiny_config(data={"source": "generated:40", "vocabulary_size": 100}).data
 
 
 @pytest.fixture
