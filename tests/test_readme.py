@@ -183,7 +183,7 @@ def test_extras_exist(page: str):
 def test_the_python_example_uses_what_there_is():
     (example,) = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     nodes = list(ast.walk(ast.parse(example)))
-    attributes = {"translation": names_of(Translation), "found": names_of(SearchResult)}
+    attributes = {"translation": names_of(Translation), "result": names_of(SearchResult)}
     attributes |= {"model": set(dir(TranslationModel)), "dat_jax": set(dat_jax.__all__)}
     uses = 0
     for node in nodes:
