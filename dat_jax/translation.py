@@ -98,8 +98,10 @@ class TranslationModel:
         match config.decoding.policy if policy is None else policy:
             case Policy() as named:
                 return named
-            case Rule() as rule:
+            case Rule() as rule if rule.fits(config.model):
                 return Policy.of(rule)
+            case Rule() as rule:
+                raise UserError(f"policy is {rule}: this model has no exit head or exits for it")
             case str() as text if self.run is not None:
                 return resolve_policy(text, config.model, self.run)
             case str() as text:

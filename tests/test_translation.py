@@ -15,7 +15,7 @@ from dat_jax import TranslationModel
 from dat_jax.data.vocabulary import EOS
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import parse_policy
-from dat_jax.exits.rules import Confidence, Fixed
+from dat_jax.exits.rules import Confidence, Fixed, TokenMultinomial
 from dat_jax.model.transformer import init_params
 from dat_jax.trained import TrainedModel
 from dat_jax.training.checkpoint import Checkpoints
@@ -148,6 +148,10 @@ def test_what_is_no_list_of_text_is_refused(workdir: Path):
         ({"beamsize": 2}, "unknown config key beamsize: did you mean beam_size?"),
         ({"policy": "fixed:9"}, "the model has exits at depth 1, 2, 3"),
         ({"policy": "tuned:AE<=2"}, "nothing has been tuned, run python -m dat_jax.tuning"),
+        (
+            {"policy": TokenMultinomial()},
+            "policy is token_multinomial: this model has no exit head",
+        ),
     ],
 )
 def test_what_cannot_be_set_is_refused(model: TranslationModel, settings: Any, message: str):

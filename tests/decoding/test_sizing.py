@@ -22,13 +22,13 @@ from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Confidence, Fixed, SequenceMultinomial, Uniform
 from tests.tiny import tiny_config
 
-CPU = platform_of("cpu")
+CPU, DECODING = platform_of("cpu"), tiny_config().decoding
 CHOOSY: list[Rule] = [Confidence((0.5, 0.5)), SequenceMultinomial(), Uniform(3, 0)]
 
 
 def decoding(**changes: int) -> DecodingConfig:
     """The default settings with some changed."""
-    return dataclasses.replace(tiny_config().decoding, **changes)
+    return dataclasses.replace(DECODING, **changes)
 
 
 def sizes_of(
