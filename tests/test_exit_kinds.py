@@ -31,7 +31,7 @@ STEPS = 4
 def config_of(head: str, oracle: str) -> Config:
     return tiny_config(
         data={"source": "generated:60", "vocabulary_size": 100, "max_length": 40},
-        model={"exit_head": head, "encoder_layers": 1},
+        model={"exit_head": head, "encoder_layers": 1, "decoder_layers": 2},
         exit={"oracle": oracle, "loss_weight": 1.0, "oracle_smoothing": 1.0, "start_step": 2},
         optimizer={"learning_rate": 0.05, "warmup_steps": 1},
         training={"batch_tokens": 512, "num_shapes": 1},

@@ -62,23 +62,29 @@ def engines_of(found: SearchResult) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("rule", "beam_size"), [(Uniform(3, 0), 1), (Confidence((0.5, 0.8)), 2)], ids=str
+    ("rule", "beam_size", "longest", "sizes"),
+    [
+        (Uniform(3, 0), 1, 20, {}),
+        (Confidence((0.5, 0.8)), 2, 14, {"cohort_size": 4, "pool_size": 3}),
+    ],
+    ids=str,
 )
 def test_both_engines_translate_alike_whatever_the_sizes(
-    trained: TrainedModel, rule: Rule, beam_size: int
+    trained: TrainedModel, rule: Rule, beam_size: int, longest: int, sizes: dict[str, int]
 ):
-    sources, asked = sources_of(24), {"beam_size": beam_size}
+    sources, asked = sources_of(24, longest), {"beam_size": beam_size}
     expected = search(trained, rule, sources, decoding(engine="lockstep", **asked))
     assert engines_of(expected) == {"lockstep": 24}
-    assert len({settings.length for settings in expected.settings}) == 2  # rooms
+    rooms = 1 + (longest > 16)
+    assert len({settings.length for settings in expected.settings}) == rooms
     assert len({exit for h in expected.hypotheses for exit in h.exits}) > 1
     assert expected.work.computed[0] > expected.work.rows[0]
-    for sizes in ({}, {"cohort_size": 4, "pool_size": 3}):
-        found = search(trained, rule, sources, decoding(engine="continuous", **asked, **sizes))
-        assert engines_of(found) == {"continuous": 24}
-        assert_same(found.hypotheses, expected.hypotheses)
-        assert found.work.rows.tolist() == expected.work.rows.tolist()
-    assert [settings.slots for settings in found.settings] == [3, 3]
+    result = search(trained, rule, sources, decoding(engine="continuous", **asked, **sizes))
+    assert engines_of(result) == {"continuous": 24}
+    assert_same(result.hypotheses, expected.hypotheses)
+    assert result.work.rows.tolist() == expected.work.rows.tolist()
+    if sizes:
+        assert [(s.slots, s.cohort) for s in result.settings] == [(3, 4)]
 
 
 def test_hypotheses_come_in_the_order_of_their_sources(trained: TrainedModel):

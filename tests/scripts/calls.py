@@ -21,6 +21,7 @@ TINY = [
     "--config=configs/demo.py",
     "--config.data.source=generated:200",
     "--config.data.vocabulary_size=150",
+    "--config.data.max_length=32",  # few rooms, that is few programs
     "--config.model.decoder_layers=2",
     "--config.model.encoder_layers=1",
     "--config.model.encoder_dim=8",

