@@ -91,7 +91,9 @@ def choose_engine(
         )
     if is_deep(share_of_blocks, platform):
         return Choice("lockstep", f"tokens needed more than {platform.deepest:.0%} of the blocks")
-    return Choice("continuous", f"{platform.continuous_rows} hypotheses or more, exits not deep")
+    return Choice(
+        "continuous", f"{platform.continuous_rows} hypotheses or more, no sign of deep exits"
+    )
 
 
 def is_deep(share_of_blocks: float, platform: Platform) -> bool:

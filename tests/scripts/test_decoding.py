@@ -109,7 +109,7 @@ def test_exits_too_deep_for_the_continuous_engine_are_noted(
     assert ("--config.engine=lockstep may be faster" in result.stderr) == deep
     summary = json.loads((tmp_path / "found" / "summary.json").read_text())
     assert (summary["engine"], summary["engines"]) == ("auto", {"continuous": 260})
-    assert summary["engine_reasons"] == {"256 hypotheses or more, exits not deep": 260}
+    assert summary["engine_reasons"] == {"256 hypotheses or more, no sign of deep exits": 260}
 
 
 def test_decoding_standard_input_prints_a_line_for_each_line(trained: Path):
