@@ -99,6 +99,11 @@ def done(state: BeamState) -> Bool[Array, "B"]:
     return (state.num_finished >= beam_size) | (state.position >= state.limit)
 
 
+def live(state: BeamState) -> Bool[Array, "B J"]:
+    """True for beams that hold a hypothesis of a sentence that is not done."""
+    return ~done(state)[:, None] & (state.log_probs > -jnp.inf)
+
+
 def last_tokens(state: BeamState, start_id: int) -> Int[Array, "B J"]:
     """The token that each live beam feeds to the decoder next: its last, or `start_id` if none."""
     last = jnp.maximum(state.position - 1, 0)

@@ -189,7 +189,7 @@ def _queue(sentences: Sequence[tuple[Ids, int, int]], room: int, size: int) -> Q
 
 
 def _unpack(best: Hypotheses, count: int) -> list[Hypothesis]:
-    tokens, exits, lengths, log_probs, scores = map(np.asarray, best)
+    tokens, exits, lengths, log_probs, scores = best
     return [
         Hypothesis(
             tuple(tokens[row, : lengths[row]].tolist()),

@@ -172,7 +172,7 @@ class _Engine:
         model, halting, beams = self.model, self.halting, sentences.beams
         tokens = beam.last_tokens(beams, BOS)
         x = model.embed(tokens, jnp.broadcast_to(beams.position[:, None], tokens.shape))
-        active = ~beam.done(beams)[:, None] & (beams.log_probs > -jnp.inf)
+        active = beam.live(beams)
         plan = halting.before_token(
             state.sentences.ceilings,
             sentences.numbers,

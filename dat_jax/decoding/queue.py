@@ -83,7 +83,6 @@ def serve(
     Returns:
         The best hypothesis of each sentence, [Q], and the engine's last state.
     """
-    slots, refill = settings.slots, settings.refill
 
     # Results stay outside the inner loop: in it, they would be copied at each step.
     def refill_and_step(carry: tuple[_Loop, Hypotheses]) -> tuple[_Loop, Hypotheses]:
@@ -92,7 +91,7 @@ def serve(
         leaving = jax.tree.map(lambda leaf: leaf.at[arrivals.slots].get(mode="clip"), old.beams)
         places = old.places.at[arrivals.slots].get(mode="fill", fill_value=queue.size)
         sentences = put(old, arrivals.slots, arrivals.sentences)
-        next_place += jnp.sum(arrivals.slots < slots)
+        next_place += jnp.sum(arrivals.slots < settings.slots)
         loop = _Loop(next_place, sentences, admit(state, arrivals))
         return jax.lax.while_loop(steps_on, step_on, loop), _harvest(results, places, leaving)
 
@@ -102,23 +101,16 @@ def serve(
 
     def steps_on(loop: _Loop) -> Bool[Array, ""]:
         done = beam.done(loop.sentences.beams)
-        return jnp.any(~done) & ~refill_is_due(queue, loop.next_place, done, refill)
+        return jnp.any(~done) & ~refill_is_due(queue, loop.next_place, done, settings.refill)
 
     def step_on(loop: _Loop) -> _Loop:
         state, beams = step(loop.state, loop.sentences)
         return loop._replace(state=state, sentences=loop.sentences._replace(beams=beams))
 
-    start = _Loop(jnp.zeros((), jnp.int32), no_sentences(slots, queue, settings), empty)
+    start = _Loop(jnp.zeros((), jnp.int32), _no_sentences(queue, settings), empty)
     results = beam.best(beam.init(jnp.zeros(queue.size, jnp.int32), 1, settings.length, PAD))
     end, results = jax.lax.while_loop(unfinished, refill_and_step, (start, results))
     return _harvest(results, end.sentences.places, end.sentences.beams), end.state
-
-
-def no_sentences(slots: int, queue: Queue, settings: SearchSettings) -> Sentences:
-    """So many empty slots."""
-    zeros = jnp.zeros(slots, jnp.int32)
-    beams = beam.init(zeros, settings.beam_size, settings.length, PAD)
-    return Sentences(zeros + queue.size, zeros, beams)
 
 
 def put(tree: State, slots: Int[Array, " A"], new: State) -> State:
@@ -137,6 +129,13 @@ def refill_is_due(
 def first_slots(condition: Bool[Array, " G"], count: int) -> Int[Array, " A"]:
     """The first `count` slots where `condition` holds; G for no slot where there are fewer."""
     return jnp.nonzero(condition, size=count, fill_value=len(condition))[0]
+
+
+def _no_sentences(queue: Queue, settings: SearchSettings) -> Sentences:
+    """Slots that are all empty."""
+    zeros = jnp.zeros(settings.slots, jnp.int32)
+    beams = beam.init(zeros, settings.beam_size, settings.length, PAD)
+    return Sentences(zeros + queue.size, zeros, beams)
 
 
 def _next_arrivals(

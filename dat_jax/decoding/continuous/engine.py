@@ -219,7 +219,7 @@ class _Engine:
         and the states of these, with where to write them."""
         (sentences, ceilings, ancestors), rows = part
         beams, stages, beam_size = sentences.beams, self.stages, self.settings.beam_size
-        live = (~beam.done(beams)[:, None] & (beams.log_probs > -jnp.inf)).reshape(-1)
+        live = beam.live(beams).reshape(-1)
         plan = stages.halting.before_token(
             ceilings, sentences.numbers, beams.position, beams.limit, beam_size
         )
