@@ -23,7 +23,7 @@ from dat_jax.decoding.sizing import is_deep, platform_of
 from dat_jax.decoding.translator import Translator
 from dat_jax.errors import UserError
 from dat_jax.evaluation.results import ResultsWriter
-from dat_jax.evaluation.scores import check_lengths, score
+from dat_jax.evaluation.scores import check_lengths, score, tokenizer_of
 from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
 from dat_jax.evaluation.tally import Tally
 from dat_jax.schema import from_dict, require
@@ -67,7 +67,7 @@ def _main(options: flags.FlagValues) -> None:
     trained = workdir.load(average)
     folder = _output_folder(text, workdir, policy.name, decoding.beam_size)
 
-    translator = Translator(trained, policy, decoding)
+    translator, tokenizer = Translator(trained, policy, decoding), tokenizer_of(config, decoding)
     tally, hypotheses = Tally(translator), []
     with ResultsWriter(folder) if folder else nullcontext() as writer:
         for translations in translator.stream(sources, total=total):
@@ -79,8 +79,9 @@ def _main(options: flags.FlagValues) -> None:
                 hypotheses += texts
             if text.input == "-":
                 print(*texts, sep="\n", flush=True)
-        scores = {} if references is None else dataclasses.asdict(score(hypotheses, references))
-        summary = scores | tally.summary()
+        summary = tally.summary()
+        if references is not None:
+            summary = dataclasses.asdict(score(hypotheses, references, tokenizer)) | summary
         if writer:
             writer.finish(summary)
             print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)

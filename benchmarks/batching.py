@@ -29,10 +29,10 @@ _EPOCHS = 3
 
 def measure(workdir: Run, num_shapes: int, batch_tokens: int, row_multiple: int) -> dict:
     """Returns the measurements of the training split of `workdir`, the fastest of 3 epochs."""
-    splits = workdir.dataset().splits
-    train = splits["train"]
+    dataset = workdir.dataset()
+    train, valid = dataset.tokens("train"), dataset.tokens("valid")
     started = time.perf_counter()
-    shapes = shapes_for([train, splits["valid"]], num_shapes, batch_tokens, row_multiple)
+    shapes = shapes_for([train, valid], num_shapes, batch_tokens, row_multiple)
     choosing = time.perf_counter() - started
     batches = BatchIterator(train, shapes, seed=0)
     seconds = min(_seconds(batches) for _ in range(_EPOCHS))

@@ -22,7 +22,7 @@ from benchmarks._timing import Timed, check_output, interleaved, machine, rate, 
 from benchmarks.plot import draw_quality_against_time
 from dat_jax.command_line import define_workdir, run
 from dat_jax.decoding.translator import Translations, Translator
-from dat_jax.evaluation.scores import score
+from dat_jax.evaluation.scores import score, tokenizer_of
 from dat_jax.evaluation.tables import format_table
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import parse_policy
@@ -65,7 +65,8 @@ def summarise(candidate: Candidate, timed: Timed[Translations]) -> dict[str, Any
     tally.add(timed.outcome)
     summary = tally.summary()
     texts = [sentence.text for sentence in timed.outcome.sentences]
-    scores = dataclasses.asdict(score(texts, candidate.workdir.text("test")[1]))
+    tokenizer = tokenizer_of(candidate.translator.trained.config, candidate.translator.decoding)
+    scores = dataclasses.asdict(score(texts, candidate.workdir.text("test")[1], tokenizer))
     labels = {"benchmark": "quality", "family": candidate.family}
     layers = {"num_layers": candidate.translator.trained.config.model.decoder_layers}
     speed = rate(summary["tokens"], timed.seconds)

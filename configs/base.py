@@ -25,6 +25,12 @@ def get_config() -> ConfigDict:
     config.data.vocabulary_size = 8_000
     # The SentencePiece model: unigram or bpe.
     config.data.pieces = "bpe"
+    # What happens to a line before it is cut into pieces, on each side. nmt_nfkc: SentencePiece's
+    # default, which folds compatibility characters ("…" to "...", "m²" to "m2"); nfc: composed
+    # characters and single blanks, all else as it was written, which a target needs or no
+    # translation could be equal to its reference; none: nothing.
+    config.data.source_normalization = "nmt_nfkc"
+    config.data.target_normalization = "nfc"
     # Training pairs with a longer side, in pieces with </s>, are left out, counted and reported.
     config.data.max_length = 128
     # Seeds the generated corpus.
@@ -150,6 +156,10 @@ def get_config() -> ConfigDict:
     # A translation has at most ratio * source length + extra pieces.
     config.decoding.max_length_ratio = 1.5
     config.decoding.max_length_extra = 16
+    # How BLEU cuts translations and references into words. language: as sacreBLEU does for the
+    # target language, zh for Chinese, char for Japanese and Korean, 13a for all others; or one of
+    # 13a, zh, char, intl and, for text that is tokenised already, none.
+    config.decoding.bleu_tokenizer = "language"
     # Sentences decoded at a time in lockstep.
     config.decoding.batch_size = 128
     # Of continuous: hypotheses that go through a block together; 0 for as many as the batch has

@@ -16,6 +16,7 @@ from dat_jax.formats import read_stamped, write_stamped
 from dat_jax.schema import from_dict, require, require_at_least, require_rate
 
 LossWeights = Literal["1", "n", "sqrt_n", "1/sqrt_n", "1/n"]
+Normalization = Literal["nmt_nfkc", "nfc", "none"]
 ExitHead = Literal["none", "sequence_multinomial", "token_multinomial", "token_geometric"]
 
 
@@ -29,6 +30,8 @@ class DataConfig:
     vocabulary: Literal["joint", "separate"]
     vocabulary_size: int
     pieces: Literal["unigram", "bpe"]
+    source_normalization: Normalization
+    target_normalization: Normalization
     max_length: int
     seed: int
 
@@ -37,6 +40,11 @@ class DataConfig:
         require(
             colon == ":" and kind in ("generated", "text", "tfds"),
             f"data.source is {self.source!r}: must be generated:[PAIRS], text:DIR or tfds:NAME",
+        )
+        require(
+            kind != "tfds" or self.source_language != self.target_language,
+            f"data.source_language and data.target_language are both {self.source_language!r}, "
+            "one and the same side of a translation: name two",
         )
         require_at_least("data", self, 5, "vocabulary_size")
         require_at_least("data", self, 2, "max_length")
@@ -195,6 +203,7 @@ class DecodingConfig:
     cohort_size: int
     pool_size: int
     average_checkpoints: int
+    bleu_tokenizer: Literal["language", "13a", "zh", "char", "intl", "none"]
 
     def __post_init__(self) -> None:
         require_at_least(

@@ -14,7 +14,7 @@ from dat_jax.errors import UserError
 from dat_jax.files import write_text
 from dat_jax.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 _FIRST_VERSION = "0.1.0"  # of format 1, which named neither
 
 _RENAMED_IN_2 = {
@@ -40,7 +40,7 @@ def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
         ValueError: it is not a JSON object.
         UserError: it is of a later format.
     """
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no object")
     number, version = values.pop("format", 1), values.pop("version", _FIRST_VERSION)
@@ -49,20 +49,39 @@ def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
             f"{path} was written by dat_jax {version} in format {number}, and this is dat_jax "
             f"{__version__}, which reads formats up to {FORMAT}: use that version or a later one"
         )
-    return (_from_1(values) if number < FORMAT else values), version
+    for older, to_next in enumerate((_from_1, _from_2), start=1):
+        if number <= older:
+            to_next(values)
+    return values, version
 
 
-def _from_1(values: dict[str, Any]) -> dict[str, Any]:
+def _from_1(values: dict[str, Any]) -> None:
     """Puts what format 1 wrote into the words of format 2."""
-    sections = {
-        name: dict(section) if isinstance(section, dict) else section
-        for name, section in values.items()
-    }
     for (name, old), new in _RENAMED_IN_2.items():
-        section = sections.get(name)
-        if isinstance(section, dict) and old in section:
+        section = _section(values, name)
+        if old in section:
             section[new] = section.pop(old)
-    decoding = sections.get("decoding")
-    if isinstance(decoding, dict) and decoding.get("engine") == "continuous":
+    decoding = _section(values, "decoding")
+    if decoding.get("engine") == "continuous":
         decoding["engine"] = "auto"  # which is what it was
-    return sections
+
+
+def _from_2(values: dict[str, Any]) -> None:
+    """Adds what format 2 lacked: vocabularies normalised what they read, BLEU knew no language.
+
+    The settings of data are a section of a run's and, beside the data, a file of their own.
+    Checksums have moved from the headers of token files to a file for all of them.
+    """
+    for data in (_section(values, "data"), values):
+        if "source_language" in data:
+            data |= {"source_normalization": "none", "target_normalization": "none"}
+    if decoding := _section(values, "decoding"):
+        decoding["bleu_tokenizer"] = "13a"
+    for name in ("tokens_sha256", "offsets_sha256"):
+        values.pop(name, None)
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of settings, or an empty one if these have none of that name."""
+    section = values.get(name)
+    return section if isinstance(section, dict) else {}

@@ -51,8 +51,8 @@ def train(config: Config, dataset: Dataset) -> tuple[Params, list[dict[str, floa
     params = init_params(model, jax.random.key(0))
     state = TrainState.create(params, optimizer)
     step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
-    shapes = shapes_for([dataset.splits["train"]], 1, config.training.batch_tokens, 8)
-    batches = BatchIterator(dataset.splits["train"], shapes, seed=0)
+    shapes = shapes_for([dataset.tokens("train")], 1, config.training.batch_tokens, 8)
+    batches = BatchIterator(dataset.tokens("train"), shapes, seed=0)
     metrics = []
     for _ in range(STEPS):
         state, sums = step(state, next(batches), jax.random.key(1))

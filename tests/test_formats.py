@@ -95,7 +95,7 @@ def test_later_formats_are_refused_with_the_version_that_wrote_them(tmp_path: Pa
         refusal(prepared_config, data),
         refusal(TokenFile, data),
     ):
-        assert "was written by dat_jax 9.9.9 in format 3" in message
+        assert f"was written by dat_jax 9.9.9 in format {FORMAT + 1}" in message
         assert "use that version or a later one" in message
         assert "delete" not in message
 

@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
 
-BASE = {"errors", "types", "version", "files", "formats", "schema", "config"}
+BASE = {"errors", "types", "version", "files", "formats", "checksums", "schema", "config"}
 ISLANDS = {"model", "exits", "data"}
 TERMS = {"losses", "metrics", "flops"}
 BELOW_ENGINES = BASE | ISLANDS | TERMS | {"trained"}
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "version": set(),
     "files": set(),
     "formats": {"errors", "files", "version"},
+    "checksums": {"formats"},
     "schema": {"errors"},
     "config": {"errors", "formats", "schema"},
     "command_line": {"errors"},

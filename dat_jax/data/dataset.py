@@ -2,10 +2,10 @@
 """Prepared data: vocabularies, token files, and the text of valid and test."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 from dat_jax.config import DataConfig
+from dat_jax.data.integrity import check, damaged, text_names, token_names
 from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import Vocabularies, Vocabulary
@@ -16,21 +16,35 @@ from dat_jax.schema import from_dict
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Prepared data, opened.
+    """Prepared data; a part of it is read, and checked, when it is asked for.
 
     Token files leave out blank and over-long pairs; the text of valid and test is whole.
     """
 
     config: DataConfig
     vocabularies: Vocabularies
-    splits: Mapping[str, TokenFile]
     folder: Path
+
+    def tokens(self, split: str) -> TokenFile:
+        """Opens the token file of `train`, `valid` or `test`.
+
+        Raises:
+            UserError: it is missing, damaged, or of other vocabularies.
+        """
+        check(self.folder, *token_names(split))
+        file = TokenFile(self.folder / split)
+        if self.vocabularies.fingerprints != file.header.vocabularies:
+            raise UserError(
+                f"the vocabularies beside {self.folder} are not those of {file.folder}: restore "
+                "them, or prepare the data anew in another --workdir"
+            )
+        return file
 
     def text(self, split: str) -> tuple[list[str], list[str]]:
         """Returns all source sentences and all references of `valid` or `test`.
 
         Raises:
-            UserError: a file is missing or not UTF-8.
+            UserError: a file is missing or damaged.
         """
         return read_text(self.folder, split)
 
@@ -40,28 +54,20 @@ class Dataset:
             f"{split}: {header.pairs:,} pairs, {header.source_tokens:,} source and "
             f"{header.target_tokens:,} target tokens; left out {header.too_long:,} over-long "
             f"and {header.blank:,} blank pairs"
-            for split, header in ((split, file.header) for split, file in self.splits.items())
+            for split, header in ((split, self.tokens(split).header) for split in SPLITS)
         )
 
 
 def open_dataset(folder: Path, vocabulary_folder: Path) -> Dataset:
-    """Opens what `prepare` left in these folders.
+    """Opens what `prepare` made in these folders.
 
     Raises:
-        UserError: nothing is prepared there, or a part of it is missing or damaged.
+        UserError: nothing is prepared there, or a vocabulary is missing or damaged.
     """
     config = prepared_config(folder)
     if config is None:
         raise UserError(f"{folder} holds no prepared data: train a model or prepare the data")
-    vocabularies = open_vocabularies(vocabulary_folder, config)
-    splits = {split: TokenFile(folder / split) for split in SPLITS}
-    for file in splits.values():
-        if vocabularies.fingerprints != file.header.vocabularies:
-            raise UserError(
-                f"{vocabulary_folder} is not the vocabulary of {file.folder}: restore it, or "
-                f"delete the folder {folder} and run again"
-            )
-    return Dataset(config, vocabularies, splits, folder)
+    return Dataset(config, open_vocabularies(vocabulary_folder, config), folder)
 
 
 def open_vocabularies(folder: Path, config: DataConfig) -> Vocabularies:
@@ -70,7 +76,9 @@ def open_vocabularies(folder: Path, config: DataConfig) -> Vocabularies:
     Raises:
         UserError: one is missing or damaged.
     """
-    return Vocabularies(*(Vocabulary.load(path) for path in vocabulary_paths(folder, config)))
+    forms = (config.source_normalization, config.target_normalization)
+    paths = vocabulary_paths(folder, config)
+    return Vocabularies(*(Vocabulary.load(*side) for side in zip(paths, forms, strict=True)))
 
 
 def prepared_config(folder: Path) -> DataConfig | None:
@@ -85,7 +93,7 @@ def prepared_config(folder: Path) -> DataConfig | None:
     try:
         values, version = read_stamped(path)
     except ValueError:
-        raise UserError(f"{path} is damaged: delete {folder} and run again") from None
+        raise damaged(path) from None
     try:
         return from_dict(DataConfig, values, "data.")
     except UserError as error:
@@ -104,24 +112,21 @@ def vocabulary_paths(folder: Path, config: DataConfig) -> tuple[Path, Path]:
     return folder / "source.model", folder / "target.model"
 
 
-def text_paths(folder: Path, split: str) -> tuple[Path, Path]:
-    """Returns the files in the data folder that keep the text of `valid` or `test`."""
-    return folder / f"{split}.src", folder / f"{split}.tgt"
-
-
 def read_text(folder: Path, split: str) -> tuple[list[str], list[str]]:
     """Returns all source sentences and all references of `valid` or `test` in the data folder.
 
     Raises:
-        UserError: a file is missing or not UTF-8.
+        UserError: a file is missing or damaged.
     """
-    sources, references = (_read_lines(path) for path in text_paths(folder, split))
+    names = text_names(split)
+    check(folder, *names)
+    sources, references = (_read_lines(folder / name) for name in names)
     return sources, references
 
 
 def _read_lines(path: Path) -> list[str]:
     """Returns the lines of a file that ends each with a line feed; other breaks are text."""
     try:
-        return path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path} is damaged: delete {path.parent} and run again") from None
+        return path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
+    except UnicodeDecodeError:
+        raise damaged(path) from None

@@ -4,13 +4,14 @@
 VOCABULARY/joint.model             or source.model and target.model
 DATA/{train,valid,test}/           token files
 DATA/{valid,test}.{src,tgt}        the text, for inputs and references
+DATA/checksums.json                of all these, and of the files that the text was read from
 DATA/config.json                   written last
 """
 
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,10 +22,11 @@ from dat_jax.data.dataset import (
     open_dataset,
     open_vocabularies,
     prepared_config,
-    text_paths,
     vocabulary_paths,
     write_config,
 )
+from dat_jax.data.integrity import check_all, keep_checksums, source_checksums, text_names
+from dat_jax.data.normalization import normalizer
 from dat_jax.data.sources import Source, open_source
 from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import write_tokens
@@ -39,17 +41,17 @@ def prepare(config: DataConfig, folder: Path, vocabulary_folder: Path) -> Datase
 
     Raises:
         UserError: the text cannot be read or does not fit the config, or `folder` was prepared
-            with another config, or what was prepared is damaged.
+            with another config or from text that has changed since, or what was prepared is
+            damaged.
     """
     prepared = prepared_config(folder)
     if prepared is None:
         _write(config, folder, vocabulary_folder)
     elif prepared != config:
         raise _mismatch(prepared, config, folder)
-    dataset = open_dataset(folder, vocabulary_folder)
-    for file in dataset.splits.values():
-        file.verify()
-    return dataset
+    else:
+        check_all(folder)
+    return open_dataset(folder, vocabulary_folder)
 
 
 def _mismatch(prepared: DataConfig, config: DataConfig, folder: Path) -> UserError:
@@ -66,6 +68,7 @@ def _mismatch(prepared: DataConfig, config: DataConfig, folder: Path) -> UserErr
 
 def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:
     source = open_source(config)
+    checksums = source_checksums(source.files)
     for split in ("valid", "test"):  # what is wrong with them should show before the long work
         for _ in source.pairs(split):
             pass
@@ -75,8 +78,10 @@ def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:
         with contextlib.ExitStack() as stack:
             pairs = _watched(source.pairs(split), f"{split} tokens")
             if split != "train":
-                pairs = _copied(pairs, text_paths(folder, split), stack)
+                paths = [folder / name for name in text_names(split)]
+                pairs = _copied(pairs, paths, stack)
             write_tokens(folder / split, pairs, vocabularies, config.max_length)
+    keep_checksums(folder, checksums)
     write_config(folder, config)
 
 
@@ -84,10 +89,12 @@ def _make_vocabularies(config: DataConfig, source: Source, folder: Path) -> Voca
     """Trains the vocabularies on the training split and writes them."""
     paths = vocabulary_paths(folder, config)
     sides = ((0, 1),) if config.vocabulary == "joint" else ((0,), (1,))
+    forms = (config.source_normalization, config.target_normalization)
+    normalize = tuple(map(normalizer, forms))
     folder.mkdir(parents=True, exist_ok=True)
     for path, used in zip(dict.fromkeys(paths), sides, strict=True):
         pairs = _watched(source.pairs("train"), f"{path.stem} vocabulary")
-        sentences = (pair[side] for pair in pairs for side in used)
+        sentences = (normalize[side](pair[side]) for pair in pairs for side in used)
         path.write_bytes(train_vocabulary(sentences, config.vocabulary_size, config.pieces))
     return open_vocabularies(folder, config)
 
@@ -97,7 +104,7 @@ def _watched(pairs: Pairs, task: str) -> Iterator[tuple[str, str]]:
     yield from tqdm(pairs, desc=task, unit=" pairs", disable=not sys.stderr.isatty())
 
 
-def _copied(pairs: Pairs, paths: tuple[Path, Path], stack: contextlib.ExitStack) -> Pairs:
+def _copied(pairs: Pairs, paths: Sequence[Path], stack: contextlib.ExitStack) -> Pairs:
     """Writes the text of `pairs` to two files while they pass."""
     source_file, target_file = (stack.enter_context(path.open("wb")) for path in paths)
     for source, target in pairs:

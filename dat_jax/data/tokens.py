@@ -6,7 +6,6 @@ EOS; `offsets.npy`, the start of each sentence and the end of the last; and `hea
 """
 
 import dataclasses
-import hashlib
 import itertools
 import shutil
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,8 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int, Integer
 
-from dat_jax.data.vocabulary import Vocabularies
+from dat_jax.data.integrity import damaged
+from dat_jax.data.vocabulary import Vocabularies, is_blank
 from dat_jax.errors import UserError
 from dat_jax.formats import read_stamped, write_stamped
 
@@ -26,7 +26,7 @@ _CHUNK = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """The contents of a token file in figures, and checksums to prove them. Lengths count EOS."""
+    """The contents of a token file in figures. Lengths count EOS."""
 
     pairs: int
     source_tokens: int
@@ -36,8 +36,6 @@ class Header:
     too_long: int
     blank: int
     dtype: str
-    tokens_sha256: str
-    offsets_sha256: str
     source_vocabulary: str
     target_vocabulary: str
 
@@ -92,22 +90,8 @@ class TokenFile:
         start, middle, end = self.offsets[2 * index : 2 * index + 3]
         return self.tokens[start:middle], self.tokens[middle:end]
 
-    def verify(self) -> "TokenFile":
-        """Reads everything and compares it with the checksums in the header.
-
-        Raises:
-            UserError: the file is damaged.
-        """
-        if (
-            _sha256(self.folder / "tokens.bin") != self.header.tokens_sha256
-            or _sha256(self.folder / "offsets.npy") != self.header.offsets_sha256
-        ):
-            raise self._damaged()
-        return self
-
     def _damaged(self) -> UserError:
-        data = self.folder.parent
-        return UserError(f"{self.folder} is damaged: delete the folder {data} and run again")
+        return damaged(self.folder)
 
 
 def write_tokens(
@@ -146,8 +130,6 @@ def write_tokens(
         too_long=too_long,
         blank=blank,
         dtype=np.dtype(dtype).name,
-        tokens_sha256=_sha256(partial / "tokens.bin"),
-        offsets_sha256=_sha256(partial / "offsets.npy"),
         source_vocabulary=vocabularies.source.fingerprint,
         target_vocabulary=vocabularies.target.fingerprint,
     )
@@ -168,19 +150,16 @@ def _write_ids(
     lengths = [np.zeros(0, np.int64)]
     too_long = blank = 0
     for chunk in _chunks(pairs):
-        full = [pair for pair in chunk if pair[0].strip() and pair[1].strip()]
-        blank += len(chunk) - len(full)
         sources, targets = (
-            vocabulary.encode([pair[side] for pair in full])
+            vocabulary.encode([pair[side] for pair in chunk])
             for side, vocabulary in enumerate(vocabularies)
         )
-        kept = [
-            side
-            for pair in zip(sources, targets, strict=True)
-            if max(map(len, pair)) <= max_length
-            for side in pair
-        ]
-        too_long += len(full) - len(kept) // 2
+        pairs_of_ids = zip(sources, targets, strict=True)
+        full = [pair for pair in pairs_of_ids if not any(map(is_blank, pair))]
+        fitting = [pair for pair in full if max(map(len, pair)) <= max_length]
+        blank += len(chunk) - len(full)
+        too_long += len(full) - len(fitting)
+        kept = list(itertools.chain.from_iterable(fitting))
         lengths.append(np.fromiter(map(len, kept), np.int64, len(kept)))
         np.fromiter(itertools.chain.from_iterable(kept), dtype).tofile(file)
     return np.concatenate(lengths), too_long, blank
@@ -190,8 +169,3 @@ def _chunks(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]
     iterator = iter(pairs)
     while chunk := list(itertools.islice(iterator, _CHUNK)):
         yield chunk
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,8 +3,10 @@
 
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,6 +14,8 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Integer
 
+from dat_jax.config import Normalization
+from dat_jax.data.normalization import normalizer
 from dat_jax.errors import UserError
 
 PAD, UNK, BOS, EOS = range(4)
@@ -22,12 +26,16 @@ _MOST_SENTENCES = 2_000_000  # of longer text that many sentences, taken at rand
 _CHARACTER_COVERAGE = 0.99999  # the rest become UNK; with less, small text loses capitals
 _THREADS = 4  # scores differ in the last digits with another number
 _SHOW_ERRORS_ONLY = 2
+_RESERVED = "\u2585"  # the trainer's own sign of an unknown character; it skips lines that hold it
+_LONGEST = 1_000  # characters that surely fit into the 4,192 bytes above which it skips a line
 
 
 def train_vocabulary(
     sentences: Iterable[str], size: int, pieces: Literal["unigram", "bpe"]
 ) -> bytes:
     """Trains a SentencePiece model of `size` pieces, the 4 special ones included.
+
+    It takes text as it is: what is to be normalised has been, as it will be before it is encoded.
 
     Returns:
         The serialised model, the same bytes for the same arguments.
@@ -37,10 +45,14 @@ def train_vocabulary(
     """
     model = io.BytesIO()
     failures: list[Exception] = []
+    first = next(parts := _noting_failure(_parts(sentences), failures), None)
+    if first is None:
+        raise UserError("the training text of data.source has no line with text: give it some")
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_noting_failure(sentences, failures),
+            sentence_iterator=itertools.chain([first], parts),
             model_writer=model,
+            normalization_rule_name="identity",
             vocab_size=size,
             model_type=pieces,
             character_coverage=_CHARACTER_COVERAGE,
@@ -55,6 +67,19 @@ def train_vocabulary(
     except RuntimeError as error:
         raise (failures[0] if failures else _mendable(error, size)) from None
     return model.getvalue()
+
+
+def _parts(sentences: Iterable[str]) -> Iterator[str]:
+    """Yields all text in parts that the trainer does not skip, cut at blanks where possible."""
+    for sentence in sentences:
+        rest = sentence.replace(_RESERVED, " ").strip()
+        while len(rest) > _LONGEST:
+            blank = rest.rfind(" ", 1, _LONGEST)
+            end = _LONGEST if blank < 0 else blank
+            yield rest[:end]
+            rest = rest[end:].lstrip()
+        if rest:
+            yield rest
 
 
 def _noting_failure(sentences: Iterable[str], failures: list[Exception]) -> Iterator[str]:
@@ -79,15 +104,16 @@ def _mendable(error: RuntimeError, size: int) -> Exception:
             f"data.vocabulary_size is {size}, less than the training text has characters: "
             f"set it to {match[1]} or more"
         )
-    if "!sentences_.empty()" in problem:
-        return UserError("data.source has no text to train a vocabulary on: give it some")
     return error
 
 
 class Vocabulary:
-    """A trained SentencePiece model. Ids below 4 are PAD, UNK, BOS and EOS."""
+    """A trained SentencePiece model and the normalisation of what it encodes.
 
-    def __init__(self, model: bytes) -> None:
+    Ids below 4 are PAD, UNK, BOS and EOS. A line whose ids are EOS alone is blank.
+    """
+
+    def __init__(self, model: bytes, normalization: Normalization = "none") -> None:
         """Takes the serialised model that `train_vocabulary` returns.
 
         Raises:
@@ -97,25 +123,24 @@ class Vocabulary:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError("not a SentencePiece model") from error
+        self._normalize = normalizer(normalization)
 
     @classmethod
-    def load(cls, path: Path) -> "Vocabulary":
+    def load(cls, path: Path, normalization: Normalization = "none") -> "Vocabulary":
         """Reads a model file.
 
         Raises:
             UserError: the file is missing or damaged.
         """
         try:
-            return cls(path.read_bytes())
+            return cls(path.read_bytes(), normalization)
         except FileNotFoundError:
             raise UserError(
-                f"{path} is missing: restore it, or delete the data folder beside vocabulary "
-                "to prepare both again"
+                f"{path} is missing: restore it, or prepare the data anew in another --workdir"
             ) from None
         except ValueError:
             raise UserError(
-                f"{path} is damaged: restore it, or delete the data folder beside vocabulary "
-                "to prepare both again"
+                f"{path} is damaged: restore it, or prepare the data anew in another --workdir"
             ) from None
 
     @property
@@ -123,7 +148,7 @@ class Vocabulary:
         """The number of pieces, special ones included."""
         return self._processor.get_piece_size()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The sha256 of all pieces and their scores: what makes two vocabularies the same."""
         digest = hashlib.sha256()
@@ -134,7 +159,7 @@ class Vocabulary:
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each sentence, ending with EOS and without BOS."""
-        return self._processor.encode(list(sentences), add_eos=True)
+        return self._processor.encode(list(map(self._normalize, sentences)), add_eos=True)
 
     def decode(self, ids: Ids) -> str:
         """Returns the text of `ids` up to the first EOS; UNK shows as a question mark."""
@@ -155,6 +180,11 @@ class Vocabularies(NamedTuple):
     def fingerprints(self) -> tuple[str, str]:
         """The fingerprints of both, source first."""
         return self.source.fingerprint, self.target.fingerprint
+
+
+def is_blank(ids: Ids) -> bool:
+    """True if the ids of a line, as `encode` returns them, hold no text."""
+    return len(ids) <= 1
 
 
 def _text_ids(ids: Ids) -> list[int]:

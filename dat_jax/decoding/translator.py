@@ -14,7 +14,7 @@ from itertools import islice
 from tqdm import tqdm
 
 from dat_jax.config import DecodingConfig
-from dat_jax.data.vocabulary import EOS, Vocabularies
+from dat_jax.data.vocabulary import EOS, Vocabularies, is_blank
 from dat_jax.decoding.engines import Hypothesis, search
 from dat_jax.decoding.sizing import Choice, platform_of
 from dat_jax.decoding.work import Work, sum_work
@@ -74,9 +74,9 @@ class Translator:
     ) -> Iterator[Translations]:
         """Translates lines as they are read, and yields them in order, thousands at a time.
 
-        An empty line stays empty. Lines longer than `data.max_length` pieces are cut there, and
-        counted. A progress bar shows on a terminal, with the time left if `total` lines are known
-        to come.
+        A line without text stays empty. Lines longer than `data.max_length` pieces are cut there,
+        and counted. A progress bar shows on a terminal, with the time left if `total` lines are
+        known to come.
         """
         lines, done, work = iter(lines), 0, self._sum([])
         window_size = platform_of(self.trained.device.platform).window
@@ -106,7 +106,7 @@ class Translator:
             source if len(source) <= max_length else [*source[: max_length - 1], EOS]
             for source in sources
         ]
-        spoken = [index for index, line in enumerate(lines) if line.strip()]
+        spoken = [index for index, source in enumerate(sources) if not is_blank(source)]
         bar.update(len(lines) - len(spoken))
         result = search(
             self.trained,

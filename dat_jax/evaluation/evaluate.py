@@ -7,7 +7,7 @@ from typing import Any
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.translator import Translations, Translator
-from dat_jax.evaluation.scores import score
+from dat_jax.evaluation.scores import score, tokenizer_of
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy
 from dat_jax.trained import TrainedModel
@@ -26,7 +26,8 @@ def evaluate(
     translator = Translator(trained, policy, decoding)
     sources, references = dataset.text(split)
     translations = translator.translate(sources, f"{split}, {policy.name}")
-    scores = score([sentence.text for sentence in translations.sentences], references)
+    hypotheses = [sentence.text for sentence in translations.sentences]
+    scores = score(hypotheses, references, tokenizer_of(trained.config, decoding))
     tally = Tally(translator)
     tally.add(translations)
     return translations, dataclasses.asdict(scores) | tally.summary()

@@ -2,11 +2,18 @@
 """Translation quality as sacreBLEU measures it, on detokenised text."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from sacrebleu.metrics import BLEU, CHRF
 
+from dat_jax.config import Config, DecodingConfig
 from dat_jax.errors import UserError
+
+_TOKENIZERS = {
+    **dict.fromkeys(("zh", "zho", "chi", "cmn", "yue"), "zh"),
+    **dict.fromkeys(("ja", "jpn", "ko", "kor"), "char"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +41,28 @@ def check_lengths(sentences: int, references: int) -> None:
         raise UserError("no sentences to score: give an input of at least one line")
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
+def tokenizer_of(config: Config, decoding: DecodingConfig) -> str:
+    """Returns sacreBLEU's name of the tokenizer that `decoding` asks for.
+
+    By default it follows from the target language that `config` has been trained for: 13a splits at
+    blanks, which not all languages have.
+    """
+    if decoding.bleu_tokenizer != "language":
+        return decoding.bleu_tokenizer
+    language = re.split("[-_]", config.data.target_language.lower())[0]
+    return _TOKENIZERS.get(language, "13a")
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> Scores:
     """Compares each hypothesis with the one reference on the same line.
+
+    `tokenizer` is sacreBLEU's name of what cuts them into words for BLEU.
 
     Raises:
         UserError: there are no lines, or not as many hypotheses as references.
     """
     check_lengths(len(hypotheses), len(references))
-    bleu, chrf = BLEU(), CHRF()
+    bleu, chrf = BLEU(tokenize=tokenizer), CHRF()
     return Scores(
         bleu=bleu.corpus_score(hypotheses, [references]).score,
         bleu_signature=str(bleu.get_signature()),

@@ -130,7 +130,7 @@ def _due(step: int, every: int, last: int) -> bool:
 def _choose_shapes(config: TrainingConfig, dataset: Dataset, mesh: Mesh) -> list[Shape]:
     """Chooses batch shapes whose rows can be shared out to all devices, in microbatches."""
     row_multiple = math.lcm(8, mesh.size * config.microbatches)
-    files = [dataset.splits["train"], dataset.splits["valid"]]
+    files = [dataset.tokens("train"), dataset.tokens("valid")]
     return shapes_for(files, config.num_shapes, config.batch_tokens, row_multiple)
 
 
@@ -143,9 +143,10 @@ def _make_validation(
 ) -> Callable[[Params], dict[str, float]]:
     """Makes the function from parameters to the metrics of the whole validation split."""
     validation_step = make_validation_step(model, config, mesh)
+    file = dataset.tokens("valid")
 
     def validate(params: Params) -> dict[str, float]:
-        batches = one_pass(dataset.splits["valid"], shapes)
+        batches = one_pass(file, shapes)
         on_devices = (jax.device_put(batch, row_sharded(mesh)) for batch in batches)
         metrics = reduce(add, (validation_step(params, batch) for batch in on_devices))
         return compute(metrics, model.config.exit_depths)
@@ -169,7 +170,7 @@ def _resume_batches(
     Raises:
         UserError: the vocabulary is another one.
     """
-    train = dataset.splits["train"]
+    train = dataset.tokens("train")
     if position is None:
         return BatchIterator(train, shapes, seed)
     plan, state = _plan(dataset, shapes), position["batches"]

@@ -74,7 +74,7 @@ def tune(
     Returns:
         The summary of each vector on the front, cheapest first, with its `thresholds`.
     """
-    observed = observe(trained, dataset.splits["valid"], kind)
+    observed = observe(trained, dataset.tokens("valid"), kind)
     drawn = draw(observed.signal, candidates, seed)
     estimate = estimate_all(observed, drawn)
     measured = []

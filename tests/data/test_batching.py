@@ -125,4 +125,4 @@ def test_folder_is_read_only_once_written(file: TokenFile, shapes: list[Shape]) 
     assert isinstance(file.folder, Path)
     batch = next(BatchIterator(file, shapes, seed=0))
     batch.source[:] = 7  # a batch is the caller's own
-    assert file.verify() is file
+    assert (next(BatchIterator(file, shapes, seed=0)).source != 7).any()

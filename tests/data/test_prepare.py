@@ -11,6 +11,7 @@ import pytest
 from dat_jax.config import DataConfig
 from dat_jax.data import dataset, preparation
 from dat_jax.data.dataset import Dataset
+from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
 from tests.tiny import tiny_config
 
@@ -38,7 +39,7 @@ def contents(workdir: Path) -> dict[Path, tuple[bytes, int]]:
 
 def test_prepares_everything(tmp_path: Path) -> None:
     data = prepare(CONFIG, tmp_path)
-    assert {split: len(file) for split, file in data.splits.items()} == {
+    assert {split: len(file) for split in SPLITS if (file := data.tokens(split))} == {
         "train": 300,
         "valid": 30,
         "test": 30,
@@ -46,11 +47,9 @@ def test_prepares_everything(tmp_path: Path) -> None:
     assert data.vocabularies.source.fingerprint == data.vocabularies.target.fingerprint
     sources, references = data.text("test")
     for index, pair in enumerate(zip(sources, references, strict=True)):
-        source, target = data.splits["test"][index]
+        source, target = data.tokens("test")[index]
         of_source, of_target = data.vocabularies
         assert (of_source.decode(source), of_target.decode(target)) == pair
-    for file in data.splits.values():
-        file.verify()
     assert data.report().splitlines()[0].startswith("train: 300 pairs, ")
     assert [path.name for path in (tmp_path / "vocabulary").iterdir()] == ["joint.model"]
 
@@ -61,7 +60,7 @@ def test_separate_vocabularies(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "vocabulary").iterdir()}
     assert names == {"source.model", "target.model"}
     assert data.vocabularies.source.fingerprint != data.vocabularies.target.fingerprint
-    source, target = data.splits["train"][0]
+    source, target = data.tokens("train")[0]
     assert "ü" not in data.vocabularies.target.decode(target)
     assert data.vocabularies.source.decode(source) != data.vocabularies.target.decode(target)
 
@@ -99,8 +98,30 @@ def test_text_of_held_out_splits_is_never_filtered(tmp_path: Path) -> None:
     )
     data = prepare(config, tmp_path / "work")
     assert data.text("test") == (lines, lines)
-    header = data.splits["test"].header
+    header = data.tokens("test").header
     assert (header.pairs, header.blank, header.too_long) == (2, 1, 1)
+
+
+def test_text_that_cannot_be_seen_is_no_text(tmp_path: Path) -> None:
+    for name in ("train", "valid", "test"):
+        for side in ("src", "tgt"):
+            (tmp_path / f"{name}.{side}").write_bytes("\u200b\n\ufeff\n\u200e\n".encode())
+    config = dataclasses.replace(CONFIG, source=f"text:{tmp_path}", vocabulary_size=20)
+    with pytest.raises(UserError, match=r"data\.source has no line with text"):
+        prepare(config, tmp_path / "work")
+
+
+@pytest.mark.parametrize("vocabulary", ["joint", "separate"])
+def test_targets_come_back_as_they_were_written(tmp_path: Path, vocabulary: str) -> None:
+    """And sources folded, for it is the same to a reader."""
+    for name in ("train", "valid", "test"):
+        for side in ("src", "tgt"):
+            (tmp_path / f"{name}.{side}").write_bytes("20 m² … ｆｕｌｌ，e\u0301\n".encode() * 3)
+    changes = {"source": f"text:{tmp_path}", "vocabulary_size": 27, "vocabulary": vocabulary}
+    data = prepare(dataclasses.replace(CONFIG, **changes), tmp_path / "work")
+    source, target = data.tokens("test")[0]
+    assert data.vocabularies.source.decode(source) == "20 m2 ... full,é"
+    assert data.vocabularies.target.decode(target) == "20 m² … ｆｕｌｌ，é"
 
 
 def test_opening_nothing(tmp_path: Path) -> None:
@@ -113,8 +134,8 @@ def test_another_vocabulary_is_noticed(tmp_path: Path) -> None:
     prepare(dataclasses.replace(CONFIG, seed=1), tmp_path / "two")
     model = Path("vocabulary", "joint.model")
     (tmp_path / "one" / model).write_bytes((tmp_path / "two" / model).read_bytes())
-    with pytest.raises(UserError, match="is not the vocabulary of"):
-        open_dataset(tmp_path / "one")
+    with pytest.raises(UserError, match="are not those of"):
+        open_dataset(tmp_path / "one").tokens("valid")
 
 
 def test_imports_neither_jax_nor_tensorflow_datasets() -> None:

@@ -11,8 +11,8 @@ from dat_jax.data.vocabulary import Vocabularies, Vocabulary, train_vocabulary
 from dat_jax.errors import UserError
 
 PAIRS = list(GeneratedCorpus(300, seed=0).pairs("train"))
-GERMAN = Vocabulary(train_vocabulary([pair[0] for pair in PAIRS], 150, "bpe"))
-ENGLISH = Vocabulary(train_vocabulary([pair[1] for pair in PAIRS], 120, "bpe"))
+GERMAN = Vocabulary(train_vocabulary([pair[0] for pair in PAIRS], 150, "bpe"), "nmt_nfkc")
+ENGLISH = Vocabulary(train_vocabulary([pair[1] for pair in PAIRS], 120, "bpe"), "nfc")
 
 
 def write(folder: Path, pairs: list[tuple[str, str]], max_length: int = 1_000) -> TokenFile:
@@ -31,7 +31,6 @@ def test_round_trip(file: TokenFile) -> None:
         assert (GERMAN.decode(source), ENGLISH.decode(target)) == (german, english)
         assert len(source) == file.source_lengths[index]
         assert len(target) == file.target_lengths[index]
-    assert file.verify() is file
 
 
 def test_header(file: TokenFile) -> None:
@@ -56,8 +55,9 @@ def test_chunks_change_nothing(
 def test_blank_and_over_long_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
     long = "drei " * 30
     pairs = [("drei", "three"), (" ", "three"), ("drei", ""), (long, "three"), ("drei", long)]
+    pairs += [("\u200b", "three"), ("drei", "\ufeff"), ("drei", "\u200e\x01")]
     file = write(tmp_path / "train", pairs, max_length=20)
-    assert (file.header.pairs, file.header.blank, file.header.too_long) == (1, 2, 2)
+    assert (file.header.pairs, file.header.blank, file.header.too_long) == (1, 5, 2)
     assert GERMAN.decode(file[0][0]) == "drei"
 
 
@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_file(file: TokenFile) -> None:
 
     with pytest.raises(UserError, match="the text ends badly"):
         write_tokens(file.folder, failing(), Vocabularies(GERMAN, ENGLISH), 1_000)
-    assert TokenFile(file.folder).verify().header == file.header
+    assert TokenFile(file.folder).header == file.header
 
 
 @pytest.mark.parametrize("part", ["tokens.bin", "offsets.npy", "header.json"])
@@ -87,17 +87,6 @@ def test_opening_notices_missing_and_cut_parts(file: TokenFile, part: str, damag
     path.unlink()
     if damage != "missing":
         path.write_bytes(content[:-20] if damage == "cut" else b"")
-    with pytest.raises(UserError, match="is damaged: delete the folder") as caught:
+    with pytest.raises(UserError, match="is damaged: restore it") as caught:
         TokenFile(file.folder)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("part", ["tokens.bin", "offsets.npy"])
-def test_verifying_notices_one_changed_byte(file: TokenFile, part: str) -> None:
-    path = file.folder / part
-    content = bytearray(path.read_bytes())
-    content[-30] ^= 1
-    path.unlink()  # the opened file keeps what it has mapped
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="is damaged: delete the folder"):
-        TokenFile(file.folder).verify()

@@ -78,8 +78,20 @@ def test_too_small_names_the_smallest() -> None:
 
 
 def test_no_text() -> None:
-    with pytest.raises(UserError, match="no text"):
+    with pytest.raises(UserError, match="no line with text"):
         train_vocabulary(["", ""], 10, "bpe")
+
+
+@pytest.mark.parametrize("pieces", ["bpe", "unigram"])
+@pytest.mark.parametrize("line", ["шишка " * 1_000, "шишка" * 1_000, "шишка\u2585шишка"])
+def test_lines_that_the_trainer_would_skip_are_learnt_from(
+    line: str, pieces: Literal["unigram", "bpe"]
+) -> None:
+    without = Vocabulary(train_vocabulary(SENTENCES, 150, pieces))
+    vocabulary = Vocabulary(train_vocabulary([*SENTENCES, line], 150, pieces))
+    (ids,) = vocabulary.encode(["шишка"])
+    assert UNK not in ids
+    assert UNK in without.encode(["шишка"])[0]
 
 
 def test_an_error_in_the_text_is_passed_on() -> None:

@@ -82,7 +82,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(window=4))
 
 
-LINES = ["acht", "sieben Uhr", "", "zwei", "am dritten Mai", "  ", "neun", "elf Minuten", "acht"]
+LINES = ["acht", "sieben Uhr", "", "zwei", "am dritten Mai", "\u200b", "neun", "elf", "acht"]
 
 
 def backwards(dataset: Dataset, line: str) -> str:
@@ -97,7 +97,7 @@ def test_lines_come_back_in_their_order_with_their_numbers(dataset: Dataset, pre
     ]
     assert len({sentence.text for sentence in found.sentences}) == 7
     for number, sentence in enumerate(found.sentences):
-        assert set(sentence.exits) == ({1 + number % 3} if LINES[number].strip() else set())
+        assert set(sentence.exits) == ({1 + number % 3} if number not in (2, 5) else set())
         assert len(sentence.exits) == len(sentence.pieces)
         assert sentence.source_length == len(sentence.pieces) or not sentence.pieces
     assert found.choices == {LOCKSTEP: 7}
@@ -140,7 +140,7 @@ def test_an_empty_line_stays_empty_and_costs_nothing(dataset: Dataset, pretended
     result = make_translator(dataset).translate(["", "sieben", "  "])
     assert [bool(sentence.pieces) for sentence in result.sentences] == [False, True, False]
     assert [sentence.text for sentence in result.sentences][::2] == ["", ""]
-    for lines in (["", ""], []):
+    for lines in (["", "\ufeff\u200e"], []):
         nothing = make_translator(dataset).translate(lines)
         assert len(nothing.sentences) == len(lines)
         assert not nothing.choices[LOCKSTEP]

@@ -123,7 +123,7 @@ def test_the_learning_rate_is_written_that_a_step_went_by(cut: Path):
 
 def test_validation_is_over_all_pairs_of_its_split(dataset: Dataset, whole: Path):
     """The loop's batches hold 8 pairs; here all pairs are one batch."""
-    pairs, model = dataset.splits["valid"], make_model(CONFIG, dataset.vocabularies)
+    pairs, model = dataset.tokens("valid"), make_model(CONFIG, dataset.vocabularies)
     shape = Shape(len(pairs), int(pairs.source_lengths.max()), int(pairs.target_lengths.max()))
     (batch,) = one_pass(pairs, [shape])
     assert len(pairs) > 8

@@ -61,7 +61,7 @@ def sentences(file: TokenFile) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
     trained: TrainedModel, dataset: Dataset, kind: Kind
 ):
-    file = dataset.splits["valid"]
+    file = dataset.tokens("valid")
     observed, pairs = observe(trained, file, kind), sentences(file)
     assert observed.token_ll.shape == (N, sum(len(target) for _, target in pairs))
     model, variables = trained.model, {"params": trained.params}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources of sentence pairs: a generated corpus, text files or tensorflow-datasets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +11,12 @@ from dat_jax.errors import UserError
 
 @runtime_checkable
 class Source(Protocol):
-    """Sentence pairs in the three splits."""
+    """Sentence pairs in the three splits, and the files of the user's that they come from."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that somebody may change; none if the text is made or looked after by code."""
+        ...
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields the (source, reference) pairs of `split`, in the same order each time."""

@@ -9,6 +9,7 @@ fünfunddreißig" is reckoned to "twenty-five to six", "statt A nun B" swaps who
 
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
 from dat_jax.data.sources.phrases import KINDS, Phrase
@@ -37,6 +38,11 @@ class GeneratedCorpus:
         held_out = min(1000, max(pairs // 10, 20))
         self._sizes = {"train": pairs, "valid": held_out, "test": held_out}
         self._seed = seed
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields the (German, English) lines of `split`, the same ones each time."""

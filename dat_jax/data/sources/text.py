@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parallel text files: one sentence a line, UTF-8, the same line of both files being a pair."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
+
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 class TextFolder:
@@ -27,6 +30,18 @@ class TextFolder:
             )
             for split in SPLITS
         }
+        for source, target in self._files.values():
+            if source.samefile(target):
+                raise UserError(
+                    f"{source} and {target} are one and the same file, which would be translated "
+                    "into itself: set data.source_language and data.target_language to the "
+                    "suffixes of two"
+                )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All six."""
+        return tuple(itertools.chain.from_iterable(self._files.values()))
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields the (source, reference) pairs of `split` in the order of the files.
@@ -66,14 +81,22 @@ def _find(folder: Path, split: str, language: str, side: str) -> Path:
 def read_lines(file: BinaryIO) -> Iterator[str]:
     """Decodes lines that end with a line feed alone; other Unicode line breaks stay in the line.
 
+    The mark at the start of a UTF-8 file is no text, nor where files were put one after the other.
+
     Raises:
-        UserError: a line is not UTF-8.
+        UserError: a line is not UTF-8, or of another encoding that passes for it.
     """
     for number, line in enumerate(file, start=1):
         try:
-            yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+            text = line.decode("utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{file.name} is not UTF-8 at line {number}: convert it") from None
+        if "\0" in text:
+            raise UserError(
+                f"{file.name} has a NUL byte at line {number}, as text in UTF-16 does: convert it "
+                "to UTF-8"
+            )
+        yield text.removeprefix(_BYTE_ORDER_MARK).removesuffix("\n").removesuffix("\r")
 
 
 def _unequal(shorter: Path, ends: int, longer: Path, count: int) -> UserError:

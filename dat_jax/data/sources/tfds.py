@@ -8,6 +8,7 @@ folder that the environment variable TFDS_DATA_DIR names.
 import html
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from dat_jax.data.splits import SPLITS
@@ -46,6 +47,11 @@ class TfdsTranslation:
                 )
         self._builder.download_and_prepare()
         self._splits = {split: self._name_of(split) for split in SPLITS}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """None: tensorflow-datasets looks after its own."""
+        return ()
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields the (source, reference) pairs of `split` in the order of the prepared files.

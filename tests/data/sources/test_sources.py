@@ -89,6 +89,35 @@ def test_unequal_lines(folder: Path, shorter: str, longer: str) -> None:
     )
 
 
+def test_both_sides_are_never_one_file(folder: Path) -> None:
+    same = dataclasses.replace(CONFIG, source=f"text:{folder}", target_language="de")
+    with pytest.raises(UserError, match=r"one and the same file.*set data\.source_language"):
+        open_source(same)
+    (folder / "test.en").unlink()
+    (folder / "test.en").symlink_to(folder / "test.de")
+    assert f"{folder / 'test.de'} and {folder / 'test.en'} are one" in complaint(folder)
+
+
+def test_one_language_on_both_sides_may_lie_in_two_files(folder: Path) -> None:
+    """A task of saying the same in other words."""
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.de").rename(folder / f"{split}.src")
+        (folder / f"{split}.en").rename(folder / f"{split}.tgt")
+    config = dataclasses.replace(CONFIG, source=f"text:{folder}", target_language="de")
+    assert next(iter(open_source(config).pairs("test"))) == ("test eins", "test one")
+
+
+def test_byte_order_marks_are_no_text(folder: Path) -> None:
+    (folder / "train.de").write_bytes("\ufeffeins\n\ufeffz\ufeffwei\n".encode())
+    assert read(folder) == [("eins", "train one"), ("z\ufeffwei", "train two")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16"])
+def test_utf16_is_refused(folder: Path, encoding: str) -> None:
+    (folder / "train.de").write_bytes("eins\nzwei\n".encode(encoding))
+    assert "train.de" in complaint(folder) and "convert it" in complaint(folder)
+
+
 def test_not_utf8(folder: Path) -> None:
     (folder / "train.en").write_bytes(b"one\ntw\xff\n")
     assert f"{folder / 'train.en'} is not UTF-8 at line 2" in complaint(folder)

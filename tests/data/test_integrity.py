@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prepared data that is damaged is not read, and text that has changed since is noticed."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dat_jax.data import preparation
+from dat_jax.data.dataset import Dataset, open_dataset
+from dat_jax.data.sources.generated import GeneratedCorpus
+from dat_jax.errors import UserError
+from tests.tiny import tiny_config
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of text, and of what was prepared from it by a path that leads there."""
+    folder = tmp_path_factory.mktemp("original")
+    corpus = GeneratedCorpus(200, seed=0)
+    for split in ("train", "valid", "test"):
+        for suffix, lines in zip(("de", "en"), zip(*corpus.pairs(split), strict=True), strict=True):
+            path = folder / "text" / f"{split}.{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy of that, to be damaged."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    prepare(tmp_path)
+    return tmp_path
+
+
+def prepare(folder: Path) -> Dataset:
+    data = tiny_config(data={"vocabulary_size": 150, "max_length": 100}).data
+    config = dataclasses.replace(data, source=f"text:{folder / 'text'}")
+    return preparation.prepare(config, folder / "data", folder / "vocabulary")
+
+
+def flip_a_bit(path: Path) -> None:
+    """Changes one byte in the middle, and the file's time."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    touch(path)
+
+
+def touch(path: Path) -> None:
+    time = path.stat().st_mtime_ns + 1_000_000
+    os.utime(path, ns=(time, time))
+
+
+def complaint(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        prepare(folder)
+    assert "\n" not in str(caught.value)
+    assert "delete" not in str(caught.value)
+    return str(caught.value)
+
+
+PARTS = ["train/tokens.bin", "train/offsets.npy", "test/header.json", "valid.src", "test.tgt"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_flipped_bit_is_noticed_before_training(folder: Path, part: str):
+    flip_a_bit(folder / "data" / part)
+    assert f"{folder / 'data' / part} is damaged: restore it" in complaint(folder)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_is_called_missing(folder: Path, part: str):
+    (folder / "data" / part).unlink()
+    assert f"{folder / 'data' / part} is missing: restore it" in complaint(folder)
+
+
+def test_what_is_read_alone_is_checked_and_needed(folder: Path):
+    data = open_dataset(folder / "data", folder / "vocabulary")
+    shutil.rmtree(folder / "data" / "train")
+    flip_a_bit(folder / "data" / "valid" / "tokens.bin")
+    flip_a_bit(folder / "data" / "valid.tgt")
+    assert len(data.text("test")[0]) == 20
+    assert len(data.tokens("test")) == 20
+    with pytest.raises(UserError, match=r"valid\.tgt is damaged"):
+        data.text("valid")
+    with pytest.raises(UserError, match=r"tokens\.bin is damaged"):
+        data.tokens("valid")
+    with pytest.raises(UserError, match=r"header\.json is missing"):
+        data.tokens("train")
+
+
+def test_a_damaged_record_is_noticed(folder: Path):
+    (folder / "data" / "checksums.json").write_text("{}")
+    assert "checksums.json is damaged" in complaint(folder)
+
+
+@pytest.mark.parametrize("name", ["train.de", "valid.en", "test.en"])
+def test_text_that_has_changed_is_noticed(folder: Path, name: str):
+    path = folder / "text" / name
+    path.write_text(path.read_text(encoding="utf-8").replace("und", "and", 1), encoding="utf-8")
+    touch(path)
+    message = complaint(folder)
+    assert f"{path} has changed since {folder / 'data'} was prepared from it" in message
+    assert "move it away to go on without it, or give another --workdir" in message
+
+
+def test_text_that_is_gone_or_only_touched_has_not_changed(folder: Path):
+    touch(folder / "text" / "train.de")
+    prepare(folder)
+    shutil.rmtree(folder / "text")
+    prepare(folder)
+
+
+def test_what_has_not_changed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    for path in (folder / "data").rglob("*.*"):
+        touch(path)
+    prepare(folder)
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("it was read again"))
+    prepare(folder).text("test")

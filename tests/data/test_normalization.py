@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forms of text: what is folded, what is kept, and what is no text at all."""
+
+import io
+import itertools
+import unicodedata
+
+import hypothesis.strategies as st
+import pytest
+import sentencepiece
+from hypothesis import given
+
+from dat_jax.data.normalization import normalizer
+from dat_jax.data.sources.generated import GeneratedCorpus
+from dat_jax.data.vocabulary import Vocabulary, train_vocabulary
+
+FOLDED = {"wait…": "wait...", "20 m²": "20 m2", "Word™": "WordTM", "你好，世界！": "你好,世界!"}
+INVISIBLE = [
+    "",
+    " ",
+    "\t",
+    "\u200b",
+    "\ufeff",
+    "\u200e\u200f",
+    "\x01\x7f",
+    "\u2028",
+    "\u3000\u00a0",
+]
+
+
+@pytest.mark.parametrize("written", FOLDED)
+def test_compatibility_characters_are_kept_or_folded(written: str):
+    assert normalizer("nfc")(written) == written
+    assert normalizer("none")(written) == written
+    assert normalizer("nmt_nfkc")(written) == FOLDED[written]
+
+
+@pytest.mark.parametrize("line", INVISIBLE, ids=ascii)
+def test_what_cannot_be_seen_is_no_text(line: str):
+    assert normalizer("nfc")(line) == normalizer("nmt_nfkc")(line) == ""
+
+
+def test_marks_that_letters_need_are_kept():
+    """Without its joiner a Persian word is another, and a family of emojis four people."""
+    for text in ("می\u200cخواهم", "👨\u200d👩\u200d👧"):
+        assert normalizer("nfc")(text) == text
+
+
+@given(st.text())
+def test_composed_text_differs_in_spaces_alone(line: str):
+    normal = normalizer("nfc")(line)
+    assert normal in ("", " ".join(unicodedata.normalize("NFC", line).split()))
+    assert normalizer("nfc")(normal) == normal
+
+
+def test_a_new_vocabulary_reads_sources_as_one_that_normalises_by_itself():
+    """As those did that were trained before text was normalised outside of them."""
+    sentences = [*itertools.chain(*GeneratedCorpus(300, seed=0).pairs("train")), *FOLDED]
+    file = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=file,
+        vocab_size=200,
+        model_type="bpe",
+        character_coverage=0.99999,
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        minloglevel=2,
+    )
+    old = Vocabulary(file.getvalue())
+    normal = map(normalizer("nmt_nfkc"), sentences)
+    new = Vocabulary(train_vocabulary(normal, 200, "bpe"), "nmt_nfkc")
+    assert new.fingerprint == old.fingerprint
+    odd = ["  zwei\u00a0 drei ", "zwei\u200bdrei", "e\u0301t\u00e9", "\ufeffeins", "\u200b"]
+    assert new.encode(sentences + odd) == old.encode(sentences + odd)
