@@ -27,7 +27,7 @@ from dat_jax.evaluation.scores import check_lengths, score, tokenizer_of
 from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
 from dat_jax.evaluation.tally import Tally
 from dat_jax.schema import from_dict, require
-from dat_jax.tuning.fronts import resolve_policy
+from dat_jax.tuning.fronts import describe_misfit, resolve_policy
 from dat_jax.workdir import Run
 
 _CONFIG = Path(__file__).parent / "configs" / "decode.py"
@@ -67,6 +67,8 @@ def _main(options: flags.FlagValues) -> None:
     trained = workdir.load(average)
     folder = _output_folder(text, workdir, policy.name, decoding.beam_size)
 
+    if misfit := describe_misfit(policy.name, workdir, trained, decoding):
+        print(f"warning: {misfit}", file=sys.stderr)
     translator, tokenizer = Translator(trained, policy, decoding), tokenizer_of(config, decoding)
     tally, hypotheses = Tally(translator), []
     with ResultsWriter(folder) if folder else nullcontext() as writer:
@@ -94,8 +96,8 @@ def _main(options: flags.FlagValues) -> None:
 def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
     """Yields what the user should know beside the figures."""
     config = translator.trained.config
-    if summary["sentences_cut"]:
-        yield f"warning: {describe_cut(summary['sentences_cut'], config.data.max_length)}"
+    if cut := summary["sentences_cut"]:
+        yield f"warning: {describe_cut(cut, translator.decoding.max_source_length)}"
     depth, num_layers = summary["average_exit"], config.model.decoder_layers
     platform = platform_of(translator.trained.device.platform)
     if "continuous" in summary["engines"] and is_deep(depth / num_layers, platform):

@@ -82,7 +82,7 @@ def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
     workdir.evaluation.write_text(lines, encoding="utf-8")
 
     if cut := summaries[0]["sentences_cut"]:
-        print(describe_cut(cut, config.data.max_length))
+        print(describe_cut(cut, config.decoding.max_source_length))
     print(f"\ntest, beam {config.decoding.beam_size}, step {trained.steps[0]:,}")
     print(format_table(summaries))
     _print_samples(trained, dataset, {text: outputs[text] for text in [*fixed[-1:], *adaptive]})

@@ -160,6 +160,8 @@ def get_config() -> ConfigDict:
     # target language, zh for Chinese, char for Japanese and Korean, 13a for all others; or one of
     # 13a, zh, char, intl and, for text that is tokenised already, none.
     config.decoding.bleu_tokenizer = "language"
+    # Sources of more pieces, </s> included, are cut there, counted and reported; 0 for no limit.
+    config.decoding.max_source_length = 0
     # Sentences decoded at a time in lockstep.
     config.decoding.batch_size = 128
     # Of continuous: hypotheses that go through a block together; 0 for as many as the batch has

@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.pool_size = placeholder(int)
     config.average_checkpoints = placeholder(int)
     config.bleu_tokenizer = placeholder(str)
+    config.max_source_length = placeholder(int)
 
     # What to translate: valid or test of the prepared data, or a file of lines, or - for standard
     # input. A file's translations are scored if there is a reference of as many lines.

@@ -204,13 +204,21 @@ class DecodingConfig:
     pool_size: int
     average_checkpoints: int
     bleu_tokenizer: Literal["language", "13a", "zh", "char", "intl", "none"]
+    max_source_length: int
 
     def __post_init__(self) -> None:
         require_at_least(
             "decoding", self, 1, "beam_size batch_size average_checkpoints max_length_extra"
         )
         require_at_least(
-            "decoding", self, 0, "length_penalty max_length_ratio cohort_size pool_size"
+            "decoding",
+            self,
+            0,
+            "length_penalty max_length_ratio max_source_length cohort_size pool_size",
+        )
+        require(
+            self.max_source_length != 1,
+            "decoding.max_source_length is 1: must be 2 or more, for </s> is counted, or 0",
         )
 
 

@@ -67,7 +67,8 @@ def _from_1(values: dict[str, Any]) -> None:
 
 
 def _from_2(values: dict[str, Any]) -> None:
-    """Adds what format 2 lacked: vocabularies normalised what they read, BLEU knew no language.
+    """Adds what format 2 lacked: vocabularies normalised what they read, BLEU knew no language,
+    sources were cut as training left them out.
 
     The settings of data are a section of a run's and, beside the data, a file of their own.
     Checksums have moved from the headers of token files to a file for all of them.
@@ -77,6 +78,7 @@ def _from_2(values: dict[str, Any]) -> None:
             data |= {"source_normalization": "none", "target_normalization": "none"}
     if decoding := _section(values, "decoding"):
         decoding["bleu_tokenizer"] = "13a"
+        decoding["max_source_length"] = _section(values, "data").get("max_length", 0)
     for name in ("tokens_sha256", "offsets_sha256"):
         values.pop(name, None)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from dat_jax.config import DecodingConfig
 from dat_jax.decoding import engines
 from dat_jax.decoding.engines import Ids, SearchResult
@@ -15,7 +17,7 @@ from dat_jax.exits.parsing import Policy, parse_policy
 from dat_jax.exits.questions import Rule
 from dat_jax.schema import from_dict
 from dat_jax.trained import TrainedModel
-from dat_jax.tuning.fronts import resolve_policy
+from dat_jax.tuning.fronts import describe_misfit, resolve_policy
 from dat_jax.workdir import Run
 
 PolicyLike = str | Rule | Policy
@@ -63,7 +65,8 @@ class TranslationModel:
                 cannot decode by the policy or has no vocabularies.
         """
         lines = _lines(lines)
-        translator = Translator(self.trained, self._policy(policy), self._decoding(settings))
+        decoding = self._decoding(settings)
+        translator = Translator(self.trained, self._policy(policy, decoding), decoding)
         return list(translator.translate(lines).sentences)
 
     def search(
@@ -88,12 +91,13 @@ class TranslationModel:
                 impossible, or the model cannot decode by the policy.
         """
         decoding = self._decoding(settings)
+        rule = self._policy(policy, decoding).rule
         self._check_ids(ids)
         if limits is not None and (len(limits) != len(ids) or min(limits, default=1) < 1):
             raise UserError("limits must be as many as there are sources, each 1 or more")
-        return engines.search(self.trained, self._policy(policy).rule, ids, decoding, limits=limits)
+        return engines.search(self.trained, rule, ids, decoding, limits=limits)
 
-    def _policy(self, policy: PolicyLike | None) -> Policy:
+    def _policy(self, policy: PolicyLike | None, decoding: DecodingConfig) -> Policy:
         config = self.trained.config
         match config.decoding.policy if policy is None else policy:
             case Policy() as named:
@@ -103,6 +107,8 @@ class TranslationModel:
             case Rule() as rule:
                 raise UserError(f"policy is {rule}: this model has no exit head or exits for it")
             case str() as text if self.run is not None:
+                if misfit := describe_misfit(text, self.run, self.trained, decoding):
+                    logging.warning("%s", misfit)
                 return resolve_policy(text, config.model, self.run)
             case str() as text:
                 return parse_policy(text, config.model)

@@ -54,6 +54,10 @@ def test_old_names_and_values_are_read_as_ours(old: Run):
     config = old.config
     assert (config.model.decoder_layers, config.training.microbatches) == (2, 2)
     assert config.decoding.engine == "auto"  # which `continuous` was
+    assert (config.data.source_normalization, config.data.target_normalization) == ("none", "none")
+    assert prepared_config(old.data) == config.data
+    assert config.decoding.bleu_tokenizer == "13a"
+    assert config.decoding.max_source_length == config.data.max_length
 
 
 def test_an_old_run_may_be_gone_on_with(old: Run):

@@ -39,36 +39,43 @@ def choose_shapes(
     Raises:
         UserError: `batch_tokens` is too little for `row_multiple` rows of the longest pair.
     """
-    boxes = _choose_boxes(_histogram(source_lengths, target_lengths), num_shapes)
-    needed = row_multiple * max(map(max, boxes))
+    needed = row_multiple * int(max(source_lengths.max(), target_lengths.max()))
     if batch_tokens < needed:
         raise UserError(
             f"training.batch_tokens is {batch_tokens}: raise it to {needed} or more, "
             "or lower data.max_length"
         )
+    boxes = _choose_boxes(_count(source_lengths, target_lengths), num_shapes)
     return [
         Shape(batch_tokens // max(box) // row_multiple * row_multiple, *box)
         for box in sorted(boxes, key=lambda box: (sum(box), box))
     ]
 
 
-def _histogram(
-    source_lengths: Int[np.ndarray, " B"], target_lengths: Int[np.ndarray, " B"]
-) -> Int[np.ndarray, "S T"]:
-    """Counts the pairs of each pair of lengths."""
-    shape = (source_lengths.max() + 1, target_lengths.max() + 1)
-    cells = np.ravel_multi_index((source_lengths, target_lengths), shape)
-    return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+class _Counts(NamedTuple):
+    """The pairs of each pair of lengths. Only lengths that occur have a row or a column, and 0."""
+
+    pairs: Int[np.ndarray, "S T"]
+    sources: Int[np.ndarray, "S 1"]
+    targets: Int[np.ndarray, "1 T"]
 
 
-def _choose_boxes(counts: Int[np.ndarray, "S T"], num_boxes: int) -> list[tuple[int, int]]:
+def _count(source_lengths: Int[np.ndarray, " B"], target_lengths: Int[np.ndarray, " B"]) -> _Counts:
+    sources, rows = np.unique(np.append(source_lengths, 0), return_inverse=True)
+    targets, columns = np.unique(np.append(target_lengths, 0), return_inverse=True)
+    shape = len(sources), len(targets)
+    cells = np.ravel_multi_index((rows, columns), shape)[:-1]
+    pairs = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+    return _Counts(pairs, sources[:, None], targets[None])
+
+
+def _choose_boxes(counts: _Counts, num_boxes: int) -> list[tuple[int, int]]:
     """Minimises the padded tokens: adds the best box again and again, then replaces each by better.
 
     The first box holds everything and stays. Where one box goes best, the others being given, is
     found exactly; in what order they are given is greedy.
     """
-    largest = (counts.shape[0] - 1, counts.shape[1] - 1)
-    boxes = [largest]
+    boxes = [(int(counts.sources.max()), int(counts.targets.max()))]
     while len(boxes) < num_boxes:
         boxes.append(_best_box(counts, boxes))
     for _ in range(_ENOUGH_ROUNDS):
@@ -81,24 +88,28 @@ def _choose_boxes(counts: Int[np.ndarray, "S T"], num_boxes: int) -> list[tuple[
     return [box for box in dict.fromkeys(boxes) if box != _NOTHING]
 
 
-def _best_box(counts: Int[np.ndarray, "S T"], boxes: list[tuple[int, int]]) -> tuple[int, int]:
+def _best_box(counts: _Counts, boxes: list[tuple[int, int]]) -> tuple[int, int]:
     """Finds the box that saves most padded tokens when added to `boxes`.
 
-    A box (s, t) takes the pairs it fits from every box that is larger than s + t. The answer is the
-    box that holds nothing if no other saves any.
+    A box (s, t) takes the pairs it fits from every box that is larger than s + t. The best has
+    lengths that occur, or else a smaller one would save more. The answer is the box that holds
+    nothing if no other saves any.
     """
-    source, target = np.indices(counts.shape)
-    tokens = source + target
+    tokens = counts.sources + counts.targets
     cost = np.min(
         [
-            np.where((source <= box[0]) & (target <= box[1]), sum(box), np.iinfo(np.int64).max)
+            np.where(
+                (counts.sources <= box[0]) & (counts.targets <= box[1]),
+                sum(box),
+                np.iinfo(np.int64).max,
+            )
             for box in boxes
         ],
         axis=0,
     )
-    saved = np.zeros(counts.shape, np.int64)
+    saved = np.zeros(tokens.shape, np.int64)
     for size in sorted({sum(box) for box in boxes}):
-        fitting = np.where(cost == size, counts, 0).cumsum(axis=0).cumsum(axis=1)
+        fitting = np.where(cost == size, counts.pairs, 0).cumsum(axis=0).cumsum(axis=1)
         saved += fitting * np.maximum(size - tokens, 0)
-    best = np.unravel_index(np.argmax(saved), saved.shape)
-    return int(best[0]), int(best[1])
+    row, column = np.unravel_index(np.argmax(saved), saved.shape)
+    return int(counts.sources[row, 0]), int(counts.targets[0, column])

@@ -43,7 +43,7 @@ class Translations:
     seconds_compiling: float
     work: Work  # of numpy arrays
     choices: Counter[Choice]  # how many sentences each engine decoded, and why
-    cut: int  # sources that were cut to data.max_length
+    cut: int  # sources that were cut to max_source_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Translator:
     ) -> Iterator[Translations]:
         """Translates lines as they are read, and yields them in order, thousands at a time.
 
-        A line without text stays empty. Lines longer than `data.max_length` pieces are cut there,
+        A line without text stays empty. Longer ones than `max_source_length` pieces are cut there,
         and counted. A progress bar shows on a terminal, with the time left if `total` lines are
         known to come.
         """
@@ -100,7 +100,7 @@ class Translator:
         """Translates lines after so many that are done, and the work that these took."""
         started = time.monotonic()
         sources = self._vocabularies.source.encode(lines)
-        max_length = self.trained.config.data.max_length
+        max_length = self.decoding.max_source_length or max(map(len, sources))
         cut = sum(len(source) > max_length for source in sources)
         sources = [
             source if len(source) <= max_length else [*source[: max_length - 1], EOS]

@@ -29,6 +29,9 @@ def main(argv: Sequence[str]) -> int:
     segment = "Of each such width in average exit, one vector decodes."
     flags.DEFINE_float("segment", SEGMENT, segment, 0.01, flag_values=options)
     flags.DEFINE_integer("beam_size", None, "By default the run's.", 1, flag_values=options)
+    flags.DEFINE_float("length_penalty", None, "By default the run's.", 0, flag_values=options)
+    average = "Last checkpoints to average, by default as the run says."
+    flags.DEFINE_integer("average_checkpoints", None, average, 1, flag_values=options)
     flags.DEFINE_integer("seed", 0, "Of the draws.", 0, flag_values=options)
     return run(argv, options, lambda: _main(options))
 
@@ -38,10 +41,10 @@ def _main(options: flags.FlagValues) -> None:
     workdir, kind = Run(Path(options.workdir)), cast(Kind, options.policy)
     config = workdir.config
     parse_policy(f"{kind}:0.5", config.model)
-    decoding = config.decoding
-    if options.beam_size:
-        decoding = dataclasses.replace(decoding, beam_size=options.beam_size)
-    trained, dataset = workdir.load(), workdir.dataset()
+    asked = {name: options[name].value for name in ("beam_size", "length_penalty")}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    decoding = dataclasses.replace(config.decoding, **changes)
+    trained, dataset = workdir.load(options.average_checkpoints), workdir.dataset()
     settings = (options.candidates, options.segment, options.seed)
     front = tune(trained, dataset, kind, decoding, *settings)
     save_front(workdir, kind, front)

@@ -7,14 +7,17 @@ was at most 2.5 there; `tuned:confidence:AE<=2.5` looks at that kind of rule alo
 
 import json
 import re
+import shlex
+from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
-from dat_jax.config import ModelConfig
+from dat_jax.config import DecodingConfig, ModelConfig
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, available_rules, parse_policy
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Confidence, TokenGeometric
 from dat_jax.files import write_text
+from dat_jax.trained import TrainedModel
 from dat_jax.workdir import Run
 
 Kind = Literal["confidence", "token_geometric"]
@@ -77,6 +80,51 @@ def resolve_policy(text: str, config: ModelConfig, run: Run) -> Policy:
     kinds = tuned_kinds(text, config)
     if not kinds:
         return parse_policy(text, config)
+    best = _best(text, kinds, run)
+    return Policy(text, rule_of(best["kind"], tuple(best["thresholds"])))
+
+
+def describe_misfit(
+    text: str, run: Run, trained: TrainedModel, decoding: DecodingConfig
+) -> str | None:
+    """Says in what a tuned policy will be used otherwise than it was tuned, and how to tune anew.
+
+    None if it is used as it was tuned, or is no tuned one.
+
+    Raises:
+        UserError: as for `resolve_policy`.
+    """
+    kinds = tuned_kinds(text, trained.config.model)
+    if not kinds:
+        return None
+    best, now = _best(text, kinds, run), conditions(trained, decoding)
+    differences = [
+        f"{name} {best[name]} (now {now[name]})"
+        for name in now
+        if best.get(name, now[name]) != now[name]
+    ]
+    if not differences:
+        return None
+    return (
+        f"{text} was tuned at {', '.join(differences)}: tune it anew by "
+        f"python -m dat_jax.tuning --workdir={shlex.quote(str(run.path))} --policy={best['kind']} "
+        f"--beam_size={decoding.beam_size} --average_checkpoints={len(trained.steps)} "
+        f"--length_penalty={decoding.length_penalty}"
+    )
+
+
+def conditions(trained: TrainedModel, decoding: DecodingConfig) -> dict[str, Any]:
+    """The settings beside thresholds that translations depend on, as summaries name them."""
+    return {
+        "checkpoint_step": trained.steps[0],
+        "averaged_checkpoints": len(trained.steps),
+        "beam_size": decoding.beam_size,
+        "length_penalty": decoding.length_penalty,
+    }
+
+
+def _best(text: str, kinds: Sequence[Kind], run: Run) -> dict[str, Any]:
+    """The summary of the tuned policy that `text` asks for."""
     _, budget = _read(text)
     fronts = [point for kind in kinds for point in load_front(run, kind)]
     if not fronts:
@@ -91,8 +139,7 @@ def resolve_policy(text: str, config: ModelConfig, run: Run) -> Policy:
             f"policy is {text!r}: the least average exit that was tuned is {least:.2f}, ask for "
             "that or more"
         )
-    best = max(within, key=lambda point: point["bleu"])
-    return Policy(text, rule_of(best["kind"], tuple(best["thresholds"])))
+    return max(within, key=lambda point: point["bleu"])
 
 
 def _read(text: str) -> tuple[Kind | None, float]:

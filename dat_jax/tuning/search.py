@@ -34,7 +34,8 @@ from dat_jax.types import Array, Params
 
 CANDIDATES = 10_000  # as many as in the paper
 SEGMENT = 0.5  # of average exit; the paper does not say
-_BATCH_TOKENS = 4_096
+_BATCH_TOKENS = 4_096  # of the teacher-forced pass, more if that many rows need more
+_ROWS = 8
 
 
 class Observed(NamedTuple):
@@ -94,7 +95,9 @@ def tune(
 
 def observe(trained: TrainedModel, file: TokenFile, kind: Kind) -> Observed:
     """Runs all exits over the references of the pairs in `file`, once."""
-    shapes = shapes_for([file], trained.config.training.num_shapes, _BATCH_TOKENS, 8)
+    longest = max(file.header.longest_source, file.header.longest_target)
+    batch_tokens = max(_BATCH_TOKENS, _ROWS * longest)
+    shapes = shapes_for([file], trained.config.training.num_shapes, batch_tokens, _ROWS)
     signals, token_lls = [], []
     for batch in one_pass(file, shapes):
         signal, token_ll = _observe_batch(trained.model, trained.params, batch, kind)

@@ -76,6 +76,16 @@ def test_three_shapes_are_near_the_best_three(seed: int) -> None:
     assert padded_tokens(source, target, chosen) <= 1.02 * best
 
 
+@pytest.mark.parametrize("num_shapes", [1, 2, 5])
+def test_what_it_takes_follows_from_the_pairs_and_not_from_their_lengths(num_shapes: int) -> None:
+    """Lengths that are all a million times as long would fill the memory of many machines."""
+    source, target = lengths(0, 300, longest=12)
+    shapes = choose_shapes(source, target, num_shapes, batch_tokens=100)
+    scale = 1_000_000
+    longer = choose_shapes(source * scale, target * scale, num_shapes, batch_tokens=100 * scale)
+    assert longer == [Shape(rows, s * scale, t * scale) for rows, s, t in shapes]
+
+
 def test_too_small_a_budget_names_what_it_takes() -> None:
     source, target = lengths(0, 100, longest=30)
     needed = 8 * int(max(source.max(), target.max()))

@@ -148,11 +148,15 @@ def test_an_empty_line_stays_empty_and_costs_nothing(dataset: Dataset, pretended
 
 
 def test_long_lines_are_cut_and_counted(dataset: Dataset, pretended: None):
-    result = make_translator(dataset).translate(["acht " * 50, "acht"])
+    lines = ["acht " * 50, "acht"]
+    result = make_translator(dataset, max_source_length=20).translate(lines)
     assert result.cut == 1
-    assert result.sentences[0].source_length == CONFIG.data.max_length
+    assert result.sentences[0].source_length == 20
     assert result.sentences[0].pieces[-1] == "</s>"
-    assert result.sentences[1].source_length < CONFIG.data.max_length
+    assert result.sentences[1].source_length < 20
+    whole = make_translator(dataset).translate(lines)
+    assert whole.cut == 0
+    assert whole.sentences[0].text == backwards(dataset, lines[0])
 
 
 def test_a_model_without_vocabularies_is_told_to_take_ids(dataset: Dataset):

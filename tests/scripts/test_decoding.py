@@ -126,7 +126,9 @@ def test_decoding_standard_input_prints_a_line_for_each_line(trained: Path):
 
 
 def test_long_lines_are_cut_with_a_warning(trained: Path):
-    result = succeed(decode.main, f"--workdir={trained}", "--config.input=-", text="acht " * 200)
+    most = "--config.max_source_length=32"
+    arguments = [f"--workdir={trained}", "--config.input=-", most]
+    result = succeed(decode.main, *arguments, text="acht " * 200)
     assert "1 sentences are longer than 32 pieces and were cut there" in result.stderr
 
 
@@ -136,3 +138,8 @@ def test_a_tuned_policy_decodes_with_what_the_report_was_made_with(trained: Path
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["policy"] == "tuned:AE<=2"
     assert len(summary["thresholds"]) == 1
+    blank = [f"--workdir={trained}", policy, "--config.input=-"]
+    assert "was tuned at" not in succeed(decode.main, *blank, text="\u200b\n").stderr
+    otherwise = succeed(decode.main, *blank, "--config.length_penalty=0.5", text="\u200b\n")
+    assert otherwise.stdout == "\n"
+    assert "warning: tuned:AE<=2 was tuned at length_penalty 1.0 (now 0.5)" in otherwise.stderr

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tuned policies are asked for in one line, found in the workdir, and refused in one line."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,17 @@ from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Confidence, Fixed, TokenGeometric
-from dat_jax.tuning.fronts import load_front, resolve_policy, save_front, tuned_kinds
+from dat_jax.trained import TrainedModel
+from dat_jax.tuning.fronts import (
+    conditions,
+    describe_misfit,
+    load_front,
+    resolve_policy,
+    save_front,
+    tuned_kinds,
+)
 from dat_jax.workdir import Run
-from tests.tiny import tiny_config
+from tests.tiny import tiny_config, tiny_model
 
 MODEL = tiny_config(model={"exit_head": "token_geometric"}).model
 WITHOUT_HEAD = tiny_config().model
@@ -41,6 +50,33 @@ def workdir(tmp_path: Path) -> Run:
         ],
     )
     return run
+
+
+def trained(*steps: int) -> TrainedModel:
+    """A model with a head, as far as tuned policies look at it."""
+    config = tiny_config(model={"exit_head": "token_geometric"})
+    return TrainedModel(config, tiny_model(exit_head="token_geometric"), {}, steps=steps)
+
+
+def test_thresholds_used_otherwise_than_they_were_tuned_are_announced(tmp_path: Path):
+    run = Run(tmp_path / "my run")
+    run.path.mkdir()
+    decoding = tiny_config(decoding={"beam_size": 4, "length_penalty": 0.6}).decoding
+    tuned = point("confidence", [0.1, 0.2], 1.5, 20.0) | conditions(trained(300, 200), decoding)
+    save_front(run, "confidence", [tuned])
+
+    def misfit(model: TrainedModel, text: str = "tuned:AE<=2", **changes: Any) -> str | None:
+        return describe_misfit(text, run, model, dataclasses.replace(decoding, **changes))
+
+    assert misfit(trained(300, 200)) is None
+    assert misfit(trained(400), "confidence:0.5") is None
+    message = misfit(trained(400, 300), beam_size=1)
+    assert message is not None
+    assert "tuned at checkpoint_step 300 (now 400), beam_size 4 (now 1): tune it anew" in message
+    command = "python -m dat_jax.tuning --workdir='{}' --policy=confidence --beam_size=1"
+    assert command.format(run.path) in message
+    assert "averaged_checkpoints 2 (now 1)" in str(misfit(trained(300)))
+    assert "length_penalty 0.6 (now 1.0)" in str(misfit(trained(300, 200), length_penalty=1.0))
 
 
 @pytest.mark.parametrize(
