@@ -16,6 +16,7 @@ from dat_jax.data.preparation import prepare
 from dat_jax.data.vocabulary import Vocabularies
 from dat_jax.errors import UserError
 from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.modes import our_modes
 from dat_jax.trained import TrainedModel
 from dat_jax.training.checkpoint import Checkpoints, placed
 from dat_jax.training.loop import TrainingFiles
@@ -118,6 +119,7 @@ class Run:
         """
         return read_text(self.data, split)
 
+    @our_modes()
     def load(self, average_checkpoints: int | None = None) -> TrainedModel:
         """Loads the model that was trained here.
 

@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
 
-BASE = {"errors", "types", "version", "files", "formats", "checksums", "schema", "config"}
+BASE = {"errors", "types", "modes", "version", "files", "formats", "checksums", "schema", "config"}
 ISLANDS = {"model", "exits", "data"}
 TERMS = {"losses", "metrics", "flops"}
 BELOW_ENGINES = BASE | ISLANDS | TERMS | {"trained"}
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "__init__": {"errors", "version", "translation"},
     "errors": set(),
     "types": set(),
+    "modes": set(),
     "version": set(),
     "files": set(),
     "formats": {"errors", "files", "version"},
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "command_line": {"errors"},
     "model": BASE,
     "exits": BASE,
-    "data": BASE - {"types"},  # which imports jax
+    "data": BASE - {"types", "modes"},  # which import jax
     **dict.fromkeys(TERMS, BASE | ISLANDS | TERMS),
     "trained": BASE | ISLANDS,
     **dict.fromkeys(ENGINES, BELOW_ENGINES),
@@ -48,7 +49,7 @@ MAY_IMPORT = {
 }
 """The parts that each part may import besides itself."""
 
-WITHOUT_JAX = BASE - {"types"} | {"__init__", "data", "command_line"}
+WITHOUT_JAX = BASE - {"types", "modes"} | {"__init__", "data", "command_line"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
 

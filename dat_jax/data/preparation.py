@@ -30,7 +30,7 @@ from dat_jax.data.normalization import normalizer
 from dat_jax.data.sources import Source, open_source
 from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import write_tokens
-from dat_jax.data.vocabulary import Vocabularies, train_vocabulary
+from dat_jax.data.vocabulary import SizeError, Vocabularies, train_vocabulary
 from dat_jax.errors import UserError
 
 Pairs = Iterable[tuple[str, str]]
@@ -86,17 +86,41 @@ def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:
 
 
 def _make_vocabularies(config: DataConfig, source: Source, folder: Path) -> Vocabularies:
-    """Trains the vocabularies on the training split and writes them."""
+    """Trains the vocabularies on the training split and writes them.
+
+    Raises:
+        UserError: the text allows no vocabulary of that size; it names a size that all sides allow.
+    """
     paths = vocabulary_paths(folder, config)
     sides = ((0, 1),) if config.vocabulary == "joint" else ((0,), (1,))
     forms = (config.source_normalization, config.target_normalization)
     normalize = tuple(map(normalizer, forms))
     folder.mkdir(parents=True, exist_ok=True)
+    refused: list[SizeError] = []
     for path, used in zip(dict.fromkeys(paths), sides, strict=True):
         pairs = _watched(source.pairs("train"), f"{path.stem} vocabulary")
         sentences = (normalize[side](pair[side]) for pair in pairs for side in used)
-        path.write_bytes(train_vocabulary(sentences, config.vocabulary_size, config.pieces))
+        try:
+            path.write_bytes(train_vocabulary(sentences, config.vocabulary_size, config.pieces))
+        except SizeError as error:
+            refused.append(error)
+    if refused:
+        raise _strictest(refused)
     return open_vocabularies(folder, config)
+
+
+def _strictest(errors: Sequence[SizeError]) -> UserError:
+    """The complaint whose advice holds for all sides."""
+    too_large = [error for error in errors if error.at_most is not None]
+    too_small = [error for error in errors if error.at_least is not None]
+    if too_large and too_small:
+        return UserError(
+            f"{too_large[0]}; the other side needs {too_small[0].at_least} or more: let "
+            "data.vocabulary be joint"
+        )
+    if too_large:
+        return min(too_large, key=lambda error: error.at_most or 0)
+    return max(too_small, key=lambda error: error.at_least or 0)
 
 
 def _watched(pairs: Pairs, task: str) -> Iterator[tuple[str, str]]:

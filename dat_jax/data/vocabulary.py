@@ -30,6 +30,18 @@ _RESERVED = "\u2585"  # the trainer's own sign of an unknown character; it skips
 _LONGEST = 1_000  # characters that surely fit into the 4,192 bytes above which it skips a line
 
 
+class SizeError(UserError):
+    """A size of vocabulary that the training text does not allow, and the bound on what it does."""
+
+    def __init__(self, size: int, *, at_most: int | None = None, at_least: int | None = None):
+        if at_most is not None:
+            problem, mend = "more than the training text allows", f"{at_most} or less"
+        else:
+            problem, mend = "less than the training text has characters", f"{at_least} or more"
+        super().__init__(f"data.vocabulary_size is {size}, {problem}: set it to {mend}")
+        self.at_most, self.at_least = at_most, at_least
+
+
 def train_vocabulary(
     sentences: Iterable[str], size: int, pieces: Literal["unigram", "bpe"]
 ) -> bytes:
@@ -41,7 +53,8 @@ def train_vocabulary(
         The serialised model, the same bytes for the same arguments.
 
     Raises:
-        UserError: the sentences hold too little for `size` pieces, or too many characters.
+        SizeError: the sentences hold too little for `size` pieces, or too many characters.
+        UserError: they hold no text.
     """
     model = io.BytesIO()
     failures: list[Exception] = []
@@ -95,15 +108,9 @@ def _mendable(error: RuntimeError, size: int) -> Exception:
     """Puts SentencePiece's complaint about the vocabulary's size into our terms."""
     problem = str(error)
     if match := re.search(r"set it to a value <= (\d+)", problem):
-        return UserError(
-            f"data.vocabulary_size is {size}, more than the training text allows: "
-            f"set it to {match[1]} or less"
-        )
+        return SizeError(size, at_most=int(match[1]))
     if match := re.search(r"smaller than required_chars. \d+ vs (\d+)", problem):
-        return UserError(
-            f"data.vocabulary_size is {size}, less than the training text has characters: "
-            f"set it to {match[1]} or more"
-        )
+        return SizeError(size, at_least=int(match[1]))
     return error
 
 

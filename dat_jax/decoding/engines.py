@@ -38,6 +38,7 @@ from dat_jax.decoding.sizing import (
 from dat_jax.decoding.work import Work, share_of_blocks, sum_work
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
+from dat_jax.modes import our_modes
 from dat_jax.trained import TrainedModel
 from dat_jax.types import Params
 
@@ -70,6 +71,7 @@ class SearchResult:
     seconds_compiling: float  # of all the time that it took
 
 
+@our_modes()
 def search(
     trained: TrainedModel,
     rule: Rule,

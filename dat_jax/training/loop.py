@@ -20,6 +20,7 @@ from dat_jax.data.shapes import Shape
 from dat_jax.errors import UserError
 from dat_jax.metrics import Metrics, add, compute
 from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.modes import our_modes
 from dat_jax.training.checkpoint import Checkpoints, Position, placed
 from dat_jax.training.logging import MetricWriter, Progress
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
@@ -42,6 +43,7 @@ class TrainingFiles(NamedTuple):
     tensorboard: Path
 
 
+@our_modes()
 def train(
     config: Config,
     model: Transformer,

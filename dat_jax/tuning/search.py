@@ -27,6 +27,7 @@ from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.exits.parsing import Policy
 from dat_jax.model.classifiers import classify
 from dat_jax.model.transformer import Transformer
+from dat_jax.modes import our_modes
 from dat_jax.trained import TrainedModel
 from dat_jax.training.objective import forward
 from dat_jax.tuning.fronts import Kind, rule_of
@@ -93,6 +94,7 @@ def tune(
     return pareto_front(measured)
 
 
+@our_modes()
 def observe(trained: TrainedModel, file: TokenFile, kind: Kind) -> Observed:
     """Runs all exits over the references of the pairs in `file`, once."""
     longest = max(file.header.longest_source, file.header.longest_target)

@@ -65,6 +65,24 @@ def test_separate_vocabularies(tmp_path: Path) -> None:
     assert data.vocabularies.source.decode(source) != data.vocabularies.target.decode(target)
 
 
+def test_the_size_that_is_advised_holds_for_both_sides(tmp_path: Path) -> None:
+    """Whichever of them allows less."""
+    for source, target in ((0, 1), (1, 0)):
+        for split in ("train", "valid", "test"):
+            lines = (["eins zwei"] * 9, ["one two three four five six seven"] * 9)
+            for side, suffix in ((source, "src"), (target, "tgt")):
+                (tmp_path / f"{split}.{suffix}").write_text("\n".join(lines[side]) + "\n")
+        config = dataclasses.replace(CONFIG, source=f"text:{tmp_path}", vocabulary="separate")
+        with pytest.raises(UserError, match=r"set it to \d+ or less") as caught:
+            prepare(dataclasses.replace(config, vocabulary_size=500), tmp_path / f"work{source}")
+        largest = int(str(caught.value).split()[-3])
+        prepare(dataclasses.replace(config, vocabulary_size=largest), tmp_path / f"good{source}")
+        with pytest.raises(UserError, match=r"set it to \d+ or more") as caught:
+            prepare(dataclasses.replace(config, vocabulary_size=7), tmp_path / f"work{source}")
+        smallest = int(str(caught.value).split()[-3])
+        prepare(dataclasses.replace(config, vocabulary_size=smallest), tmp_path / f"less{source}")
+
+
 def test_second_time_only_opens(tmp_path: Path) -> None:
     prepare(CONFIG, tmp_path)
     before = contents(tmp_path)
