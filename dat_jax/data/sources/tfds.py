@@ -7,7 +7,8 @@ folder that the environment variable TFDS_DATA_DIR names.
 
 import html
 import importlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
 
 _CHUNK = 1_000
+_RETRIES = 4  # of a download; ten, the default, wait for minutes where there is no network
 
 
 class TfdsTranslation:
@@ -38,14 +40,14 @@ class TfdsTranslation:
                 "tfds:NAME/CONFIG with one that it has"
             ) from None
         self._languages = (source_language, target_language)
-        present = list(self._builder.info.features or {})
+        present = list(self._translation(name))
         for language in self._languages:
             if language not in present:
                 raise UserError(
                     f"data.source tfds:{name} has no language {language!r}: set "
                     f"data.source_language and data.target_language to two of {', '.join(present)}"
                 )
-        self._builder.download_and_prepare()
+        self._download(name)
         self._splits = {split: self._name_of(split) for split in SPLITS}
 
     @property
@@ -72,6 +74,41 @@ class TfdsTranslation:
             for record in records.__getitems__(list(chunk)):
                 source, reference = (_text(record[language]) for language in self._languages)
                 yield source, reference
+
+    def _translation(self, name: str) -> Iterable[str]:
+        """The languages that the records hold.
+
+        Raises:
+            UserError: they hold no translation.
+        """
+        from tensorflow_datasets.core.features import Translation
+
+        features = self._builder.info.features
+        if not isinstance(features, Translation):
+            raise UserError(
+                f"data.source tfds:{name} is no translation: let it be tfds:NAME/CONFIG with one "
+                "of the data sets that are, as wmt14_translate/de-en"
+            )
+        return features
+
+    def _download(self, name: str) -> None:
+        """Downloads and prepares, unless that has been done.
+
+        Raises:
+            UserError: it cannot.
+        """
+        from tensorflow_datasets.core.download import DownloadError, downloader
+
+        downloader.MAX_RETRIES = _RETRIES  # ty: ignore
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+        try:
+            self._builder.download_and_prepare()
+        except (OSError, DownloadError) as error:  # requests' errors are of the first kind
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"data.source tfds:{name} cannot be downloaded ({reason}): connect to the network, "
+                "let TFDS_DATA_DIR name a folder in which it has been prepared, or use text:DIR"
+            ) from None
 
     def _name_of(self, split: str) -> str:
         names = ("validation", "valid") if split == "valid" else (split,)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from dat_jax.data.sources.tfds import TfdsTranslation
 from dat_jax.errors import UserError
@@ -29,6 +30,21 @@ class TinyTranslation(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split):
         for index in range(PAIRS[split]):
             yield index, {"de": f"{split} ü &amp; {index}", "en": f"one\nline {index}"}
+
+
+class TinyText(TinyTranslation):
+    """German and English texts that are no translation to tensorflow-datasets."""
+
+    def _info(self):
+        texts = tfds.features.FeaturesDict({"de": tfds.features.Text(), "en": tfds.features.Text()})
+        return tfds.core.DatasetInfo(builder=self, features=texts)
+
+
+class FarTranslation(TinyTranslation):
+    """One that cannot be reached."""
+
+    def _split_generators(self, dl_manager):
+        raise requests.exceptions.ConnectionError("no such host,\nas it seems")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,6 +74,17 @@ def test_unknown_data_set() -> None:
     with pytest.raises(UserError, match="has no data set 'no_such_data'") as caught:
         TfdsTranslation("no_such_data", "de", "en")
     assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_that_is_no_translation() -> None:
+    with pytest.raises(UserError, match="tfds:tiny_text is no translation: let it be"):
+        TfdsTranslation("tiny_text", "de", "en")
+
+
+def test_a_data_set_that_cannot_be_downloaded() -> None:
+    with pytest.raises(UserError, match="cannot be downloaded") as caught:
+        TfdsTranslation("far_translation", "de", "en")
+    assert "(no such host, as it seems): connect to the network" in str(caught.value)
 
 
 def test_missing_language_names_those_present() -> None:

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A beam search that runs step by step over log-probabilities which follow from the prefix."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dat_jax.decoding import beam
+from dat_jax.decoding.top_tokens import continuations, top_tokens
+
+PAD, EOS, START = 0, 3, 2
+V = 7
+T = 8
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, in float32."""
+    return (logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))).astype(np.float32)
+
+
+def random_log_probs(seed: int, prefix: tuple[int, ...], *, ties: bool = False) -> np.ndarray:
+    """Log-probabilities [V] that depend on every token of the prefix.
+
+    With `ties` they are sums of few powers of two, so that equal scores abound and are exact.
+    """
+    generator = np.random.default_rng([seed, len(prefix), *prefix])
+    if ties:
+        return -generator.integers(1, 4, V).astype(np.float32) / 2
+    return log_softmax(generator.normal(size=V) * 2)
+
+
+def exit_of(prefix: tuple[int, ...]) -> int:
+    """A depth from 1 to 6 that depends on every token of the prefix."""
+    return 1 + sum((i + 3) * token for i, token in enumerate(prefix)) % 6
+
+
+def step(state, log_probs_of, length_penalty=1.0):
+    """Advances the state with log-probabilities and exits computed from the live prefixes."""
+    sentences, beam_size, _ = state.tokens.shape
+    log_probs = np.zeros((sentences, beam_size, V), np.float32)
+    exits = np.zeros((sentences, beam_size), np.int32)
+    tokens, position = np.asarray(state.tokens), np.asarray(state.position)
+    for g, k in itertools.product(range(sentences), range(beam_size)):
+        prefix = tuple(tokens[g, k, : position[g]].tolist())
+        log_probs[g, k] = log_probs_of(g, prefix)
+        exits[g, k] = exit_of(prefix)
+    return advance(state, jnp.asarray(log_probs), jnp.asarray(exits), length_penalty=length_penalty)
+
+
+@jax.jit
+def unfinished(state):
+    return ~beam.done(state).all()
+
+
+@functools.partial(jax.jit, static_argnames="length_penalty")
+def advance(state, log_probs, exits, length_penalty=1.0):
+    must_end = jnp.broadcast_to(beam.must_end(state)[:, None], exits.shape)
+    count = 2 * exits.shape[1]
+    top = top_tokens(log_probs, count, eos_id=EOS, pad_id=PAD)
+    top = top._replace(normaliser=jnp.zeros_like(top.normaliser))  # they are normalised already
+    best = continuations(top, state.log_probs, must_end, EOS)
+    return beam.advance(state, best, exits, length_penalty=length_penalty, eos_id=EOS)
+
+
+def search(log_probs_of, limits: list[int], beam_size: int, length_penalty=1.0) -> beam.BeamState:
+    state = beam.init(jnp.asarray(limits), beam_size, T, PAD)
+    while unfinished(state):
+        state, _ = step(state, log_probs_of, length_penalty)
+    return state
+
+
+def sequences(state: beam.BeamState, g: int) -> list[tuple[int, ...]]:
+    """The tokens of the finished hypotheses of sentence `g`, in the order of their slots."""
+    lengths = np.asarray(state.finished_lengths)[g, : np.asarray(state.num_finished)[g]]
+    tokens = np.asarray(state.finished_tokens)[g]
+    return [tuple(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=False)]
