@@ -25,13 +25,12 @@ Outcome = TypeVar("Outcome")
 _VECTORS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2")  # best first; one name may hide several
 
 
-def check_output(name: str) -> Path:
+def check_output(path: Path) -> Path:
     """The file of JSON lines that a benchmark is to write, before it measures anything.
 
     Raises:
         UserError: its folder does not exist.
     """
-    path = Path(name)
     if not path.parent.is_dir():
         raise UserError(f"{path.parent} is no folder: make it or name another --output")
     return path

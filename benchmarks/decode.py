@@ -33,7 +33,7 @@ from benchmarks._systems import (
 from benchmarks._task import Task, drawn_exits, encode, make_config, make_task, vary_lengths
 from benchmarks._timing import check_output, machine, write_lines
 from benchmarks.plot import draw_speed
-from dat_jax.command_line import run
+from dat_jax.command_line import define_path, run
 from dat_jax.exits.rules import Fixed
 
 _SEVERAL_AVERAGES = (1.25, 1.75, 3.0, 6.0)
@@ -133,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
     options = flags.FlagValues()
     for name, (size, meaning) in _SIZES.items():
         flags.DEFINE_integer(name, size, meaning, 1, flag_values=options)
-    flags.DEFINE_string("output", None, "A file of JSON lines to write.", options, required=True)
+    define_path(options, "output", "A file of JSON lines to write.")
     flags.DEFINE_list("beams", ["1", "4"], "Beam sizes.", options)
     flags.DEFINE_multi_enum("tables", list(_TABLES), list(_TABLES), "Which to measure.", options)
     flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1, flag_values=options)

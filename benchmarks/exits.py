@@ -11,13 +11,12 @@ Thresholds were tuned on `valid`; this looks at `test` once for each of them.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from absl import flags
 
 from benchmarks._timing import check_output, write_lines
-from dat_jax.command_line import define_workdir, run
+from dat_jax.command_line import define_path, define_workdir, run
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import available_rules, parse_policy
@@ -29,13 +28,13 @@ def main(argv: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit status."""
     options = flags.FlagValues()
     define_workdir(options)
-    flags.DEFINE_string("output", None, "A file of JSON lines to write.", options, required=True)
+    define_path(options, "output", "A file of JSON lines to write.")
     return run(argv, options, lambda: _main(options))
 
 
 def _main(options: flags.FlagValues) -> None:
     """Decodes with every policy and writes a summary of each."""
-    workdir, output = Run(Path(options.workdir)), check_output(options.output)
+    workdir, output = Run(options.workdir), check_output(options.output)
     config = workdir.config
     names = [f"fixed:{depth}" for depth in config.model.exit_depths]
     kinds = [rule.kind for rule in available_rules(config.model)]

@@ -29,7 +29,7 @@ from benchmarks._systems import (
 )
 from benchmarks._task import drawn_exits, make_config, make_task
 from benchmarks._timing import check_output, interleaved, machine, rate, write_lines
-from dat_jax.command_line import run
+from dat_jax.command_line import define_path, run
 from dat_jax.data.batching import Batch
 from dat_jax.errors import UserError
 from dat_jax.exits.rules import Fixed
@@ -115,7 +115,7 @@ def training(dtype: Any, repetitions: int) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit status."""
     options = flags.FlagValues()
-    flags.DEFINE_string("output", None, "A file of JSON lines to write.", options, required=True)
+    define_path(options, "output", "A file of JSON lines to write.")
     flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1, flag_values=options)
     return run(argv, options, lambda: _main(options))
 

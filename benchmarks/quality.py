@@ -13,19 +13,19 @@ goes beside the lines.
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from absl import flags
 
 from benchmarks._timing import Timed, check_output, interleaved, machine, rate, write_lines
 from benchmarks.plot import draw_quality_against_time
-from dat_jax.command_line import define_workdir, run
+from dat_jax.command_line import define_path, define_workdir, run
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.scores import score, tokenizer_of
 from dat_jax.evaluation.tables import format_table
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import parse_policy
+from dat_jax.paths import as_path
 from dat_jax.tuning.fronts import Kind, load_front
 from dat_jax.workdir import Run
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     """Measures as the command line says; returns the exit status."""
     options = flags.FlagValues()
     define_workdir(options)
-    flags.DEFINE_string("output", None, "A file of JSON lines to write.", options, required=True)
+    define_path(options, "output", "A file of JSON lines to write.")
     flags.DEFINE_list("baselines", [], "Workdirs of shallower models.", options)
     flags.DEFINE_integer("beam_size", 1, "1 is greedy search.", 1, flag_values=options)
     repetitions = "Of each translation of the test set."
@@ -87,10 +87,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(options: flags.FlagValues) -> None:
     """Measures everything, writes the lines and the plot, prints the table."""
-    output, workdir = check_output(options.output), Run(Path(options.workdir))
+    output, workdir = check_output(options.output), Run(options.workdir)
     every = candidates(workdir, "cut", options.beam_size)
     for baseline in options.baselines:
-        every += candidates(Run(Path(baseline)), "shallow", options.beam_size)
+        every += candidates(Run(as_path(baseline)), "shallow", options.beam_size)
 
     runs = [candidate.translate for candidate in every]
     timed = interleaved(runs, options.repetitions, "quality")

@@ -11,12 +11,25 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
 
 from dat_jax.errors import UserError
+from dat_jax.paths import as_path
+
+
+class _PathParser(flags.ArgumentParser):
+    """Makes a path of a flag's text."""
+
+    def parse(self, argument: str) -> Path:
+        return as_path(argument)
+
+    def flag_type(self) -> str:
+        return "path"
+
 
 _HELP = {"-?", "-help", "--help", "-helpfull", "--helpfull"}
 
@@ -36,7 +49,7 @@ def define_config(
         default,
         "A Python file of configs/.",
         options,
-        sys_argv=_with_default(argv, default),
+        sys_argv=_arguments(argv, default),
     )
     if default is None:
         flags.mark_flag_as_required("config", options)
@@ -44,7 +57,12 @@ def define_config(
 
 def define_workdir(options: flags.FlagValues) -> None:
     """Defines `--workdir=DIR`, required."""
-    flags.DEFINE_string("workdir", None, "Where a run keeps all its files.", options, required=True)
+    define_path(options, "workdir", "Where a run keeps all its files.")
+
+
+def define_path(options: flags.FlagValues, name: str, meaning: str) -> None:
+    """Defines `--NAME=PATH`, required, in which `~` is the user's home."""
+    flags.DEFINE(_PathParser(), name, None, meaning, options, required=True)
 
 
 def read_config(options: flags.FlagValues) -> dict[str, Any]:
@@ -55,9 +73,9 @@ def read_config(options: flags.FlagValues) -> dict[str, Any]:
 def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]) -> int:
     """Parses `argv` into `options`, calls `body` and returns the exit status.
 
-    A `UserError`, or a file that the system will not read or write, becomes one line and exit
-    status 1. Output is UTF-8, as input is. `--help` prints the docstring of the script, which is
-    the module of `body`, and its flags.
+    A `UserError`, or what the system will not do, such as reading a file or writing to a full disk,
+    becomes one line and exit status 1. Output is UTF-8, as input is. `--help` prints the docstring
+    of the script, which is the module of `body`, and its flags.
     """
     _set_up_console()
     try:
@@ -67,13 +85,16 @@ def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]
         else:
             _parse(argv, options)
             body()
+        sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))
     except BrokenPipeError:  # whoever reads the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout.fileno())
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             raise
+        if error.filename is None:
+            return _fail(f"{error.strerror}: mend that and run again")
         return _fail(f"{error.filename}: {error.strerror}: mend that or name another")
     except KeyboardInterrupt:
         return _fail("interrupted")
@@ -83,7 +104,8 @@ def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]
 def _set_up_console() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")
+            # A file may have a name that is not UTF-8, and should be told all the same.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     # What libraries say at INFO is for their developers, and so are the failures of reads that
     # orbax had under way when it reported the first.
     absl_logging.set_verbosity(absl_logging.WARNING)
@@ -99,7 +121,7 @@ def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
     """Parses flags; ml_collections raises many kinds of exception for a bad override."""
     default = options["config"].default if "config" in options else None
     try:
-        remaining = options(_with_default(argv, default))
+        remaining = options(_arguments(argv, default))
     except (AttributeError, KeyError) as error:
         hint = re.search(r"Did you mean.*", str(error.args[0]))
         raise UserError(f"unknown config key {hint[0] if hint else _one_line(error)}") from None
@@ -119,10 +141,15 @@ def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
             raise _no_config_file(argv) from None
 
 
-def _with_default(argv: Sequence[str], default: str | None) -> list[str]:
-    """`argv` with the default config, if there is one and no other is named."""
+def _arguments(argv: Sequence[str], default: str | None) -> list[str]:
+    """`argv` with the default config, if there is one and no other is named, and homes for `~`."""
     named = [] if default is None or _named_configs(argv) else [f"--config={default}"]
-    return [*argv[:1], *named, *argv[1:]]
+    given = [re.sub("^(--?config=)(~.*)", _expand, argument) for argument in argv[1:]]
+    return [*argv[:1], *named, *given]
+
+
+def _expand(match: re.Match[str]) -> str:
+    return f"{match[1]}{as_path(match[2])}"
 
 
 def _named_configs(argv: Sequence[str]) -> list[str]:
@@ -139,5 +166,14 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    for stream, text in ((sys.stdout, ""), (sys.stderr, f"error: {message}\n")):
+        try:
+            print(text, end="", file=stream, flush=True)
+        except OSError:
+            _discard(stream.fileno())
     return 1
+
+
+def _discard(descriptor: int) -> None:
+    """Sends output nowhere, lest Python writes what is left of it, and fails, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

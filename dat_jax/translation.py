@@ -15,6 +15,7 @@ from dat_jax.decoding.translator import Translation, Translator
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, parse_policy
 from dat_jax.exits.questions import Rule
+from dat_jax.paths import as_path
 from dat_jax.schema import from_dict
 from dat_jax.trained import TrainedModel
 from dat_jax.tuning.fronts import describe_misfit, resolve_policy
@@ -34,7 +35,7 @@ def load(workdir: str | Path, average_checkpoints: int | None = None) -> "Transl
     Raises:
         UserError: nothing has been trained there, or a part is missing or damaged.
     """
-    run = Run(Path(workdir).expanduser())
+    run = Run(as_path(str(workdir)))
     return TranslationModel(run.load(average_checkpoints), run)
 
 

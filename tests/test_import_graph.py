@@ -13,7 +13,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
 
-BASE = {"errors", "types", "modes", "version", "files", "formats", "checksums", "schema", "config"}
+BASE = {"errors", "types", "modes", "version", "files", "paths", "formats", "checksums"}
+BASE |= {"schema", "config"}
 ISLANDS = {"model", "exits", "data"}
 TERMS = {"losses", "metrics", "flops"}
 BELOW_ENGINES = BASE | ISLANDS | TERMS | {"trained"}
@@ -28,12 +29,13 @@ MAY_IMPORT = {
     "types": set(),
     "modes": set(),
     "version": set(),
-    "files": set(),
+    "files": {"errors"},
+    "paths": set(),
     "formats": {"errors", "files", "version"},
     "checksums": {"formats"},
     "schema": {"errors"},
     "config": {"errors", "formats", "schema"},
-    "command_line": {"errors"},
+    "command_line": {"errors", "paths"},
     "model": BASE,
     "exits": BASE,
     "data": BASE - {"types", "modes"},  # which import jax
@@ -41,6 +43,7 @@ MAY_IMPORT = {
     "trained": BASE | ISLANDS,
     **dict.fromkeys(ENGINES, BELOW_ENGINES),
     "workdir": BELOW_ENGINES | ENGINES,
+    "initial": BELOW_ENGINES | {"workdir"},
     "evaluation": BELOW_ENGINES | {"decoding", "workdir"},
     "tuning": BELOW_ENGINES | ENGINES | {"workdir", "evaluation"},
     "translation": BELOW_ENGINES | ENGINES | REPORTS | {"workdir"},

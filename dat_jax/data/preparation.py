@@ -10,6 +10,7 @@ DATA/config.json                   written last
 
 import contextlib
 import dataclasses
+import operator
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from dat_jax.data.dataset import (
 )
 from dat_jax.data.integrity import check_all, keep_checksums, source_checksums, text_names
 from dat_jax.data.normalization import normalizer
-from dat_jax.data.sources import Source, open_source
+from dat_jax.data.sources import Source, open_source, same_source
 from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import write_tokens
 from dat_jax.data.vocabulary import SizeError, Vocabularies, train_vocabulary
@@ -47,23 +48,21 @@ def prepare(config: DataConfig, folder: Path, vocabulary_folder: Path) -> Datase
     prepared = prepared_config(folder)
     if prepared is None:
         _write(config, folder, vocabulary_folder)
-    elif prepared != config:
-        raise _mismatch(prepared, config, folder)
     else:
+        _check_same(prepared, config, folder)
         check_all(folder)
     return open_dataset(folder, vocabulary_folder)
 
 
-def _mismatch(prepared: DataConfig, config: DataConfig, folder: Path) -> UserError:
-    key = next(
-        field.name
-        for field in dataclasses.fields(DataConfig)
-        if getattr(prepared, field.name) != getattr(config, field.name)
-    )
-    return UserError(
-        f"{folder} was prepared with data.{key} = {getattr(prepared, key)!r}, not "
-        f"{getattr(config, key)!r}: give another --workdir"
-    )
+def _check_same(prepared: DataConfig, config: DataConfig, folder: Path) -> None:
+    for field in dataclasses.fields(DataConfig):
+        before, now = getattr(prepared, field.name), getattr(config, field.name)
+        same = same_source if field.name == "source" else operator.eq
+        if not same(before, now):
+            raise UserError(
+                f"{folder} was prepared with data.{field.name} = {before!r}, not {now!r}: give "
+                "another --workdir"
+            )
 
 
 def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:

@@ -99,6 +99,23 @@ def test_another_config_is_refused(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+def test_the_same_text_by_another_path_is_the_same(tmp_path: Path) -> None:
+    text, run = tmp_path / "text", tmp_path / "run"
+    text.mkdir()
+    for name in ("train", "valid", "test"):
+        for side in ("de", "en"):
+            (text / f"{name}.{side}").write_text("eins zwei drei\n" * 20)
+    (tmp_path / "link").symlink_to("text")
+    config = dataclasses.replace(CONFIG, vocabulary_size=20)
+    prepare(dataclasses.replace(config, source=f"text:{text}"), run)
+    before = contents(run)
+    for name in ("text/", "a/../text", "link"):
+        prepare(dataclasses.replace(config, source=f"text:{tmp_path}/{name}"), run)
+    with pytest.raises(UserError, match=r"was prepared with data\.source = "):
+        prepare(dataclasses.replace(config, source=f"text:{text}s"), run)
+    assert contents(run) == before
+
+
 def test_an_interrupted_run_is_done_again(tmp_path: Path) -> None:
     expected = prepare(CONFIG, tmp_path).report()
     (tmp_path / "data" / "config.json").unlink()

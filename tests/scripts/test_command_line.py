@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line of all scripts: their help, their exit status, and nothing shared."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,7 +17,7 @@ from dat_jax.command_line import run
 from dat_jax.data import prepare
 from dat_jax.errors import UserError
 from dat_jax.tuning import __main__ as tuning
-from tests.scripts.calls import TINY, Main, call, check_refusal, refuse, succeed
+from tests.scripts.calls import REPOSITORY, TINY, Main, call, check_refusal, refuse, succeed
 
 SCRIPTS = [
     *(train.main, decode.main, tuning.main, prepare.main),
@@ -67,6 +69,8 @@ def failing(error: BaseException) -> Callable[[], None]:
     [
         (UserError("no such thing: name another"), "error: no such thing: name another"),
         (OSError(13, "Permission denied", "a/file"), "error: a/file: Permission denied: mend that"),
+        (OSError(28, "No space left on device"), "error: No space left on device: mend that and"),
+        (OSError(2, "No such file", os.fsdecode(b"t\xffxt")), r"error: t\udcffxt: No such file"),
         (KeyboardInterrupt(), "error: interrupted"),
     ],
 )
@@ -78,3 +82,40 @@ def test_what_the_user_can_mend_is_one_line(error: BaseException, message: str):
 def test_any_other_exception_is_passed_on(error: Exception):
     with pytest.raises(type(error), match=str(error)):
         call(scripted(failing(error)))
+
+
+def test_names_that_are_not_utf8_can_be_printed():
+    text = succeed(scripted(lambda: print(os.fsdecode(b"t\xffxt")))).stdout
+    assert text == "t\\udcffxt\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize("raising", ["", "raise dat_jax.UserError('no such thing')"])
+def test_a_full_disk_below_the_output_is_one_line(raising: str):
+    program = f"""
+import sys
+import dat_jax
+from absl import flags
+from dat_jax.command_line import run
+def body():
+    print("a short line, which stays in the buffer")
+    {raising}
+sys.exit(run([""], flags.FlagValues(), body))
+"""
+    command = [sys.executable, "-c", program]
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+    for stderr in (subprocess.PIPE, None):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                command,
+                cwd=REPOSITORY,
+                env=buffered,
+                stdout=full,
+                stderr=stderr or full,
+                check=False,
+            )
+        assert done.returncode == 1
+        if stderr:
+            cause = "no such thing" if raising else "No space left on device: mend that"
+            assert done.stderr.decode().startswith(f"error: {cause}")
+            assert len(done.stderr.splitlines()) == 1

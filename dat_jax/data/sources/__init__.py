@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from dat_jax.config import DataConfig
 from dat_jax.errors import UserError
+from dat_jax.paths import as_path, same_destination
 
 
 @runtime_checkable
@@ -38,10 +39,16 @@ def open_source(config: DataConfig) -> Source:
     if kind == "text":
         from dat_jax.data.sources.text import TextFolder
 
-        return TextFolder(Path(argument).expanduser(), *languages)
+        return TextFolder(as_path(argument), *languages)
     from dat_jax.data.sources.tfds import TfdsTranslation
 
     return TfdsTranslation(argument, *languages)
+
+
+def same_source(one: str, other: str) -> bool:
+    """True if two settings of `source` name the same text: folders by where they lead."""
+    kinds, names = zip(*(source.split(":", 1) for source in (one, other)), strict=True)
+    return one == other or (set(kinds) == {"text"} and same_destination(*names))
 
 
 def _generated(argument: str, languages: tuple[str, str], seed: int) -> Source:

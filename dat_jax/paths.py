@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths as users write them, and where they lead."""
+
+import os
+from pathlib import Path
+
+
+def as_path(name: str) -> Path:
+    """The path of this name, in which `~` or `~USER` at the start is a home."""
+    return Path(os.path.expanduser(name))
+
+
+def destination(name: str) -> Path:
+    """The absolute path, without links, to which a name leads; nothing need be there yet."""
+    return Path(os.path.realpath(as_path(name)))
+
+
+def same_destination(one: str, other: str) -> bool:
+    """True if two names lead to one place."""
+    return one == other or destination(one) == destination(other)

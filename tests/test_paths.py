@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths are compared by where they lead, and may begin with a home."""
+
+from pathlib import Path
+
+import pytest
+
+from dat_jax.data.sources import same_source
+from dat_jax.paths import as_path, destination, same_destination
+
+
+def test_a_home_is_expanded_and_an_unknown_one_is_a_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert as_path("~/run") == Path("/home/me/run")
+    assert as_path("a/~/run") == Path("a/~/run")
+    assert as_path("~nobody_of_this_name/run") == Path("~nobody_of_this_name/run")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to("text")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["text", "text/", "./text", "~/text", "link", "a/../text"])
+def test_all_names_of_a_place_lead_there(folder: Path, name: str):
+    assert destination(name) == folder / "text"
+    assert same_destination(name, str(folder / "text"))
+    assert not same_destination(name, "texts")
+    assert same_source(f"text:{name}", f"text:{folder}/text")
+    assert not same_source(f"text:{name}", "text:texts")
+
+
+def test_sources_that_are_no_folders_are_compared_by_their_names(folder: Path):
+    assert same_source("tfds:a/b", "tfds:a/b")
+    assert not same_source("tfds:a/b", "tfds:a/./b")
+    assert not same_source("tfds:text", "text:text")
+    assert same_source("text:link", "text:text")
