@@ -22,6 +22,7 @@ class Platform:
     """Sizes that were found to be efficient on one kind of device."""
 
     window: int = 8_192  # lines that are read, sorted and grouped together
+    fewest_slots: int = 16  # of several sentences in lockstep: each size compiles a program
     shortest_room: int = 16  # source tokens; rooms are powers of two from here on
     cohorts: int = 6  # in a pool: with fewer, ticks run half empty
     fewest_cohorts: int = 3  # where more would have few rows
@@ -128,7 +129,8 @@ def choose_settings(
     """
     beam_size = decoding.beam_size
     if engine == "lockstep":
-        slots = min(decoding.batch_size, sentences)
+        several = max(sentences, platform.fewest_slots) if sentences > 1 else 1
+        slots = min(decoding.batch_size, several)
         cohort = slots * beam_size
     else:
         slots, cohort = _pool_and_cohort(decoding, sentences, most_slots, platform)

@@ -8,7 +8,7 @@ import dataclasses
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from tqdm import tqdm
@@ -21,6 +21,8 @@ from dat_jax.decoding.work import Work, sum_work
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.trained import TrainedModel
+
+_PATIENCE = 0.1  # seconds in which further lines may join the first of a window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +73,20 @@ class Translator:
         lines: Iterable[str],
         description: str = "translating",
         total: int | None = None,
+        arrives_within: Callable[[float], bool] = lambda _: True,
     ) -> Iterator[Translations]:
         """Translates lines as they are read, and yields them in order, thousands at a time.
 
         A line without text stays empty. Longer ones than `max_source_length` pieces are cut there,
         and counted. A progress bar shows on a terminal, with the time left if `total` lines are
         known to come.
+
+        Args:
+            lines: one sentence each.
+            description: of the progress bar.
+            total: how many lines there are, if that is known.
+            arrives_within: says of some seconds if the next line can be read by then; where it
+                cannot, those that have come are not kept waiting.
         """
         lines, done, work = iter(lines), 0, self._sum([])
         window_size = platform_of(self.trained.device.platform).window
@@ -88,7 +98,7 @@ class Translator:
             leave=False,
             disable=not sys.stderr.isatty(),
         ) as bar:
-            while window := list(islice(lines, window_size)):
+            while window := _read_window(lines, window_size, arrives_within):
                 part = self._translate_window(window, done, work, bar)
                 yield part
                 done += len(window)
@@ -143,3 +153,17 @@ class Translator:
         if self.trained.vocabularies is None:
             raise UserError("the model has no vocabularies: give it token ids, by `search`")
         return self.trained.vocabularies
+
+
+def _read_window(
+    lines: Iterator[str], size: int, arrives_within: Callable[[float], bool]
+) -> list[str]:
+    """Reads a line, and up to `size` in all that come soon, or at once from then on."""
+    window = list(islice(lines, 1))
+    deadline = time.monotonic() + _PATIENCE
+    while 0 < len(window) < size and arrives_within(max(0.0, deadline - time.monotonic())):
+        further = list(islice(lines, 1))
+        if not further:
+            break
+        window += further
+    return window

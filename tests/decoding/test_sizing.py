@@ -115,7 +115,14 @@ def test_a_refill_is_worth_encoding_and_leaves_few_slots_empty(slots: int, sourc
 def test_in_lockstep_a_batch_of_sentences_takes_each_step_together():
     sizes = sizes_of(1_000, engine="lockstep", beam_size=4, batch_size=24)
     assert (sizes.slots, sizes.cohort) == (24, 96)
-    assert sizes_of(5, engine="lockstep", beam_size=4, batch_size=24).slots == 5
+    assert sizes_of(20, engine="lockstep", beam_size=4, batch_size=24).slots == 20
+
+
+def test_a_sentence_or_a_few_wait_for_no_program_of_their_own():
+    few = [sizes_of(s, engine="lockstep", beam_size=4, batch_size=24) for s in range(1, 17)]
+    assert [sizes.slots for sizes in few] == [1] + [16] * 15
+    assert len(set(few)) == 2
+    assert sizes_of(5, engine="lockstep", beam_size=1, batch_size=3).slots == 3
 
 
 @given(st.integers(1, 5_000))

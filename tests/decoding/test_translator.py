@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from dat_jax.decoding.work import Work
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.exits.questions import Rule
-from dat_jax.exits.rules import Fixed
+from dat_jax.exits.rules import Fixed, Uniform
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.trained import TrainedModel
 from tests.tiny import tiny_config
@@ -123,6 +124,51 @@ def test_a_window_is_translated_before_more_is_read(dataset: Dataset, pretended:
     assert tuple(s for part in parts for s in part.sentences) == whole.sentences
 
 
+def test_a_window_closes_early_where_no_further_line_comes(dataset: Dataset, pretended: None):
+    """After the second line, the third and the seventh none comes soon."""
+    late = {2, 3, 7}
+    count, waits = 0, list[float]()
+
+    def counting() -> Iterator[str]:
+        nonlocal count
+        for line in LINES:
+            count += 1
+            yield line
+
+    def arrives_within(seconds: float) -> bool:
+        waits.append(seconds)
+        return count not in late
+
+    translator = make_translator(dataset)
+    parts = list(translator.stream(counting(), arrives_within=arrives_within))
+    assert [len(part.sentences) for part in parts] == [2, 1, 4, 2]
+    assert all(0 <= seconds < 0.5 for seconds in waits)
+    whole = translator.translate(LINES)
+    assert tuple(s for part in parts for s in part.sentences) == whole.sentences
+    assert [part.work.rows[0] for part in parts] == [0, 2, 2, 5]
+
+
+def test_a_steady_trickle_does_not_keep_a_window_open(
+    dataset: Dataset, pretended: None, monkeypatch: pytest.MonkeyPatch
+):
+    """Each line comes soon after the one before, and the last of them late after the first."""
+    monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(window=1_000))
+    now, gap = 0.0, 0.02
+
+    def arrives_within(seconds: float) -> bool:
+        nonlocal now
+        now += min(seconds, gap)
+        return seconds >= gap
+
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("dat_jax.decoding.translator.time", clock)
+    parts = make_translator(dataset).stream(LINES * 9, arrives_within=arrives_within)
+    lengths = [len(part.sentences) for part in parts]
+    assert sum(lengths) == 9 * len(LINES)
+    assert 2 < len(lengths) < sum(lengths) / 2
+    assert now / len(lengths) < 0.5
+
+
 def test_a_line_that_cannot_be_read_does_not_take_what_came_before(
     dataset: Dataset, pretended: None
 ):
@@ -164,6 +210,20 @@ def test_a_model_without_vocabularies_is_told_to_take_ids(dataset: Dataset):
     trained = dataclasses.replace(translator.trained, vocabularies=None)
     with pytest.raises(UserError, match="give it token ids"):
         dataclasses.replace(translator, trained=trained).translate(["acht"])
+
+
+def test_windows_that_close_early_change_nothing(dataset: Dataset):
+    """With a real engine, and a rule that draws by the number of the sentence."""
+    rule = Uniform(CONFIG.model.decoder_layers, 0)
+    translator = dataclasses.replace(make_translator(dataset), policy=Policy.of(rule))
+    whole = translator.translate(LINES).sentences
+    parts = list(translator.stream(LINES, arrives_within=lambda _: False))
+    assert [len(part.sentences) for part in parts] == [1] * len(LINES)
+    assert len({sentence.exits for sentence in whole}) > 3
+    for part, other in zip(parts, whole, strict=True):
+        (one,) = part.sentences
+        assert dataclasses.replace(one, score=0.0) == dataclasses.replace(other, score=0.0)
+        assert one.score == pytest.approx(other.score, rel=1e-5)
 
 
 def test_a_vocabulary_of_its_own_decodes_the_target(tmp_path: Path):

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines of a file, a pipe or standard input, which is opened once and read as they come."""
+
+import contextlib
+import fcntl
+import io
+import os
+import select
+import stat
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from dat_jax.data.sources.text import read_lines
+from dat_jax.errors import UserError
+from dat_jax.paths import as_path
+
+_CHUNK = 1 << 20
+
+
+class Lines:
+    """The lines of the file of this name, `-` being standard input; use it as a context."""
+
+    def __init__(self, name: str) -> None:
+        """Opens the file.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+        self._name = "standard input" if name == "-" else name
+        try:
+            self._file = _Arrivals(_standard_input() if name == "-" else str(as_path(name)))
+        except OSError as error:
+            raise self._unreadable(error) from None
+        self._file.name = self._name
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the lines that are still to be read, without their ends.
+
+        Raises:
+            UserError: there is none, or one is not UTF-8 or cannot be read.
+        """
+        lines = read_lines(self._file)
+        try:
+            first = next(lines, None)
+            if first is None:
+                raise UserError(f"{self._name} is empty: put one sentence on each line")
+            yield first
+            yield from lines
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def count(self) -> int | None:
+        """Returns how many lines are still to be read; None of what can be read only once.
+
+        Raises:
+            UserError: as reading them does.
+        """
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            return None
+        start = self._file.tell()
+        total = sum(1 for _ in self)
+        self._file.rewind(start)
+        return total
+
+    def arrives_within(self, seconds: float) -> bool:
+        """True if a line, or the end of all, can be read by then; waits no longer than need be."""
+        return self._file.arrives_within(seconds)
+
+    def _unreadable(self, error: OSError) -> UserError:
+        return UserError(f"{self._name}: {error.strerror}: name a file of one sentence a line")
+
+
+class _Arrivals(io.FileIO):
+    """A file that knows which whole lines have come; `readline` waits for one."""
+
+    def __init__(self, file: str | int) -> None:
+        super().__init__(file, closefd=isinstance(file, str))
+        self._lines: deque[bytes] = deque()
+        self._rest = b""  # of a line, whose end has not come
+        self._ended = False
+        # Whoever writes to a pipe may go on while we translate.
+        with contextlib.suppress(AttributeError, OSError):  # not on this system, or no pipe
+            fcntl.fcntl(self, fcntl.F_SETPIPE_SZ, _CHUNK)
+
+    def rewind(self, start: int) -> None:
+        """Goes back from the end to `start`."""
+        self.seek(start)
+        self._ended = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Returns the next line with its line feed; nothing at the end."""
+        while not self._lines and not self._ended:
+            self._receive()
+        return self._lines.popleft() if self._lines else b""
+
+    def arrives_within(self, seconds: float) -> bool:
+        """True if `readline` returns by then."""
+        deadline = time.monotonic() + seconds
+        while not self._lines and not self._ended:
+            if not select.select([self], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return False
+            self._receive()
+        return True
+
+    def _receive(self) -> None:
+        """Waits for bytes, and takes them."""
+        received = self.read(_CHUNK)
+        if received is None:  # of a file that does not wait by itself
+            select.select([self], [], [])
+        elif received:
+            *lines, self._rest = (self._rest + received).split(b"\n")
+            self._lines.extend(line + b"\n" for line in lines)
+        else:
+            self._ended = True
+            self._lines.extend([self._rest] if self._rest else [])
+            self._rest = b""
+
+
+def _standard_input() -> int:
+    if sys.stdin is None:
+        raise UserError("standard input is closed: name a file of one sentence a line")
+    return sys.stdin.fileno()
