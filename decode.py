@@ -7,25 +7,27 @@
 Prints scores where there is a reference; `configs/decode.py` explains every key.
 """
 
+import contextlib
 import dataclasses
+import hashlib
+import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from absl import flags
 
 from dat_jax.command_line import define_config, define_workdir, read_config, run
 from dat_jax.config import Config, DecodingConfig
-from dat_jax.data.sources.text import read_lines
+from dat_jax.decoding.lines import Lines
 from dat_jax.decoding.sizing import is_deep, platform_of
 from dat_jax.decoding.translator import Translator
-from dat_jax.errors import UserError
 from dat_jax.evaluation.results import ResultsWriter
 from dat_jax.evaluation.scores import check_lengths, score, tokenizer_of
 from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
 from dat_jax.evaluation.tally import Tally
+from dat_jax.paths import as_path, destination
 from dat_jax.schema import from_dict, require
 from dat_jax.tuning.fronts import describe_misfit, resolve_policy
 from dat_jax.workdir import Run
@@ -47,6 +49,19 @@ class TextConfig:
             bool(self.input) or not self.reference,
             "reference is set and input is not: a split has its own references",
         )
+        require(
+            not self.reference or not _is_one_file(self.input, self.reference),
+            f"reference is {self.reference}, and so is input: name the file of its translations",
+        )
+
+
+class _Text(NamedTuple):
+    """An opened text: its lines, how many if that is known, and their references if any."""
+
+    lines: Iterable[str]
+    total: int | None
+    references: list[str] | None
+    arrives_within: Callable[[float], bool] = lambda _: True
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,38 +74,52 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(options: flags.FlagValues) -> None:
     """Reads and checks everything, and only then translates, lines as they are read."""
-    workdir = Run(Path(options.workdir))
+    workdir = Run(options.workdir)
     config = workdir.config
-    text, decoding, average = _settings(config, read_config(options))
+    asked, decoding, average = _settings(config, read_config(options))
     policy = resolve_policy(decoding.policy, config.model, workdir)
-    sources, references, total = _read(text, workdir)
-    trained = workdir.load(average)
-    folder = _output_folder(text, workdir, policy.name, decoding.beam_size)
-
-    if misfit := describe_misfit(policy.name, workdir, trained, decoding):
-        print(f"warning: {misfit}", file=sys.stderr)
-    translator, tokenizer = Translator(trained, policy, decoding), tokenizer_of(config, decoding)
-    tally, hypotheses = Tally(translator), []
-    with ResultsWriter(folder) if folder else nullcontext() as writer:
-        for translations in translator.stream(sources, total=total):
-            tally.add(translations)
-            texts = [sentence.text for sentence in translations.sentences]
-            if writer:
-                writer.add(translations)
-            if references is not None:
-                hypotheses += texts
-            if text.input == "-":
-                print(*texts, sep="\n", flush=True)
-        summary = tally.summary()
-        if references is not None:
-            summary = dataclasses.asdict(score(hypotheses, references, tokenizer)) | summary
-        if writer:
-            writer.finish(summary)
-            print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
+    decoding = dataclasses.replace(decoding, policy=policy.name)
+    with contextlib.ExitStack() as stack:
+        text = _open(asked, workdir, stack)
+        writer, folder = None, _output_folder(asked, workdir, decoding)
+        if folder:
+            request = _request(asked, workdir, decoding, folder)
+            writer = stack.enter_context(ResultsWriter(folder, request))
+        translator = Translator(workdir.load(average), policy, decoding)
+        if misfit := describe_misfit(policy.name, workdir, translator.trained, decoding):
+            print(f"warning: {misfit}", file=sys.stderr)
+        summary = _translate(translator, text, writer, echo=asked.input == "-")
+    if folder:
+        print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
     for remark in _remarks(summary, translator):
         print(remark, file=sys.stderr)
-    if text.input != "-" or references is not None:
-        print(format_table([summary]), file=sys.stderr if text.input == "-" else sys.stdout)
+    if asked.input != "-" or text.references is not None:
+        print(format_table([summary]), file=sys.stderr if asked.input == "-" else sys.stdout)
+
+
+def _translate(
+    translator: Translator, text: _Text, writer: ResultsWriter | None, echo: bool
+) -> dict[str, Any]:
+    """Translates, prints and writes what was asked for; returns all figures."""
+    tally, hypotheses = Tally(translator), []
+    parts = translator.stream(text.lines, total=text.total, arrives_within=text.arrives_within)
+    for translations in parts:
+        tally.add(translations)
+        texts = [sentence.text for sentence in translations.sentences]
+        if writer:
+            writer.add(translations)
+        if text.references is not None:
+            hypotheses += texts
+        if echo:
+            print(*texts, sep="\n", flush=True)
+    summary = tally.summary()
+    if text.references is not None:
+        tokenizer = tokenizer_of(translator.trained.config, translator.decoding)
+        scores = score(hypotheses, text.references, tokenizer)
+        summary = dataclasses.asdict(scores) | summary
+    if writer:
+        writer.finish(summary)
+    return summary
 
 
 def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
@@ -115,44 +144,63 @@ def _settings(
     return text, decoding, given.get("average_checkpoints")
 
 
-def _read(text: TextConfig, workdir: Run) -> tuple[Iterable[str], list[str] | None, int | None]:
-    """The lines to translate, their references if there are any, and how many if that is known."""
-    if not text.input:
-        sources, references = workdir.text(text.split)
-        return sources, references, len(sources)
-    references = list(_lines(text.reference)) if text.reference else None
-    if text.input != "-":
-        lines, total = _lines(text.input), sum(1 for _ in _lines(text.input))
-    elif references is None:
-        return _lines("-"), None, None
-    else:
-        lines = list(_lines("-"))
-        total = len(lines)
-    if references is not None:
-        check_lengths(total, len(references))
-    return lines, references, total
+def _open(asked: TextConfig, workdir: Run, stack: contextlib.ExitStack) -> _Text:
+    """Opens the text to translate, once, and reads its references if there are any."""
+    if not asked.input:
+        sources, references = workdir.text(asked.split)
+        return _Text(sources, len(sources), references)
+    lines = stack.enter_context(Lines(asked.input))
+    total = lines.count()
+    if not asked.reference:
+        return _Text(lines, total, None, lines.arrives_within)
+    sources: Iterable[str] = lines
+    if total is None:
+        sources = list(lines)
+        total = len(sources)
+    with Lines(asked.reference) as file:
+        references = list(file)
+    check_lengths(total, len(references))
+    return _Text(sources, total, references)
 
 
-def _lines(name: str) -> Iterator[str]:
-    """The lines of a file, or of standard input, as they are read; at least one."""
+def _is_one_file(one: str, other: str) -> bool:
+    """True if both names are of one file, by whatever links."""
+    paths = [as_path("/dev/stdin" if name == "-" else name) for name in (one, other)]
     try:
-        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
-            lines = read_lines(file)
-            first = next(lines, None)
-            if first is None:
-                raise UserError(f"{name} is empty: put one sentence on each line")
-            yield first
-            yield from lines
-    except OSError as error:
-        raise UserError(f"{name}: {error.strerror}: name a file of one sentence a line") from None
+        return paths[0] == paths[1] or os.path.samefile(*paths)
+    except OSError:  # of a missing one, which is told when it is opened
+        return False
 
 
-def _output_folder(text: TextConfig, workdir: Run, policy: str, beam_size: int) -> Path | None:
-    if text.output:
-        return Path(text.output)
-    if text.input == "-":
+def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) -> Path | None:
+    """The folder for the results: the one asked for, or one whose name says what they are of."""
+    if asked.output:
+        return as_path(asked.output)
+    if asked.input == "-":
         return None
-    return workdir.decoded(Path(text.input).name or text.split, policy, beam_size)
+    if not asked.input:
+        return workdir.decoded(asked.split, decoding)
+    place = os.fsencode(destination(asked.input))
+    name = f"{as_path(asked.input).name}-{hashlib.sha256(place).hexdigest()[:8]}"
+    return workdir.decoded(name, decoding)
+
+
+def _request(
+    asked: TextConfig, workdir: Run, decoding: DecodingConfig, folder: Path
+) -> dict[str, Any]:
+    """All that results depend on beside the training: the model's place, the text, the settings.
+
+    A workdir may be moved with the results inside, so its place is as seen from theirs.
+    """
+    places = [os.path.realpath(path) for path in (workdir.path, folder)]
+    files = {"input": asked.input, "reference": asked.reference}
+    text = {
+        key: name if name in ("", "-") else str(destination(name)) for key, name in files.items()
+    }
+    settings = dataclasses.asdict(decoding)
+    del settings["report_policies"]
+    split = "" if asked.input else asked.split
+    return {"workdir": os.path.relpath(*places), "split": split} | text | settings
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -23,11 +22,13 @@ from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.translator import Translations
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, wants_colour
+from dat_jax.files import write_text
+from dat_jax.initial import check_initial, initial_params
 from dat_jax.trained import TrainedModel
 from dat_jax.training.loop import train
 from dat_jax.tuning.fronts import resolve_policy, save_front, tuned_kinds
 from dat_jax.tuning.search import tune
-from dat_jax.workdir import Run, initial_params, make_model
+from dat_jax.workdir import Run, make_model
 
 _SAMPLES = 3
 
@@ -41,12 +42,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Checks the config, then does all of it."""
-    config, workdir = Config.from_dict(read_config(options)), Run(Path(options.workdir))
+    """Checks the config, then does all of it, as the only writer of the workdir."""
+    config, workdir = Config.from_dict(read_config(options)), Run(options.workdir)
     for text in (config.decoding.policy, *config.decoding.report_policies):
         tuned_kinds(text, config.model)
+    with workdir.writing():
+        _train(config, workdir)
+
+
+def _train(config: Config, workdir: Run) -> None:
+    """Prepares, trains, evaluates."""
     workdir.check_same(config)
-    workdir.check_initial(config)
+    check_initial(workdir, config)
     dataset = workdir.prepare(config)
     config.save(workdir.config_file)
     print(dataset.report(), flush=True)
@@ -79,7 +86,7 @@ def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
         outputs[text], summary = evaluate(trained, dataset, policy, config.decoding, "test")
         summaries.append(summary)
     lines = "".join(json.dumps(summary) + "\n" for summary in summaries)
-    workdir.evaluation.write_text(lines, encoding="utf-8")
+    write_text(workdir.evaluation, lines)
 
     if cut := summaries[0]["sentences_cut"]:
         print(describe_cut(cut, config.decoding.max_source_length))

@@ -13,7 +13,6 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -79,11 +78,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(options: flags.FlagValues) -> None:
     """Prepares the data if asked to, measures and prints."""
-    workdir = Run(Path(options.workdir))
+    workdir = Run(options.workdir)
     if options.data is not None:
         values = get_config().to_dict()
         values["data"]["source"] = options.data
-        workdir.prepare(Config.from_dict(values))
+        with workdir.writing():
+            workdir.prepare(Config.from_dict(values))
     result = measure(workdir, options.num_shapes, options.batch_tokens, options.row_multiple)
     print(
         f"{result['pairs_per_second']:,} pairs/s; {result['real_tokens']:.1%} of the tokens in "

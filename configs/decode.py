@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.input = ""
     config.reference = ""
     # The folder for hypotheses.txt, exits.jsonl and summary.json; by default one below the workdir
-    # named after input, policy and beam, and none for standard input.
+    # named after input, policy, beam and what is not as in the run, and none for standard input.
+    # Earlier results of the same request are replaced, and all else that is there is not.
     config.output = ""
     return config

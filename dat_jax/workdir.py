@@ -5,38 +5,38 @@ config.json  vocabulary/  data/  checkpoints/  metrics.jsonl  tensorboard/  eval
 decode/  tuned/
 """
 
+import contextlib
 import dataclasses
+import operator
+from collections.abc import Generator
 from pathlib import Path
 
 import jax
 
-from dat_jax.config import Config
+from dat_jax.config import Config, DecodingConfig
 from dat_jax.data.dataset import Dataset, open_dataset, open_vocabularies, read_text
 from dat_jax.data.preparation import prepare
+from dat_jax.data.sources import same_source
 from dat_jax.data.vocabulary import Vocabularies
 from dat_jax.errors import UserError
+from dat_jax.files import sole_writer
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
+from dat_jax.paths import destination, same_destination
 from dat_jax.trained import TrainedModel
 from dat_jax.training.checkpoint import Checkpoints, placed
 from dat_jax.training.loop import TrainingFiles
-from dat_jax.types import Params, PRNGKeyArray
 
 # What may change between a run and its continuation; all else would make it another run.
 _CHANGEABLE = {
     ("training", name)
     for name in ("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
 }
+# What may be written in more ways than one.
+_SAME = {("data", "source"): same_source, ("training", "initial_workdir"): same_destination}
 
-# What a model may differ in from the one that its training starts from.
-_OF_HEAD_OR_TRAINING = {
-    "exit_head",
-    "halting_weights",
-    "halting_bias",
-    "dropout",
-    "attention_dropout",
-    "dtype",
-}
+# Orbax looks for files by patterns, so that it cannot find those below such a folder again.
+_IN_PATTERNS = "*?[]\\"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +82,32 @@ class Run:
         """The folder of thresholds that were tuned."""
         return self.path / "tuned"
 
-    def decoded(self, text: str, policy: str, beam_size: int) -> Path:
-        """The folder of what `decode.py` made of a text, unless another was asked for."""
-        return self.path / "decode" / f"{text}-{policy.replace(':', '-')}-beam{beam_size}"
+    def decoded(self, text: str, decoding: DecodingConfig) -> Path:
+        """The folder of what `decode.py` made of a text, unless another was asked for.
+
+        Its name says which text, policy and beam, and what else is not as usual in this run.
+        """
+        name = f"{text}-{decoding.policy.replace(':', '-')}-beam{decoding.beam_size}"
+        usual = dataclasses.asdict(self.config.decoding)
+        for key, value in dataclasses.asdict(decoding).items():
+            if key not in ("policy", "beam_size") and value != usual[key]:
+                name += f"-{key}={value}"
+        return self.path / "decode" / name.replace("/", "-")
+
+    @contextlib.contextmanager
+    def writing(self) -> Generator[None, None, None]:
+        """Makes this process the only one that writes here, decoding aside, which has folders of
+        its own.
+
+        Raises:
+            UserError: another process is writing here, this is a file, or checkpoints below this
+                path could not be read back.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--workdir={self.path} is a file: name a folder")
+        self._check_path()
+        with sole_writer(self.path):
+            yield
 
     @property
     def config(self) -> Config:
@@ -131,6 +154,7 @@ class Run:
             UserError: nothing has been trained here, a part is missing or damaged, or there are
                 fewer checkpoints than asked for.
         """
+        self._check_path()
         config = self.config
         vocabularies = open_vocabularies(self.vocabulary, config.data)
         model = make_model(config, vocabularies)
@@ -161,11 +185,9 @@ class Run:
         and all else may not.
 
         Raises:
-            UserError: it holds another run or one that went on for longer, or is a file.
+            UserError: it holds another run or one that went on for longer.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"--workdir={self.path} is a file: name a folder")
-        steps = self._saved_steps()
+        steps = self.saved_steps
         if not steps:
             return
         if max(steps) > config.training.steps:
@@ -178,64 +200,28 @@ class Run:
             for key, value in values.items():
                 before = kept[section][key]
                 changeable = section == "decoding" or (section, key) in _CHANGEABLE
-                if value != before and not changeable:
+                same = _SAME.get((section, key), operator.eq)
+                if not changeable and not same(value, before):
                     raise UserError(
                         f"{self.path} holds a run with {section}.{key} = {before!r}, not "
                         f"{value!r}: give another --workdir"
                     )
 
-    def check_initial(self, config: Config) -> None:
-        """Makes sure that a run that is yet to begin here can start where its config says.
+    def _check_path(self) -> None:
+        """Makes sure that what storage writes here it can read back."""
+        path = str(destination(str(self.path)))
+        if set(path).intersection(_IN_PATTERNS) or path.encode(errors="ignore").decode() != path:
+            raise UserError(
+                f"checkpoints below {path} could not be read back: name a --workdir whose path is "
+                f"valid UTF-8 without {' '.join(_IN_PATTERNS)}"
+            )
 
-        Raises:
-            UserError: there is no trained model in `training.initial_workdir`, or a different one.
-        """
-        initial = config.training.initial_workdir
-        if not initial or self._saved_steps():
-            return
-        name, run = f"training.initial_workdir is {initial}", Run(Path(initial))
-        if not run._saved_steps():
-            raise UserError(f"{name}: no model has been trained there, train one first")
-        trained = dataclasses.asdict(run.config.model)
-        for key, value in dataclasses.asdict(config.model).items():
-            if key not in _OF_HEAD_OR_TRAINING and value != trained[key]:
-                raise UserError(f"{name}: its model.{key} is {trained[key]!r}, not {value!r}")
-
-    def _saved_steps(self) -> list[int]:
+    @property
+    def saved_steps(self) -> list[int]:
+        """The steps that have a checkpoint, in no order; damaged ones count."""
         return [int(p.name) for p in self.checkpoints.glob("*") if p.name.isdecimal()]
 
 
 def make_model(config: Config, vocabularies: Vocabularies) -> Transformer:
     """The model of `config` for these vocabularies."""
     return Transformer(config.model, vocabularies.source.size, vocabularies.target.size)
-
-
-def initial_params(
-    config: Config, model: Transformer, vocabularies: Vocabularies, key: PRNGKeyArray
-) -> Params:
-    """The parameters that training begins with: drawn, or those of `training.initial_workdir`.
-
-    An exit head that the other run lacks, or that is of another kind there, is drawn.
-
-    Raises:
-        UserError: the vocabularies are others there, or no checkpoint can be read.
-    """
-    params = init_params(model, key)
-    if not config.training.initial_workdir:
-        return params
-    trained = Run(Path(config.training.initial_workdir)).load()
-    assert trained.vocabularies is not None
-    if trained.vocabularies.fingerprints != vocabularies.fingerprints:
-        raise UserError(
-            f"training.initial_workdir is {config.training.initial_workdir}: its vocabulary is "
-            "another one, so the data or its settings must be; use the same"
-        )
-    kept = dict(trained.params)
-    if _head(trained.config) != _head(config):
-        kept.pop("exit_head", None)
-    return params | kept
-
-
-def _head(config: Config) -> tuple[str, str]:
-    """The settings that two runs must share for one to go on with the other's exit head."""
-    return config.model.exit_head, config.model.halting_weights

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parameters that a run takes over from the run that it starts from."""
 
+import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -12,11 +14,12 @@ from dat_jax.config import Config
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.vocabulary import Vocabularies, train_vocabulary
 from dat_jax.errors import UserError
+from dat_jax.initial import initial_params
 from dat_jax.training.checkpoint import Checkpoints
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.step import TrainState
 from dat_jax.types import Params
-from dat_jax.workdir import Run, initial_params, make_model
+from dat_jax.workdir import Run, make_model
 from tests.tiny import random_params, tiny_config
 
 
@@ -68,3 +71,48 @@ def test_another_vocabulary_than_it_was_trained_with_is_noticed(first, tmp_path:
     (copy.vocabulary / "joint.model").write_bytes(other)
     with pytest.raises(UserError, match="is not what the model was trained with: restore it"):
         copy.load()
+
+
+def test_paths_of_a_run_are_compared_by_where_they_lead(first, tmp_path: Path):
+    run, _, _ = first
+    (tmp_path / "link").symlink_to(tmp_path / "text")
+
+    def config(source: str, initial: str) -> Config:
+        made = config_with("none")
+        return dataclasses.replace(
+            made,
+            data=dataclasses.replace(made.data, source=f"text:{tmp_path}/{source}"),
+            training=dataclasses.replace(made.training, initial_workdir=f"{tmp_path}/{initial}"),
+        )
+
+    copy = Run(Path(shutil.copytree(run.path, tmp_path / "copy")))
+    config("text", "run").save(copy.config_file)
+    for source in ("text", "text/", "a/../text", "link"):
+        copy.check_same(config(source, "./run/"))
+    with pytest.raises(UserError, match=r"holds a run with data\.source = "):
+        copy.check_same(config("texts", "run"))
+    with pytest.raises(UserError, match=r"holds a run with training\.initial_workdir = "):
+        copy.check_same(config("text", "runs"))
+
+
+UNREADABLE = ["run [1]", "run]", "run*", "run?", "run\\1", os.fsdecode(b"r\xffn")]
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_workdir_from_which_nothing_could_be_loaded_is_refused(tmp_path: Path, name: str):
+    run = Run(tmp_path / name / "below")
+    with pytest.raises(UserError, match="could not be read back: name a --workdir"), run.writing():
+        pass
+    with pytest.raises(UserError, match="could not be read back: name a --workdir"):
+        run.load()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_with_any_other_name_is_loaded(first, tmp_path: Path):
+    """That storage reads these back, or the test above would refuse too little."""
+    run, _, _ = first
+    copy = tmp_path / "run é {1} ~#%$&!'\";:,=+@^`|<>()- .." / "\n\t\xa0"
+    copy.parent.mkdir()
+    with Run(copy).writing():
+        pass
+    assert Run(Path(shutil.copytree(run.path, copy))).load().steps == (0,)

@@ -6,7 +6,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -26,7 +25,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(options: flags.FlagValues) -> None:
     config = Config.from_dict(read_config(options))
-    print(Run(Path(options.workdir)).prepare(config).report())
+    workdir = Run(options.workdir)
+    with workdir.writing():
+        print(workdir.prepare(config).report())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports of a training run: to a person, a bar or now and then a line; to files, its metrics."""
 
+import contextlib
 import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -66,30 +68,47 @@ class Progress:
 
 
 class MetricWriter:
-    """Appends to a file of JSON lines and to a TensorBoard folder; use it as a context."""
+    """Appends to a file of JSON lines and to a TensorBoard folder; use it as a context.
+
+    Both are written at once, not behind training, so that a full disk stops it.
+    """
 
     def __init__(self, path: Path, tensorboard: Path, last_step: int) -> None:
         """Goes on after `last_step`; later ones, which will be made again, are dropped."""
-        from tensorboardX import SummaryWriter  # slow to import, and of use only while training
+        from tensorboardX.event_file_writer import EventsWriter  # slow, and of use only here
 
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole_lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
         kept = "".join(line for line in whole_lines if json.loads(line)["step"] <= last_step)
         if kept != text:
             write_text(path, kept)
-        self._lines = path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(tensorboard), purge_step=last_step + 1)
+        tensorboard.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            self._lines = stack.enter_context(path.open("a", encoding="utf-8"))
+            self._events = stack.enter_context(
+                contextlib.closing(EventsWriter(str(tensorboard / "events")))
+            )
+            self._add_event(last_step + 1, session_log={"status": "START"})
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lines.close()
-        self._tensorboard.close()
+        self._stack.close()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes one line, and one scalar for each value."""
+        from tensorboardX.summary import scalar
+
         self._lines.write(json.dumps({"step": step} | values) + "\n")
         self._lines.flush()
         for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, step)
+            self._add_event(step, summary=scalar(name, value))
+        self._events.flush()
+
+    def _add_event(self, step: int, **content: Any) -> None:
+        # It is made when it is imported, which ty does not see.
+        from tensorboardX.proto.event_pb2 import Event  # ty: ignore
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))

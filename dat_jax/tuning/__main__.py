@@ -7,7 +7,6 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast, get_args
 
 from absl import flags
@@ -38,16 +37,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(options: flags.FlagValues) -> None:
     """Tunes, prints the front and keeps it in the workdir."""
-    workdir, kind = Run(Path(options.workdir)), cast(Kind, options.policy)
+    workdir, kind = Run(options.workdir), cast(Kind, options.policy)
     config = workdir.config
     parse_policy(f"{kind}:0.5", config.model)
     asked = {name: options[name].value for name in ("beam_size", "length_penalty")}
     changes = {name: value for name, value in asked.items() if value is not None}
     decoding = dataclasses.replace(config.decoding, **changes)
-    trained, dataset = workdir.load(options.average_checkpoints), workdir.dataset()
     settings = (options.candidates, options.segment, options.seed)
-    front = tune(trained, dataset, kind, decoding, *settings)
-    save_front(workdir, kind, front)
+    with workdir.writing():
+        trained, dataset = workdir.load(options.average_checkpoints), workdir.dataset()
+        front = tune(trained, dataset, kind, decoding, *settings)
+        save_front(workdir, kind, front)
     print(format_table(front))
     print(f"decode with --config.policy='tuned:{kind}:AE<={front[-1]['average_exit']:.2f}'")
 

@@ -2,8 +2,10 @@
 """Results on disk are whole or not written."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from dat_jax.decoding.translator import Translation, Translations
 from dat_jax.decoding.work import Work
 from dat_jax.errors import UserError
 from dat_jax.evaluation.results import ResultsWriter
+from tests.test_files import size_limit
 
 
 def translations(*sentences: Translation) -> Translations:
@@ -19,6 +22,7 @@ def translations(*sentences: Translation) -> Translations:
     return Translations(sentences, 0.0, 0.0, nothing, Counter(), 0)
 
 
+REQUEST = {"input": "a/text", "beam_size": 4}
 EIGHT = Translation("acht \u2028 ü", ("▁acht", "</s>"), (1, 2), -0.5, 2)
 EMPTY = Translation("", (), (), 0.0, 1)
 
@@ -29,7 +33,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_results_are_a_line_for_each_sentence_in_the_order_in_which_they_came(tmp_path: Path):
     folder = tmp_path / "new" / "folder"
-    with ResultsWriter(folder) as writer:
+    with ResultsWriter(folder, REQUEST) as writer:
         writer.add(translations(EIGHT, EMPTY))
         assert not (folder / "hypotheses.txt").exists()
         writer.add(translations(EMPTY, EIGHT))
@@ -40,21 +44,22 @@ def test_results_are_a_line_for_each_sentence_in_the_order_in_which_they_came(tm
     lines = [json.loads(line) for line in written["exits.jsonl"].split("\n")[:-1]]
     eight = {"tokens": ["▁acht", "</s>"], "exits": [1, 2], "score": -0.5}
     assert lines == [eight, *[{"tokens": [], "exits": [], "score": 0.0}] * 2, eight]
-    assert json.loads(written["summary.json"]) == {"bleu": 1.5}
+    assert json.loads(written["summary.json"]) == {"bleu": 1.5, "request": REQUEST}
 
 
 @pytest.mark.parametrize("breaks_off", [KeyboardInterrupt, UserError, None])
 def test_results_that_are_not_finished_leave_earlier_ones(tmp_path: Path, breaks_off):
-    with ResultsWriter(tmp_path) as writer:
+    with ResultsWriter(tmp_path, REQUEST) as writer:
         writer.add(translations(EIGHT))
         writer.finish({"bleu": 1.5})
     before = contents(tmp_path)
     assert len(before) == 3
 
     def write_half() -> None:
-        with ResultsWriter(tmp_path) as writer:
+        with ResultsWriter(tmp_path, REQUEST) as writer:
             writer.add(translations(EMPTY, EMPTY))
             assert contents(tmp_path).items() >= before.items()
+            assert len(contents(tmp_path)) > len(before)
             if breaks_off:
                 raise breaks_off
 
@@ -64,3 +69,71 @@ def test_results_that_are_not_finished_leave_earlier_ones(tmp_path: Path, breaks
     else:
         write_half()
     assert contents(tmp_path) == before
+
+
+def write(folder: Path, request: dict[str, Any], *sentences: Translation) -> None:
+    with ResultsWriter(folder, request) as writer:
+        writer.add(translations(*sentences))
+        writer.finish({"bleu": 1.5})
+
+
+def test_results_take_the_place_of_those_of_the_same_request_and_of_no_other(tmp_path: Path):
+    write(tmp_path, REQUEST, EIGHT)
+    write(tmp_path, REQUEST, EMPTY)
+    before = contents(tmp_path)
+    assert before["hypotheses.txt"] == "\n"
+    for key, value in {"input": "b/text", "beam_size": 1, "split": "test"}.items():
+        message = f"holds results with {key} = .*, not {value!r}: name another folder with"
+        with pytest.raises(UserError, match=message):
+            write(tmp_path, REQUEST | {key: value}, EIGHT)
+    with pytest.raises(UserError, match="holds results with beam_size = 4, not None"):
+        write(tmp_path, {"input": "a/text"}, EIGHT)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("summary", [None, "", "[]", '{"bleu": 1.5}', '{"request": null}'])
+def test_results_of_nobody_knows_what_are_kept(tmp_path: Path, summary: str | None):
+    (tmp_path / "hypotheses.txt").write_text("something")
+    if summary is not None:
+        (tmp_path / "summary.json").write_text(summary)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="does not say of what: name another folder with --config"):
+        write(tmp_path, REQUEST, EIGHT)
+    assert contents(tmp_path) == before
+
+
+def test_other_files_are_left_alone_and_those_of_a_killed_process_are_not(tmp_path: Path):
+    for name in ("hypotheses.txt.unfinished", ".lock"):
+        (tmp_path / name).write_text("of a killed process")
+    write(tmp_path, REQUEST, EIGHT)
+    assert len(contents(tmp_path)) == 3
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match="holds notes, which is no result of decoding"):
+        write(tmp_path, REQUEST, EMPTY)
+    assert contents(tmp_path)["hypotheses.txt"] == EIGHT.text + "\n"
+
+
+def test_a_folder_has_one_writer(tmp_path: Path):
+    with ResultsWriter(tmp_path, REQUEST) as writer:
+        with pytest.raises(UserError, match="is being written by process"):
+            write(tmp_path, REQUEST, EMPTY)
+        writer.add(translations(EIGHT))
+        writer.finish({})
+    assert contents(tmp_path)["hypotheses.txt"] == EIGHT.text + "\n"
+
+
+def test_a_full_disk_leaves_earlier_results(tmp_path: Path):
+    write(tmp_path, REQUEST, EMPTY)
+    before = contents(tmp_path)
+    long = Translation("x" * (1 << 21), (), (), 0.0, 1)
+    with size_limit(1 << 20), pytest.raises(OSError, match="too large"):
+        write(tmp_path, REQUEST, long)
+    assert contents(tmp_path) == before
+
+
+def test_a_name_that_is_not_utf8_is_remembered(tmp_path: Path):
+    request = {"input": os.fsdecode(b"/t\xffxt \xc3\xbc")}
+    write(tmp_path, request, EIGHT)
+    assert "/t\\udcffxt ü" in contents(tmp_path)["summary.json"]
+    write(tmp_path, request, EMPTY)
+    assert contents(tmp_path)["hypotheses.txt"] == "\n"

@@ -78,23 +78,27 @@ def call(main: Main, *arguments: str | Path, text: str = "") -> Finished:
 
 
 def run(script: str, *arguments: str | Path, text: str = "") -> Finished:
-    """Runs a script in a process, with the tests' devices and kept compilations."""
-    environment = os.environ | {
+    """Runs a script in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, *script.split(), *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=environment(),
+        input=text.encode(errors="surrogateescape"),
+        capture_output=True,
+        check=False,
+    )
+    return Finished(result.returncode, result.stdout.decode(), result.stderr.decode())
+
+
+def environment() -> dict[str, str]:
+    """Of a script in a process of its own: the tests' devices and kept compilations."""
+    return os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "8",
         "JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONIOENCODING": "ascii",  # the script makes it UTF-8
     }
-    result = subprocess.run(
-        [sys.executable, *script.split(), *map(str, arguments)],
-        cwd=REPOSITORY,
-        env=environment,
-        input=text.encode(errors="surrogateescape"),
-        capture_output=True,
-        check=False,
-    )
-    return Finished(result.returncode, result.stdout.decode(), result.stderr.decode())
 
 
 def succeed(main: Main, *arguments: str | Path, text: str = "") -> Finished:

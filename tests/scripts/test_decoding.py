@@ -2,6 +2,7 @@
 """decode.py translates a split, a file or standard input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,8 @@ def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path)
     settings += ["--config.beam_size=2", "--config.cohort_size=32", "--config.pool_size=40"]
     text = tmp_path / "text"
     text.write_text("acht Uhr\nsieben\n\num halb zwei\n" * 12)
-    settings += [f"--config.input={text}", f"--config.reference={text}"]
+    reference = shutil.copy(text, tmp_path / "reference")
+    settings += [f"--config.input={text}", f"--config.reference={reference}"]
     results = {}
     for engine in ("continuous", "lockstep"):
         folder = tmp_path / engine

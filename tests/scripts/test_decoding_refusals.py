@@ -26,6 +26,7 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
     short.write_text("one\n")
     (tmp_path / "empty").write_text("")
     (tmp_path / "binary").write_bytes(b"eins\n\xff\n")
+    (tmp_path / "link").symlink_to(lines)
     before = files(trained)
     refuse("train a model into this workdir first", decode.main, f"--workdir={tmp_path / 'new'}")
     for message, arguments in {
@@ -47,6 +48,11 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
             f"--config.input={lines}",
             f"--config.reference={short}",
         ],
+        "link, and so is input: name the file of its translations": [
+            f"--config.input={lines}",
+            f"--config.reference={tmp_path / 'link'}",
+        ],
+        "reference is -, and so is input": ["--config.input=-", "--config.reference=-"],
         "a split has its own references": [f"--config.reference={short}"],
         "No such file or directory": [f"--config.input={tmp_path / 'none'}"],
         "empty is empty": [f"--config.input={tmp_path / 'empty'}"],
@@ -58,6 +64,7 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
     }.items():
         refuse(message, decode.main, workdir, *arguments)
     assert files(trained) == before
+    assert not (trained / "decode").exists()
 
 
 def test_decoding_refuses_a_bad_key(trained: Path):
