@@ -20,6 +20,7 @@ from dat_jax.command_line import define_config, define_workdir, read_config, run
 from dat_jax.config import Config
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.translator import Translations
+from dat_jax.errors import UserError
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, wants_colour
 from dat_jax.files import write_text
@@ -44,8 +45,12 @@ def main(argv: Sequence[str]) -> int:
 def _main(options: flags.FlagValues) -> None:
     """Checks the config, then does all of it, as the only writer of the workdir."""
     config, workdir = Config.from_dict(read_config(options)), Run(options.workdir)
-    for text in (config.decoding.policy, *config.decoding.report_policies):
-        tuned_kinds(text, config.model)
+    tuned_kinds(config.decoding.policy, config.model)
+    for text in config.decoding.report_policies:
+        try:
+            tuned_kinds(text, config.model)
+        except UserError as error:
+            raise UserError(f"decoding.report_policies, () for none: {error}") from None
     with workdir.writing():
         _train(config, workdir)
 

@@ -9,7 +9,9 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,8 @@ from typing import Any
 from absl import flags
 from absl import logging as absl_logging
 
-from dat_jax.errors import UserError
-from dat_jax.paths import as_path
+from dat_jax.errors import Stopped, UserError
+from dat_jax.paths import as_path, same_destination
 
 
 class _PathParser(flags.ArgumentParser):
@@ -96,8 +98,11 @@ def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]
         if error.filename is None:
             return _fail(f"{error.strerror}: mend that and run again")
         return _fail(f"{error.filename}: {error.strerror}: mend that or name another")
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
     except KeyboardInterrupt:
-        return _fail("interrupted")
+        return _fail("interrupted", status=128 + signal.SIGINT)
     return 0
 
 
@@ -122,23 +127,40 @@ def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
     default = options["config"].default if "config" in options else None
     try:
         remaining = options(_arguments(argv, default))
-    except (AttributeError, KeyError) as error:
-        hint = re.search(r"Did you mean.*", str(error.args[0]))
-        raise UserError(f"unknown config key {hint[0] if hint else _one_line(error)}") from None
+        if "config" in options:  # without overrides, a file fails only when it is used
+            options.config.to_dict()
     except OSError:
         raise _no_config_file(argv) from None
-    except flags.Error as error:
-        missing = re.search(r"Flag (--\w+) must have a value", str(error))
-        raise UserError(f"{missing[1]} is missing" if missing else _one_line(error)) from None
-    except (TypeError, ValueError) as error:
-        raise UserError(_one_line(error)) from None
+    except Exception as error:
+        raise _refusal(error, argv, default) from None
     if len(remaining) > 1:
         raise UserError(f"unexpected argument {remaining[1]!r}: options start with --")
-    if "config" in options:
-        try:  # without overrides, a file that cannot be read fails only when it is used
-            options.config.to_dict()
-        except OSError:
-            raise _no_config_file(argv) from None
+
+
+def _refusal(error: Exception, argv: Sequence[str], default: str | None) -> Exception:
+    """Puts what a bad flag or a bad config file raises into one line."""
+    file = "".join(_named_configs(argv)[-1:] or [default or ""]).partition("=")[2].partition(":")[0]
+    if line := _line_in(file, error):
+        kind = type(error).__name__
+        return UserError(f"{file}, line {line}: {kind}: {_one_line(error)}: mend the config")
+    if isinstance(error, AttributeError) and "'get_config'" in str(error):
+        return UserError(f"{file} has no function get_config: define it, as configs/base.py does")
+    if isinstance(error, AttributeError | KeyError):
+        hint = re.search(r"Did you mean.*", str(error.args[0]))
+        return UserError(f"unknown config key {hint[0] if hint else _one_line(error)}")
+    if isinstance(error, flags.Error):
+        missing = re.search(r"Flag (--\w+) must have a value", str(error))
+        return UserError(f"{missing[1]} is missing" if missing else _one_line(error))
+    return UserError(_one_line(error)) if isinstance(error, TypeError | ValueError) else error
+
+
+def _line_in(file: str, error: Exception) -> int | None:
+    """The line of a config file that an error comes from, the innermost; none if it does not."""
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if same_destination(frame.filename, file)]
+    return lines[-1] if lines else None
 
 
 def _arguments(argv: Sequence[str], default: str | None) -> list[str]:
@@ -165,13 +187,13 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error.args[0] if error.args else error).split())
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = 1) -> int:
     for stream, text in ((sys.stdout, ""), (sys.stderr, f"error: {message}\n")):
         try:
             print(text, end="", file=stream, flush=True)
         except OSError:
             _discard(stream.fileno())
-    return 1
+    return status
 
 
 def _discard(descriptor: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that the command line shows as a single line."""
+"""The exceptions that the command line shows as a single line."""
 
 
 class UserError(Exception):
@@ -8,3 +8,12 @@ class UserError(Exception):
     The scripts print it and exit with a non-zero status; every other exception is a defect of
     ours and keeps its traceback.
     """
+
+
+class Stopped(Exception):
+    """A run that was asked to stop and may be gone on with: one line that says how."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """Takes the line, and the exit status of the script that was stopped."""
+        super().__init__(message)
+        self.status = status

@@ -78,7 +78,9 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         if not isinstance(value, list | tuple) or any(type(v) is not item for v in value):
-            raise UserError(f"{name} is {value!r}: must be a tuple of {item.__name__}")
+            raise UserError(
+                f"{name} is {value!r}: must be a tuple of {item.__name__}, as ('a', 'b'), or ()"
+            )
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)

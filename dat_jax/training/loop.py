@@ -2,6 +2,7 @@
 """The training loop: steps, metrics, validation, checkpoints; it goes on where it was stopped."""
 
 import math
+import signal
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -17,7 +18,7 @@ from dat_jax.config import Config, TrainingConfig
 from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
-from dat_jax.errors import UserError
+from dat_jax.errors import Stopped, UserError
 from dat_jax.metrics import Metrics, add, compute
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
@@ -32,6 +33,7 @@ from dat_jax.training.step import (
     replicated,
     row_sharded,
 )
+from dat_jax.training.stopping import StopRequest
 from dat_jax.types import Params, PRNGKeyArray
 
 
@@ -58,6 +60,7 @@ def train(
 
     Raises:
         UserError: the loss is no longer finite, or no checkpoint can be read.
+        Stopped: SIGINT or SIGTERM asked for it; the last step that was made is saved.
     """
     training = config.training
     mesh = data_parallel_mesh()
@@ -78,6 +81,7 @@ def train(
         with (
             MetricWriter(files.metrics, files.tensorboard, first_step) as writer,
             Progress(first_step, training.steps) as progress,
+            StopRequest() as request,
         ):
             for step in range(first_step + 1, training.steps + 1):
                 batch = jax.device_put(next(batches), row_sharded(mesh))
@@ -85,7 +89,8 @@ def train(
                 unread.append(metrics)
                 progress.advance()
 
-                save = _due(step, training.checkpoint_every, training.steps)
+                asked = request.signal
+                save = bool(asked) or _due(step, training.checkpoint_every, training.steps)
                 if save or _due(step, training.log_every, training.steps):
                     sums = reduce(add, unread)
                     unread = []
@@ -104,6 +109,8 @@ def train(
                     writer.write(step, {f"valid/{name}": value for name, value in values.items()})
                     progress.print(_describe_validation(step, values, model.config.exit_depths))
                     progress.skip()
+                if asked and step < training.steps:
+                    raise _stopped(asked, step)
 
 
 def _first_state(
@@ -123,6 +130,15 @@ def _first_state(
     if restored is not None:
         return restored
     return jax.device_put(TrainState.create(initial_params(key), optimizer), sharding), None
+
+
+def _stopped(asked: signal.Signals, step: int) -> Stopped:
+    """SIGTERM is how a machine is taken away in an orderly way, which is no failure."""
+    status = 0 if asked is signal.SIGTERM else 128 + asked
+    return Stopped(
+        f"stopped by {asked.name} at step {step:,}, which is saved: run the same again to go on",
+        status,
+    )
 
 
 def _due(step: int, every: int, last: int) -> bool:

@@ -15,7 +15,7 @@ from benchmarks import batching, exits, gpu, quality
 from benchmarks import decode as speed
 from dat_jax.command_line import run
 from dat_jax.data import prepare
-from dat_jax.errors import UserError
+from dat_jax.errors import Stopped, UserError
 from dat_jax.tuning import __main__ as tuning
 from tests.scripts.calls import REPOSITORY, TINY, Main, call, check_refusal, refuse, succeed
 
@@ -76,6 +76,31 @@ def failing(error: BaseException) -> Callable[[], None]:
 )
 def test_what_the_user_can_mend_is_one_line(error: BaseException, message: str):
     check_refusal(call(scripted(failing(error))), message)
+
+
+def test_a_script_that_is_stopped_says_how_to_go_on_and_ends_as_it_is_told():
+    stopped = call(scripted(failing(Stopped("saved: run it again", 0))))
+    assert (stopped.status, stopped.stderr) == (0, "saved: run it again\n")
+    assert call(scripted(failing(KeyboardInterrupt()))).status == 130
+
+
+@pytest.mark.parametrize("override", [[], ["--config.data.seed=1"]])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1\nraise RuntimeError('out of order')", "line 2: RuntimeError: out of order: mend"),
+        ("def get_config():\n    return {}['key']", "line 2: KeyError: key: mend the config"),
+        ("def get_config(:", "line 1: SyntaxError: invalid syntax: mend the config"),
+        ("x = 1", "has no function get_config: define it"),
+    ],
+)
+def test_a_config_file_that_is_wrong_is_named_with_its_line(
+    tmp_path: Path, source: str, message: str, override: list[str]
+):
+    file = tmp_path / "mine.py"
+    file.write_text(source)
+    refuse(message, train.main, f"--config={file}", f"--workdir={tmp_path / 'run'}", *override)
+    assert list(tmp_path.glob("run*")) == []
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError("no file is known")])

@@ -20,6 +20,8 @@ from tests.scripts.calls import TINY, refuse
         ("--config.decoding.policy=fixed:7", "the model has exits at depth 1, 2"),
         ("--config.decoding.policy=token_geometric:0.1,0.2", "needs 1 threshold"),
         ("--config.decoding.report_policies=('token_multinomial',)", "it can decode with fixed"),
+        ("--config.decoding.report_policies=", "decoding.report_policies, () for none: policy is"),
+        ("--config.decoding.report_policies=None", "must be a tuple of str, as ('a', 'b'), or ()"),
         ("--config.training.exit_samples=0", "training.exit_samples is 0: must be 1 or more"),
         ("--config.exit.oracle_smoothing=-1", "exit.oracle_smoothing is -1.0: must be 0 or more"),
         ("--config.training.mode=mixed", "training.mode is mixed: model.exits must be all and"),
