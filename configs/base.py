@@ -131,6 +131,9 @@ def get_config() -> ConfigDict:
     config.training.checkpoint_every = 1_000
     # Older checkpoints are deleted.
     config.training.keep_checkpoints = 5
+    # A step whose loss or gradient is not finite ends the run; so many of one start may be passed
+    # over instead, leaving all as it was.
+    config.training.skip_nonfinite = 0
     # Start from the parameters trained in this workdir, averaged as it decodes, with a fresh
     # optimizer; an exit head that it lacks starts anew. Empty: start from nothing.
     config.training.initial_workdir = ""

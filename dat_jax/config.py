@@ -169,10 +169,11 @@ class TrainingConfig:
     validate_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    skip_nonfinite: int
     initial_workdir: str
 
     def __post_init__(self) -> None:
-        require_at_least("training", self, 0, "seed gradient_scaling")
+        require_at_least("training", self, 0, "seed gradient_scaling skip_nonfinite")
         require_at_least(
             "training",
             self,

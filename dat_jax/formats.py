@@ -68,11 +68,13 @@ def _from_1(values: dict[str, Any]) -> None:
 
 def _from_2(values: dict[str, Any]) -> None:
     """Adds what format 2 lacked: vocabularies normalised what they read, BLEU knew no language,
-    sources were cut as training left them out.
+    sources were cut as training left them out, no step was skipped.
 
     The settings of data are a section of a run's and, beside the data, a file of their own.
     Checksums have moved from the headers of token files to a file for all of them.
     """
+    if training := _section(values, "training"):
+        training["skip_nonfinite"] = 0
     for data in (_section(values, "data"), values):
         if "source_language" in data:
             data |= {"source_normalization": "none", "target_normalization": "none"}

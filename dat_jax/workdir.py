@@ -30,7 +30,10 @@ from dat_jax.training.loop import TrainingFiles
 # What may change between a run and its continuation; all else would make it another run.
 _CHANGEABLE = {
     ("training", name)
-    for name in ("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
+    for name in (
+        *("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"),
+        "skip_nonfinite",
+    )
 }
 # What may be written in more ways than one.
 _SAME = {("data", "source"): same_source, ("training", "initial_workdir"): same_destination}

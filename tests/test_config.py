@@ -151,7 +151,7 @@ def test_a_missing_key_is_named(path):
         ("training.mode", "both", "training.mode is 'both': must be one of aligned, mixed"),
         ("training.exit_samples", 1.0, "training.exit_samples is 1.0: must be of type int"),
         *(
-            (path, value, f"{path} is {value!r}: must be a tuple of str")
+            (path, value, f"{path} is {value!r}: must be a tuple of str, as ('a', 'b'), or ()")
             for path in ["decoding.report_policies"]
             for value in ("fixed", None, 3, (1,), ["fixed", 1], [["fixed"]], {"fixed": 1})
         ),

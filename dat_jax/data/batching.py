@@ -76,12 +76,22 @@ class BatchIterator:
             if state["seed"] != seed:
                 raise ValueError(f"the state has seed {state['seed']}, not {seed}")
             self._epoch, self._next_batch = state["epoch"], state["next_batch"]
-        self._plan = self._plan_epoch()
+        self._plan = self._plan_epoch(self._epoch)
 
     @property
     def state(self) -> dict[str, int]:
         """The batches handed out so far, as three integers: `seed`, `epoch`, `next_batch`."""
         return {"seed": self._seed, "epoch": self._epoch, "next_batch": self._next_batch}
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The epoch of the batch that was handed out last, and its number there, both from 0."""
+        return self._epoch, self._next_batch - 1
+
+    def pairs_of(self, epoch: int, batch: int) -> _Pairs:
+        """Returns the indices of the pairs in a batch of an epoch."""
+        _, pairs = self._plan_epoch(epoch)[batch]
+        return pairs[pairs != _NO_PAIR]
 
     @property
     def batches_per_epoch(self) -> int:
@@ -94,13 +104,13 @@ class BatchIterator:
     def __next__(self) -> Batch:
         if self._next_batch >= self.batches_per_epoch:
             self._epoch, self._next_batch = self._epoch + 1, 0
-            self._plan = self._plan_epoch()
+            self._plan = self._plan_epoch(self._epoch)
         shape, pairs = self._plan[self._next_batch]
         self._next_batch += 1
         return _gather(self._file, pairs, shape)
 
-    def _plan_epoch(self) -> _Plan:
-        random = np.random.default_rng((self._seed, self._epoch))
+    def _plan_epoch(self, epoch: int) -> _Plan:
+        random = np.random.default_rng((self._seed, epoch))
         plan = _make_plan(self._members, random.permutation)
         return [plan[index] for index in random.permutation(len(plan))]
 

@@ -19,10 +19,11 @@ from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
 from dat_jax.errors import Stopped, UserError
-from dat_jax.metrics import Metrics, add, compute
+from dat_jax.metrics import add, compute
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
 from dat_jax.training.checkpoint import Checkpoints, Position, placed
+from dat_jax.training.divergence import Divergence, Made
 from dat_jax.training.logging import MetricWriter, Progress
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
 from dat_jax.training.step import (
@@ -59,7 +60,8 @@ def train(
     metrics in `files`; the last step always has a checkpoint.
 
     Raises:
-        UserError: the loss is no longer finite, or no checkpoint can be read.
+        UserError: more steps than may be skipped have a loss that is not finite, or no checkpoint
+            can be read.
         Stopped: SIGINT or SIGTERM asked for it; the last step that was made is saved.
     """
     training = config.training
@@ -77,7 +79,7 @@ def train(
         )
         batches = _resume_batches(dataset, shapes, training.seed, position)
         first_step = int(state.step)
-        unread: list[Metrics] = []
+        divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
         with (
             MetricWriter(files.metrics, files.tensorboard, first_step) as writer,
             Progress(first_step, training.steps) as progress,
@@ -86,21 +88,22 @@ def train(
             for step in range(first_step + 1, training.steps + 1):
                 batch = jax.device_put(next(batches), row_sharded(mesh))
                 state, metrics = train_step(state, batch, dropout_key)
-                unread.append(metrics)
+                unread.append(Made(step, *batches.last, metrics))
                 progress.advance()
 
                 asked = request.signal
                 save = bool(asked) or _due(step, training.checkpoint_every, training.steps)
                 if save or _due(step, training.log_every, training.steps):
-                    sums = reduce(add, unread)
+                    finite = divergence.finite(unread, checkpoints.steps, progress.print)
                     unread = []
-                    values = compute(sums, model.config.exit_depths)
-                    _check_finite(values, step, checkpoints.steps)
-                    speed = progress.lap(float(np.asarray(sums["loss"].count)))
-                    progress.show(step, values["loss"], speed)
-                    values["learning_rate"] = float(np.asarray(schedule(step - 1)))
-                    values["tokens_per_second"] = speed
-                    writer.write(step, {f"train/{name}": value for name, value in values.items()})
+                    if finite:
+                        sums = reduce(add, finite)
+                        values = compute(sums, model.config.exit_depths)
+                        speed = progress.lap(float(np.asarray(sums["loss"].count)))
+                        progress.show(step, values["loss"], speed)
+                        values["learning_rate"] = float(np.asarray(schedule(step - 1)))
+                        values["tokens_per_second"] = speed
+                        writer.write(step, {f"train/{name}": v for name, v in values.items()})
                 if save:
                     checkpoints.save(state, {"batches": batches.state} | _plan(dataset, shapes))
                     progress.skip()
@@ -201,17 +204,6 @@ def _resume_batches(
         logging.warning("Batches have new shapes on these devices: going on with the next epoch")
         state = state | {"epoch": state["epoch"] + 1, "next_batch": 0}
     return BatchIterator(train, shapes, seed, state)
-
-
-def _check_finite(values: dict[str, float], step: int, saved: list[int]) -> None:
-    """Looks at the gradient too: it has gone into the parameters, the loss comes from before."""
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(values[name]):
-            last = f"the last checkpoint is of step {saved[-1]}" if saved else "nothing is saved"
-            raise UserError(
-                f"the {name} is {values[name]} at step {step}, and {last}: lower "
-                "optimizer.learning_rate or raise optimizer.warmup_steps, in another --workdir"
-            )
 
 
 def _describe_validation(step: int, values: dict[str, float], depths: tuple[int, ...]) -> str:

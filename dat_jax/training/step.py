@@ -61,8 +61,10 @@ def make_train_step(
 
     The gradient is that of the batch's mean per token of L_dec + alpha L_exit (equation 7), where
     alpha is 0 before `exit.start_step`. With `training.microbatches` = k the batch's rows are run
-    in k pieces, one after the other, and the pieces' sums divided once. What is random follows from
-    `key` folded with the step, so nothing of it needs to be kept.
+    in k pieces, one after the other, and the pieces' sums divided once. Where steps may be skipped,
+    by `training.skip_nonfinite`, one with a loss or a gradient that is not finite changes nothing
+    but the step. What is random follows from `key` folded with the step, so nothing of it needs to
+    be kept.
     """
     metrics_of = aligned if config.training.mode == "aligned" else mixed
     pieces = config.training.microbatches
@@ -103,6 +105,13 @@ def make_train_step(
             updates = _updates_of_the_head(updates, second_phase)
         params = cast(Params, optax.apply_updates(state.params, updates))
         metrics["gradient_norm"] = Mean(optax.tree.norm(gradients), 1.0)
+        if config.training.skip_nonfinite:
+            new, old = (params, optimizer_state), (state.params, state.optimizer_state)
+            sums = metrics["loss"].total, metrics["gradient_norm"].total
+            finite = jnp.all(jnp.isfinite(jnp.stack(sums)))
+            params, optimizer_state = jax.tree.map(
+                lambda changed, kept: jnp.where(finite, changed, kept), new, old
+            )
         return TrainState(state.step + 1, params, optimizer_state), metrics
 
     whole, rows = replicated(mesh), row_sharded(mesh)

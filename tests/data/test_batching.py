@@ -115,6 +115,18 @@ def test_a_pair_that_fits_no_shape_is_refused(file: TokenFile) -> None:
         BatchIterator(file, [Shape(8, 10, 10)], seed=0)
 
 
+def test_the_pairs_of_a_batch_can_be_named_later(file: TokenFile, shapes: list[Shape]) -> None:
+    batches = BatchIterator(file, shapes, seed=3)
+    handed_out = [(next(batches), batches.last) for _ in range(2 * batches.batches_per_epoch)]
+    for batch, place in handed_out:
+        pairs = batches.pairs_of(*place)
+        assert len(pairs) == batch.source.any(axis=1).sum()
+        for row, pair in enumerate(pairs):
+            source, target = file[int(pair)]
+            np.testing.assert_array_equal(batch.source[row, : len(source)], source)
+            np.testing.assert_array_equal(batch.target[row, : len(target)], target)
+
+
 def test_empty_rows_are_few(file: TokenFile, shapes: list[Shape]) -> None:
     batches = epoch(BatchIterator(file, shapes, seed=0))
     empty = sum(int((~batch.source.any(axis=1)).sum()) for batch in batches)

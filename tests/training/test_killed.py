@@ -32,8 +32,8 @@ config = tiny_config(
     data={"source": "generated:60", "vocabulary_size": 100, "max_length": 64},
     model={"decoder_layers": 1, "encoder_layers": 1, "dropout": 0.1},
     training={
-        "steps": 400, "batch_tokens": 512, "num_shapes": 1, "log_every": 3,
-        "validate_every": 400, "checkpoint_every": 5, "keep_checkpoints": 2,
+        "steps": 200, "batch_tokens": 512, "num_shapes": 1, "log_every": 3,
+        "validate_every": 200, "checkpoint_every": 5, "keep_checkpoints": 2,
     },
 )
 run = Run(Path(sys.argv[1]))
@@ -88,7 +88,7 @@ def metrics(workdir: Path) -> list[dict[str, float]]:
 
 
 def names(workdir: Path) -> set[str]:
-    """The names of all files of a run, and of its checkpoints; TensorBoard has one for each start."""
+    """The names of all files of a run, and of its checkpoints."""
     files = {str(path.relative_to(workdir)) for path in workdir.glob("*")}
     return files | {path.name for path in (workdir / "checkpoints").iterdir()}
 

@@ -171,6 +171,24 @@ def test_a_finished_run_does_nothing_more(dataset: Dataset, whole: Path, tmp_pat
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(dataset: Dataset, tmp_path: Path):
     optimizer = dataclasses.replace(CONFIG.optimizer, learning_rate=1e30, warmup_steps=1)
     config = dataclasses.replace(CONFIG, optimizer=optimizer)
-    with pytest.raises(UserError, match=r"the \w+ is .* lower optimizer\.learning_rate"):
+    with pytest.raises(UserError, match=r"the \w+ is .* lower optimizer\.learning_rate") as caught:
         run(config, dataset, tmp_path)
+    assert "at step 2, of epoch 0, batch 1 (training pairs " in str(caught.value)
+    assert "nothing is saved" in str(caught.value)
     assert not (tmp_path / "checkpoints" / "00000002").exists()
+
+
+def test_so_many_steps_may_be_skipped_and_no_more(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    optimizer = dataclasses.replace(CONFIG.optimizer, learning_rate=1e30, warmup_steps=1)
+    config = with_training(CONFIG, skip_nonfinite=3)
+    with pytest.raises(UserError, match=r"at step 5, of epoch 1, batch 0 .* is of step 4: lower"):
+        run(dataclasses.replace(config, optimizer=optimizer), dataset, tmp_path)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+    assert [line.rpartition(": ")[2] for line in lines] == [
+        f"skipped, {count} of 3 that may be" for count in (1, 2, 3)
+    ]
+    _, first = last_params(dataset, tmp_path)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(first))
+    assert list(values_at_steps(tmp_path, "train/loss")) == [2]
