@@ -79,8 +79,8 @@ SLOTS = 4  # fewer than there are sentences
 
 @functools.cache
 def in_lockstep(case: Case) -> tuple[Hypotheses, Work]:
-    """Hypotheses of SOURCE by the lockstep engine, where some sentences come in later."""
-    return run(*case, slots=SLOTS, refill=2)
+    """Hypotheses of SOURCE by the lockstep engine, where the last ones come in one by one."""
+    return run(*case, slots=SLOTS, refill=1)
 
 
 @functools.cache

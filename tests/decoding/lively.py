@@ -36,7 +36,7 @@ SOURCE = np.asarray(
 LIMITS = np.asarray([7, 5, 3, 7, 4, 6], np.int32)
 NUMBERS = np.asarray([3, 1, 4, 15, 9, 2], np.int32)
 ROWS = len(SOURCE)
-ROOM = ROWS + 2  # in a queue
+ROOM = 20  # in a queue, for more sentences than these
 
 POST = {"norm": "post", "exit_head": "token_geometric"}
 PRE = {
@@ -143,10 +143,9 @@ def make_queue(
     source: np.ndarray = SOURCE,
     limits: np.ndarray = LIMITS,
     numbers: np.ndarray = NUMBERS,
-    room: int | None = None,
 ) -> Queue:
-    """These sentences in a queue with room for so many, by default for some more."""
-    rows = ((0, max((room or ROOM) - len(source), 0)),)
+    """These sentences in a queue with room for more."""
+    rows = ((0, ROOM - len(source)),)
     arrays = (
         np.pad(source, (*rows, (0, 0)), constant_values=PAD),
         np.pad(limits, rows, constant_values=1),

@@ -88,15 +88,18 @@ def test_both_engines_translate_alike_whatever_the_sizes(
 
 
 def test_hypotheses_come_in_the_order_of_their_sources(trained: TrainedModel):
-    sources, settings = sources_of(10), decoding(beam_size=1)
-    forward = search(trained, Fixed(2), sources, settings).hypotheses
-    backward = search(trained, Fixed(2), sources[::-1], settings).hypotheses
+    sources = sources_of(24)
+    forward = search(trained, Fixed(2), sources, CONFIG.decoding)
+    backward = search(trained, Fixed(2), sources[::-1], CONFIG.decoding).hypotheses
+    assert len(forward.settings) == 2  # rooms
+    forward = forward.hypotheses
     assert len({hypothesis.tokens for hypothesis in forward}) > 1
     assert_same(backward[::-1], forward)
 
 
 def test_chance_follows_the_numbers_of_sources_and_not_their_order(trained: TrainedModel):
-    sources, numbers, settings = [[5, 7, EOS]] * 6, [9, 4, 0, 2, 7, 5], decoding(beam_size=1)
+    numbers, settings = [9, 4, 0, 2, 7, 5, 12, 3], decoding(beam_size=1, engine="lockstep")
+    sources = [[5, 7, EOS]] * len(numbers)
     found = search(trained, Uniform(3, 0), sources, settings, numbers=numbers).hypotheses
     exits = dict(zip(numbers, [hypothesis.exits for hypothesis in found], strict=True))
     assert len(set(exits.values())) > 3
@@ -105,13 +108,13 @@ def test_chance_follows_the_numbers_of_sources_and_not_their_order(trained: Trai
 
 
 def test_limits_are_those_asked_for_or_follow_from_the_length(trained: TrainedModel):
-    sources = sources_of(6)
+    sources = sources_of(24)
     for hypothesis, source in zip(
         search(trained, Fixed(2), sources, CONFIG.decoding).hypotheses, sources, strict=True
     ):
         assert hypothesis.tokens[-1] == EOS
         assert len(hypothesis.tokens) == len(hypothesis.exits) <= 0.5 * len(source) + 3
-    limits = [1, 30, 2, 1, 9, 30]
+    sources, limits = sources_of(6, longest=12), [1, 30, 2, 1, 9, 30]
     found = search(trained, Fixed(2), sources, CONFIG.decoding, limits=limits).hypotheses
     assert all(len(h.tokens) <= limit for h, limit in zip(found, limits, strict=True))
     assert found[0].tokens == (EOS,)

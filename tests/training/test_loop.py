@@ -67,9 +67,12 @@ def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cut(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the same run, cut after step 4, which logged every step; for reading only."""
+    """The folder of the same run, cut between two checkpoints, which logged every step; for reading
+    only."""
     workdir = tmp_path_factory.mktemp("cut")
     run(with_training(CONFIG, steps=4, log_every=1), dataset, workdir)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "train/loss": 1.0}\n{"step": 6, "tr')
     run(with_training(CONFIG, log_every=1), dataset, workdir)
     return workdir
 
@@ -135,26 +138,25 @@ def test_validation_is_over_all_pairs_of_its_split(dataset: Dataset, whole: Path
         np.testing.assert_allclose(written[7], value, rtol=1e-4, err_msg=name)
 
 
-def test_steps_that_are_made_again_are_written_once(dataset: Dataset, tmp_path: Path):
-    run(with_training(CONFIG, steps=4), dataset, tmp_path)
-    with (tmp_path / "metrics.jsonl").open("a") as file:  # as if cut off between checkpoints
-        file.write('{"step": 5, "train/loss": 1.0}\n{"step": 6, "tr')
-    run(CONFIG, dataset, tmp_path)
-    logged = [line["step"] for line in read_metrics(tmp_path) if "train/loss" in line]
-    assert logged == [2, 3, 4, 6, 7]
+def test_steps_that_are_made_again_are_written_once(cut: Path):
+    logged = [line["step"] for line in read_metrics(cut) if "train/loss" in line]
+    assert logged == [1, 2, 3, 4, 5, 6, 7]
+    assert values_at_steps(cut, "train/loss")[5] != 1.0
 
 
 def test_other_batch_shapes_make_it_go_on_with_the_next_epoch(
-    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    dataset: Dataset, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    run(with_training(CONFIG, steps=2), dataset, tmp_path)
+    shutil.copytree(whole, tmp_path / "run")
     # 32 rows would fit, which cannot be shared out in three pieces; 24 can.
-    run(with_training(CONFIG, steps=4, batch_tokens=2_048, microbatches=3), dataset, tmp_path)
+    other = with_training(CONFIG, steps=8, batch_tokens=2_048, microbatches=3)
+    run(other, dataset, tmp_path / "run")
     assert "going on with the next epoch" in caplog.text
+    assert 8 in values_at_steps(tmp_path / "run", "train/loss")
 
 
-def test_another_vocabulary_is_refused(dataset: Dataset, tmp_path: Path):
-    run(with_training(CONFIG, steps=2), dataset, tmp_path / "run")
+def test_another_vocabulary_is_refused(dataset: Dataset, whole: Path, tmp_path: Path):
+    shutil.copytree(whole, tmp_path / "run")
     data = dataclasses.replace(CONFIG.data, pieces="unigram")
     other = Run(tmp_path / "data").prepare(dataclasses.replace(CONFIG, data=data))
     with pytest.raises(UserError, match="another vocabulary than the checkpoints"):

@@ -9,6 +9,7 @@ import pytest
 
 from dat_jax.model.transformer import Transformer
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
+from dat_jax.types import Params
 from tests.tiny import random_params, tiny_config
 
 
@@ -37,10 +38,15 @@ def test_gradients_are_scaled_down_to_the_clip_norm_and_never_up_and_0_is_off(
 def test_weight_decay_shrinks_matrices_and_spares_biases_and_norms():
     config = tiny_config(model={"norm": "pre"}, optimizer={"weight_decay": 0.1})
     model = Transformer(config.model, 11, 11)
-    params = jax.tree.map(jnp.ones_like, random_params(model))
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), random_params(model))
     optimizer = make_optimizer(config.optimizer)
-    no_gradient = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = optimizer.update(no_gradient, optimizer.init(params), params)
+
+    @jax.jit
+    def updates_without_a_gradient(params: Params) -> optax.Updates:
+        no_gradient = jax.tree.map(jnp.zeros_like, params)
+        return optimizer.update(no_gradient, optimizer.init(params), params)[0]
+
+    updates = updates_without_a_gradient(params)
     shrunk = {
         path[-1].key for path, update in jax.tree.leaves_with_path(updates) if np.any(update < 0)
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tuning: what one pass observes, how vectors are scored and chosen, and what is kept."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import BOS
 from dat_jax.exits.questions import Block, Plan
 from dat_jax.exits.rules import TokenGeometric
+from dat_jax.model.transformer import Transformer
 from dat_jax.trained import TrainedModel
 from dat_jax.tuning.fronts import Kind, load_front, save_front
 from dat_jax.tuning.search import (
@@ -27,6 +29,7 @@ from dat_jax.tuning.search import (
     promising,
     tune,
 )
+from dat_jax.types import Params
 from dat_jax.workdir import Run, make_model
 from tests.tiny import random_params, tiny_config
 
@@ -57,6 +60,22 @@ def sentences(file: TokenFile) -> list[tuple[np.ndarray, np.ndarray]]:
     return list(zip(rows[::2], rows[1::2], strict=True))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def forward(
+    model: Transformer, params: Params, source: np.ndarray, inputs: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities [N, 1, T, V] and probabilities to halt [1, T, N-1] of one sentence."""
+    mask = jnp.ones(source.shape, bool)
+
+    def run(model: Transformer) -> jax.Array:
+        memory = model.encode(source, mask)
+        return model.exit_logits(memory, mask, model.states(inputs, memory, mask))
+
+    variables = {"params": params}
+    logits = model.apply(variables, source, mask, inputs)
+    return jax.nn.log_softmax(logits), jax.nn.sigmoid(model.apply(variables, method=run))
+
+
 @pytest.mark.parametrize("kind", ["confidence", "token_geometric"])
 def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
     trained: TrainedModel, dataset: Dataset, kind: Kind
@@ -64,25 +83,16 @@ def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
     file = dataset.tokens("valid")
     observed, pairs = observe(trained, file, kind), sentences(file)
     assert observed.token_ll.shape == (N, sum(len(target) for _, target in pairs))
-    model, variables = trained.model, {"params": trained.params}
     different = {tuple(column) for column in np.round(np.vstack(observed).T, 4).tolist()}
     assert len(different) > 20
 
-    def run(model, source, mask, inputs):
-        memory = model.encode(source, mask)
-        states = model.states(inputs, memory, mask)
-        return model.exit_logits(memory, mask, states)
-
     for source, target in pairs[:3]:
-        source, mask = jnp.asarray(source[None]), jnp.ones((1, len(source)), bool)
-        inputs = jnp.asarray([[BOS, *target[:-1]]])
-        logits = model.apply(variables, source, mask, inputs)
-        log_probs = np.asarray(jax.nn.log_softmax(logits))[:, 0]
-        token_ll = log_probs[:, np.arange(len(target)), target]
-        signal = np.exp(log_probs.max(axis=-1))[:-1]
+        inputs = np.asarray([[BOS, *target[:-1]]])
+        log_probs, halting = forward(trained.model, trained.params, source[None], inputs)
+        token_ll = log_probs[:, 0, np.arange(len(target)), target]
+        signal = np.exp(log_probs[:, 0].max(axis=-1))[:-1]
         if kind == "token_geometric":
-            halting = model.apply(variables, source, mask, inputs, method=run)
-            signal = np.asarray(jax.nn.sigmoid(halting))[0].T
+            signal = halting[0].T
         for expected in np.vstack([signal, token_ll]).T:
             distance = np.abs(np.vstack(observed).T - expected).max(axis=1).min()
             assert distance < 1e-4

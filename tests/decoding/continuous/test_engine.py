@@ -37,6 +37,7 @@ from tests.decoding.lively import (
     LIMITS,
     MAX_LENGTH,
     NUMBERS,
+    ROOM,
     ROWS,
     SOURCE,
     make_model,
@@ -147,10 +148,10 @@ def test_the_cases_hold_the_extremes():
     assert (lengths == 1).any()
 
 
-MANY = 20
 SIZES = {
-    1: {"slots": 16, "cohort": 5, "refill": 2},
-    3: {"slots": 16, "cohort": 12, "refill": 2},
+    "post": {"slots": 16, "cohort": 5, "refill": 2},
+    "pre": {"slots": 16, "cohort": 12, "refill": 2},
+    "tied": {"slots": 8, "cohort": 12, "refill": 1},
 }
 tau = st.integers(0, 20).map(lambda twentieths: twentieths / 20)
 rules = {
@@ -164,7 +165,7 @@ rules = {
 def sentences(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sources, limits and numbers of some sentences."""
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    count, longest = draw(st.integers(1, MANY)), draw(st.integers(1, SOURCE.shape[1]))
+    count, longest = draw(st.integers(1, ROOM)), draw(st.integers(1, SOURCE.shape[1]))
     source = generator.integers(EOS + 1, 11, (count, SOURCE.shape[1]))
     lengths = generator.integers(1, longest + 1, count)
     positions = np.arange(SOURCE.shape[1])[None]
@@ -183,9 +184,9 @@ def sentences(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @given(data=st.data())
 def test_equals_the_lockstep_engine_on_whatever_there_is(kind, beam_size, data: st.DataObject):
     rule, some = data.draw(rules[kind, beam_size]), data.draw(sentences())
-    queue = make_queue(*some, room=MANY)
-    found, work = run_continuous(kind, beam_size, rule, queue, **SIZES[beam_size])
-    expected, expected_work = run(kind, beam_size, rule, queue, slots=3, refill=1)
+    queue = make_queue(*some)
+    found, work = run_continuous(kind, beam_size, rule, queue, **SIZES[kind])
+    expected, expected_work = run(kind, beam_size, rule, queue, slots=SLOTS, refill=1)
     assert_same(found, expected)
     assert work.rows[0] == expected_work.rows[0]
 
