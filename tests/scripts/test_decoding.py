@@ -128,10 +128,8 @@ def test_decoding_standard_input_prints_a_line_for_each_line(trained: Path):
 
 
 def test_long_lines_are_cut_with_a_warning(trained: Path):
-    most = "--config.max_source_length=32"
-    arguments = [f"--workdir={trained}", "--config.input=-", most]
-    result = succeed(decode.main, *arguments, text="acht " * 200)
-    assert "1 sentences are longer than 32 pieces and were cut there" in result.stderr
+    result = succeed(decode.main, f"--workdir={trained}", "--config.input=-", text="acht " * 200)
+    assert "1 sentences are longer than 16 pieces and were cut there" in result.stderr
 
 
 def test_a_tuned_policy_decodes_with_what_the_report_was_made_with(trained: Path, tmp_path: Path):
