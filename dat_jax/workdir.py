@@ -24,7 +24,7 @@ from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
 from dat_jax.paths import destination, same_destination
 from dat_jax.trained import TrainedModel
-from dat_jax.training.checkpoint import Checkpoints, placed
+from dat_jax.training.checkpoint import average, placed, saved_steps
 from dat_jax.training.loop import TrainingFiles
 
 # What may change between a run and its continuation; all else would make it another run.
@@ -165,11 +165,9 @@ class Run:
         like = placed(shapes, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
         if not self.checkpoints.is_dir():
             raise UserError(f"{self.path} holds no checkpoint: train a model into it first")
-        with Checkpoints(self.checkpoints) as checkpoints:
-            at_most = average_checkpoints or config.decoding.average_checkpoints
-            steps, params = checkpoints.average(like, at_most)
-            trained_with = checkpoints.position(steps[0])["vocabularies"]
-        if list(vocabularies.fingerprints) != trained_with:
+        at_most = average_checkpoints or config.decoding.average_checkpoints
+        steps, params, position = average(self.checkpoints, like, at_most)
+        if list(vocabularies.fingerprints) != position["vocabularies"]:
             raise UserError(
                 f"{self.vocabulary} is not what the model was trained with: restore it, or use "
                 "another --workdir"
@@ -221,8 +219,8 @@ class Run:
 
     @property
     def saved_steps(self) -> list[int]:
-        """The steps that have a checkpoint, in no order; damaged ones count."""
-        return [int(p.name) for p in self.checkpoints.glob("*") if p.name.isdecimal()]
+        """The steps that have a checkpoint, oldest first; damaged ones count."""
+        return saved_steps(self.checkpoints)
 
 
 def make_model(config: Config, vocabularies: Vocabularies) -> Transformer:

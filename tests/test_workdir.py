@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from dat_jax.config import Config
@@ -116,3 +117,21 @@ def test_a_workdir_with_any_other_name_is_loaded(first, tmp_path: Path):
     with Run(copy).writing():
         pass
     assert Run(Path(shutil.copytree(run.path, copy))).load().steps == (0,)
+
+
+def test_a_model_is_loaded_though_its_checkpoint_is_deleted_as_soon_as_it_was_read(
+    first, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run, _, params = first
+    copy = Run(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    restore = ocp.Checkpointer.restore
+
+    def restore_and_delete(self, folder, *args, **kwargs):
+        items = restore(self, folder, *args, **kwargs)
+        shutil.rmtree(folder)
+        return items
+
+    monkeypatch.setattr(ocp.Checkpointer, "restore", restore_and_delete)
+    jax.tree.map(np.testing.assert_array_equal, copy.load().params, params)
+    assert not list(copy.checkpoints.iterdir())

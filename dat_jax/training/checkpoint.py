@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints on disk: train state and position in the data; the only user of orbax."""
+"""Checkpoints on disk: train state and position in the data; the only user of orbax.
 
-import itertools
-from collections.abc import Callable, Iterator
+Training writes them, through `Checkpoints`, and may restore. Any process may read them meanwhile:
+reading creates and deletes nothing, and what it reads may be deleted under its hands.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
-from dat_jax.errors import UserError
+from dat_jax.errors import Stopped, UserError
+from dat_jax.training.failures import explained, quieten, wait_for_threads
+from dat_jax.training.manifest import verify, write_manifest
 from dat_jax.training.step import TrainState
 from dat_jax.types import Params
 
@@ -19,6 +27,16 @@ Position = dict[str, Any]
 Item = TypeVar("Item")
 
 _DIGITS = 8  # of a step in the name of its folder
+_UNFINISHED = "*.orbax-checkpoint-tmp"
+_HAS_MANIFEST = "has_manifest"  # in the position: one without it is of a version that wrote none
+
+
+class Averaged(NamedTuple):
+    """The mean parameters of some checkpoints, and the position in the data of the newest."""
+
+    steps: list[int]  # newest first
+    params: Params
+    position: Position
 
 
 def placed(shapes: Item, sharding: jax.sharding.Sharding) -> Item:
@@ -26,132 +44,202 @@ def placed(shapes: Item, sharding: jax.sharding.Sharding) -> Item:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
-class Checkpoints:
-    """The checkpoints of one run, each under the step it was made at.
+def saved_steps(directory: Path) -> list[int]:
+    """The steps that have a checkpoint in `directory`, which may be missing, oldest first."""
+    names = (path.name for path in directory.glob("[0-9]" * _DIGITS + "*"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
-    Saving returns once the arrays are copied; writing goes on behind it. Close when done, or use
-    as a context.
+
+def restore(directory: Path, like: TrainState) -> tuple[TrainState, Position] | None:
+    """Restores the newest checkpoint that can be read; None if there is none at all.
+
+    Newer ones, which cannot, are renamed: their steps will be made and saved again. Only the
+    process that saves may call it.
+
+    Args:
+        directory: where the checkpoints are.
+        like: a state of the same structure, whose arrays or `ShapeDtypeStruct`s tell shapes,
+            dtypes and shardings.
+
+    Raises:
+        UserError: there are checkpoints, but none can be read.
+    """
+    readable = _readable(directory, params=like.params, optimizer=like.optimizer_state)
+    newest = next(readable, None)
+    if newest is None:
+        return None
+    step, items, position = newest
+    for newer in saved_steps(directory):
+        if newer > step:
+            _set_aside(_folder(directory, newer))
+    state = TrainState(jnp.asarray(step, jnp.int32), items["params"], items["optimizer"])
+    return jax.device_put(state, jax.tree.map(lambda x: x.sharding, like)), position
+
+
+def average(directory: Path, like: Params, at_most: int) -> Averaged:
+    """Averages the parameters of the newest checkpoints that can be read.
+
+    Args:
+        directory: where the checkpoints are.
+        like: parameters of the same structure, as for `restore`.
+        at_most: how many; all if there are fewer.
+
+    Raises:
+        UserError: there is none that can be read.
+    """
+    total: Params = {}
+    positions: dict[int, Position] = {}
+    for step, items, position in islice(_readable(directory, params=like), at_most):
+        params = items["params"]
+        total = jax.tree.map(jnp.add, total, params) if positions else params
+        positions[step] = position
+    if not positions:
+        raise UserError(f"{directory} holds no checkpoint: train a model first")
+    steps = sorted(positions, reverse=True)
+    return Averaged(steps, jax.tree.map(lambda x: x / len(steps), total), positions[steps[0]])
+
+
+class Checkpoints:
+    """The checkpoints of one training, each under the step it was made at; use it as a context.
+
+    Saving returns once the arrays are copied. Writing goes on behind it, checksums are taken, and
+    only then is the checkpoint there for others, all at once. What fails there is raised by the
+    next `save` or at the end.
     """
 
     def __init__(self, directory: Path, keep: int | None = None) -> None:
-        """Opens `directory`, which may not exist yet; the newest `keep` stay, by default all."""
+        """Opens `directory`, which may not exist yet; the newest `keep` stay, by default all.
+
+        What an interrupted save left there is removed.
+        """
+        self._directory = directory
+        self._failed = False
+        quieten()
+        self._remove_unfinished()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, step_format_fixed_length=_DIGITS, create=True
+            max_to_keep=keep,
+            step_format_fixed_length=_DIGITS,
+            create=True,
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._add_manifest,
+                # Otherwise, where a folder cannot be made, its writers wait for it ten minutes.
+                create_directories_asynchronously=False,
+            ),
         )
         self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
-        self._directory = directory
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        failure = self._close()
+        if failure is None or self._failed:
+            return
+        if error is None or isinstance(error, Stopped):  # which says that all is saved
+            raise self._explained(failure) from None
+        logging.warning("%s", self._explained(failure))
 
     @property
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, oldest first."""
+        """The steps that have a checkpoint, or will have when all is written, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, position: Position) -> None:
         """Saves `state` and the position in the data.
 
         Raises:
+            UserError: the system refused to write this checkpoint or the one before.
             RuntimeError: orbax declined to, as for a step that it has.
         """
-        saved = self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                optimizer=ocp.args.StandardSave(state.optimizer_state),
-                position=ocp.args.JsonSave(position),
-            ),
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            optimizer=ocp.args.StandardSave(state.optimizer_state),
+            position=ocp.args.JsonSave(position | {_HAS_MANIFEST: True}),
         )
+        try:
+            saved = self._manager.save(int(state.step), args=items)
+        except Exception as failure:
+            self._failed = True
+            raise self._explained(failure) from None
         if not saved:
             raise RuntimeError(f"orbax declined to save step {int(state.step)}")
 
-    def restore(self, like: TrainState) -> tuple[TrainState, Position] | None:
-        """Restores the newest checkpoint that can be read; None if there is none at all.
+    def _add_manifest(self) -> None:
+        """Adds the manifest to the checkpoint that is being written, before it gets its name."""
+        (unfinished,) = self._directory.glob(_UNFINISHED)
+        write_manifest(unfinished)
 
-        Newer ones, which cannot, are renamed: their steps will be made and saved again.
-
-        Args:
-            like: a state of the same structure, whose arrays or `ShapeDtypeStruct`s tell shapes,
-                dtypes and shardings.
-
-        Raises:
-            UserError: there are checkpoints, but none can be read.
-        """
-
-        def read(step: int) -> tuple[TrainState, Position]:
-            items = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(like.params),
-                    optimizer=ocp.args.StandardRestore(like.optimizer_state),
-                    position=ocp.args.JsonRestore(),
-                ),
-            )
-            state = TrainState(jnp.asarray(step, jnp.int32), items["params"], items["optimizer"])
-            shardings = jax.tree.map(lambda x: x.sharding, like)
-            return jax.device_put(state, shardings), items["position"]
-
-        restored = next(self._readable(read), None)
-        if restored is not None:
-            for step in self.steps:
-                if step > int(restored[0].step):
-                    folder = self._directory / f"{step:0{_DIGITS}}"
-                    folder.rename(folder.with_suffix(".damaged"))
-            self._manager.reload()
-        return restored
-
-    def position(self, step: int) -> Position:
-        """The position in the data at which the checkpoint of `step` was saved."""
-        arguments = ocp.args.Composite(position=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=arguments)["position"]
-
-    def average(self, like: Params, at_most: int) -> tuple[list[int], Params]:
-        """Averages the parameters of the newest checkpoints that can be read.
-
-        Args:
-            like: parameters of the same structure, as for `restore`.
-            at_most: how many; all if there are fewer.
-
-        Returns:
-            The steps of those that were averaged, newest first, and the mean of their parameters.
-
-        Raises:
-            UserError: there is none that can be read.
-        """
-
-        def read(step: int) -> tuple[int, Params]:
-            arguments = ocp.args.Composite(params=ocp.args.StandardRestore(like))
-            return step, self._manager.restore(step, args=arguments)["params"]
-
-        steps: list[int] = []
-        total: Params = {}
-        for step, params in itertools.islice(self._readable(read), at_most):
-            total = jax.tree.map(jnp.add, total, params) if steps else params
-            steps.append(step)
-        if not steps:
-            raise UserError(f"{self._directory} holds no checkpoint: train a model first")
-        return steps, jax.tree.map(lambda x: x / len(steps), total)
-
-    def _readable(self, read: Callable[[int], Item]) -> Iterator[Item]:
-        """Yields `read(step)`, newest first, passing over damaged checkpoints with a warning."""
-        damaged = 0
-        for step in reversed(self.steps):
+    def _close(self) -> Exception | None:
+        """Waits until all is written, and returns what failed first."""
+        failures: list[Exception] = []
+        for _ in range(3):  # a failure stops it and is raised once; two parts of orbax may fail
             try:
-                item = read(step)
-            except (ValueError, KeyError, OSError) as error:
-                reason = str(error).partition("\n")[0][:200]
-                logging.warning(
-                    "Checkpoint %s/%d cannot be read: %s", self._directory, step, reason
-                )
-                damaged += 1
+                self._manager.close()
+            except Exception as failure:
+                failures.append(failure)
             else:
-                yield item
-        if damaged and damaged == len(self.steps):
-            raise UserError(
-                f"no checkpoint in {self._directory} can be read: restore one, or use another "
-                "--workdir to start again"
-            )
+                break
+        wait_for_threads()
+        with contextlib.suppress(OSError):  # the next start will try again, and say so
+            self._remove_unfinished()
+        return failures[0] if failures else None
+
+    def _remove_unfinished(self) -> None:
+        for folder in self._directory.glob(_UNFINISHED):
+            shutil.rmtree(folder)
+
+    def _explained(self, failure: Exception) -> Exception:
+        return explained(failure, self._directory, saved_steps(self._directory))
+
+
+def _readable(directory: Path, **like: Any) -> Iterator[tuple[int, dict[str, Any], Position]]:
+    """Yields step, items and position of each checkpoint that can be read, newest first.
+
+    The list is read again before each, since a training beside may save and delete: a new one is
+    next, and it is no damage that one which was deleted cannot be read.
+    """
+    quieten()
+    tried: set[int] = set()
+    readable = 0
+    while untried := set(steps := saved_steps(directory)) - tried:
+        tried.add(step := max(untried))
+        try:
+            items, position = _read(_folder(directory, step), like)
+        except Exception as error:  # orbax raises many kinds, plain ones too
+            if saved_steps(directory) == steps:
+                reason = str(error).partition("\n")[0][:200]
+                logging.warning("%s cannot be read: %s", _folder(directory, step), reason)
+        else:
+            readable += 1
+            yield step, items, position
+    if tried and not readable:
+        raise UserError(
+            f"no checkpoint in {directory} can be read: restore one, or use another "
+            "--workdir to start again"
+        )
+
+
+def _read(folder: Path, like: dict[str, Any]) -> tuple[dict[str, Any], Position]:
+    """Reads some items of a checkpoint and its position; checks the files that it reads first."""
+    verified = verify(folder, [*like, "position"])
+    arguments = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        items = checkpointer.restore(
+            folder.resolve(), ocp.args.Composite(position=ocp.args.JsonRestore(), **arguments)
+        )
+    position = dict(items["position"])
+    if position.pop(_HAS_MANIFEST, False) and not verified:
+        raise ValueError("its manifest is missing")
+    return {name: items[name] for name in like}, position
+
+
+def _folder(directory: Path, step: int) -> Path:
+    return directory / f"{step:0{_DIGITS}}"
+
+
+def _set_aside(folder: Path) -> None:
+    """Renames a damaged checkpoint, in place of one of the same step: part of it may be whole."""
+    damaged = folder.with_suffix(".damaged")
+    shutil.rmtree(damaged, ignore_errors=True)
+    folder.rename(damaged)
+    logging.warning("%s is now %s, which you may delete", folder, damaged.name)

@@ -22,7 +22,7 @@ from dat_jax.errors import Stopped, UserError
 from dat_jax.metrics import add, compute
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
-from dat_jax.training.checkpoint import Checkpoints, Position, placed
+from dat_jax.training.checkpoint import Checkpoints, Position, placed, restore
 from dat_jax.training.divergence import Divergence, Made
 from dat_jax.training.logging import MetricWriter, Progress
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
@@ -73,51 +73,51 @@ def train(
     validate = _make_validation(model, config, dataset, shapes, mesh)
     init_key, dropout_key = jax.random.split(jax.random.key(training.seed))
 
-    with Checkpoints(files.checkpoints, training.keep_checkpoints) as checkpoints:
-        state, position = _first_state(
-            checkpoints, model, optimizer, initial_params, init_key, replicated(mesh)
-        )
-        batches = _resume_batches(dataset, shapes, training.seed, position)
-        first_step = int(state.step)
-        divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
-        with (
-            MetricWriter(files.metrics, files.tensorboard, first_step) as writer,
-            Progress(first_step, training.steps) as progress,
-            StopRequest() as request,
-        ):
-            for step in range(first_step + 1, training.steps + 1):
-                batch = jax.device_put(next(batches), row_sharded(mesh))
-                state, metrics = train_step(state, batch, dropout_key)
-                unread.append(Made(step, *batches.last, metrics))
-                progress.advance()
+    state, position = _first_state(
+        files.checkpoints, model, optimizer, initial_params, init_key, replicated(mesh)
+    )
+    batches = _resume_batches(dataset, shapes, training.seed, position)
+    first_step = int(state.step)
+    divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
+    with (
+        Checkpoints(files.checkpoints, training.keep_checkpoints) as checkpoints,
+        MetricWriter(files.metrics, files.tensorboard, first_step) as writer,
+        Progress(first_step, training.steps) as progress,
+        StopRequest() as request,
+    ):
+        for step in range(first_step + 1, training.steps + 1):
+            batch = jax.device_put(next(batches), row_sharded(mesh))
+            state, metrics = train_step(state, batch, dropout_key)
+            unread.append(Made(step, *batches.last, metrics))
+            progress.advance()
 
-                asked = request.signal
-                save = bool(asked) or _due(step, training.checkpoint_every, training.steps)
-                if save or _due(step, training.log_every, training.steps):
-                    finite = divergence.finite(unread, checkpoints.steps, progress.print)
-                    unread = []
-                    if finite:
-                        sums = reduce(add, finite)
-                        values = compute(sums, model.config.exit_depths)
-                        speed = progress.lap(float(np.asarray(sums["loss"].count)))
-                        progress.show(step, values["loss"], speed)
-                        values["learning_rate"] = float(np.asarray(schedule(step - 1)))
-                        values["tokens_per_second"] = speed
-                        writer.write(step, {f"train/{name}": v for name, v in values.items()})
-                if save:
-                    checkpoints.save(state, {"batches": batches.state} | _plan(dataset, shapes))
-                    progress.skip()
-                if _due(step, training.validate_every, training.steps):
-                    values = validate(state.params)
-                    writer.write(step, {f"valid/{name}": value for name, value in values.items()})
-                    progress.print(_describe_validation(step, values, model.config.exit_depths))
-                    progress.skip()
-                if asked and step < training.steps:
-                    raise _stopped(asked, step)
+            asked = request.signal
+            save = bool(asked) or _due(step, training.checkpoint_every, training.steps)
+            if save or _due(step, training.log_every, training.steps):
+                finite = divergence.finite(unread, checkpoints.steps, progress.print)
+                unread = []
+                if finite:
+                    sums = reduce(add, finite)
+                    values = compute(sums, model.config.exit_depths)
+                    speed = progress.lap(float(np.asarray(sums["loss"].count)))
+                    progress.show(step, values["loss"], speed)
+                    values["learning_rate"] = float(np.asarray(schedule(step - 1)))
+                    values["tokens_per_second"] = speed
+                    writer.write(step, {f"train/{name}": v for name, v in values.items()})
+            if save:
+                checkpoints.save(state, {"batches": batches.state} | _plan(dataset, shapes))
+                progress.skip()
+            if _due(step, training.validate_every, training.steps):
+                values = validate(state.params)
+                writer.write(step, {f"valid/{name}": value for name, value in values.items()})
+                progress.print(_describe_validation(step, values, model.config.exit_depths))
+                progress.skip()
+            if asked and step < training.steps:
+                raise _stopped(asked, step)
 
 
 def _first_state(
-    checkpoints: Checkpoints,
+    checkpoints: Path,
     model: Transformer,
     optimizer: optax.GradientTransformation,
     initial_params: Callable[[PRNGKeyArray], Params],
@@ -129,7 +129,7 @@ def _first_state(
     def create(key: PRNGKeyArray) -> TrainState:
         return TrainState.create(init_params(model, key), optimizer)
 
-    restored = checkpoints.restore(placed(jax.eval_shape(create, key), sharding))
+    restored = restore(checkpoints, placed(jax.eval_shape(create, key), sharding))
     if restored is not None:
         return restored
     return jax.device_put(TrainState.create(initial_params(key), optimizer), sharding), None

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dat_jax.model.transformer import Transformer, init_params
-from dat_jax.training.checkpoint import Checkpoints
+from dat_jax.training.checkpoint import average
 from tests.tiny import tiny_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -99,9 +99,8 @@ def params(workdir: Path) -> list[np.ndarray]:
         tiny_config(model={"decoder_layers": 1, "encoder_layers": 1}).model, 100, 100
     )
     like = init_params(model, jax.random.key(0))
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        _, last = checkpoints.average(like, at_most=1)
-    return list(map(np.asarray, jax.tree.leaves(last)))
+    last = average(workdir / "checkpoints", like, at_most=1)
+    return list(map(np.asarray, jax.tree.leaves(last.params)))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from dat_jax.data.shapes import Shape
 from dat_jax.errors import UserError
 from dat_jax.metrics import compute
 from dat_jax.model.transformer import init_params
-from dat_jax.training.checkpoint import Checkpoints
+from dat_jax.training.checkpoint import average
 from dat_jax.training.loop import train
 from dat_jax.training.objective import aligned
 from dat_jax.types import Params
@@ -79,8 +79,8 @@ def cut(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def last_params(dataset: Dataset, workdir: Path) -> tuple[list[int], Params]:
     params = init_params(make_model(CONFIG, dataset.vocabularies), jax.random.key(0))
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.average(params, at_most=1)
+    steps, params, _ = average(workdir / "checkpoints", params, at_most=1)
+    return steps, params
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float]]:
