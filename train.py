@@ -45,12 +45,14 @@ def main(argv: Sequence[str]) -> int:
 def _main(options: flags.FlagValues) -> None:
     """Checks the config, then does all of it, as the only writer of the workdir."""
     config, workdir = Config.from_dict(read_config(options)), Run(options.workdir)
-    tuned_kinds(config.decoding.policy, config.model)
-    for text in config.decoding.report_policies:
-        try:
-            tuned_kinds(text, config.model)
-        except UserError as error:
-            raise UserError(f"decoding.report_policies, () for none: {error}") from None
+    policies = {"decoding.policy": (config.decoding.policy,)}
+    policies["decoding.report_policies, () for none"] = config.decoding.report_policies
+    for key, texts in policies.items():
+        for text in texts:
+            try:
+                tuned_kinds(text, config.model)
+            except UserError as error:
+                raise UserError(f"{key}: {error}") from None
     with workdir.writing():
         _train(config, workdir)
 

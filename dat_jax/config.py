@@ -147,7 +147,10 @@ class OptimizerConfig:
         require_at_least("optimizer", self, 0, "learning_rate weight_decay clip_norm")
         require_at_least("optimizer", self, 1, "warmup_steps")
         require_rate("optimizer", self, "beta1 beta2")
-        require(self.epsilon > 0, f"optimizer.epsilon is {self.epsilon}: must be above 0")
+        require(
+            0 < self.epsilon < math.inf,
+            f"optimizer.epsilon is {self.epsilon}: must be above 0, and finite",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

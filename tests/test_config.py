@@ -181,7 +181,7 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("decoding.max_length_ratio", math.inf, "must be 0 or more, and finite"),
         ("optimizer.warmup_steps", 0, "must be 1 or more"),
         ("optimizer.beta2", 1.0, "must be in [0, 1)"),
-        ("optimizer.epsilon", 0.0, "must be above 0"),
+        ("optimizer.epsilon", 0.0, "must be above 0, and finite"),
         ("optimizer.clip_norm", -1.0, "must be 0 or more"),
         ("training.steps", 0, "must be 1 or more"),
         ("training.microbatches", 0, "must be 1 or more"),
