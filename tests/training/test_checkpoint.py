@@ -48,11 +48,12 @@ def save(directory: Path, *steps: int, keep: int | None = None) -> None:
 
 
 def flipped(files: Iterable[Path]) -> Iterator[Path]:
-    """Each file with one bit of it flipped, and only that file."""
+    """Each file with one bit of it flipped, as a disk does it, and only that file."""
     for file in files:
-        whole = file.read_bytes()
+        whole, times = file.read_bytes(), file.stat()
         middle = len(whole) // 2
         file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
         yield file
         file.write_bytes(whole)
 
