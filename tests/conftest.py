@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings for all tests: eight CPU devices, strict broadcasting, kept compilations."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ _FLAGS = " ".join(
 )
 if _FLAGS not in os.environ.get("XLA_FLAGS", ""):  # a worker inherits them, and keys would differ
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
+
+# Tracing makes objects by the million, hardly one of which is part of a cycle.
+gc.set_threshold(100_000, 20, 20)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -2,6 +2,7 @@
 """The paper's formula against a count of the matrix products that decode one sentence."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -17,7 +18,8 @@ from dat_jax.exits.rules import (
     TokenMultinomial,
     Uniform,
 )
-from dat_jax.model.transformer import init_params
+from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.types import Params
 from tests.tiny import TARGET_VOCABULARY, tiny_config, tiny_model
 
 
@@ -51,11 +53,17 @@ def project(counter: Counter, params, x: np.ndarray) -> list[np.ndarray]:
     return [counter.product(x, kernel.reshape(x.shape[1], -1)) for kernel in kernels]
 
 
+@functools.cache
+def no_params(model: Transformer) -> Params:
+    """Zeros of the shapes of a model's parameters."""
+    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
+
+
 def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) -> int:
     """All products that decode a sentence whose tokens take `exits`, copies and predictors too."""
     config = model.config
-    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
+    params = no_params(model)
     memory = np.zeros((source_length, config.encoder_dim))
     table, head = params["classifiers"]["table"].T, params.get("exit_head", {}).get("kernel")
     counter = Counter()
