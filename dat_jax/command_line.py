@@ -111,11 +111,9 @@ def _set_up_console() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A file may have a name that is not UTF-8, and should be told all the same.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    # What libraries say at INFO is for their developers, and so are the failures of reads that
-    # orbax had under way when it reported the first.
+    # What libraries say at INFO is for their developers.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The flags of libraries keep their defaults; unless absl knows that, it warns of logging early.
     flags.FLAGS.mark_as_parsed()

@@ -144,8 +144,8 @@ def make_queue(
     limits: np.ndarray = LIMITS,
     numbers: np.ndarray = NUMBERS,
 ) -> Queue:
-    """These sentences in a queue with room for more."""
-    rows = ((0, ROOM - len(source)),)
+    """These sentences in a queue, with room for more if they are few."""
+    rows = ((0, max(ROOM - len(source), 0)),)
     arrays = (
         np.pad(source, (*rows, (0, 0)), constant_values=PAD),
         np.pad(limits, rows, constant_values=1),

@@ -136,7 +136,8 @@ def _printed(stream: io.TextIOWrapper) -> str:
 
 @contextlib.contextmanager
 def _ml_collections_may_load_modules() -> Iterator[None]:
-    """Lets ml_collections read a config in the way that Python has deprecated."""
+    """Lets ml_collections read a config in the way that Python has deprecated, as the first one."""
+    sys.modules.pop("config_config", None)  # the next would be loaded into what the last one left
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
         yield
