@@ -6,6 +6,7 @@ EOS; `offsets.npy`, the start of each sentence and the end of the last; and `hea
 """
 
 import dataclasses
+import io
 import itertools
 import shutil
 from collections.abc import Iterable, Iterator
@@ -119,7 +120,9 @@ def write_tokens(
             f"no pair of {folder.name} has text on both sides and at most {max_length} pieces: "
             "mend the text or raise data.max_length"
         )
-    np.save(partial / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    offsets = io.BytesIO()
+    np.save(offsets, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    (partial / "offsets.npy").write_bytes(offsets.getbuffer())
     sources, targets = lengths[0::2], lengths[1::2]
     header = Header(
         pairs=len(sources),
@@ -161,7 +164,8 @@ def _write_ids(
         too_long += len(full) - len(fitting)
         kept = list(itertools.chain.from_iterable(fitting))
         lengths.append(np.fromiter(map(len, kept), np.int64, len(kept)))
-        np.fromiter(itertools.chain.from_iterable(kept), dtype).tofile(file)
+        # Not `tofile`, whose errors do not say what the system said.
+        file.write(np.fromiter(itertools.chain.from_iterable(kept), dtype).tobytes())
     return np.concatenate(lengths), too_long, blank
 
 

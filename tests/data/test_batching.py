@@ -6,14 +6,29 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
 from dat_jax.data.batching import Batch, BatchIterator, one_pass, shapes_for
 from dat_jax.data.shapes import Shape
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.tokens import TokenFile, write_tokens
 from dat_jax.data.vocabulary import EOS, PAD, Vocabularies, Vocabulary, train_vocabulary
+
+
+class InMemory(TokenFile):
+    """Pairs of these lengths; the ids of each are its number, from 1."""
+
+    def __init__(self, lengths: list[tuple[int, int]]) -> None:
+        self.folder, self._pairs = Path("memory"), len(lengths)
+        self.offsets = np.concatenate([[0], np.cumsum(np.ravel(lengths))])
+        numbers = np.arange(1, len(lengths) + 1, dtype=np.uint16)
+        self.tokens = np.repeat(numbers, np.sum(lengths, axis=1))
+
+    def __len__(self) -> int:
+        return self._pairs
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +128,27 @@ def test_state_of_another_seed_is_refused(file: TokenFile, shapes: list[Shape]) 
 def test_a_pair_that_fits_no_shape_is_refused(file: TokenFile) -> None:
     with pytest.raises(ValueError, match="fit no shape"):
         BatchIterator(file, [Shape(8, 10, 10)], seed=0)
+
+
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=60),
+    num_shapes=st.integers(1, 5),
+    row_multiple=st.integers(1, 4),
+    seed=st.integers(0, 2**31),
+)
+def test_whatever_lengths_there_are_each_pair_comes_once_an_epoch(
+    lengths: list[tuple[int, int]], num_shapes: int, row_multiple: int, seed: int
+) -> None:
+    file = InMemory(lengths)
+    batches = BatchIterator(file, shapes_for([file], num_shapes, 240, row_multiple), seed)
+    for _ in range(2):
+        pairs = collections.Counter()
+        for batch in itertools.islice(batches, batches.batches_per_epoch):
+            rows = [row for row in np.hstack(batch) if row.any()]
+            pairs.update(int(row[0]) for row in rows)
+            assert all(side.shape[0] % row_multiple == 0 for side in batch)
+            assert max(side.size for side in batch) <= 240
+        assert pairs == dict.fromkeys(range(1, len(lengths) + 1), 1)
 
 
 def test_the_pairs_of_a_batch_can_be_named_later(file: TokenFile, shapes: list[Shape]) -> None:

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token files give back what was written, count what was left out, and notice damage."""
 
+import errno
+import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dat_jax.data.sources.generated import GeneratedCorpus
@@ -77,6 +80,32 @@ def test_a_failed_write_leaves_the_old_file(file: TokenFile) -> None:
     with pytest.raises(UserError, match="the text ends badly"):
         write_tokens(file.folder, failing(), Vocabularies(GERMAN, ENGLISH), 1_000)
     assert TokenFile(file.folder).header == file.header
+
+
+@pytest.mark.parametrize(
+    ("pairs", "most"),
+    [(PAIRS, 20_000), ([("drei", "three")] * 3_000, 40_000)],
+    ids=["ids", "offsets"],
+)
+def test_a_file_that_cannot_be_written_is_told_in_the_systems_words(
+    tmp_path: Path, pairs: list[tuple[str, str]], most: int
+) -> None:
+    """As on a full disk, while ids are written and while offsets are."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            write(tmp_path / "train", pairs)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert not (tmp_path / "train").exists()
+
+
+def test_pickled_objects_are_not_loaded(file: TokenFile) -> None:
+    np.save(file.folder / "offsets.npy", np.array([Path("code")], object), allow_pickle=True)
+    with pytest.raises(UserError, match="is damaged"):
+        TokenFile(file.folder)
 
 
 @pytest.mark.parametrize("part", ["tokens.bin", "offsets.npy", "header.json"])

@@ -9,9 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
 
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.preparation import prepare
@@ -52,6 +55,11 @@ def make_translator(dataset: Dataset, **decoding: Any) -> Translator:
     return Translator(
         TrainedModel(config, model, params, vocabularies), Policy.of(Fixed(2)), settings
     )
+
+
+@pytest.fixture(scope="module")
+def translator(dataset: Dataset) -> Translator:
+    return make_translator(dataset)
 
 
 @pytest.fixture
@@ -103,6 +111,21 @@ def test_lines_come_back_in_their_order_with_their_numbers(dataset: Dataset, pre
         assert sentence.source_length == len(sentence.pieces) or not sentence.pieces
     assert found.choices == {LOCKSTEP: 7}
     assert found.work.ticks.tolist() == [7] * 4
+
+
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], max_examples=100
+)
+@given(lines=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=9))
+def test_whatever_a_line_holds_its_translation_is_in_its_place(
+    dataset: Dataset, translator: Translator, pretended: None, lines: list[str]
+):
+    """Line breaks, marks, controls and scripts that nobody has taught."""
+    together = translator.translate(lines).sentences
+    assert [sentence.text for sentence in together] == [backwards(dataset, line) for line in lines]
+    assert [sentence.pieces == () for sentence in together] == [
+        len(dataset.vocabularies.source.encode([line])[0]) == 1 for line in lines
+    ]
 
 
 def test_a_window_is_translated_before_more_is_read(dataset: Dataset, pretended: None):

@@ -2,11 +2,15 @@
 """Each kind of source opens; whatever is wrong with text files is one line that names the mend."""
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from dat_jax.data.sources import open_source
+from dat_jax.data.sources.text import read_lines
 from dat_jax.errors import UserError
 from tests.tiny import tiny_config
 
@@ -63,6 +67,16 @@ def test_only_line_feeds_end_lines(folder: Path) -> None:
     (folder / "train.de").write_bytes("a\u2028b\x0bc\r\n\nletzte".encode())
     (folder / "train.en").write_bytes(b"one\rmore\ntwo\nlast\n")
     assert read(folder) == [("a\u2028b\x0bc", "one\rmore"), ("", "two"), ("letzte", "last")]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n"))))
+def test_each_line_comes_back_without_its_end_and_marks(lines: list[str]) -> None:
+    text = "".join(f"{line}\n" for line in lines).encode()
+    expected = [line.removeprefix("\ufeff").removesuffix("\r") for line in lines]
+    with tempfile.TemporaryFile() as file:
+        file.write(text)
+        file.seek(0)
+        assert list(read_lines(file)) == expected
 
 
 def test_missing_folder(tmp_path: Path) -> None:
