@@ -83,6 +83,12 @@ def last_params(dataset: Dataset, workdir: Path) -> tuple[list[int], Params]:
     return steps, params
 
 
+def position(dataset: Dataset, workdir: Path) -> dict[str, int]:
+    """The place in the data at which the last checkpoint was saved."""
+    params = init_params(make_model(CONFIG, dataset.vocabularies), jax.random.key(0))
+    return average(workdir / "checkpoints", params, at_most=1).position["batches"]
+
+
 def read_metrics(workdir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -150,8 +156,10 @@ def test_other_batch_shapes_make_it_go_on_with_the_next_epoch(
     shutil.copytree(whole, tmp_path / "run")
     # 32 rows would fit, which cannot be shared out in three pieces; 24 can.
     other = with_training(CONFIG, steps=8, batch_tokens=2_048, microbatches=3)
+    epoch = position(dataset, whole)["epoch"]
     run(other, dataset, tmp_path / "run")
     assert "going on with the next epoch" in caplog.text
+    assert position(dataset, tmp_path / "run") == {"seed": 0, "epoch": epoch + 1, "next_batch": 1}
     assert 8 in values_at_steps(tmp_path / "run", "train/loss")
 
 
