@@ -55,16 +55,19 @@ def check_all(folder: Path) -> None:
         UserError: a file is missing or damaged, or the text is another.
     """
     prepared, source = known = _known(folder)
-    present = {name: checksum for name, checksum in source.items() if Path(name).exists()}
-    for name, checksum in present.items():
-        if checksum.renewed(Path(name)) is None:
+    text: dict[str, Checksum] = {}
+    for name, checksum in source.items():
+        path = Path(name)
+        now = checksum.renewed(path) if path.exists() else checksum
+        if now is None:
             raise UserError(
                 f"{name} has changed since {folder} was prepared from it: put the old one back, "
                 "or move it away to go on without it, or give another --workdir"
             )
-    now = _renewed(folder, prepared, _all_names()), source
-    if now != known:
-        write_checksums(folder / _NAME, prepared=now[0], source=now[1])
+        text[name] = now
+    data = _renewed(folder, prepared, _all_names())
+    if (data, text) != known:
+        write_checksums(folder / _NAME, prepared=data, source=text)
 
 
 def damaged(path: Path, problem: str = "damaged") -> UserError:

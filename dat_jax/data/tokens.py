@@ -66,10 +66,10 @@ class TokenFile:
                 folder / "tokens.bin", self.header.dtype, mode="r"
             )
         except (OSError, ValueError, TypeError, EOFError):
-            raise self._damaged() from None
+            raise damaged(self.folder) from None
         header = self.header
         if len(self.offsets) != 2 * header.pairs + 1 or len(self.tokens) != self.offsets[-1]:
-            raise self._damaged()
+            raise damaged(self.folder)
 
     def __len__(self) -> int:
         return self.header.pairs
@@ -90,9 +90,6 @@ class TokenFile:
         """Returns the source and target ids of one pair."""
         start, middle, end = self.offsets[2 * index : 2 * index + 3]
         return self.tokens[start:middle], self.tokens[middle:end]
-
-    def _damaged(self) -> UserError:
-        return damaged(self.folder)
 
 
 def write_tokens(

@@ -15,6 +15,7 @@ import sentencepiece
 from jaxtyping import Integer
 
 from dat_jax.config import Normalization
+from dat_jax.data.integrity import damaged
 from dat_jax.data.normalization import normalizer
 from dat_jax.errors import UserError
 
@@ -142,13 +143,9 @@ class Vocabulary:
         try:
             return cls(path.read_bytes(), normalization)
         except FileNotFoundError:
-            raise UserError(
-                f"{path} is missing: restore it, or prepare the data anew in another --workdir"
-            ) from None
+            raise damaged(path, "missing") from None
         except ValueError:
-            raise UserError(
-                f"{path} is damaged: restore it, or prepare the data anew in another --workdir"
-            ) from None
+            raise damaged(path) from None
 
     @property
     def size(self) -> int:

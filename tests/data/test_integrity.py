@@ -116,7 +116,7 @@ def test_text_that_is_gone_or_only_touched_has_not_changed(folder: Path):
 
 
 def test_what_has_not_changed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    for path in (folder / "data").rglob("*.*"):
+    for path in [*(folder / "data").rglob("*.*"), *(folder / "text").iterdir()]:
         touch(path)
     prepare(folder)
     monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("it was read again"))
