@@ -154,7 +154,7 @@ def _refusal(error: Exception, argv: Sequence[str], default: str | None) -> Exce
 
 def _line_in(file: str, error: Exception) -> int | None:
     """The line of a config file that an error comes from, the innermost; none if it does not."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and same_destination(error.filename or "", file):
         return error.lineno
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if same_destination(frame.filename, file)]

@@ -92,6 +92,7 @@ def test_a_script_that_is_stopped_says_how_to_go_on_and_ends_as_it_is_told():
         ("x = 1\nraise RuntimeError('out of order')", "line 2: RuntimeError: out of order: mend"),
         ("def get_config():\n    return {}['key']", "line 2: KeyError: key: mend the config"),
         ("def get_config(:", "line 1: SyntaxError: invalid syntax: mend the config"),
+        ("x = 1\nexec('def get_config(:')", "line 2: SyntaxError: invalid syntax: mend the config"),
         ("x = 1", "has no function get_config: define it"),
     ],
 )
