@@ -19,7 +19,7 @@ from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
 from dat_jax.errors import Stopped, UserError
-from dat_jax.metrics import add, compute
+from dat_jax.metrics import Metrics, add, compute
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
 from dat_jax.training.checkpoint import Checkpoints, Position, placed, restore
@@ -97,13 +97,8 @@ def train(
                 finite = divergence.finite(unread, checkpoints.steps, progress.print)
                 unread = []
                 if finite:
-                    sums = reduce(add, finite)
-                    values = compute(sums, model.config.exit_depths)
-                    speed = progress.lap(float(np.asarray(sums["loss"].count)))
-                    progress.show(step, values["loss"], speed)
-                    values["learning_rate"] = float(np.asarray(schedule(step - 1)))
-                    values["tokens_per_second"] = speed
-                    writer.write(step, {f"train/{name}": v for name, v in values.items()})
+                    rate = float(np.asarray(schedule(step - 1)))
+                    _write_metrics(step, finite, rate, model.config.exit_depths, writer, progress)
             if save:
                 checkpoints.save(state, {"batches": batches.state} | _plan(dataset, shapes))
                 progress.skip()
@@ -133,6 +128,23 @@ def _first_state(
     if restored is not None:
         return restored
     return jax.device_put(TrainState.create(initial_params(key), optimizer), sharding), None
+
+
+def _write_metrics(
+    step: int,
+    measured: Sequence[Metrics],
+    learning_rate: float,
+    depths: tuple[int, ...],
+    writer: MetricWriter,
+    progress: Progress,
+) -> None:
+    """Writes and shows the metrics of some steps, of which `step` is the last."""
+    sums = reduce(add, measured)
+    values = compute(sums, depths)
+    speed = progress.lap(float(np.asarray(sums["loss"].count)))
+    progress.show(step, values["loss"], speed)
+    values |= {"learning_rate": learning_rate, "tokens_per_second": speed}
+    writer.write(step, {f"train/{name}": value for name, value in values.items()})
 
 
 def _stopped(asked: signal.Signals, step: int) -> Stopped:

@@ -2,7 +2,7 @@
 """One jitted training step and one jitted validation step, data-parallel over a mesh."""
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ class TrainState(NamedTuple):
         return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
+Kept = TypeVar("Kept")
 TrainStep = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
 ValidationStep = Callable[[Params, Batch], Metrics]
 
@@ -107,11 +108,7 @@ def make_train_step(
         metrics["gradient_norm"] = Mean(optax.tree.norm(gradients), 1.0)
         if config.training.skip_nonfinite:
             new, old = (params, optimizer_state), (state.params, state.optimizer_state)
-            sums = metrics["loss"].total, metrics["gradient_norm"].total
-            finite = jnp.all(jnp.isfinite(jnp.stack(sums)))
-            params, optimizer_state = jax.tree.map(
-                lambda changed, kept: jnp.where(finite, changed, kept), new, old
-            )
+            params, optimizer_state = _new_if_finite(metrics, new, old)
         return TrainState(state.step + 1, params, optimizer_state), metrics
 
     whole, rows = replicated(mesh), row_sharded(mesh)
@@ -125,6 +122,13 @@ def _updates_of_the_head(updates: optax.Updates, alone: jax.Array) -> optax.Upda
         return update if path[0].key == "exit_head" else jnp.where(alone, 0.0, update)
 
     return jax.tree.map_with_path(keep_or_drop, updates)
+
+
+def _new_if_finite(metrics: Metrics, new: Kept, old: Kept) -> Kept:
+    """Chooses the new arrays where loss and gradient are finite, and the old ones elsewhere."""
+    sums = metrics["loss"].total, metrics["gradient_norm"].total
+    finite = jnp.all(jnp.isfinite(jnp.stack(sums)))
+    return jax.tree.map(lambda changed, kept: jnp.where(finite, changed, kept), new, old)
 
 
 def _split_rows(x: jax.Array, pieces: int) -> jax.Array:
