@@ -10,58 +10,30 @@ Prints scores where there is a reference; `configs/decode.py` explains every key
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from absl import flags
 
 from dat_jax.command_line import define_config, define_workdir, read_config, run
 from dat_jax.config import Config, DecodingConfig
-from dat_jax.decoding.lines import Lines
 from dat_jax.decoding.sizing import is_deep, platform_of
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
-from dat_jax.evaluation.scores import check_lengths, score, tokenizer_of
+from dat_jax.evaluation.scores import score, tokenizer_of
 from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
 from dat_jax.evaluation.tally import Tally
+from dat_jax.evaluation.texts import Text, TextConfig
 from dat_jax.paths import as_path, destination
-from dat_jax.schema import from_dict, require
+from dat_jax.schema import from_dict
 from dat_jax.tuning.fronts import describe_misfit, resolve_policy
 from dat_jax.workdir import Run
 
 _CONFIG = Path(__file__).parent / "configs" / "decode.py"
-
-
-@dataclasses.dataclass(frozen=True)
-class TextConfig:
-    """The text to translate, its references, and the folder for the results."""
-
-    split: Literal["valid", "test"]
-    input: str
-    reference: str
-    output: str
-
-    def __post_init__(self) -> None:
-        require(
-            bool(self.input) or not self.reference,
-            "reference is set and input is not: a split has its own references",
-        )
-        require(
-            not self.reference or not _is_one_file(self.input, self.reference),
-            f"reference is {self.reference}, and so is input: name the file of its translations",
-        )
-
-
-class _Text(NamedTuple):
-    """An opened text: its lines, how many if that is known, and their references if any."""
-
-    lines: Iterable[str]
-    total: int | None
-    references: list[str] | None
-    arrives_within: Callable[[float], bool] = lambda _: True
 
 
 def main(argv: Sequence[str]) -> int:
@@ -80,11 +52,14 @@ def _main(options: flags.FlagValues) -> None:
     policy = resolve_policy(decoding.policy, config.model, workdir)
     decoding = dataclasses.replace(decoding, policy=policy.name)
     with contextlib.ExitStack() as stack:
-        text = _open(asked, workdir, stack)
+        text = asked.open(workdir, stack)
         writer, folder = None, _output_folder(asked, workdir, decoding)
         if folder:
             request = _request(asked, workdir, decoding, folder)
-            writer = stack.enter_context(ResultsWriter(folder, request))
+            writer = stack.enter_context(ResultsWriter(folder, request, asked.resume))
+            if asked.resume and writer.finished:
+                print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
+                return
         translator = Translator(workdir.load(average), policy, decoding)
         if misfit := describe_misfit(policy.name, workdir, translator.trained, decoding):
             print(f"warning: {misfit}", file=sys.stderr)
@@ -98,16 +73,28 @@ def _main(options: flags.FlagValues) -> None:
 
 
 def _translate(
-    translator: Translator, text: _Text, writer: ResultsWriter | None, echo: bool
+    translator: Translator, text: Text, writer: ResultsWriter | None, echo: bool
 ) -> dict[str, Any]:
     """Translates, prints and writes what was asked for; returns all figures."""
     tally, hypotheses = Tally(translator), []
-    parts = translator.stream(text.lines, total=text.total, arrives_within=text.arrives_within)
-    for translations in parts:
+    contents = _contents(translator, text) if writer and text.sha256 else {}
+    if writer and writer.progress:
+        writer.progress.check(contents)
+        tally = Tally.restored(translator, writer.progress.tally)
+        hypotheses = writer.hypotheses() if text.references is not None else []
+    for translations in translator.stream(
+        itertools.islice(text.lines, tally.sentences, None),
+        total=text.total,
+        arrives_within=text.arrives_within,
+        done=tally.sentences,
+        work=tally.work,
+    ):
         tally.add(translations)
         texts = [sentence.text for sentence in translations.sentences]
         if writer:
             writer.add(translations)
+            if contents and tally.sentences != text.total:
+                writer.keep(contents, tally.state())
         if text.references is not None:
             hypotheses += texts
         if echo:
@@ -120,6 +107,15 @@ def _translate(
     if writer:
         writer.finish(summary)
     return summary
+
+
+def _contents(translator: Translator, text: Text) -> dict[str, Any]:
+    """What is behind the names of a request, by which it is known again."""
+    return {
+        "text": text.sha256,
+        "model": translator.trained.sha256,
+        "policy": repr(translator.policy.rule),
+    }
 
 
 def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
@@ -144,34 +140,6 @@ def _settings(
     return text, decoding, given.get("average_checkpoints")
 
 
-def _open(asked: TextConfig, workdir: Run, stack: contextlib.ExitStack) -> _Text:
-    """Opens the text to translate, once, and reads its references if there are any."""
-    if not asked.input:
-        sources, references = workdir.text(asked.split)
-        return _Text(sources, len(sources), references)
-    lines = stack.enter_context(Lines(asked.input))
-    total = lines.count()
-    if not asked.reference:
-        return _Text(lines, total, None, lines.arrives_within)
-    sources: Iterable[str] = lines
-    if total is None:
-        sources = list(lines)
-        total = len(sources)
-    with Lines(asked.reference) as file:
-        references = list(file)
-    check_lengths(total, len(references))
-    return _Text(sources, total, references)
-
-
-def _is_one_file(one: str, other: str) -> bool:
-    """True if both names are of one file, by whatever links."""
-    paths = [as_path("/dev/stdin" if name == "-" else name) for name in (one, other)]
-    try:
-        return paths[0] == paths[1] or os.path.samefile(*paths)
-    except OSError:  # of a missing one, which is told when it is opened
-        return False
-
-
 def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) -> Path | None:
     """The folder for the results: the one asked for, or one whose name says what they are of."""
     if asked.output:
@@ -193,14 +161,9 @@ def _request(
     A workdir may be moved with the results inside, so its place is as seen from theirs.
     """
     places = [os.path.realpath(path) for path in (workdir.path, folder)]
-    files = {"input": asked.input, "reference": asked.reference}
-    text = {
-        key: name if name in ("", "-") else str(destination(name)) for key, name in files.items()
-    }
     settings = dataclasses.asdict(decoding)
     del settings["report_policies"]
-    split = "" if asked.input else asked.split
-    return {"workdir": os.path.relpath(*places), "split": split} | text | settings
+    return {"workdir": os.path.relpath(*places)} | asked.places | settings
 
 
 if __name__ == "__main__":

@@ -35,4 +35,7 @@ def get_config() -> ConfigDict:
     # named after input, policy, beam and what is not as in the run, and none for standard input.
     # Earlier results of the same request are replaced, and all else that is there is not.
     config.output = ""
+    # Whether to go on with results there that were not finished, from the last whole window of
+    # lines, or to start if there are none. It takes a file that can be read again.
+    config.resume = False
     return config

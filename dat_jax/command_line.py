@@ -89,20 +89,20 @@ def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]
             body()
         sys.stdout.flush()
     except UserError as error:
-        return _fail(str(error))
+        return _fail(error, str(error))
     except BrokenPipeError:  # whoever reads the output has seen enough
         _discard(sys.stdout.fileno())
     except OSError as error:
         if error.errno is None:
             raise
         if error.filename is None:
-            return _fail(f"{error.strerror}: mend that and run again")
-        return _fail(f"{error.filename}: {error.strerror}: mend that or name another")
+            return _fail(error, f"{error.strerror}: mend that and run again")
+        return _fail(error, f"{error.filename}: {error.strerror}: mend that or name another")
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.status
-    except KeyboardInterrupt:
-        return _fail("interrupted", status=128 + signal.SIGINT)
+    except KeyboardInterrupt as error:
+        return _fail(error, "interrupted", status=128 + signal.SIGINT)
     return 0
 
 
@@ -185,8 +185,10 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error.args[0] if error.args else error).split())
 
 
-def _fail(message: str, status: int = 1) -> int:
-    for stream, text in ((sys.stdout, ""), (sys.stderr, f"error: {message}\n")):
+def _fail(error: BaseException, message: str, status: int = 1) -> int:
+    """Prints a line for an error, and its notes; returns the exit status."""
+    lines = "\n".join([f"error: {message}", *getattr(error, "__notes__", ())])
+    for stream, text in ((sys.stdout, ""), (sys.stderr, lines + "\n")):
         try:
             print(text, end="", file=stream, flush=True)
         except OSError:

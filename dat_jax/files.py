@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -45,21 +45,43 @@ def sole_writer(folder: Path) -> Generator[None, None, None]:
 class Unfinished:
     """Text files that take their places together or not at all; use it as a context."""
 
-    def __init__(self, *paths: Path) -> None:
-        """Names the files to write; nothing is opened yet."""
-        self._paths = paths
+    def __init__(self, *paths: Path, sizes: Sequence[int] = ()) -> None:
+        """Names the files to write; nothing is opened yet.
+
+        Args:
+            paths: their places.
+            sizes: how many bytes of each, by an earlier process that called `keep`, to go on from.
+        """
+        self._paths, self._kept = paths, bool(sizes)
+        self._sizes = sizes or [0] * len(paths)
 
     def __enter__(self) -> list[TextIOWrapper]:
-        """Opens an empty file for each path, not yet in its place."""
+        """Opens a file for each path, not yet in its place, empty unless there is more to keep.
+
+        Raises:
+            UserError: there is less than was to be kept.
+        """
         with contextlib.ExitStack() as stack:
             self._files = []
-            for path in self._paths:
+            for path, size in zip(self._paths, self._sizes, strict=True):
                 file = _own(path.with_name(path.name + UNFINISHED), fcntl.LOCK_EX)
                 self._files.append(stack.enter_context(file))
-                stack.callback(_remove, file)
-                file.truncate(0)
+                stack.callback(self._remove, file)
+                if os.fstat(file.fileno()).st_size < size:
+                    raise UserError(
+                        f"{file.name} is shorter than it was left: remove its folder to begin anew"
+                    )
+                file.truncate(size)
             self._stack = stack.pop_all()
         return self._files
+
+    def keep(self) -> list[int]:
+        """Makes sure that what has been written outlasts this process; returns the sizes."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        self._kept = True
+        return [os.fstat(file.fileno()).st_size for file in self._files]
 
     def __exit__(self, *_: object) -> None:
         """Removes what has not taken its place."""
@@ -71,6 +93,10 @@ class Unfinished:
             file.flush()
         for file, path in zip(self._files, self._paths, strict=True):
             os.replace(file.name, path)
+
+    def _remove(self, file: TextIOWrapper) -> None:
+        if not self._kept:
+            _remove(file)
 
 
 def write_text(path: Path, text: str) -> None:

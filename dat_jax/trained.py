@@ -2,8 +2,10 @@
 """A trained model: what decodes, without the data or the folder that it came from."""
 
 import dataclasses
+import hashlib
 
 import jax
+import numpy as np
 
 from dat_jax.config import Config
 from dat_jax.data.vocabulary import Vocabularies
@@ -20,6 +22,14 @@ class TrainedModel:
     params: Params
     vocabularies: Vocabularies | None = None  # None: it reads and writes token ids alone
     steps: tuple[int, ...] = ()  # of the checkpoints that were averaged, newest first
+
+    @property
+    def sha256(self) -> str:
+        """A checksum of the parameters, by which a model is known again."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.params):
+            digest.update(np.ascontiguousarray(leaf))
+        return digest.hexdigest()
 
     @property
     def device(self) -> jax.Device:

@@ -3,6 +3,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import os
 import select
@@ -10,13 +11,30 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from dat_jax.data.sources.text import read_lines
 from dat_jax.errors import UserError
 from dat_jax.paths import as_path
 
 _CHUNK = 1 << 20
+
+
+class Extent(NamedTuple):
+    """How many lines a text has, and a checksum by which it is known again."""
+
+    lines: int
+    sha256: str
+
+    @classmethod
+    def of(cls, lines: Iterable[str]) -> "Extent":
+        """Reads the lines of a text."""
+        total, digest = 0, hashlib.sha256()
+        for line in lines:
+            total += 1
+            digest.update(line.encode() + b"\n")
+        return cls(total, digest.hexdigest())
 
 
 class Lines:
@@ -28,12 +46,12 @@ class Lines:
         Raises:
             UserError: it cannot be opened.
         """
-        self._name = "standard input" if name == "-" else name
+        self.name = "standard input" if name == "-" else name
         try:
             self._file = _Arrivals(_standard_input() if name == "-" else str(as_path(name)))
         except OSError as error:
             raise self._unreadable(error) from None
-        self._file.name = self._name
+        self._file.name = self.name
 
     def __enter__(self) -> "Lines":
         return self
@@ -51,31 +69,31 @@ class Lines:
         try:
             first = next(lines, None)
             if first is None:
-                raise UserError(f"{self._name} is empty: put one sentence on each line")
+                raise UserError(f"{self.name} is empty: put one sentence on each line")
             yield first
             yield from lines
         except OSError as error:
             raise self._unreadable(error) from None
 
-    def count(self) -> int | None:
-        """Returns how many lines are still to be read; None of what can be read only once.
+    def measure(self) -> Extent | None:
+        """Returns the extent of what is still to be read; None of what can be read only once.
 
         Raises:
-            UserError: as reading them does.
+            UserError: as reading does.
         """
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             return None
         start = self._file.tell()
-        total = sum(1 for _ in self)
+        extent = Extent.of(self)
         self._file.rewind(start)
-        return total
+        return extent
 
     def arrives_within(self, seconds: float) -> bool:
         """True if a line, or the end of all, can be read by then; waits no longer than need be."""
         return self._file.arrives_within(seconds)
 
     def _unreadable(self, error: OSError) -> UserError:
-        return UserError(f"{self._name}: {error.strerror}: name a file of one sentence a line")
+        return UserError(f"{self.name}: {error.strerror}: name a file of one sentence a line")
 
 
 class _Arrivals(io.FileIO):

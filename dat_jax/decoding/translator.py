@@ -74,8 +74,10 @@ class Translator:
         description: str = "translating",
         total: int | None = None,
         arrives_within: Callable[[float], bool] = lambda _: True,
+        done: int = 0,
+        work: Work | None = None,
     ) -> Iterator[Translations]:
-        """Translates lines as they are read, and yields them in order, thousands at a time.
+        """Translates lines as they are read, and yields them in order, a window at a time.
 
         A line without text stays empty. Longer ones than `max_source_length` pieces are cut there,
         and counted. A progress bar shows on a terminal, with the time left if `total` lines are
@@ -87,10 +89,13 @@ class Translator:
             total: how many lines there are, if that is known.
             arrives_within: says of some seconds if the next line can be read by then; where it
                 cannot, those that have come are not kept waiting.
+            done: how many lines of the same text, whole windows, were translated before.
+            work: what these took.
         """
-        lines, done, work = iter(lines), 0, self._sum([])
+        lines, work = iter(lines), self._sum([work] if work else [])
         window_size = platform_of(self.trained.device.platform).window
         with tqdm(
+            initial=done,
             total=total,
             desc=description,
             unit="sentence",

@@ -1,17 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translations on disk, each piece with its exit, beside a summary of all figures."""
+"""Translations on disk, each piece with its exit, beside a summary of all figures.
+
+What has been translated of a long text outlasts the process, which another may then go on for.
+"""
 
 import contextlib
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError
 from dat_jax.files import LOCK, UNFINISHED, Unfinished, sole_writer
+from dat_jax.formats import read_stamped, write_stamped
 
 HYPOTHESES, EXITS, SUMMARY = "hypotheses.txt", "exits.jsonl", "summary.json"
+PROGRESS = "progress.json"
 _OURS = (HYPOTHESES, EXITS, SUMMARY)
+_MEND = "name another folder with --config.output, or remove this one"
+_LITTER = {LOCK, *(name + UNFINISHED for name in (*_OURS, PROGRESS))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far results have come that are not finished, and what they are of."""
+
+    request: dict[str, Any]
+    contents: dict[str, Any]  # of what the request names: the text, the model
+    sizes: list[int]  # bytes of each file
+    tally: dict[str, Any]
+
+    def check(self, contents: Mapping[str, Any]) -> None:
+        """Makes sure that going on makes one piece.
+
+        Raises:
+            UserError: what the request names is not what it was.
+        """
+        for key, value in contents.items():
+            if self.contents.get(key) != value:
+                raise UserError(
+                    f"--config.resume: the {key} is not the one that was begun with: put that "
+                    "back, or remove the folder of results to begin anew"
+                )
 
 
 class ResultsWriter:
@@ -21,27 +53,39 @@ class ResultsWriter:
     stay until all is finished, and no others are replaced.
     """
 
-    def __init__(self, folder: Path, request: dict[str, Any]) -> None:
-        """Names a folder, and all that its results depend on beside the trained model."""
-        self._folder, self._request = folder, request
-        self._unfinished = Unfinished(*(folder / name for name in _OURS))
+    def __init__(self, folder: Path, request: dict[str, Any], resume: bool = False) -> None:
+        """Names a folder, all that its results depend on beside the contents of text and model, and
+        if unfinished results are to be gone on with."""
+        self._folder, self._request, self._resume = folder, request, resume
 
     def __enter__(self) -> "ResultsWriter":
         """Makes this process the folder's only writer.
 
         Raises:
             UserError: another process is, or the folder holds something else than earlier results
-                of this request.
+                of this request, or unfinished ones that are not to be gone on with.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_writer(self._folder))
             _check_contents(self._folder, self._request)
+            self.progress = _read_progress(self._folder, self._request)
+            if self.progress and not self._resume:
+                raise UserError(
+                    f"{self._folder} holds unfinished results: go on with --config.resume=true, "
+                    f"or {_MEND}"
+                )
+            self.finished = not self.progress and (self._folder / SUMMARY).exists()
+            sizes = self.progress.sizes if self.progress else ()
+            paths = [self._folder / name for name in _OURS]
+            self._unfinished = Unfinished(*paths, sizes=sizes)
             self._hypotheses, self._exits, self._summary = stack.enter_context(self._unfinished)
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         self._stack.close()
+        if error and (self._folder / PROGRESS).exists():
+            error.add_note(f"{self._folder} keeps what was done: add --config.resume=true to go on")
 
     def add(self, translations: Translations) -> None:
         """Writes these too."""
@@ -54,29 +98,65 @@ class ResultsWriter:
             }
             self._exits.write(json.dumps(line, ensure_ascii=False) + "\n")
 
+    def keep(self, contents: dict[str, Any], tally: dict[str, Any]) -> None:
+        """Makes sure that what was added outlasts this process.
+
+        Args:
+            contents: what of, beside the request.
+            tally: figures so far.
+        """
+        progress = Progress(self._request, contents, self._unfinished.keep(), tally)
+        write_stamped(self._folder / PROGRESS, dataclasses.asdict(progress))
+
+    def hypotheses(self) -> list[str]:
+        """Returns what has been written."""
+        self._hypotheses.flush()
+        with open(self._hypotheses.name, encoding="utf-8", newline="\n") as file:
+            return [line.removesuffix("\n") for line in file]
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Puts everything in its place."""
         values = summary | {"request": self._request}
         self._summary.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         self._unfinished.finish()
+        (self._folder / PROGRESS).unlink(missing_ok=True)
 
 
 def _check_contents(folder: Path, request: dict[str, Any]) -> None:
     """Makes sure that nothing would be lost but earlier results of this request."""
-    mend = "name another folder with --config.output, or remove this one"
-    ours = {LOCK, *_OURS, *(name + UNFINISHED for name in _OURS)}
+    ours = {*_OURS, PROGRESS, *_LITTER}
     others = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if others:
-        raise UserError(f"{folder} holds {others[0]}, which is no result of decoding: {mend}")
+        raise UserError(f"{folder} holds {others[0]}, which is no result of decoding: {_MEND}")
     if not any((folder / name).exists() for name in _OURS):
         return
     try:
         earlier = dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["request"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder} holds results and does not say of what: {mend}") from None
+        raise UserError(f"{folder} holds results and does not say of what: {_MEND}") from None
+    _check_request(folder, "results", earlier, request)
+
+
+def _read_progress(folder: Path, request: dict[str, Any]) -> Progress | None:
+    """Reads how far unfinished results of this request have come, if there are any."""
+    path = folder / PROGRESS
+    try:
+        values, _ = read_stamped(path)
+        progress = Progress(**values)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is damaged: {_MEND}") from None
+    _check_request(folder, "unfinished results", progress.request, request)
+    return progress
+
+
+def _check_request(
+    folder: Path, what: str, earlier: dict[str, Any], request: dict[str, Any]
+) -> None:
     for key in request | earlier:
         if earlier.get(key) != request.get(key):
             raise UserError(
-                f"{folder} holds results with {key} = {earlier.get(key)!r}, not "
-                f"{request.get(key)!r}: {mend}"
+                f"{folder} holds {what} with {key} = {earlier.get(key)!r}, not "
+                f"{request.get(key)!r}: {_MEND}"
             )

@@ -9,7 +9,7 @@ import numpy as np
 from dat_jax import flops
 from dat_jax.decoding.sizing import Choice
 from dat_jax.decoding.translator import Translations, Translator
-from dat_jax.decoding.work import describe, sum_work
+from dat_jax.decoding.work import Work, describe, sum_work
 from dat_jax.evaluation.provenance import describe_commit, describe_device, hash_config
 
 
@@ -42,6 +42,42 @@ class Tally:
         self._cut += translations.cut
         self._seconds += translations.seconds
         self._seconds_compiling += translations.seconds_compiling
+
+    @property
+    def sentences(self) -> int:
+        """How many translations were counted."""
+        return self._sentences
+
+    @property
+    def work(self) -> Work:
+        """What was run for them."""
+        return self._work
+
+    def state(self) -> dict[str, Any]:
+        """Returns all sums, in numbers and lists that JSON can hold; see `restored`."""
+        return {
+            "histogram": self._histogram.tolist(),
+            "work": [counts.tolist() for counts in self._work],
+            "choices": [[*choice, count] for choice, count in self._choices.items()],
+            "flops": int(self._flops),
+            "sentences": self._sentences,
+            "cut": self._cut,
+            "seconds": self._seconds,
+            "seconds_compiling": self._seconds_compiling,
+        }
+
+    @classmethod
+    def restored(cls, translator: Translator, state: dict[str, Any]) -> "Tally":
+        """Goes on from the sums that `state` returned."""
+        tally = cls(translator)
+        tally._histogram = np.array(state["histogram"], np.int64)
+        tally._work = Work(*(np.array(counts, np.int64) for counts in state["work"]))
+        for engine, reason, count in state["choices"]:
+            tally._choices[Choice(engine, reason)] = count
+        tally._flops, tally._sentences = state["flops"], state["sentences"]
+        tally._cut, tally._seconds = state["cut"], state["seconds"]
+        tally._seconds_compiling = state["seconds_compiling"]
+        return tally
 
     def summary(self) -> dict[str, Any]:
         """Returns all figures.

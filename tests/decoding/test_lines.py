@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from dat_jax.decoding.lines import Lines
+from dat_jax.decoding.lines import Extent, Lines
 from dat_jax.errors import UserError
 
 BYTES = "acht\n\nsieben \u2028 ü\r\nzwei\rdrei\nneun".encode()
@@ -35,16 +35,23 @@ def pipe() -> Iterator[tuple[Lines, int]]:
 def test_a_file_is_counted_and_then_read(tmp_path: Path):
     (tmp_path / "text").write_bytes(BYTES)
     with Lines(str(tmp_path / "text")) as lines:
-        assert lines.count() == len(LINES)
+        assert lines.measure() == Extent.of(LINES)
         assert lines.arrives_within(0.0)
         assert list(lines) == LINES
+
+
+def test_an_extent_counts_lines_and_tells_texts_apart():
+    texts = [["acht", "neun"], ["acht"], ["achtneun"], ["acht", "", "neun"], ["acht", "neuN"], []]
+    extents = [Extent.of(iter(text)) for text in texts]
+    assert [extent.lines for extent in extents] == [len(text) for text in texts]
+    assert len({extent.sha256 for extent in extents}) == len(texts)
 
 
 def test_a_fifo_is_opened_once_and_not_counted(fifo: Path):
     writer = Thread(target=fifo.write_bytes, args=[BYTES])
     writer.start()
     with Lines(str(fifo)) as lines:
-        assert lines.count() is None
+        assert lines.measure() is None
         assert list(lines) == LINES
     writer.join()
 
@@ -53,7 +60,7 @@ def test_long_texts_come_whole(tmp_path: Path):
     expected = ["x" * n for n in (1, 3_000_000, 0, 7)] + ["acht"] * 9_000
     (tmp_path / "text").write_text("\n".join(expected))
     with Lines(str(tmp_path / "text")) as lines:
-        assert lines.count() == len(expected)
+        assert lines.measure() == Extent.of(expected)
         assert list(lines) == expected
 
 
@@ -63,7 +70,7 @@ def test_what_is_left_of_standard_input_is_read(tmp_path: Path, monkeypatch: pyt
         os.lseek(file.fileno(), len(b"acht\n\n"), os.SEEK_SET)
         monkeypatch.setattr("sys.stdin", file)
         with Lines("-") as lines:
-            assert lines.count() == len(LINES) - 2
+            assert lines.measure() == Extent.of(LINES[2:])
             assert list(lines) == LINES[2:]
         file.fileno()  # which is still open
     monkeypatch.setattr("sys.stdin", None)
@@ -133,12 +140,12 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, text: bytes | str | None, 
         case str():
             path.mkdir()
     with pytest.raises(UserError, match=message), Lines(str(path)) as lines:
-        lines.count()
+        lines.measure()
 
 
 def test_an_empty_pipe_is_named_when_it_is_read(pipe: tuple[Lines, int]):
     lines, writing = pipe
     os.close(writing)
-    assert lines.count() is None
+    assert lines.measure() is None
     with pytest.raises(UserError, match="is empty"):
         list(lines)

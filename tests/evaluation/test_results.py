@@ -137,3 +137,64 @@ def test_a_name_that_is_not_utf8_is_remembered(tmp_path: Path):
     assert "/t\\udcffxt ü" in contents(tmp_path)["summary.json"]
     write(tmp_path, request, EMPTY)
     assert contents(tmp_path)["hypotheses.txt"] == "\n"
+
+
+def keep(folder: Path, resume: bool, *sentences: Translation) -> None:
+    with ResultsWriter(folder, REQUEST, resume) as writer:
+        writer.add(translations(*sentences))
+        writer.keep({"text": "abc"}, {"sentences": len(sentences)})
+        writer.add(translations(EMPTY, EMPTY))
+        raise KeyboardInterrupt
+
+
+def test_what_was_kept_outlasts_its_writer_and_what_came_after_it_does_not(tmp_path: Path):
+    write(tmp_path, REQUEST, EMPTY)
+    finished = contents(tmp_path)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        keep(tmp_path, False, EIGHT)
+    assert "keeps what was done: add --config.resume=true to go on" in raised.value.__notes__[0]
+    assert contents(tmp_path).items() >= finished.items()
+    with pytest.raises(UserError, match=r"go on with --config\.resume=true, or name"):
+        write(tmp_path, REQUEST, EIGHT)
+    with ResultsWriter(tmp_path, REQUEST, resume=True) as writer:
+        assert writer.progress
+        assert writer.progress.tally == {"sentences": 1}
+        writer.progress.check({"text": "abc"})
+        with pytest.raises(UserError, match="the text is not the one that was begun with"):
+            writer.progress.check({"text": "abd"})
+        assert writer.hypotheses() == [EIGHT.text]
+        writer.add(translations(EIGHT))
+        assert writer.hypotheses() == [EIGHT.text] * 2
+        writer.finish({"bleu": 2.5})
+    written = contents(tmp_path)
+    assert written.keys() == finished.keys()
+    assert written["hypotheses.txt"] == f"{EIGHT.text}\n" * 2
+    assert written["exits.jsonl"].count("\n") == 2
+
+
+def test_nothing_that_was_kept_is_lost_when_it_is_not_gone_on_with(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path, False, EIGHT)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="holds unfinished results with beam_size = 4, not 1"):
+        ResultsWriter(tmp_path, REQUEST | {"beam_size": 1}, resume=True).__enter__()
+    with pytest.raises(OSError, match="Disk full"), ResultsWriter(tmp_path, REQUEST, True):
+        raise OSError("Disk full")
+    assert contents(tmp_path).keys() == before.keys()
+    (tmp_path / "hypotheses.txt.unfinished").write_text("")
+    with pytest.raises(UserError, match="is shorter than it was left: remove its folder"):
+        ResultsWriter(tmp_path, REQUEST, resume=True).__enter__()
+    (tmp_path / "progress.json").write_text("[]")
+    with pytest.raises(UserError, match=r"progress.json is damaged: name another folder"):
+        ResultsWriter(tmp_path, REQUEST, resume=True).__enter__()
+
+
+def test_with_nothing_to_go_on_with_results_begin_anew(tmp_path: Path):
+    with ResultsWriter(tmp_path, REQUEST, resume=True) as writer:
+        assert not writer.progress
+        assert not writer.finished
+        writer.add(translations(EIGHT))
+        writer.finish({})
+    with ResultsWriter(tmp_path, REQUEST, resume=True) as writer:
+        assert writer.finished
+    assert contents(tmp_path)["hypotheses.txt"] == EIGHT.text + "\n"

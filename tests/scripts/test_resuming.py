@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A decode that was broken off goes on after its last whole window, as if nothing had been."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import decode
+from dat_jax.decoding import sizing
+from dat_jax.decoding.engines import search
+from dat_jax.decoding.sizing import Platform
+from dat_jax.evaluation.results import ResultsWriter
+from dat_jax.trained import TrainedModel
+from tests.scripts.calls import REPOSITORY, call, check_refusal, environment, refuse, succeed
+from tests.test_files import size_limit
+
+SMALL = Platform(window=8, continuous_rows=6, fewest_slots=8)
+LINES = [f"{word} Uhr" for word in ("acht", "sieben", "um halb zwei", "neun", "elf")] * 7
+LINES[11] = ""
+TIMES = {"seconds", "seconds_compiling", "tokens_per_second"}
+
+
+@pytest.fixture(autouse=True)
+def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sizing.PLATFORMS, "cpu", SMALL)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text"
+    path.write_text("".join(line + "\n" for line in LINES))
+    shutil.copy(path, path.with_name("reference"))
+    return path
+
+
+def options(trained: Path, text: Path, policy: str) -> list[str]:
+    """Of a decode whose hypotheses follow from a sentence's number, its engine from all before."""
+    return [
+        f"--workdir={trained}",
+        f"--config.policy={policy}",
+        "--config.beam_size=1",
+        f"--config.input={text}",
+        f"--config.reference={text.with_name('reference')}",
+    ]
+
+
+def break_off(monkeypatch: pytest.MonkeyPatch, windows: int, error: BaseException) -> None:
+    """Lets the next decode raise `error` in the midst of writing what comes after some windows."""
+    add, count = ResultsWriter.add, iter(range(100))
+
+    def adds(self: ResultsWriter, translations: Any) -> None:
+        add(self, translations)
+        if next(count) == windows:
+            raise error
+
+    monkeypatch.setattr(ResultsWriter, "add", adds)
+
+
+def results(folder: Path) -> tuple[bytes, bytes, dict[str, Any]]:
+    assert {path.name for path in folder.iterdir()} == {
+        "hypotheses.txt",
+        "exits.jsonl",
+        "summary.json",
+    }
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary.keys() >= TIMES
+    kept = {key: value for key, value in summary.items() if key not in TIMES | {"request"}}
+    return (folder / "hypotheses.txt").read_bytes(), (folder / "exits.jsonl").read_bytes(), kept
+
+
+# With a confidence of 1 every token exits deep, which `auto` learns from the first window; where
+# tokens draw their exits, they do by the number of their sentence.
+@pytest.mark.parametrize(
+    ("policy", "engines"),
+    [
+        ("confidence:1", {"continuous": 8, "lockstep": 26}),
+        ("uniform:3", {"continuous": 31, "lockstep": 3}),
+    ],
+)
+def test_a_decode_that_was_broken_off_goes_on(
+    trained: Path,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    engines: dict[str, int],
+):
+    asked = options(trained, text, policy)
+    succeed(decode.main, *asked, f"--config.output={tmp_path / 'whole'}")
+    folder = tmp_path / "parts"
+    resume = [*asked, f"--config.output={folder}", "--config.resume=true"]
+    windows = []
+    monkeypatch.setattr(
+        "dat_jax.decoding.translator.search",
+        lambda *args, **options: windows.append(len(args[2])) or search(*args, **options),
+    )
+    for done in (2, 1):
+        with monkeypatch.context() as patch:
+            break_off(patch, done, KeyboardInterrupt())
+            stopped = call(decode.main, *resume)
+        assert stopped.status == 130
+        assert stopped.stderr.splitlines() == [
+            "error: interrupted",
+            f"{folder} keeps what was done: add --config.resume=true to go on",
+        ]
+    succeed(decode.main, *resume)
+    # The window that was not whole is made again, and no other.
+    assert windows == [8, 7, 8, 8, 8, 8, 3]
+    assert results(folder) == results(tmp_path / "whole")
+    assert results(folder)[2]["engines"] == engines
+    finished = succeed(decode.main, *resume)
+    assert finished.stderr == f"{folder} is finished: nothing is left to do\n"
+    assert len(windows) == 7
+
+
+def test_unfinished_results_are_kept_from_everything_but_going_on(
+    trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    moved = shutil.copytree(trained, tmp_path / "run")
+    text = Path(shutil.copytree(text.parent, tmp_path / "text")) / "text"
+    folder = moved / "decode" / "found"
+    asked = [*options(moved, text, "fixed:2"), f"--config.output={folder}"]
+    resume = [*asked, "--config.resume=true"]
+    with monkeypatch.context() as patch, size_limit(1 << 20):
+        break_off(patch, 2, OSError(28, "No space left on device"))
+        full = call(decode.main, *asked)
+    assert full.status == 1
+    assert full.stderr.splitlines()[0] == (
+        "error: No space left on device: mend that and run again"
+    )
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert {path.name for path in before} == {
+        "hypotheses.txt.unfinished",
+        "exits.jsonl.unfinished",
+        "summary.json.unfinished",
+        "progress.json",
+    }
+    refuse(
+        "holds unfinished results: go on with --config.resume=true, or name", decode.main, *asked
+    )
+    another = [*options(moved, text, "fixed:1"), f"--config.output={folder}"]
+    refuse(
+        "holds unfinished results with policy = 'fixed:2', not 'fixed:1'",
+        decode.main,
+        *another,
+        "--config.resume=true",
+    )
+    lines = text.read_text()
+    text.write_text(lines.replace("acht", "zwei"))
+    refused = call(decode.main, *resume)
+    assert "--config.resume: the text is not the one that was begun with" in refused.stderr
+    text.write_text(lines)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedModel, "sha256", "another")
+        assert "--config.resume: the model is not the one" in call(decode.main, *resume).stderr
+    assert set(folder.iterdir()) == before.keys()
+    assert (folder / "progress.json").read_bytes() == before[folder / "progress.json"]
+    succeed(decode.main, *resume)
+    assert results(folder)[0].count(b"\n") == len(LINES)
+
+
+def test_what_can_be_read_only_once_is_not_gone_on_with(trained: Path, tmp_path: Path):
+    asked = [f"--workdir={trained}", f"--config.output={tmp_path / 'out'}"]
+    reading, writing = os.pipe()
+    os.write(writing, b"acht Uhr\n")
+    os.close(writing)
+    for name, told in {"-": "standard input", f"/dev/fd/{reading}": f"/dev/fd/{reading}"}.items():
+        message = f"{told} can be read only once: put the text into a file"
+        again = [*asked, f"--config.input={name}", "--config.resume=true"]
+        check_refusal(call(decode.main, *again, text="acht Uhr\n"), message)
+    os.close(reading)
+    assert not (tmp_path / "out").exists()
+
+
+PROGRAM = """
+import sys
+import decode
+from dat_jax.decoding import sizing
+from dat_jax.decoding.sizing import Platform
+
+sizing.PLATFORMS["cpu"] = Platform(window=8, continuous_rows=6, fewest_slots=8)
+sys.exit(decode.main(["decode.py", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_a_decode_that_is_killed_goes_on(trained: Path, text: Path, tmp_path: Path):
+    many = tmp_path / "text"
+    many.write_text(text.read_text() * 40)
+    shutil.copy(many, many.with_name("reference"))
+    asked = options(trained, many, "uniform:3")
+    succeed(decode.main, *asked, f"--config.output={tmp_path / 'whole'}")
+    folder = tmp_path / "parts"
+    command = [sys.executable, "-c", PROGRAM, *asked, f"--config.output={folder}"]
+    progress, kills = folder / "progress.json", 0
+    for seconds in (0.0, 0.003, 0.02):
+        before = progress.read_bytes() if progress.exists() else b""
+        process = subprocess.Popen(
+            [*command, "--config.resume=true"], cwd=REPOSITORY, env=environment()
+        )
+        while process.poll() is None and (not progress.exists() or progress.read_bytes() == before):
+            time.sleep(0.001)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 3
+    succeed(decode.main, *asked, f"--config.output={folder}", "--config.resume=true")
+    assert results(folder) == results(tmp_path / "whole")
