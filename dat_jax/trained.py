@@ -28,7 +28,7 @@ class TrainedModel:
         """A checksum of the parameters, by which a model is known again."""
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(self.params):
-            digest.update(np.ascontiguousarray(leaf))
+            digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
     @property

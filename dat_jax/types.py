@@ -33,6 +33,8 @@ Words name the sizes of a few arrays, most of them in one module alone.
 | axis | meaning |
 |---|---|
 | top | next tokens, or continuations, that are kept of a hypothesis, best first |
+| groups | groups of tokens of the target vocabulary |
+| grouped | tokens of a group |
 | stages | stages of the continuous engine: blocks, then tables of classifiers |
 | tokens | tokens of a whole data set, padding left out |
 | vectors | vectors of thresholds |
@@ -45,9 +47,9 @@ Words name the sizes of a few arrays, most of them in one module alone.
 
 from typing import Any
 
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 Params = dict[str, Any]
 """A tree of parameters as Flax makes it; the N decoder blocks are stacked on a leading axis."""
 
-__all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "Params"]
+__all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "Params", "Shaped"]

@@ -10,6 +10,7 @@ here asks where a sentence begins: a cache may be a ring, and a position one of 
 import jax
 import jax.numpy as jnp
 
+from dat_jax.model.attention import Attended
 from dat_jax.types import Array, Bool, Int
 
 
@@ -34,3 +35,19 @@ def visible(ancestors: Int[Array, "B J T"]) -> Bool[Array, "B J P"]:
     """The slots that each beam may look at: those that its ancestors wrote."""
     batch, beams, _ = ancestors.shape
     return jax.nn.one_hot(ancestors, beams, dtype=bool).reshape(batch, beams, -1)
+
+
+def write(cache: Attended, position: Int[Array, ""], new: Attended) -> Attended:
+    """Puts what is of all beams' newest tokens at `position`: slot p of a cache is of position
+    p // J and beam p % J.
+
+    Nothing stands between a write and attention, not even a reshape: XLA would fuse the two and
+    write twice, the second time into a copy of the whole cache.
+    """
+    return jax.tree.map(
+        lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+            old, new, position * new.shape[-2], axis=old.ndim - 2
+        ),
+        cache,
+        new,
+    )

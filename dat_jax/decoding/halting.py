@@ -86,12 +86,14 @@ class Halting:
     def after_classifier(
         self,
         depth: Int[Array, "*B"],
-        logits: Float[Array, "*B V"],
+        logits: Float[Array, "*B groups grouped"],
         top: TopTokens,
         plan: Plan,
     ) -> Plan:
-        """Plans for tokens whose states at these depths have been classified."""
-        seen = Classified(depth, logits, top.normaliser, top.logits, top.tokens)
+        """Plans for tokens whose states at these depths have been classified, with logits in
+        groups of tokens."""
+        by_token = logits.reshape(*depth.shape, -1)[..., : self.model.vocabulary_size]
+        seen = Classified(depth, by_token, top.normaliser, top.logits, top.tokens)
         return _forward(plan, self.rule.after_classifier(seen, plan))
 
 

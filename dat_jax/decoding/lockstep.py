@@ -18,51 +18,25 @@ import jax.numpy as jnp
 
 from dat_jax.data.vocabulary import BOS, EOS, PAD
 from dat_jax.decoding import beam
-from dat_jax.decoding.ancestry import claim, follow, no_ancestors, visible
+from dat_jax.decoding.ancestry import claim, follow, no_ancestors, visible, write
 from dat_jax.decoding.beam import BeamState, Hypotheses
 from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.queue import Arrivals, Queue, Sentences, put, serve
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.top_tokens import TopTokens, continuations, top_tokens
-from dat_jax.decoding.unstacked import KeysValues, UnstackedModel, run_if
+from dat_jax.decoding.unstacked import MemoryAttended, UnstackedModel, no_values, run_if
 from dat_jax.decoding.work import Work, add_runs, no_work
 from dat_jax.exits.questions import Plan, Rule
+from dat_jax.model.attention import Attended
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Bool, Float, Int, Params
-
-
-class LayerCache(NamedTuple):
-    """Keys and values of one decoder block, as attention reads them; P = T x J slots.
-
-    Nothing stands between a write and attention, not even a reshape: XLA would fuse the two and
-    write twice, the second time into a copy of the whole cache.
-    """
-
-    keys: jax.Array  # [B, H, P, K] slot p is of position p // J and beam p % J
-    values: jax.Array  # [B, H, P, K]
-
-    @classmethod
-    def empty(
-        cls, batch: int, heads: int, slots: int, width: int, dtype: jnp.dtype
-    ) -> "LayerCache":
-        """A cache in which nothing is written yet."""
-        zeros = jnp.zeros((batch, heads, slots, width), dtype)
-        return cls(zeros, zeros)
-
-    def write(self, position: Int[Array, ""], keys_values: KeysValues) -> "LayerCache":
-        """Puts what all beams have made of their newest tokens at `position`."""
-        slots = [
-            jax.lax.dynamic_update_slice_in_dim(old, new, position * new.shape[2], axis=2)
-            for old, new in zip(self, keys_values, strict=True)
-        ]
-        return LayerCache(*slots)
 
 
 class _OfSentences(NamedTuple):
     """The slots' contents, beside what `queue.serve` keeps of them."""
 
     ceilings: jax.Array  # [B] the depth above which none of their tokens goes
-    memory: tuple[KeysValues, ...]  # of each block
+    memory: MemoryAttended
     memory_mask: jax.Array  # [B, S]
     ancestors: jax.Array  # [B, J, T] by the slots of the rings
 
@@ -72,7 +46,7 @@ class _State(NamedTuple):
 
     step: jax.Array  # []
     sentences: _OfSentences
-    layers: tuple[LayerCache, ...]
+    layers: tuple[Attended, ...]  # each block's cache, of P = T J slots
     work: Work
 
 
@@ -81,7 +55,7 @@ class _Climb(NamedTuple):
 
     top: TopTokens  # [B, J, top] of the next token, at each token's exit
     exits: jax.Array  # [B, J] 0 where no live token is
-    layers: tuple[LayerCache, ...]
+    layers: tuple[Attended, ...]
     work: Work  # of all steps
 
 
@@ -102,7 +76,7 @@ def search(
         The best hypothesis of each sentence, [Q], and what was run for them: rows of done sentences
         and of empty slots are computed, but nobody needs them.
     """
-    unstacked = UnstackedModel(model, params)
+    unstacked = UnstackedModel(model, params, settings.attended)
     engine = _Engine(unstacked, Halting(unstacked, rule), settings)
     hypotheses, state = serve(queue, settings, engine.empty(queue), engine.admit, engine.step)
     return hypotheses, state.work
@@ -120,18 +94,20 @@ class _Engine:
         """The state before the first sentence."""
         config, settings = self.model.config, self.settings
         slots, source_length = settings.slots, queue.source.shape[1]
-        heads, cached = config.decoder_heads, settings.length * settings.beam_size
-        width, dtype = config.decoder_dim // heads, jnp.dtype(config.dtype)
+        cached = (slots, settings.length * settings.beam_size, config.decoder_dim)
+        cached = jax.ShapeDtypeStruct(cached, jnp.dtype(config.dtype))
+        layers = [
+            no_values(partial(self.model.self_attended, depth), cached)
+            for depth in range(1, self.model.num_layers + 1)
+        ]
         sentences = _OfSentences(
             jnp.zeros(slots, jnp.int32),
             self.model.no_memory(slots, source_length),
             jnp.zeros((slots, source_length), bool),
             no_ancestors(slots, settings.beam_size, settings.length),
         )
-        layer = LayerCache.empty(slots, heads, cached, width, dtype)
         zero = jnp.zeros((), jnp.int32)
-        num_layers = self.model.num_layers
-        return _State(zero, sentences, (layer,) * num_layers, no_work(num_layers))
+        return _State(zero, sentences, tuple(layers), no_work(self.model.num_layers))
 
     def admit(self, state: _State, arrivals: Arrivals) -> _State:
         """Runs the encoder, and projects its output for each block that some sentence can reach."""
@@ -139,7 +115,7 @@ class _Engine:
         ceilings = self.halting.before_sentence(memory, arrivals.mask)
         new = _OfSentences(
             ceilings,
-            self.model.memory_keys_values(memory, ceilings),
+            self.model.memory_attended(memory, ceilings),
             arrivals.mask,
             no_ancestors(len(ceilings), self.settings.beam_size, self.settings.length),
         )
@@ -187,16 +163,16 @@ class _Engine:
             needed = jnp.any(active)
             # Where no state is copied, none that left attends to a block above it.
             of_use = jnp.asarray(True) if halting.copies_states else needed
-            keys_values = run_if(of_use, partial(model.self_keys_values, depth), x)
-            cache = state.layers[depth - 1].write(ring_position, keys_values)
+            attended = run_if(of_use, partial(model.self_attended, depth), x)
+            cache = write(state.layers[depth - 1], ring_position, attended)
             layers.append(cache)
             run_block = partial(
                 model.block,
                 depth,
-                self_slots=cache,
+                self_attended=cache,
                 self_mask=self_mask,
-                memory_slots=state.sentences.memory[depth - 1],
-                memory_mask=state.sentences.memory_mask[:, None],
+                memory_attended=model.memory_of(depth, state.sentences.memory),
+                memory_mask=state.sentences.memory_mask,
             )
             before, x = x, jnp.where(active[..., None], run_if(needed, run_block, x), x)
             work = add_runs(work, depth - 1, needed, jnp.sum(active), rows)
@@ -225,8 +201,9 @@ class _Engine:
         depths = jnp.full_like(plan.exit_at, depth)
         return top, self.halting.after_classifier(depths, logits, top, plan)
 
-    def _top_tokens(self, logits: Float[Array, "B J V"]) -> TopTokens:
-        return top_tokens(logits, 2 * self.settings.beam_size, eos_id=EOS, pad_id=PAD)
+    def _top_tokens(self, logits: Float[Array, "B J groups grouped"]) -> TopTokens:
+        count = min(2 * self.settings.beam_size, self.model.vocabulary_size)
+        return top_tokens(logits, count, eos_id=EOS, pad_id=PAD)
 
 
 def _where(rows: Bool[Array, "B J"], new: Any, old: Any) -> Any:

@@ -13,6 +13,7 @@ import jax
 
 from dat_jax.config import DecodingConfig
 from dat_jax.exits.questions import Rule, Scope
+from dat_jax.model.attention import AttendedForm
 
 Engine = Literal["continuous", "lockstep"]
 
@@ -29,12 +30,17 @@ class Platform:
     efficient_rows: int = 64  # with fewer, products are inefficient
     refilled_share: int = 8  # an eighth of the slots may wait to be refilled
     encoded_tokens: int = 256  # of sources, with fewer of which the encoder is inefficient
+    attended: AttendedForm = "keys_values"  # how what tokens attend to is stored
     share_of_memory: int = 4  # the pool takes a quarter at the most
     continuous_rows: int | None = None  # hypotheses from which continuous pays; None: not timed
     deepest: float = 0.75  # of all blocks on average; beyond, lockstep is as fast
 
 
-PLATFORMS = {"cpu": Platform(continuous_rows=256)}
+PLATFORMS = {
+    "cpu": Platform(continuous_rows=256),
+    # Not timed yet. By its compiler's estimate, products with one query a row are slow there.
+    "tpu": Platform(attended="states"),
+}
 
 
 class Choice(NamedTuple):
@@ -54,6 +60,7 @@ class SearchSettings:
     slots: int  # sentences in work at a time, G
     refill: int  # sentences that come in together
     cohort: int  # rows that run together, a multiple of J; in lockstep, all
+    attended: AttendedForm  # how what tokens attend to is stored
 
 
 def platform_of(name: str) -> Platform:
@@ -141,6 +148,7 @@ def choose_settings(
         slots=slots,
         refill=refill_size(slots, source_length, platform),
         cohort=cohort,
+        attended=platform.attended,
     )
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dat_jax.types import Array, Bool, Float
+from dat_jax.types import Array, Bool, Float, Shaped
 
-_GROUP = 128  # tokens; the n best are in the n groups with the greatest maxima
+_LARGEST, _SMALLEST, _ALIGNED = 128, 32, 8  # groups, by the tokens that they have
 
 
 class TopTokens(NamedTuple):
@@ -31,17 +31,44 @@ class Continuations(NamedTuple):
     tokens: jax.Array  # [*B, top]
 
 
-def top_tokens(logits: Float[Array, "*B V"], count: int, *, eos_id: int, pad_id: int) -> TopTokens:
-    """Finds the `count` greatest logits, or all V if that is less.
+def group_size(vocabulary_size: int) -> int:
+    """The tokens of a group: a divisor of the vocabulary's size if a good one exists, so that
+    nothing has to be padded, and a multiple of 8, by which TPUs lay arrays out."""
+    sizes = range(_LARGEST, _SMALLEST - 1, -_ALIGNED)
+    return next((size for size in sizes if vocabulary_size % size == 0), _LARGEST)
+
+
+def in_groups(
+    values: Shaped[Array, "V *D"], fill: float | int
+) -> Shaped[Array, "groups grouped *D"]:
+    """Values of each token by groups of tokens, the last one filled up.
+
+    A table of classifiers in groups makes logits in groups: on TPU, the maxima of groups then come
+    with the product, where those of a reshaped product would take twice as long as it.
+    """
+    size = group_size(len(values))
+    missing = -len(values) % size
+    padded = jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1), constant_values=fill)
+    return padded.reshape(-1, size, *values.shape[1:])
+
+
+def top_tokens(
+    logits: Float[Array, "*B groups grouped"], count: int, *, eos_id: int, pad_id: int
+) -> TopTokens:
+    """Finds the `count` greatest logits.
 
     Args:
-        logits: of the next token.
-        count: how many to find.
+        logits: of the next token, in groups; -inf of what fills the last one.
+        count: how many to find; no more than there are tokens.
         eos_id: the token that ends a hypothesis.
         pad_id: the token that is never chosen.
     """
-    top, tokens = _top(logits, min(count, logits.shape[-1]), pad_id)
-    return TopTokens(top, tokens, logits[..., eos_id], jax.nn.logsumexp(logits, axis=-1))
+    maxima = jnp.max(logits, axis=-1)
+    top, tokens = _top(logits, maxima, count, pad_id)
+    flat = logits.reshape(*maxima.shape[:-1], -1)
+    greatest = jnp.max(maxima, axis=-1)
+    sums = jnp.sum(jnp.exp(flat - greatest[..., None]), axis=-1)
+    return TopTokens(top, tokens, flat[..., eos_id], jnp.log(sums) + greatest)
 
 
 def continuations(
@@ -57,20 +84,23 @@ def continuations(
     )
 
 
-def _top(values: Float[Array, "*B V"], count: int, never: int) -> tuple[Array, Array]:
-    """`lax.top_k`, `never` aside, in two rounds: first which groups matter, by their maxima.
+def _top(
+    logits: Float[Array, "*B groups grouped"],
+    maxima: Float[Array, "*B groups"],
+    count: int,
+    never: int,
+) -> tuple[Array, Array]:
+    """`lax.top_k`, `never` aside, in two rounds: first which groups matter, by their maxima, as the
+    n best tokens are in the n groups with the greatest.
 
     A maximum is one vectorised pass over the values; `top_k` itself compares them one by one.
     """
-    *batch, size = values.shape
-    grouped, left_over = jnp.split(jnp.arange(size), [size - size % _GROUP])
-    members = grouped.reshape(-1, _GROUP)
-    maxima = jnp.max(values[..., : len(grouped)].reshape(*batch, *members.shape), axis=-1)
+    *batch, groups, size = logits.shape
     # One more, as `never` may be what raises its group. Sorted, lest equal values change places.
-    _, best = jax.lax.top_k(maxima, min(count + 1, len(members)))
-    best = members[jnp.sort(best, axis=-1)].reshape(*batch, -1)
-    left_over = jnp.broadcast_to(left_over, (*batch, len(left_over)))
-    candidates = jnp.concatenate([best, left_over], axis=-1)
-    kept = jnp.take_along_axis(values, candidates, axis=-1)
-    top, order = jax.lax.top_k(jnp.where(candidates == never, -jnp.inf, kept), count)
-    return top, jnp.take_along_axis(candidates, order, axis=-1)
+    _, best = jax.lax.top_k(maxima, min(count + 1, groups))
+    best = jnp.sort(best, axis=-1)[..., None]
+    kept = jnp.take_along_axis(logits, best, axis=-2)
+    tokens = best * size + jax.lax.broadcasted_iota(jnp.int32, kept.shape, kept.ndim - 1)
+    kept, tokens = kept.reshape(*batch, -1), tokens.reshape(*batch, -1)
+    top, order = jax.lax.top_k(jnp.where(tokens == never, -jnp.inf, kept), count)
+    return top, jnp.take_along_axis(tokens, order, axis=-1)

@@ -3,41 +3,52 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from dat_jax.decoding.top_tokens import in_groups
+from dat_jax.model.attention import Attended, AttendedForm, KeysValues, States
 from dat_jax.model.blocks import DecoderBlock
 from dat_jax.model.classifiers import classify, weights_of_exit
 from dat_jax.model.heads import halting_logit, sequence_logits, token_logits
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Bool, Float, Int, Params
 
-KeysValues = tuple[Array, Array]
+Made = TypeVar("Made")
+
+MemoryAttended = tuple[KeysValues, ...] | States
+"""The memory as blocks attend to it: projected by each of them, or as it is for all."""
 
 
 class UnstackedModel:
     """The parts of a model as functions of arrays; depths count from 1.
 
-    The weights of blocks and classifiers are unstacked once, here: indexing the stack inside a loop
-    would copy a block's weights every time.
+    The weights of blocks and classifiers are unstacked once, here, and put into the dtype that the
+    model computes in: in a loop, either would copy them every time.
+
+    `form` is how what tokens attend to is stored: projected, or as states.
     """
 
-    def __init__(self, model: Transformer, params: Params) -> None:
-        config = model.config
+    def __init__(self, model: Transformer, params: Params, form: AttendedForm) -> None:
+        config, self.form = model.config, form
         self.config = config
         self.num_layers = config.decoder_layers
         self.vocabulary_size = model.target_vocabulary_size
         self._model, self._params = model, params
         self._block = DecoderBlock(config, parent=None)
-        stacked = params["decoder"]["blocks"]
+        stacked = _in_dtype(params["decoder"]["blocks"], config.dtype)
         self._blocks = [jax.tree.map(lambda p, n=n: p[n], stacked) for n in range(self.num_layers)]
         self._state_kernels = [
             self._run(n + 1, method="state_kernels") for n in range(self.num_layers)
         ]
-        weights = self._apply("classifier_weights")
-        self._classifiers = [weights_of_exit(weights, x) for x in range(len(config.exit_depths))]
+        weights = _in_dtype(self._apply("classifier_weights"), config.dtype)
+        self._classifiers = [
+            (of_exit := weights_of_exit(weights, x)) | {"table": in_groups(of_exit["table"], 0)}
+            for x in range(len(config.exit_depths))
+        ]
+        self._is_token = in_groups(jnp.ones(self.vocabulary_size, bool), False)
         self._one_table = "table" in weights["shared"]
         self._own_norms = {k: v for k, v in weights["per_exit"].items() if k != "table"}
 
@@ -53,24 +64,26 @@ class UnstackedModel:
         """The states before block 1."""
         return self._apply("embed", tokens, positions)
 
-    def memory_keys_values(
+    def memory_attended(
         self, memory: Float[Array, "B S E"], exits: Int[Array, " B"]
-    ) -> tuple[KeysValues, ...]:
-        """Keys and values that each block attends to in the memory; zeros, which take no time, of
-        blocks that no sentence goes to.
+    ) -> MemoryAttended:
+        """The memory as blocks attend to it; zeros, which take no time, where it would be projected
+        for a block that no sentence goes to.
 
         Args:
             memory: the encoder's output.
             exits: the depths above which no token of each sentence goes.
         """
+        if self.form == "states":
+            return States(memory)
         heads, width = self.config.decoder_heads, self.config.decoder_dim
         shape = (len(memory), heads, memory.shape[1], width // heads)
 
         # In rows, or XLA (jaxlib 0.12, CPU) leaves the result in another order than the array that
         # it will be written to, and turns that one round instead.
         def in_rows(depth: int, memory: Array) -> KeysValues:
-            keys, values = self._run(depth, memory, method="memory_keys_values")
-            return keys.reshape(len(memory), -1), values.reshape(len(memory), -1)
+            projected = self._run(depth, memory, self.form, method="memory_attended")
+            return jax.tree.map(lambda x: x.reshape(len(memory), -1), projected)
 
         projected = []
         for depth in range(1, self.num_layers + 1):
@@ -78,43 +91,38 @@ class UnstackedModel:
             projected.append(jax.tree.map(lambda x: x.reshape(shape), rows))
         return tuple(projected)
 
-    def no_memory(self, sentences: int, length: int) -> tuple[KeysValues, ...]:
-        """Room for what `memory_keys_values` makes of sources of `length` tokens."""
-        heads = self.config.decoder_heads
-        shape = (sentences, heads, length, self.config.decoder_dim // heads)
-        zeros = jnp.zeros(shape, jnp.dtype(self.config.dtype))
-        return ((zeros, zeros),) * self.num_layers
+    def no_memory(self, sentences: int, length: int) -> MemoryAttended:
+        """Room for what `memory_attended` makes of sources of `length` tokens."""
+        dtype = jnp.dtype(self.config.dtype)
+        memory = jax.ShapeDtypeStruct((sentences, length, self.config.encoder_dim), dtype)
+        exits = jax.ShapeDtypeStruct((sentences,), jnp.int32)
+        return no_values(self.memory_attended, memory, exits)
 
-    def self_keys_values(self, depth: int, x: Float[Array, "B J D"]) -> KeysValues:
-        """Keys and values that later tokens attend to in block `depth`: its projections of its
-        inputs, or of the states that were copied there."""
-        return self._run(depth, x, method="self_keys_values")
+    def memory_of(self, depth: int, memory: MemoryAttended) -> Attended:
+        """The part of it that block `depth` attends to."""
+        return memory if isinstance(memory, States) else memory[depth - 1]
+
+    def self_attended(self, depth: int, x: Float[Array, "B P D"]) -> Attended:
+        """Inputs of block `depth`, or the states that were copied there, as later tokens are to
+        attend to them."""
+        return self._run(depth, x, self.form, method="self_attended")
+
+    def self_states(self, depth: int, x: Float[Array, "B P D"]) -> States:
+        """The same as states, whatever the form of what else is stored."""
+        return self._run(depth, x, "states", method="self_attended")
 
     def block(
         self,
         depth: int,
         x: Float[Array, "B J D"],
-        self_slots: KeysValues,
+        self_attended: Attended,
         self_mask: Bool[Array, "B J P"],
-        memory_slots: KeysValues,
-        memory_mask: Bool[Array, "B 1 S"],
+        memory_attended: Attended,
+        memory_mask: Bool[Array, "B S"],
     ) -> Float[Array, "B J D"]:
         """The states after block `depth`."""
-        return self._run(depth, x, self_slots, self_mask, memory_slots, memory_mask)
-
-    def step(
-        self,
-        depth: int,
-        x: Float[Array, "B D"],
-        self_states: Float[Array, "B P D"],
-        self_mask: Bool[Array, "B P"],
-        memory_slots: KeysValues,
-        memory_mask: Bool[Array, "B S"],
-    ) -> Float[Array, "B D"]:
-        """The states after block `depth`, of one token a row, from states that entered it."""
-        kernels = self._state_kernels[depth - 1]
-        arguments = (x, self_states, self_mask, kernels, memory_slots, memory_mask)
-        return self._run(depth, *arguments, method="step")
+        seen = (self_attended, self_mask, memory_attended, memory_mask[:, None])
+        return self._run(depth, x, *seen, self._state_kernels[depth - 1])
 
     @property
     def num_tables(self) -> int:
@@ -127,20 +135,27 @@ class UnstackedModel:
 
     def classify_by_table(
         self, table: int, depth: Int[Array, "*B"], x: Float[Array, "*B D"]
-    ) -> Float[Array, "*B V"]:
-        """The logits of states that left at depths whose exits use the same table."""
+    ) -> Float[Array, "*B groups grouped"]:
+        """The logits of states that left at depths whose exits use the same table, in groups of
+        tokens as `top_tokens` takes them; -inf of what fills the last group."""
         own = {
             name: leaf[depth - self.config.exit_depths[0]] for name, leaf in self._own_norms.items()
         }
-        return classify(self._classifiers[table] | own, x)
+        return self._logits(self._classifiers[table] | own, x)
 
-    def classify(self, depth: int, x: Float[Array, "B J D"]) -> Float[Array, "B J V"]:
-        """The logits of the exit at `depth`."""
-        return classify(self._classifiers[self.config.exit_depths.index(depth)], x)
+    def classify(self, depth: int, x: Float[Array, "B J D"]) -> Float[Array, "B J groups grouped"]:
+        """The logits of the exit at `depth`, likewise."""
+        return self._logits(self._classifiers[self.config.exit_depths.index(depth)], x)
+
+    def _logits(self, weights: dict[str, Array], x: Float[Array, "*B D"]) -> Array:
+        logits = classify(weights, x)
+        if self._is_token.size == self.vocabulary_size:
+            return logits
+        return jnp.where(jnp.broadcast_to(self._is_token, logits.shape), logits, -jnp.inf)
 
     def classify_each(
         self, exits: Int[Array, "B J"], x: Float[Array, "B J D"]
-    ) -> Float[Array, "B J V"]:
+    ) -> Float[Array, "B J groups grouped"]:
         """The logits of each state by the classifier of its own exit.
 
         One product with the last table, and one with each other that some exit uses. Where `exits`
@@ -153,7 +168,9 @@ class UnstackedModel:
             here = self.table_of(exits) == table
 
             def replace(logits: Array, table: int = table, here: Array = here) -> Array:
-                return jnp.where(here[..., None], self.classify_by_table(table, depth, x), logits)
+                return jnp.where(
+                    here[..., None, None], self.classify_by_table(table, depth, x), logits
+                )
 
             logits = jax.lax.cond(jnp.any(here), replace, lambda logits: logits, logits)
         return logits
@@ -186,7 +203,22 @@ class UnstackedModel:
         return self._block.apply(variables, *arguments, method=method)
 
 
+def no_values(function: Callable[..., Made], *shapes: Any) -> Made:
+    """Zeros in the shapes of what `function` makes of arrays of these shapes."""
+    made = jax.eval_shape(function, *shapes)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), made)
+
+
 def run_if(condition: Bool[Array, ""], function: Callable[[Array], Any], x: Array) -> Any:
     """`function(x)`, or zeros of its shape, which take no time."""
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, x))
+    zeros = no_values(function, x)
     return jax.lax.cond(condition, function, lambda _: zeros, x)
+
+
+def _in_dtype(params: Params, dtype: str) -> Params:
+    """The parameters with all matrices in `dtype`, as layers would put them at each use."""
+
+    def cast(path: tuple, leaf: Array) -> Array:
+        return leaf.astype(dtype) if path[-1].key in ("kernel", "table") else leaf
+
+    return jax.tree.map_with_path(cast, params)

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multi-head attention whose keys and values are arguments: a cache is an ordinary array."""
+"""Multi-head attention to positions that are arguments: a cache is an ordinary array.
 
-from typing import NamedTuple
+They come in one of two forms. Keys and values are projected once for all queries to come. States
+are stored as they are, and a query meets them by way of the kernels: nothing has to be projected,
+and with one query a row the products are of matrices, which keeps a matrix unit busy.
+"""
+
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,8 +15,26 @@ import jax.numpy as jnp
 from dat_jax.types import Array, Bool, Float
 
 
+class KeysValues(NamedTuple):
+    """Positions to attend to, projected; heads before positions, as the products read them."""
+
+    keys: jax.Array  # [B, H, P, K]
+    values: jax.Array  # [B, H, P, K]
+
+
+class States(NamedTuple):
+    """Positions to attend to, as they are."""
+
+    states: jax.Array  # [B, P, M]
+
+
+Attended = KeysValues | States
+AttendedForm = Literal["keys_values", "states"]
+
+
 class StateKernels(NamedTuple):
-    """Kernels that `Attention.of_states` needs of the projections that it does without."""
+    """Kernels of the projections that attention to states does without, in the order in which it
+    reads them."""
 
     key: jax.Array  # [H, K, M]
     value: jax.Array  # [H, M, K]
@@ -42,76 +65,101 @@ class Attention(nn.Module):
         )
         self.weight_dropout = nn.Dropout(self.dropout)
 
-    def keys_values(
-        self, x: Float[Array, "B P M"]
-    ) -> tuple[Float[Array, "B H P K"], Float[Array, "B H P K"]]:
-        """Projects the positions that can be attended to; heads before positions, as the products
-        of attention read them."""
-        return jnp.swapaxes(self.key(x), 1, 2), jnp.swapaxes(self.value(x), 1, 2)
-
-    def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        keys: Float[Array, "B H P K"],
-        values: Float[Array, "B H P K"],
-        mask: Bool[Array, "#B #T P"],
-        *,
-        deterministic: bool,
-    ) -> Float[Array, "B T D"]:
-        """Mixes `values` for each position of `x`, looking only where `mask` is true."""
-        query = jnp.swapaxes(self._scaled_query(x), 1, 2)
-        scores = _product("bhpk,bhtk->bhpt", keys, query)
-        weights = self._weights(jnp.swapaxes(scores, 2, 3), mask[:, None])
-        weights = self.weight_dropout(weights, deterministic=deterministic)
-        mixed = _product("bhtp,bhpk->bhtk", weights, values)
-        return self.output(jnp.swapaxes(mixed, 1, 2))
+    def attended(self, x: Float[Array, "B P M"], form: AttendedForm) -> Attended:
+        """The positions of `x` in the form in which they are to be stored and attended to."""
+        if form == "states":
+            return States(x)
+        return KeysValues(jnp.swapaxes(self.key(x), 1, 2), jnp.swapaxes(self.value(x), 1, 2))
 
     def state_kernels(self) -> StateKernels:
-        """The kernels of keys and values in the order in which `of_states` reads them: to be made
-        once, outside of any loop."""
+        """The kernels of keys and values, with which `__call__` attends to states: to be made once,
+        outside of any loop."""
         key, value = (part.variables["params"]["kernel"] for part in (self.key, self.value))
         return StateKernels(
             jnp.transpose(key, (1, 2, 0)).astype(self.dtype),
             jnp.transpose(value, (1, 0, 2)).astype(self.dtype),
         )
 
-    def of_states(
+    def __call__(
         self,
-        x: Float[Array, "B D"],
-        states: Float[Array, "B P M"],
-        mask: Bool[Array, "B P"],
+        x: Float[Array, "B T D"],
+        attended: Attended,
+        mask: Bool[Array, "#B #T P"],
+        kernels: StateKernels | None = None,
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "B T D"]:
+        """Mixes what is attended to for each position of `x`, looking only where `mask` is true.
+
+        States need `kernels`.
+        """
+        query = self.query(x) * (self.dim // self.heads) ** -0.5
+        if isinstance(attended, KeysValues):
+            mixed = self._mix(query, attended, mask, deterministic)
+        else:
+            assert kernels is not None
+            mixed = self._mix_states(query, attended, mask, kernels, deterministic)
+        return self.output(mixed)
+
+    def _mix(
+        self,
+        query: Float[Array, "B T H K"],
+        attended: KeysValues,
+        mask: Bool[Array, "#B #T P"],
+        deterministic: bool,
+    ) -> Float[Array, "B T H K"]:
+        scores = _scores("bhpk,bhtk->bhpt", attended.keys, jnp.swapaxes(query, 1, 2))
+        weights = self._weights(jnp.swapaxes(scores, 2, 3), mask[:, None], deterministic)
+        mixed = _product("bhtp,bhpk->bhtk", weights, attended.values)
+        return jnp.swapaxes(mixed, 1, 2)
+
+    def _mix_states(
+        self,
+        query: Float[Array, "B T H K"],
+        attended: States,
+        mask: Bool[Array, "#B #T P"],
         kernels: StateKernels,
-    ) -> Float[Array, "B D"]:
-        """Attends as `__call__` does, with one query a row, to the keys and values of `states`, and
-        without projecting these.
+        deterministic: bool,
+    ) -> Float[Array, "B T H K"]:
+        """Mixes values as `_mix` does, without the projections of what it looks at.
 
         A query meets a state by way of the key's kernel, taken backwards; values are projected
         once they are mixed. A bias of the keys shifts all scores of a query alike, which softmax
         does not see; that of the values passes through, as the weights sum to 1.
         """
-        query = jnp.einsum("bhk,hkm->hbm", self._scaled_query(x), kernels.key)
-        scores = _product("bpm,hbm->bph", states, query)
-        weights = self._weights(jnp.swapaxes(scores, 1, 2), mask[:, None])
-        mixed = jnp.einsum("bhp,bpm->bhm", weights, states)
-        values = jnp.einsum("bhm,hmk->bhk", mixed, kernels.value)
+        batch, length, heads, _ = query.shape
+        by_kernel = jnp.einsum("bthk,hkm->bthm", query, kernels.key)
+        by_kernel = by_kernel.reshape(batch, length * heads, -1)
+        scores = _scores("bpm,bqm->bpq", attended.states, by_kernel)
+        scores = jnp.swapaxes(scores, 1, 2).reshape(batch, length, heads, -1)
+        weights = self._weights(scores, mask[:, :, None], deterministic)
+        weights = weights.reshape(batch, length * heads, -1)
+        mixed = jnp.einsum("bqp,bpm->bqm", weights, attended.states)
+        mixed = mixed.reshape(batch, length, heads, -1)
+        values = jnp.einsum("bthm,hmk->bthk", mixed, kernels.value)
         bias = self.value.variables["params"]["bias"].astype(self.dtype)
-        return self.output(values + bias[None])
-
-    def _scaled_query(self, x: Float[Array, "*B D"]) -> Float[Array, "*B H K"]:
-        return self.query(x) * (self.dim // self.heads) ** -0.5
+        return values + bias[None, None]
 
     def _weights(
-        self, scores: Float[Array, "*B P"], mask: Bool[Array, "*#B P"]
+        self, scores: Float[Array, "*B P"], mask: Bool[Array, "*#B P"], deterministic: bool
     ) -> Float[Array, "*B P"]:
-        """Softmax in float32 over the positions where `mask` is true."""
-        scores = jnp.where(mask, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
-        return jax.nn.softmax(scores).astype(self.dtype)
+        """Softmax in float32 over the positions where `mask` is true, and dropout."""
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(scores).astype(self.dtype)
+        return self.weight_dropout(weights, deterministic=deterministic)
 
 
-def _product(formula: str, *operands: Array) -> Array:
+def _scores(formula: str, *operands: Array) -> Array:
+    """A product in float32, whatever its operands are."""
+    return _product(formula, *operands, dtype=jnp.dtype("float32"))
+
+
+def _product(formula: str, *operands: Array, dtype: jnp.dtype | None = None) -> Array:
     """A product in the order of its formula.
 
     Left alone, XLA merges the transposition that follows and swaps the operands; with few queries,
     on CPU, that takes three to eight times as long.
     """
-    return jax.lax.optimization_barrier(jnp.einsum(formula, *operands))
+    return jax.lax.optimization_barrier(
+        jnp.einsum(formula, *operands, preferred_element_type=dtype)
+    )

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """One encoder block and one decoder block (paper, section 2: Vaswani et al.'s)."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
-from dat_jax.model.attention import Attention, StateKernels
+from dat_jax.model.attention import Attended, AttendedForm, Attention, StateKernels
 from dat_jax.types import Array, Bool, Float
 
 
@@ -68,18 +70,26 @@ class EncoderBlock(nn.Module):
         self, x: Float[Array, "B S E"], mask: Bool[Array, "B 1 S"], *, deterministic: bool
     ) -> Float[Array, "B S E"]:
         entered = self.self_residual.enter(x)
-        keys, values = self.self_attention.keys_values(entered)
-        update = self.self_attention(entered, keys, values, mask, deterministic=deterministic)
+        attended = self.self_attention.attended(entered, "keys_values")
+        update = self.self_attention(entered, attended, mask, deterministic=deterministic)
         x = self.self_residual.leave(x, update, deterministic=deterministic)
         update = self.feed_forward(self.ff_residual.enter(x), deterministic=deterministic)
         return self.ff_residual.leave(x, update, deterministic=deterministic)
 
 
+class BlockKernels(NamedTuple):
+    """The kernels by which a decoder block attends to states."""
+
+    self_attention: StateKernels
+    memory_attention: StateKernels
+
+
 class DecoderBlock(nn.Module):
     """Self-attention, attention over the memory, feed-forward.
 
-    The keys and values that it attends to are arguments: training projects whole sequences with
-    `self_keys_values` and `memory_keys_values`, a decoder reads them from its cache.
+    The positions that it attends to are arguments, in either form of `dat_jax.model.attention`:
+    training makes them of whole sequences with `self_attended` and `memory_attended`, a decoder
+    reads them from its cache.
     """
 
     config: ModelConfig
@@ -97,73 +107,51 @@ class DecoderBlock(nn.Module):
             Residual(config) for _ in range(3)
         )
 
-    def self_keys_values(
-        self, x: Float[Array, "B T D"]
-    ) -> tuple[Float[Array, "B H T K"], Float[Array, "B H T K"]]:
-        """The block's own projections of its inputs, for later positions to attend to."""
-        return self.self_attention.keys_values(self.self_residual.enter(x))
+    def self_attended(self, x: Float[Array, "B T D"], form: AttendedForm) -> Attended:
+        """The block's inputs as later positions are to attend to them."""
+        return self.self_attention.attended(self.self_residual.enter(x), form)
 
-    def memory_keys_values(
-        self, memory: Float[Array, "B S E"]
-    ) -> tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]]:
-        """The block's own projections of the encoder output."""
-        return self.memory_attention.keys_values(memory)
+    def memory_attended(self, memory: Float[Array, "B S E"], form: AttendedForm) -> Attended:
+        """The encoder output as the block is to attend to it."""
+        return self.memory_attention.attended(memory, form)
+
+    def state_kernels(self) -> BlockKernels:
+        """The kernels that `__call__` needs for states: to be made once, outside of any loop."""
+        return BlockKernels(
+            self.self_attention.state_kernels(), self.memory_attention.state_kernels()
+        )
 
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        self_keys_values: tuple[Float[Array, "B H P K"], Float[Array, "B H P K"]],
-        self_mask: Bool[Array, "#B T P"],
-        memory_keys_values: tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]],
+        self_attended: Attended,
+        self_mask: Bool[Array, "#B #T P"],
+        memory_attended: Attended,
         memory_mask: Bool[Array, "B 1 S"],
+        kernels: BlockKernels | None = None,
         *,
         deterministic: bool = True,
     ) -> Float[Array, "B T D"]:
-        """Computes the states after this block from the states before it (equation 1)."""
+        """Computes the states after this block from the states before it (equation 1).
+
+        What is attended to as states needs `kernels`.
+        """
+        of_self, of_memory = kernels or (None, None)
         update = self.self_attention(
-            self.self_residual.enter(x), *self_keys_values, self_mask, deterministic=deterministic
+            self.self_residual.enter(x),
+            self_attended,
+            self_mask,
+            of_self,
+            deterministic=deterministic,
         )
         x = self.self_residual.leave(x, update, deterministic=deterministic)
         update = self.memory_attention(
             self.memory_residual.enter(x),
-            *memory_keys_values,
+            memory_attended,
             memory_mask,
+            of_memory,
             deterministic=deterministic,
         )
         x = self.memory_residual.leave(x, update, deterministic=deterministic)
         update = self.feed_forward(self.ff_residual.enter(x), deterministic=deterministic)
         return self.ff_residual.leave(x, update, deterministic=deterministic)
-
-    def state_kernels(self) -> StateKernels:
-        """The kernels by which `step` attends to states."""
-        return self.self_attention.state_kernels()
-
-    def step(
-        self,
-        x: Float[Array, "B D"],
-        self_states: Float[Array, "B P D"],
-        self_mask: Bool[Array, "B P"],
-        self_kernels: StateKernels,
-        memory_keys_values: tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]],
-        memory_mask: Bool[Array, "B S"],
-    ) -> Float[Array, "B D"]:
-        """Computes what `__call__` does (equation 1) for one token a row, without dropout and
-        without projecting the states that it attends to.
-
-        `self_states` are states that entered this block, the row's own among them; see
-        `Attention.of_states`. The keys and values of the memory are given, as to `__call__`.
-        """
-        residual = self.self_residual
-        update = self.self_attention.of_states(
-            residual.enter(x), residual.enter(self_states), self_mask, self_kernels
-        )
-        x = residual.leave(x, update, deterministic=True)
-        update = self.memory_attention(
-            self.memory_residual.enter(x)[:, None],
-            *memory_keys_values,
-            memory_mask[:, None],
-            deterministic=True,
-        )
-        x = self.memory_residual.leave(x, update[:, 0], deterministic=True)
-        update = self.feed_forward(self.ff_residual.enter(x), deterministic=True)
-        return self.ff_residual.leave(x, update, deterministic=True)

@@ -46,11 +46,14 @@ def weights_of_exit(weights: dict[str, Any], index: int) -> dict[str, Array]:
     return weights["shared"] | jax.tree.map(lambda leaf: leaf[index], weights["per_exit"])
 
 
-def classify(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-    """The logits of one exit, in float32, from its merged weights and the decoder's states."""
+def classify(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Array, "..."]:
+    """The logits of one exit, [*B, V] in float32, from its merged weights and the decoder's states.
+
+    The table may have its tokens in groups, [groups, grouped, D]; so then are the logits.
+    """
     if "scale" in weights:
         normalised = jax.nn.standardize(state.astype(jnp.float32), epsilon=1e-6)
         scale, bias = (jnp.broadcast_to(weights[x], state.shape) for x in ("scale", "bias"))
         state = (normalised * scale + bias).astype(state.dtype)
     table = weights["table"].astype(state.dtype)
-    return jnp.einsum("...d,vd->...v", state, table, preferred_element_type=jnp.float32)
+    return jnp.tensordot(state, table, axes=(-1, -1), preferred_element_type=jnp.float32)

@@ -91,9 +91,9 @@ def _whole_sequence(
 ) -> Array:
     return block(
         x,
-        block.self_keys_values(x),
+        block.self_attended(x, "keys_values"),
         self_mask,
-        block.memory_keys_values(memory),
+        block.memory_attended(memory, "keys_values"),
         memory_mask[:, None, :],
         deterministic=deterministic,
     )

@@ -72,6 +72,16 @@ CASES = [
     Case("last", 1, Fixed(3)),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
+one_of_a_kind = pytest.mark.parametrize(
+    "case",
+    [
+        Case("post", 1, TokenGeometric((0.98, 0.96))),
+        Case("pre", 3, Confidence((0.51, 0.71))),
+        Case("tied", 3, Uniform(4, 0)),
+        Case("per_exit", 3, SequenceMultinomial()),
+    ],
+    ids=str,
+)
 
 
 SLOTS = 4  # fewer than there are sentences

@@ -16,6 +16,7 @@ from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule
+from dat_jax.model.attention import AttendedForm
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_model
@@ -82,7 +83,11 @@ def make_model(kind: str) -> tuple[Transformer, Params]:
 
 
 def settings(
-    beam_size: int, slots: int, refill: int | None = None, cohort: int | None = None
+    beam_size: int,
+    slots: int,
+    refill: int | None = None,
+    cohort: int | None = None,
+    attended: AttendedForm = "keys_values",
 ) -> SearchSettings:
     """Settings by which all slots are filled together and all rows run together, if not said."""
     return SearchSettings(
@@ -92,6 +97,7 @@ def settings(
         slots=slots,
         refill=refill or slots,
         cohort=cohort or slots * beam_size,
+        attended=attended,
     )
 
 
@@ -104,13 +110,14 @@ def run(
     params: Params | None = None,
     slots: int | None = None,
     refill: int | None = None,
+    attended: AttendedForm = "keys_values",
 ) -> tuple[Hypotheses, Work]:
     """The lockstep engine's hypotheses of the sentences in the queue, and what it ran; by default
     all are in work from the beginning."""
     model, own_params = make_model(kind)
     queue = make_queue() if queue is None else queue
     params = own_params if params is None else params
-    how = settings(beam_size, slots or int(queue.count), refill)
+    how = settings(beam_size, slots or int(queue.count), refill, attended=attended)
     return _real(queue, lockstep.search(model, params, rule, queue, how))
 
 
@@ -123,11 +130,12 @@ def run_continuous(
     cohort: int,
     slots: int,
     refill: int = 1,
+    attended: AttendedForm = "keys_values",
 ) -> tuple[Hypotheses, Work]:
     """The continuous engine's hypotheses of the sentences in the queue, and what it ran."""
     model, params = make_model(kind)
     queue = make_queue() if queue is None else queue
-    how = settings(beam_size, slots, refill, cohort)
+    how = settings(beam_size, slots, refill, cohort, attended)
     return _real(queue, engine.search(model, params, rule, queue, how))
 
 

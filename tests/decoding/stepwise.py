@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dat_jax.decoding import beam
-from dat_jax.decoding.top_tokens import continuations, top_tokens
+from dat_jax.decoding.top_tokens import continuations, in_groups, top_tokens
 
 PAD, EOS, START = 0, 3, 2
 V = 7
@@ -50,6 +50,11 @@ def step(state, log_probs_of, length_penalty=1.0):
     return advance(state, jnp.asarray(log_probs), jnp.asarray(exits), length_penalty=length_penalty)
 
 
+def grouped(logits: jax.Array) -> jax.Array:
+    """Logits by groups of tokens, as the classifiers of a decoder make them."""
+    return jnp.moveaxis(in_groups(jnp.moveaxis(logits, -1, 0), -jnp.inf), (0, 1), (-2, -1))
+
+
 @jax.jit
 def unfinished(state):
     return ~beam.done(state).all()
@@ -58,8 +63,8 @@ def unfinished(state):
 @functools.partial(jax.jit, static_argnames="length_penalty")
 def advance(state, log_probs, exits, length_penalty=1.0):
     must_end = jnp.broadcast_to(beam.must_end(state)[:, None], exits.shape)
-    count = 2 * exits.shape[1]
-    top = top_tokens(log_probs, count, eos_id=EOS, pad_id=PAD)
+    count = min(2 * exits.shape[1], log_probs.shape[-1])
+    top = top_tokens(grouped(log_probs), count, eos_id=EOS, pad_id=PAD)
     top = top._replace(normaliser=jnp.zeros_like(top.normaliser))  # they are normalised already
     best = continuations(top, state.log_probs, must_end, EOS)
     return beam.advance(state, best, exits, length_penalty=length_penalty, eos_id=EOS)

@@ -9,22 +9,25 @@ from dat_jax.decoding.ancestry import (
     follow,
     no_ancestors,
     visible,
+    write,
 )
-from dat_jax.decoding.lockstep import LayerCache
+from dat_jax.model.attention import KeysValues, States
 
 BATCH, BEAMS, LENGTH, HEADS, WIDTH = 2, 3, 5, 2, 4
 
 
 def test_each_beam_sees_what_it_would_hold_if_caches_moved():
     generator = np.random.default_rng(0)
-    cache = LayerCache.empty(BATCH, HEADS, LENGTH * BEAMS, WIDTH, jnp.dtype("float32"))
+    nothing = jnp.zeros((BATCH, HEADS, LENGTH * BEAMS, WIDTH))
+    cache, states = KeysValues(nothing, nothing), States(nothing[:, 0])
     ancestors = no_ancestors(BATCH, BEAMS, LENGTH)
     moved = [[[] for _ in range(BEAMS)] for _ in range(BATCH)]
     for position in range(LENGTH):
         keys = generator.normal(size=(BATCH, HEADS, BEAMS, WIDTH)).astype(np.float32)
         parents = generator.integers(0, BEAMS, (BATCH, BEAMS)).astype(np.int32)
         ancestors = claim(ancestors, jnp.asarray(position))
-        cache = cache.write(jnp.asarray(position), (jnp.asarray(keys), jnp.asarray(-keys)))
+        here, new = jnp.asarray(position), KeysValues(jnp.asarray(keys), jnp.asarray(-keys))
+        cache, states = write(cache, here, new), write(states, here, States(new.keys[:, 0]))
         for sentence in range(BATCH):
             for beam in range(BEAMS):
                 moved[sentence][beam] = [*moved[sentence][beam], keys[sentence, :, beam]]
@@ -37,6 +40,7 @@ def test_each_beam_sees_what_it_would_hold_if_caches_moved():
                 own = np.stack(moved[sentence][beam], axis=1)
                 np.testing.assert_array_equal(all_keys[sentence][:, seen], own)
                 np.testing.assert_array_equal(all_values[sentence][:, seen], -own)
+                np.testing.assert_array_equal(states.states[sentence][seen], own[0])
 
         ancestors = follow(ancestors, jnp.asarray(parents))
         moved = [

@@ -162,7 +162,7 @@ def test_tokens_leave_for_every_reason():
 
 def ask_before_tokens(rule: Rule) -> Plan:
     """Plans for two tokens of each of three sentences."""
-    halting = Halting(UnstackedModel(*make_model(KIND)), rule)
+    halting = Halting(UnstackedModel(*make_model(KIND), "keys_values"), rule)
     numbers = jnp.arange(3)
     ceilings = halting.before_sentence(jnp.zeros((3, 2, 12)), jnp.ones((3, 2), bool))
     return halting.before_token(ceilings, numbers, numbers, numbers, 2)

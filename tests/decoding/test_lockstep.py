@@ -27,6 +27,7 @@ from tests.decoding.cases import (
     assert_same,
     cases,
     in_lockstep,
+    one_of_a_kind,
     plain,
 )
 from tests.decoding.lively import (
@@ -46,6 +47,14 @@ from tests.decoding.lively import (
 @cases
 def test_equals_the_search_without_cache(case: Case):
     assert_as_without_cache(in_lockstep(case)[0], case)
+
+
+@one_of_a_kind
+def test_caches_of_states_change_nothing(case: Case):
+    found, work = run(*case, slots=SLOTS, refill=1, attended="states")
+    assert_same(found, in_lockstep(case)[0])
+    for counted, expected in zip(work, in_lockstep(case)[1], strict=True):
+        np.testing.assert_array_equal(counted, expected)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def step(state: Steps, sentences: Sentences) -> tuple[Steps, BeamState]:
 
 @jax.jit
 def serve_all(queue: Queue) -> tuple[beam.Hypotheses, Steps]:
-    settings = SearchSettings(1, 1.0, T, slots=G, refill=2, cohort=G)
+    settings = SearchSettings(1, 1.0, T, slots=G, refill=2, cohort=G, attended="keys_values")
     zero = jnp.zeros((), jnp.int32)
     return serve(queue, settings, Steps(jnp.zeros(G, jnp.int32), *[zero] * 4), admit, step)
 

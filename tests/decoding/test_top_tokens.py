@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from dat_jax.decoding.top_tokens import Continuations, continuations, top_tokens
+from dat_jax.decoding.top_tokens import (
+    Continuations,
+    continuations,
+    group_size,
+    in_groups,
+    top_tokens,
+)
+from tests.decoding.stepwise import grouped
 
 PAD, EOS = 0, 3
 
@@ -19,7 +26,7 @@ PAD, EOS = 0, 3
 @partial(jax.jit, static_argnames="count")
 def found(logits: jax.Array, offset: jax.Array, must_end: jax.Array, count: int) -> Continuations:
     """The continuations of hypotheses whose log-probabilities are so much above the normaliser."""
-    top = top_tokens(logits, count, eos_id=EOS, pad_id=PAD)
+    top = top_tokens(grouped(logits), min(count, logits.shape[-1]), eos_id=EOS, pad_id=PAD)
     return continuations(top._replace(normaliser=-offset), jnp.zeros_like(offset), must_end, EOS)
 
 
@@ -47,8 +54,21 @@ def assert_best(logits, offset, must_end, count: int) -> None:
         assert best.tokens[index][possible].tolist() == np.asarray(tokens)[possible].tolist()
 
 
+@pytest.mark.parametrize(
+    ("tokens", "size"),
+    [(10_000, 80), (44_000, 88), (4_096, 128), (8_000, 80), (8, 128), (500, 128), (10_001, 128)],
+)
+def test_groups_share_out_the_vocabulary_if_they_can(tokens: int, size: int):
+    assert group_size(tokens) == size
+    by_group = np.asarray(in_groups(jnp.arange(2 * tokens).reshape(-1, 2), -1))
+    assert by_group.shape == (-(-tokens // size), size, 2)
+    flat = by_group.reshape(-1, 2)
+    assert flat[:tokens].ravel().tolist() == list(range(2 * tokens))
+    assert (flat[tokens:] == -1).all()
+
+
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("size", [5, 11, 127, 128, 129, 300, 1024, 4_001])
+@pytest.mark.parametrize("size", [5, 11, 40, 127, 128, 129, 300, 1024, 4_000, 4_001])
 @pytest.mark.parametrize("count", [2, 10])
 def test_they_are_those_of_a_stable_sort(size: int, count: int, ties: bool):
     """Fewer tokens than a group of the two rounds has, as many, many groups, a part of one."""
@@ -64,7 +84,7 @@ def test_they_are_those_of_a_stable_sort(size: int, count: int, ties: bool):
 def test_log_probabilities_are_normalised_over_all_tokens():
     logits = np.random.default_rng(1).normal(size=(3, 300)).astype(np.float32)
     so_far, must_end = jnp.asarray([0.0, -2.5, -1.0]), jnp.asarray([False, False, True])
-    top = top_tokens(jnp.asarray(logits), 4, eos_id=EOS, pad_id=PAD)
+    top = top_tokens(grouped(jnp.asarray(logits)), 4, eos_id=EOS, pad_id=PAD)
     best = continuations(top, so_far, must_end, EOS)
     log_probs = np.asarray(so_far)[:, None] + np.asarray(jax.nn.log_softmax(logits))
     chosen = np.take_along_axis(log_probs, np.asarray(best.tokens), axis=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A block's step from states against its call with the keys and values of these states."""
+"""Attention to states against attention to the keys and values of these states."""
 
 import re
 
@@ -8,61 +8,79 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dat_jax.model.attention import Attended, AttendedForm
 from dat_jax.model.blocks import DecoderBlock
+from dat_jax.types import Params
 from tests.tiny import ragged_mask, random_array, random_params, tiny_config, tiny_model
 
-B, P, S, D = 4, 6, 5, 8
-MEMORY_MASK = ragged_mask((5, 1, 3, 2), S)
+B, T, P, S, D, E = 4, 3, 6, 5, 8, 12
+MEMORY_MASK = ragged_mask((5, 1, 3, 2), S)[:, None]
+FORMS: list[AttendedForm] = ["keys_values", "states"]
+
+
+def call(
+    block: DecoderBlock,
+    params: Params,
+    forms: tuple[AttendedForm, AttendedForm],
+    x: jax.Array,
+    inputs: jax.Array,
+    memory: jax.Array,
+    mask: jax.Array,
+) -> jax.Array:
+    """The block on `x`, attending to `inputs` and to the memory in these forms."""
+
+    def run(method: str, *arguments: object) -> Attended:
+        return block.apply({"params": params}, *arguments, method=method)
+
+    of_self, of_memory = (
+        run("self_attended", inputs, forms[0]),
+        run("memory_attended", memory, forms[1]),
+    )
+    return run("__call__", x, of_self, mask, of_memory, MEMORY_MASK, run("state_kernels"))
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_a_step_from_states_equals_the_call_with_their_keys_and_values(norm: str, seed: int):
+def test_states_are_attended_to_as_their_keys_and_values_are(norm: str, seed: int):
     """Biases of keys and values are not 0 here, nor are scales of LayerNorm 1."""
     block = DecoderBlock(tiny_config(model={"norm": norm}).model)
     stacked = random_params(tiny_model(norm=norm), seed)["decoder"]["blocks"]
-    variables = {"params": jax.tree.map(lambda leaf: leaf[1], stacked)}
-    x, states = random_array(seed, B, D), random_array(seed + 10, B, P, D)
-    memory = random_array(seed + 20, B, S, 12)
-    mask = np.random.default_rng(seed).random((B, P)) < 0.5
+    params = jax.tree.map(lambda leaf: leaf[1], stacked)
+    x, inputs = random_array(seed, B, T, D), random_array(seed + 10, B, P, D)
+    memory = random_array(seed + 20, B, S, E)
+    mask = np.random.default_rng(seed).random((B, T, P)) < 0.5
     mask[0], mask[1] = True, False
-    mask[np.arange(B), np.arange(B)] = True  # nobody looks at nothing
-    mask = jnp.asarray(mask)
+    mask[np.arange(B), :, np.arange(B)] = True  # nobody looks at nothing
 
     @jax.jit
-    def both() -> tuple[jax.Array, jax.Array]:
-        of_memory = block.apply(variables, memory, method="memory_keys_values")
-        keys_values = block.apply(variables, states, method="self_keys_values")
-        called = block.apply(
-            variables, x[:, None], keys_values, mask[:, None], of_memory, MEMORY_MASK[:, None]
-        )
-        kernels = block.apply(variables, method="state_kernels")
-        arguments = (x, states, mask, kernels, of_memory, MEMORY_MASK)
-        return called[:, 0], block.apply(variables, *arguments, method="step")
+    def all_forms() -> list[jax.Array]:
+        forms = [(one, other) for one in FORMS for other in FORMS]
+        return [call(block, params, pair, x, inputs, memory, jnp.asarray(mask)) for pair in forms]
 
-    called, stepped = both()
-    np.testing.assert_allclose(stepped, called, rtol=1e-4, atol=1e-5)
+    projected, *others = all_forms()
+    for other in others:
+        np.testing.assert_allclose(other, projected, rtol=1e-4, atol=1e-5)
+    assert np.abs(np.diff(projected, axis=1)).max() > 0.1
 
 
-def test_in_bfloat16_a_step_is_near_float32_and_multiplies_no_float32_matrices():
+@pytest.mark.parametrize("form", FORMS)
+def test_in_bfloat16_a_block_is_near_float32_and_multiplies_no_float32_matrices(
+    form: AttendedForm,
+):
     params = random_params(tiny_model())["decoder"]["blocks"]
-    variables = {"params": jax.tree.map(lambda leaf: leaf[1], params)}
-    results = {}
+    params, results = jax.tree.map(lambda leaf: leaf[1], params), {}
+    mask = jnp.ones((B, T, P), bool)
     for dtype in ("float32", "bfloat16"):
         block = DecoderBlock(tiny_config(model={"dtype": dtype}).model)
-        x, states = random_array(0, B, D).astype(dtype), random_array(1, B, P, D).astype(dtype)
-        memory = random_array(2, B, S, 12).astype(dtype)
+        shapes = ((B, T, D), (B, P, D), (B, S, E))
+        arrays = [random_array(seed, *shape).astype(dtype) for seed, shape in enumerate(shapes)]
 
         @jax.jit
-        def step(x, states, memory, block=block):
-            of_memory = block.apply(variables, memory, method="memory_keys_values")
-            kernels = block.apply(variables, method="state_kernels")
-            mask = jnp.ones((B, P), bool)
-            arguments = (x, states, mask, kernels, of_memory, MEMORY_MASK)
-            return block.apply(variables, *arguments, method="step")
+        def step(x, inputs, memory, block=block):
+            return call(block, params, (form, form), x, inputs, memory, mask)
 
-        results[dtype] = step(x, states, memory)
-        text = step.lower(x, states, memory).as_text()
+        results[dtype] = step(*arrays)
+        text = step.lower(*arrays).as_text()
     product = r"dot_general .* : \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)"
     operands = re.findall(product, text)
     assert len(operands) > 8

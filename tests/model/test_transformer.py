@@ -271,20 +271,20 @@ def test_a_block_called_token_by_token_equals_the_call_on_the_whole_sequence(nor
         return block.apply(
             variables,
             x,
-            block.apply(variables, x, method="self_keys_values"),
+            block.apply(variables, x, "keys_values", method="self_attended"),
             causal,
-            block.apply(variables, memory, method="memory_keys_values"),
+            block.apply(variables, memory, "keys_values", method="memory_attended"),
             SOURCE_MASK[:, None],
             deterministic=True,
         )
 
     @jax.jit
     def token_by_token() -> jax.Array:
-        of_memory = block.apply(variables, memory, method="memory_keys_values")
+        of_memory = block.apply(variables, memory, "keys_values", method="memory_attended")
         cache, states = None, []
         for t in range(T):
             token = x[:, t : t + 1]
-            new = block.apply(variables, token, method="self_keys_values")
+            new = block.apply(variables, token, "keys_values", method="self_attended")
             cache = new if cache is None else jax.tree.map(append, cache, new)
             everything = jnp.ones((1, 1, t + 1), bool)
             states.append(

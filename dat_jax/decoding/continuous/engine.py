@@ -83,7 +83,7 @@ def search(
     Returns:
         The best hypothesis of each sentence, [Q]; and what was run for them.
     """
-    unstacked = UnstackedModel(model, params)
+    unstacked = UnstackedModel(model, params, settings.attended)
     engine = _Engine(Stages(unstacked, Halting(unstacked, rule), settings))
     hypotheses, state = serve(queue, settings, engine.empty(queue), engine.admit, engine.tick)
     return hypotheses, state.work
@@ -132,7 +132,7 @@ class _Engine:
         new, address, x = self._start_tokens(new, slots, state.tick)
         stores = Stores(
             state.stores.states.at[address].set(x, mode="drop"),
-            put(state.stores.memory, slots, self.model.memory_keys_values(memory, ceilings)),
+            put(state.stores.memory, slots, self.model.memory_attended(memory, ceilings)),
             put(state.stores.memory_mask, slots, arrivals.mask),
         )
         return state._replace(

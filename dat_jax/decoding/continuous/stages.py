@@ -19,7 +19,7 @@ from dat_jax.decoding.continuous.pool import Pool
 from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.top_tokens import Continuations, continuations, top_tokens
-from dat_jax.decoding.unstacked import KeysValues, UnstackedModel
+from dat_jax.decoding.unstacked import MemoryAttended, UnstackedModel
 from dat_jax.exits.questions import Plan
 from dat_jax.types import Array, Bool, Int
 
@@ -28,7 +28,7 @@ class Stores(NamedTuple):
     """Large arrays that blocks attend to, written in place and kept out of branches that write."""
 
     states: jax.Array  # [(N + 1) R T, D] at `Stages.address`
-    memory: tuple[KeysValues, ...]  # of each block, keys and values [G, H, S, K]
+    memory: MemoryAttended  # [G, ...]
     memory_mask: jax.Array  # [G, S]
 
 
@@ -105,15 +105,16 @@ class Stages:
 
     def _block(self, depth: int, room: int, pool: Pool, stores: Stores, cohort: Cohort) -> Outcome:
         """Block `depth`, over the first `room` positions."""
-        positions = jnp.arange(room)[None]
-        x = self.model.step(
+        past = stores.states.at[self._past(depth, room, pool, cohort)].get(mode="clip")
+        memory = self.model.memory_of(depth, stores.memory)
+        x = self.model.block(
             depth,
-            cohort.x,
-            stores.states.at[self._past(depth, room, pool, cohort)].get(mode="clip"),
-            positions <= cohort.positions[:, None],
-            jax.tree.map(lambda x: x.at[cohort.slots].get(mode="clip"), stores.memory[depth - 1]),
+            cohort.x[:, None],
+            self.model.self_states(depth, past),
+            jnp.arange(room)[None, None] <= cohort.positions[:, None, None],
+            jax.tree.map(lambda x: x.at[cohort.slots].get(mode="clip"), memory),
             stores.memory_mask.at[cohort.slots].get(mode="clip"),
-        )
+        )[:, 0]
         plan = self.halting.after_block(depth, cohort.x, x, cohort.plan)
         size = (len(cohort.rows), self.continuations)
         nothing = Continuations(jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.int32))
@@ -122,11 +123,12 @@ class Stages:
     def _past(self, depth: int, room: int, pool: Pool, cohort: Cohort) -> Int[Array, "C P"]:
         """Addresses of the states that block `depth` attends to: those that entered it, or the last
         ones of tokens that left below it."""
-        beam_size = self.settings.beam_size
-        of_row = (cohort.slots, cohort.rows % beam_size, slice(room))
-        ancestors = pool.slots.ancestors.at[of_row].get(mode="clip")
-        exits = pool.slots.sentences.beams.exits.at[of_row].get(mode="clip")
-        positions = jnp.arange(room)[None]
+        beam_size, positions = self.settings.beam_size, jnp.arange(room)[None]
+        ancestors, exits = (
+            # Whole rows, cut then: a gather of parts of rows is a loop over them on TPU.
+            table.reshape(self.rows, -1).at[cohort.rows].get(mode="clip")[:, :room]
+            for table in (pool.slots.ancestors, pool.slots.sentences.beams.exits)
+        )
         earlier = positions < cohort.positions[:, None]
         depths = jnp.where(earlier, jnp.minimum(exits, depth - 1), depth - 1)
         rows = cohort.slots[:, None] * beam_size + ancestors

@@ -31,6 +31,7 @@ from tests.decoding.cases import (
     assert_same,
     cases,
     in_lockstep,
+    one_of_a_kind,
     plain,
 )
 from tests.decoding.lively import (
@@ -64,6 +65,14 @@ def test_equals_the_search_without_cache(case: Case):
 @cases
 def test_equals_the_lockstep_engine(case: Case):
     assert_same(engine(case)[0], in_lockstep(case)[0])
+
+
+@one_of_a_kind
+def test_a_memory_of_states_changes_nothing(case: Case):
+    sizes = {"cohort": COHORTS[case.beam_size], "slots": SLOTS}
+    found, work = run_continuous(*case, **sizes, attended="states")
+    assert_same(found, engine(case)[0])
+    np.testing.assert_array_equal(work.rows, engine(case)[1].rows)
 
 
 @cases
