@@ -161,20 +161,10 @@ class _Engine:
 
         for depth in range(1, model.num_layers + 1):
             needed = jnp.any(active)
-            # Where no state is copied, none that left attends to a block above it.
-            of_use = jnp.asarray(True) if halting.copies_states else needed
-            attended = run_if(of_use, partial(model.self_attended, depth), x)
-            cache = write(state.layers[depth - 1], ring_position, attended)
+            with jax.named_scope(f"block_{depth}"):
+                cache, after = self._pass_block(depth, state, ring_position, self_mask, x, needed)
             layers.append(cache)
-            run_block = partial(
-                model.block,
-                depth,
-                self_attended=cache,
-                self_mask=self_mask,
-                memory_attended=model.memory_of(depth, state.sentences.memory),
-                memory_mask=state.sentences.memory_mask,
-            )
-            before, x = x, jnp.where(active[..., None], run_if(needed, run_block, x), x)
+            before, x = x, jnp.where(active[..., None], after, x)
             work = add_runs(work, depth - 1, needed, jnp.sum(active), rows)
 
             plan = halting.after_block(depth, before, x, plan)
@@ -187,11 +177,38 @@ class _Engine:
             active &= ~halts
 
         if top is None:
-            top = self._top_tokens(model.classify_each(exits, x))
+            with jax.named_scope("classifier"):
+                top = self._top_tokens(model.classify_each(exits, x))
             runs = model.tables_run(exits)
             work = add_runs(work, model.num_layers, runs, live, rows)
         return _Climb(top, exits, tuple(layers), work)
 
+    def _pass_block(
+        self,
+        depth: int,
+        state: _State,
+        ring_position: Int[Array, ""],
+        self_mask: Bool[Array, "B J P"],
+        x: Float[Array, "B J D"],
+        needed: Bool[Array, ""],
+    ) -> tuple[Attended, Float[Array, "B J D"]]:
+        """Files states below a block in its cache, and runs it on them if that is needed."""
+        model = self.model
+        # Where no state is copied, none that left attends to a block above it.
+        of_use = jnp.asarray(True) if self.halting.copies_states else needed
+        attended = run_if(of_use, partial(model.self_attended, depth), x)
+        cache = write(state.layers[depth - 1], ring_position, attended)
+        run_block = partial(
+            model.block,
+            depth,
+            self_attended=cache,
+            self_mask=self_mask,
+            memory_attended=model.memory_of(depth, state.sentences.memory),
+            memory_mask=state.sentences.memory_mask,
+        )
+        return cache, run_if(needed, run_block, x)
+
+    @jax.named_scope("classifier")
     def _classify_and_ask(
         self, depth: int, plan: Plan, x: Float[Array, "B J D"]
     ) -> tuple[TopTokens, Plan]:

@@ -104,7 +104,8 @@ def serve(
         return jnp.any(~done) & ~refill_is_due(queue, loop.next_place, done, settings.refill)
 
     def step_on(loop: _Loop) -> _Loop:
-        state, beams = step(loop.state, loop.sentences)
+        with jax.named_scope("step"):
+            state, beams = step(loop.state, loop.sentences)
         return loop._replace(state=state, sentences=loop.sentences._replace(beams=beams))
 
     start = _Loop(jnp.zeros((), jnp.int32), _no_sentences(queue, settings), empty)

@@ -33,7 +33,7 @@ from dat_jax.decoding.continuous.pool import (
     take,
     waiting,
 )
-from dat_jax.decoding.continuous.stages import Cohort, Outcome, Stages, Stores
+from dat_jax.decoding.continuous.stages import Classified, Cohort, Passed, Stages, Stores
 from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.queue import Arrivals, Queue, Sentences, first_slots, put, serve
 from dat_jax.decoding.sizing import SearchSettings
@@ -150,11 +150,14 @@ class _Engine:
         rows = longest_waiting(pool, stage, cohort_size)
         cohort = self._gather(pool, stores, rows)
 
-        outcome = stages.run(stage, pool, stores, cohort)
-        # The stores stay out of the branches that write: there, XLA would copy them.
-        after = (self._after_block, self._after_classifier)
-        pool, address, x = jax.lax.cond(
-            stage <= num_layers, *after, pool, cohort, outcome, state.tick
+        # The stores stay out of what the branches return: there, XLA would copy them.
+        pool, address, x = stages.run(
+            stage,
+            pool,
+            stores,
+            cohort,
+            partial(self._after_block, state.tick),
+            partial(self._after_classifier, state.tick),
         )
         stage_counted = jnp.minimum(stage, num_layers + 1) - 1
         needed = jnp.sum(rows < stages.rows)
@@ -176,24 +179,24 @@ class _Engine:
         return Cohort(rows, slots, positions, depths, plan, x)
 
     def _after_block(
-        self, pool: Pool, cohort: Cohort, outcome: Outcome, tick: Int[Array, ""]
+        self, tick: Int[Array, ""], pool: Pool, cohort: Cohort, passed: Passed
     ) -> tuple[Pool, Int[Array, " C"], Float[Array, "C D"]]:
         """The rows one block further up; and the states to write, with where."""
         depths = cohort.depths + 1
-        stage = jnp.where(outcome.leaves, self.stages.classifier_of(depths), depths + 1)
-        moved = (stage, jnp.full_like(stage, tick), depths, outcome.plan)
+        stage = jnp.where(passed.leaves, self.stages.classifier_of(depths), depths + 1)
+        moved = (stage, jnp.full_like(stage, tick), depths, passed.plan)
         rows = Rows(*put(pool.rows[:4], cohort.rows, moved), pool.rows.continuations)
         address = self.stages.address(depths, cohort.rows, cohort.positions)
-        return pool._replace(rows=rows), address, outcome.x
+        return pool._replace(rows=rows), address, passed.x
 
     def _after_classifier(
-        self, pool: Pool, cohort: Cohort, outcome: Outcome, tick: Int[Array, ""]
+        self, tick: Int[Array, ""], pool: Pool, cohort: Cohort, classified: Classified
     ) -> tuple[Pool, Int[Array, " C"], Float[Array, "C D"]]:
         """Files the continuations, and advances sentences all of whose rows have theirs, as many as
         have room in a cohort; and the states of their new tokens, with where to write them."""
-        stage = jnp.where(outcome.leaves, CLASSIFIED, cohort.depths + 1)
-        moved = (stage, jnp.full_like(stage, tick), cohort.depths, outcome.plan)
-        rows = put(pool.rows, cohort.rows, Rows(*moved, outcome.continuations))
+        stage = jnp.where(classified.leaves, CLASSIFIED, cohort.depths + 1)
+        moved = (stage, jnp.full_like(stage, tick), cohort.depths, classified.plan)
+        rows = put(pool.rows, cohort.rows, Rows(*moved, classified.continuations))
         pool = pool._replace(rows=rows)
         slots = first_slots(ready(pool), self.settings.cohort // pool.beam_size)
         part = take(pool, slots)

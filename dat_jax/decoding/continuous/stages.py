@@ -7,8 +7,9 @@ e: a copy that is never made. Rows of one sentence look up what their common anc
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ from dat_jax.decoding.top_tokens import Continuations, continuations, top_tokens
 from dat_jax.decoding.unstacked import MemoryAttended, UnstackedModel
 from dat_jax.exits.questions import Plan
 from dat_jax.types import Array, Bool, Int
+
+Made = TypeVar("Made")
 
 
 class Stores(NamedTuple):
@@ -43,13 +46,20 @@ class Cohort(NamedTuple):
     x: jax.Array  # [C, D] their states at this depth
 
 
-class Outcome(NamedTuple):
-    """All that a stage made of a cohort."""
+class Passed(NamedTuple):
+    """All that a block made of a cohort."""
 
-    x: jax.Array  # [C, D] of a block: the states after it
+    x: jax.Array  # [C, D] the states after it
     plan: Plan  # [C]
-    leaves: jax.Array  # [C] of a block: for a classifier; of a classifier: with its continuations
-    continuations: Continuations  # [C, top] of a classifier
+    leaves: jax.Array  # [C] for a classifier
+
+
+class Classified(NamedTuple):
+    """All that a classifier made of a cohort."""
+
+    plan: Plan  # [C]
+    leaves: jax.Array  # [C] with its continuations
+    continuations: Continuations  # [C, top]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +98,30 @@ class Stages:
         address = (depths * self.rows + rows) * length + positions
         return jnp.where(rows < self.rows, address, past_the_end)
 
-    def run(self, stage: Int[Array, ""], pool: Pool, stores: Stores, cohort: Cohort) -> Outcome:
-        """Runs one stage; a block reads half of the positions if no row is further than that."""
+    def run(
+        self,
+        stage: Int[Array, ""],
+        pool: Pool,
+        stores: Stores,
+        cohort: Cohort,
+        after_block: Callable[[Pool, Cohort, Passed], Made],
+        after_classifier: Callable[[Pool, Cohort, Classified], Made],
+    ) -> Made:
+        """Runs one stage, and what comes after it; a block reads half of the positions if no row is
+        further than that."""
         length, num_layers = self.settings.length, self.model.num_layers
         rooms = sorted({-(-length // 2), length})
-        blocks = [partial(self._block, n, room) for n in range(1, num_layers + 1) for room in rooms]
-        classifiers = [partial(self._classify, table) for table in range(self.model.num_tables)]
+
+        def block(depth: int, room: int, pool: Pool, stores: Stores, cohort: Cohort) -> Made:
+            with jax.named_scope(f"block_{depth}"):
+                return after_block(pool, cohort, self._block(depth, room, pool, stores, cohort))
+
+        def classifier(table: int, pool: Pool, _: Stores, cohort: Cohort) -> Made:
+            with jax.named_scope("classifier"):
+                return after_classifier(pool, cohort, self._classify(table, pool, cohort))
+
+        blocks = [partial(block, n, room) for n in range(1, num_layers + 1) for room in rooms]
+        classifiers = [partial(classifier, table) for table in range(self.model.num_tables)]
         longest = jnp.max(jnp.where(cohort.rows < self.rows, cohort.positions, 0)) + 1
         room = jnp.sum(longest > jnp.asarray(rooms))
         branch = jnp.where(
@@ -103,7 +131,7 @@ class Stages:
         )
         return jax.lax.switch(branch, [*blocks, *classifiers], pool, stores, cohort)
 
-    def _block(self, depth: int, room: int, pool: Pool, stores: Stores, cohort: Cohort) -> Outcome:
+    def _block(self, depth: int, room: int, pool: Pool, stores: Stores, cohort: Cohort) -> Passed:
         """Block `depth`, over the first `room` positions."""
         past = stores.states.at[self._past(depth, room, pool, cohort)].get(mode="clip")
         memory = self.model.memory_of(depth, stores.memory)
@@ -116,9 +144,7 @@ class Stages:
             stores.memory_mask.at[cohort.slots].get(mode="clip"),
         )[:, 0]
         plan = self.halting.after_block(depth, cohort.x, x, cohort.plan)
-        size = (len(cohort.rows), self.continuations)
-        nothing = Continuations(jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.int32))
-        return Outcome(x, plan, self._goes_to_classifier(depth, plan), nothing)
+        return Passed(x, plan, self._goes_to_classifier(depth, plan))
 
     def _past(self, depth: int, room: int, pool: Pool, cohort: Cohort) -> Int[Array, "C P"]:
         """Addresses of the states that block `depth` attends to: those that entered it, or the last
@@ -140,7 +166,7 @@ class Stages:
             return jnp.ones(len(plan.exit_at), bool)
         return plan.exit_at <= depth
 
-    def _classify(self, table: int, pool: Pool, stores: Stores, cohort: Cohort) -> Outcome:
+    def _classify(self, table: int, pool: Pool, cohort: Cohort) -> Classified:
         """The classifiers that use a table."""
         logits = self.model.classify_by_table(table, cohort.depths, cohort.x)
         top = top_tokens(logits, self.continuations, eos_id=EOS, pad_id=PAD)
@@ -151,4 +177,4 @@ class Stages:
         beams = pool.slots.sentences.beams
         log_probs = beams.log_probs.reshape(-1).at[cohort.rows].get(mode="clip")
         must_end = beam.must_end(beams).at[cohort.slots].get(mode="clip")
-        return Outcome(cohort.x, plan, leaves, continuations(top, log_probs, must_end, EOS))
+        return Classified(plan, leaves, continuations(top, log_probs, must_end, EOS))
