@@ -34,7 +34,6 @@ def exit_loss_weights(kind: LossWeights, exit_depths: tuple[int, ...]) -> Float[
     return weights / weights.sum()
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def decoder_loss(
     classifiers: dict[str, Any],
     states: Float[Array, "X B T D"],
@@ -47,9 +46,9 @@ def decoder_loss(
     With `token_weights` = w_n / sum(w) on real tokens and 0 on padding this is aligned training's
     loss, equation 4, summed over the batch.
 
-    An exit's logits [B, T, V] live only while that exit is being worked on, one after the other.
-    Under differentiation the gradient with respect to `classifiers` and `states` is taken in that
-    same moment, since the weights are known and nothing follows the loss but a factor: logits are
+    An exit's logits live only while that exit is being worked on, one after the other. Under
+    differentiation the gradient with respect to `classifiers` and `states` is taken in that same
+    moment, since the weights are known and nothing follows the loss but a factor: logits are
     neither kept nor computed twice.
 
     Args:
@@ -62,62 +61,92 @@ def decoder_loss(
     Returns:
         The loss, and the terms of each token, through which no gradient flows.
     """
-    shared = classifiers["shared"]
+    exits, *batch, dim = states.shape
+    loss, terms = _loss_of_tokens(
+        classifiers,
+        states.reshape(exits, -1, dim),
+        target.reshape(-1),
+        token_weights.reshape(exits, -1),
+        label_smoothing,
+    )
+    return loss, jax.tree.map(lambda x: x.reshape(exits, *batch), terms)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _loss_of_tokens(
+    classifiers: dict[str, Any],
+    states: Float[Array, "X B D"],
+    target: Int[Array, "B"],
+    token_weights: Float[Array, "X B"],
+    label_smoothing: float,
+) -> tuple[Float[Array, ""], TokenTerms]:
+    """Computes `decoder_loss` of tokens, whichever sentences they are of."""
 
     def one_exit(xs: tuple[Any, Array, Array]) -> tuple[Array, TokenTerms]:
         per_exit, state, weight = xs
-        return _exit_loss(shared, per_exit, state, target, weight, label_smoothing)
+        logits = classify(classifiers["shared"] | per_exit, state)
+        loss, terms, _ = _cross_entropy(logits, target, weight, label_smoothing)
+        return loss, terms
 
     losses, terms = jax.lax.map(one_exit, (classifiers["per_exit"], states, token_weights))
     return losses.sum(), terms
 
 
-def _exit_loss(
-    shared: dict[str, Array],
-    per_exit: dict[str, Array],
-    state: Float[Array, "B T D"],
-    target: Int[Array, "B T"],
-    weight: Float[Array, "B T"],
+def _cross_entropy(
+    logits: Float[Array, "B V"],
+    target: Int[Array, "B"],
+    weight: Float[Array, "B"],
     label_smoothing: float,
-) -> tuple[Float[Array, ""], TokenTerms]:
-    logits = classify(shared | per_exit, state)
+) -> tuple[Float[Array, ""], TokenTerms, Float[Array, "B V"]]:
+    """One exit's loss, its tokens' terms, and the loss's gradient with respect to the logits.
+
+    The gradient is written out: differentiation makes a scatter of a look-up.
+    """
     normaliser = jax.nn.logsumexp(logits, axis=-1)
-    target_logit = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    target_logit = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
     smoothed_logit = (1 - label_smoothing) * target_logit + label_smoothing * logits.mean(axis=-1)
     # Equal to argmax(logits) == target but for ties, and several times faster on a CPU.
     correct = target_logit >= logits.max(axis=-1)
     loss = -jnp.sum(weight * (smoothed_logit - normaliser))
-    return loss, TokenTerms(target_logit - normaliser, correct)
+
+    size = logits.shape[-1]
+    is_target = target[:, None] == jnp.arange(size)[None]
+    smoothed_target = jnp.where(is_target, 1 - label_smoothing, 0.0) + label_smoothing / size
+    to_logits = weight[:, None] * (jnp.exp(logits - normaliser[:, None]) - smoothed_target)
+    return loss, TokenTerms(target_logit - normaliser, correct), to_logits
 
 
-def _decoder_loss_forward(
+def _loss_forward(
     classifiers: dict[str, Any],
     states: Array,
     target: Array,
     token_weights: Array,
     label_smoothing: float,
 ) -> tuple[tuple[Array, TokenTerms], tuple[dict[str, Any], Array]]:
-    shared = classifiers["shared"]
-    value_and_gradient = jax.value_and_grad(_exit_loss, argnums=(0, 1, 2), has_aux=True)
+    def logits_of(shared: Any, per_exit: Any, state: Array) -> Array:
+        return classify(shared | per_exit, state)
 
     def one_exit(shared_gradient, xs):
         per_exit, state, weight = xs
-        (loss, terms), (to_shared, to_per_exit, to_state) = value_and_gradient(
-            shared, per_exit, state, target, weight, label_smoothing
-        )
+        # What follows from targets alone is as large as the logits, and XLA would compute it before
+        # the loop and keep it, unless targets seem to be the exit's own.
+        state, weight, own_target = jax.lax.optimization_barrier((state, weight, target))
+        logits, backward = jax.vjp(logits_of, classifiers["shared"], per_exit, state)
+        loss, terms, to_logits = _cross_entropy(logits, own_target, weight, label_smoothing)
+        to_shared, to_per_exit, to_state = backward(to_logits)
         shared_gradient = jax.tree.map(jnp.add, shared_gradient, to_shared)
         return shared_gradient, (loss, terms, to_per_exit, to_state)
 
     to_shared, (losses, terms, to_per_exit, to_states) = jax.lax.scan(
         one_exit,
-        jax.tree.map(jnp.zeros_like, shared),
+        jax.tree.map(jnp.zeros_like, classifiers["shared"]),
         (classifiers["per_exit"], states, token_weights),
     )
     gradients = ({"shared": to_shared, "per_exit": to_per_exit}, to_states)
     return (losses.sum(), terms), gradients
 
 
-def _decoder_loss_backward(
+def _loss_backward(
     label_smoothing: float,
     gradients: tuple[dict[str, Any], Array],
     cotangents: tuple[Array, TokenTerms],
@@ -127,7 +156,7 @@ def _decoder_loss_backward(
     return to_classifiers, to_states, None, None
 
 
-decoder_loss.defvjp(_decoder_loss_forward, _decoder_loss_backward)
+_loss_of_tokens.defvjp(_loss_forward, _loss_backward)
 
 
 def exit_loss(

@@ -127,6 +127,25 @@ def test_bfloat16_states_get_bfloat16_gradients_of_a_float32_loss():
     assert dtypes == [jnp.float32, jnp.float32, jnp.bfloat16, jnp.float32]
 
 
+def test_products_of_bfloat16_states_are_of_bfloat16_numbers_and_nothing_is_scattered():
+    """One product forwards and two backwards; a scatter is what a look-up's gradient would be."""
+    states = STATES.astype(jnp.bfloat16)
+    lowered = value_and_gradients.lower(decoder_loss, classifiers_of("shared"), states)
+    program = lowered.as_text()
+    products = re.findall(r"dot_general.*: \(.*x(\w+)>, .*x(\w+)>\) -> .*x(\w+)>", program)
+    assert products == [("bf16", "bf16", "f32")] * 3
+    assert "scatter" not in program
+
+
+def test_bfloat16_gradients_are_nearly_those_of_float32():
+    classifiers, states = classifiers_of("shared, pre-norm"), STATES.astype(jnp.bfloat16)
+    _, rounded = value_and_gradients(decoder_loss, classifiers, states)
+    _, exact = value_and_gradients(decoder_loss, classifiers, states.astype(jnp.float32))
+    for actual, expected in zip(*map(jax.tree.leaves, (rounded, exact)), strict=True):
+        error = np.abs(np.asarray(actual, np.float32) - expected).max()
+        assert 0 < error < 0.02 * np.abs(expected).max()
+
+
 def largest_array(loss, kind: str) -> int:
     """The elements of the greatest array in the optimised program of value and gradients."""
     lowered = value_and_gradients.lower(loss, classifiers_of(kind), STATES)

@@ -7,6 +7,7 @@ second have a leading axis of exits. `weights_of_exit` merges them into the weig
 of a LayerNorm of its own.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -55,5 +56,27 @@ def classify(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Ar
         normalised = jax.nn.standardize(state.astype(jnp.float32), epsilon=1e-6)
         scale, bias = (jnp.broadcast_to(weights[x], state.shape) for x in ("scale", "bias"))
         state = (normalised * scale + bias).astype(state.dtype)
-    table = weights["table"].astype(state.dtype)
-    return jnp.tensordot(state, table, axes=(-1, -1), preferred_element_type=jnp.float32)
+    return _product(weights["table"], state)
+
+
+@jax.custom_vjp
+def _product(table: Float[Array, "..."], state: Float[Array, "*B D"]) -> Float[Array, "..."]:
+    """Multiplies in the dtype of the states and sums in float32, and so do its gradients, which
+    would otherwise be products of float32 numbers, as logits are."""
+    return _sums(state, table.astype(state.dtype), axes=(-1, -1))
+
+
+def _product_forward(table: Array, state: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _product(table, state), (table, state)
+
+
+def _product_backward(operands: tuple[Array, Array], to_logits: Array) -> tuple[Array, Array]:
+    table, state = operands
+    to_logits, rows = to_logits.astype(state.dtype), tuple(range(state.ndim - 1))
+    to_table = _sums(to_logits, state, axes=(rows, rows))
+    to_state = _sums(to_logits, table.astype(state.dtype), axes=table.ndim - 1)
+    return to_table, to_state.astype(state.dtype)
+
+
+_sums = partial(jnp.tensordot, preferred_element_type=jnp.float32)
+_product.defvjp(_product_forward, _product_backward)

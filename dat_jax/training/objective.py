@@ -99,7 +99,7 @@ def aligned(
         dropout_key=dropout_key,
     )
     depths = model.config.exit_depths
-    weights = exit_loss_weights(config.training.loss_weights, depths)
+    weights = jnp.asarray(exit_loss_weights(config.training.loss_weights, depths))
     loss, terms = decoder_loss(
         classifiers,
         states[depths[0] - 1 :],
@@ -148,7 +148,8 @@ def mixed(
         states = model.states(inputs, memory, mask, exit_depth=exit_depth, deterministic=False)
         return states, model.classifier_weights()
 
-    states, classifiers = model.apply({"params": params}, method=run, rngs={"dropout": dropout_key})
+    outputs = model.apply({"params": params}, method=run, rngs={"dropout": dropout_key})
+    states, classifiers = cast(tuple[Array, dict[str, Any]], outputs)
     depths = jnp.arange(1, model.config.decoder_layers + 1)
     leaves = (exit_depth[None] == depths[:, None, None]) & (target != PAD)[None]
     # With nothing of their own all classifiers are one, and the top states are those of the exits.
