@@ -67,5 +67,6 @@ def _normalised(config: ModelConfig, state: Float[Array, "*B D"]) -> Float[Array
 
 
 def _linear(weights: dict[str, Array], x: Float[Array, "*B M"]) -> Float[Array, "*B U"]:
-    y = x @ weights["kernel"]
+    # By default a TPU rounds to bfloat16 first; this product is small, and exits hang on it.
+    y = jnp.matmul(x, weights["kernel"], precision=jax.lax.Precision.HIGHEST)
     return y + jnp.broadcast_to(weights["bias"], y.shape)

@@ -181,3 +181,14 @@ def test_a_row_of_padding_gets_depth_one_and_divides_nothing_by_zero(reduction):
     with jax.debug_nans(True):
         depths = sequence_oracle(scores, mask, exit_penalty=0.1, reduction=reduction)
     assert depths[1] == 1
+
+
+def test_smoothing_multiplies_at_full_precision_on_all_devices():
+    """A TPU would otherwise round scores and kernel to bfloat16, and a GPU to a little more."""
+    smooth = jax.jit(lambda scores: token_oracle(scores, MASK, exit_penalty=0.1, smoothing=5.0))
+    (product,) = (
+        x
+        for x in str(smooth.lower(SCORES["likelihood"]).as_text()).splitlines()
+        if "dot_general" in x
+    )
+    assert "precision = [HIGHEST, HIGHEST]" in product

@@ -144,6 +144,15 @@ def test_what_a_head_puts_out_equals_the_plain_twin(head, norm):
         np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(head.values()))
+def test_a_head_multiplies_at_full_precision_on_all_devices(head):
+    """By default a TPU would round states and weights to bfloat16."""
+    program = jax.jit(functools.partial(exit_logits, tiny_model(**head))).lower(MEMORY).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert products
+    assert all("precision = [HIGHEST, HIGHEST]" in product for product in products)
+
+
 def test_the_head_of_a_sentence_does_not_see_its_padding():
     model = tiny_model(exit_head="sequence_multinomial")
     garbage = jnp.where(HEAD_MASK[..., None], MEMORY, 1e6)
