@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import jax
 from absl import flags
 
 from dat_jax.command_line import define_config, define_workdir, read_config, run
@@ -27,6 +28,7 @@ from dat_jax.files import write_text
 from dat_jax.initial import check_initial, initial_params
 from dat_jax.trained import TrainedModel
 from dat_jax.training.loop import train
+from dat_jax.training.sharding import check_sharding
 from dat_jax.tuning.fronts import resolve_policy, save_front, tuned_kinds
 from dat_jax.tuning.search import tune
 from dat_jax.workdir import Run, make_model
@@ -59,6 +61,7 @@ def _main(options: flags.FlagValues) -> None:
 
 def _train(config: Config, workdir: Run) -> None:
     """Prepares, trains, evaluates."""
+    check_sharding(config.training.sharding, jax.device_count())
     workdir.check_same(config)
     check_initial(workdir, config)
     dataset = workdir.prepare(config)

@@ -34,13 +34,8 @@ from dat_jax.data.batching import Batch
 from dat_jax.errors import UserError
 from dat_jax.exits.rules import Fixed
 from dat_jax.training.optimizer import make_optimizer
-from dat_jax.training.step import (
-    TrainState,
-    data_parallel_mesh,
-    make_train_step,
-    replicated,
-    row_sharded,
-)
+from dat_jax.training.sharding import data_parallel_mesh
+from dat_jax.training.step import TrainState, make_train_step
 
 _MINUTES = 8
 _DTYPES = ("bfloat16", "float32")
@@ -99,8 +94,8 @@ def training(dtype: Any, repetitions: int) -> dict[str, Any]:
     trained, config = task.model.trained, task.model.trained.config
     mesh, optimizer = data_parallel_mesh(jax.devices()[:1]), make_optimizer(config.optimizer)
     step = make_train_step(trained.model, optimizer, config, mesh)
-    state = jax.device_put(TrainState.create(trained.params, optimizer), replicated(mesh))
-    batch = jax.device_put(Batch(task.source, task.source), row_sharded(mesh))
+    state = TrainState.create(trained.params, optimizer)
+    batch = jax.device_put(Batch(task.source, task.source))
 
     def run() -> None:
         nonlocal state

@@ -111,6 +111,10 @@ def get_config() -> ConfigDict:
     config.training.num_shapes = 8
     # A step's batch is run in this many pieces, to save memory; the update is the same.
     config.training.microbatches = 1
+    # On several devices, each of which runs its share of a batch's rows: replicated, all of them
+    # hold all parameters and Adam's moments; fsdp, they share them out too, to save memory, gather
+    # parameters before a step and scatter gradients after it. The update is the same.
+    config.training.sharding = "replicated"
     # aligned: all exits of every token learn from states that ran all blocks below (section 3.1);
     # mixed: each token exits at a depth drawn by chance, and its state is copied upward.
     config.training.mode = "aligned"

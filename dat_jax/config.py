@@ -17,6 +17,7 @@ from dat_jax.schema import from_dict, require, require_at_least, require_rate
 
 LossWeights = Literal["1", "n", "sqrt_n", "1/sqrt_n", "1/n"]
 Normalization = Literal["nmt_nfkc", "nfc", "none"]
+Sharding = Literal["replicated", "fsdp"]
 ExitHead = Literal["none", "sequence_multinomial", "token_multinomial", "token_geometric"]
 
 
@@ -161,6 +162,7 @@ class TrainingConfig:
     batch_tokens: int
     num_shapes: int
     microbatches: int
+    sharding: Sharding
     mode: Literal["aligned", "mixed"]
     exit_samples: int
     exit_sampling: Literal["per_token", "per_sequence"]

@@ -14,7 +14,7 @@ from dat_jax.errors import UserError
 from dat_jax.files import write_text
 from dat_jax.version import __version__
 
-FORMAT = 3
+FORMAT = 4
 _FIRST_VERSION = "0.1.0"  # of format 1, which named neither
 
 _RENAMED_IN_2 = {
@@ -49,7 +49,7 @@ def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
             f"{path} was written by dat_jax {version} in format {number}, and this is dat_jax "
             f"{__version__}, which reads formats up to {FORMAT}: use that version or a later one"
         )
-    for older, to_next in enumerate((_from_1, _from_2), start=1):
+    for older, to_next in enumerate((_from_1, _from_2, _from_3), start=1):
         if number <= older:
             to_next(values)
     return values, version
@@ -83,6 +83,12 @@ def _from_2(values: dict[str, Any]) -> None:
         decoding["max_source_length"] = _section(values, "data").get("max_length", 0)
     for name in ("tokens_sha256", "offsets_sha256"):
         values.pop(name, None)
+
+
+def _from_3(values: dict[str, Any]) -> None:
+    """Adds what format 3 lacked: devices held all parameters."""
+    if training := _section(values, "training"):
+        training["sharding"] = "replicated"
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _CHANGEABLE = {
     ("training", name)
     for name in (
         *("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"),
-        "skip_nonfinite",
+        *("skip_nonfinite", "sharding"),
     )
 }
 # What may be written in more ways than one.

@@ -16,7 +16,8 @@ from dat_jax.exits.parsing import parse_policy
 from dat_jax.metrics import compute
 from dat_jax.trained import TrainedModel
 from dat_jax.training.optimizer import make_optimizer
-from dat_jax.training.step import TrainState, data_parallel_mesh, make_train_step
+from dat_jax.training.sharding import data_parallel_mesh
+from dat_jax.training.step import TrainState, make_train_step
 from dat_jax.types import Params
 from dat_jax.workdir import Run, make_model
 from tests.tiny import random_params, tiny_config

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 from absl import logging
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh, NamedSharding
 
 from dat_jax.config import Config, TrainingConfig
 from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
@@ -20,19 +20,18 @@ from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
 from dat_jax.errors import Stopped, UserError
 from dat_jax.metrics import Metrics, add, compute
-from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.model.transformer import Transformer
 from dat_jax.modes import our_modes
-from dat_jax.training.checkpoint import Checkpoints, Position, placed, restore
+from dat_jax.training.checkpoint import Checkpoints, Position, restore
 from dat_jax.training.divergence import Divergence, Made
 from dat_jax.training.logging import MetricWriter, Progress
 from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
+from dat_jax.training.sharding import ROWS, data_parallel_mesh
 from dat_jax.training.step import (
     TrainState,
-    data_parallel_mesh,
+    abstract_state,
     make_train_step,
     make_validation_step,
-    replicated,
-    row_sharded,
 )
 from dat_jax.training.stopping import StopRequest
 from dat_jax.types import Params, PRNGKeyArray
@@ -60,8 +59,8 @@ def train(
     metrics in `files`; the last step always has a checkpoint.
 
     Raises:
-        UserError: more steps than may be skipped have a loss that is not finite, or no checkpoint
-            can be read.
+        UserError: more steps than may be skipped have a loss that is not finite, no checkpoint can
+            be read, or parameters cannot be shared out to these devices.
         Stopped: SIGINT or SIGTERM asked for it; the last step that was made is saved.
     """
     training = config.training
@@ -73,9 +72,9 @@ def train(
     validate = _make_validation(model, config, dataset, shapes, mesh)
     init_key, dropout_key = jax.random.split(jax.random.key(training.seed))
 
-    state, position = _first_state(
-        files.checkpoints, model, optimizer, initial_params, init_key, replicated(mesh)
-    )
+    like = abstract_state(model, optimizer, mesh, training.sharding)
+    restored = restore(files.checkpoints, like)
+    state, position = restored or (_first_state(initial_params(init_key), optimizer, like), None)
     batches = _resume_batches(dataset, shapes, training.seed, position)
     first_step = int(state.step)
     divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
@@ -86,7 +85,7 @@ def train(
         StopRequest() as request,
     ):
         for step in range(first_step + 1, training.steps + 1):
-            batch = jax.device_put(next(batches), row_sharded(mesh))
+            batch = jax.device_put(next(batches), NamedSharding(mesh, ROWS))
             state, metrics = train_step(state, batch, dropout_key)
             unread.append(Made(step, *batches.last, metrics))
             progress.advance()
@@ -112,22 +111,12 @@ def train(
 
 
 def _first_state(
-    checkpoints: Path,
-    model: Transformer,
-    optimizer: optax.GradientTransformation,
-    initial_params: Callable[[PRNGKeyArray], Params],
-    key: PRNGKeyArray,
-    sharding: Sharding,
-) -> tuple[TrainState, Position | None]:
-    """The state of the newest checkpoint and its position in the data, or a fresh one and none."""
-
-    def create(key: PRNGKeyArray) -> TrainState:
-        return TrainState.create(init_params(model, key), optimizer)
-
-    restored = restore(checkpoints, placed(jax.eval_shape(create, key), sharding))
-    if restored is not None:
-        return restored
-    return jax.device_put(TrainState.create(initial_params(key), optimizer), sharding), None
+    params: Params, optimizer: optax.GradientTransformation, like: TrainState
+) -> TrainState:
+    """The state before the first step, its arrays where those of `like` lie."""
+    return jax.device_put(
+        TrainState.create(params, optimizer), jax.tree.map(lambda x: x.sharding, like)
+    )
 
 
 def _write_metrics(
@@ -180,7 +169,7 @@ def _make_validation(
 
     def validate(params: Params) -> dict[str, float]:
         batches = one_pass(file, shapes)
-        on_devices = (jax.device_put(batch, row_sharded(mesh)) for batch in batches)
+        on_devices = (jax.device_put(batch, NamedSharding(mesh, ROWS)) for batch in batches)
         metrics = reduce(add, (validation_step(params, batch) for batch in on_devices))
         return compute(metrics, model.config.exit_depths)
 

@@ -7,13 +7,15 @@ from typing import NamedTuple, TypeVar, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
-from dat_jax.config import Config
+from dat_jax.config import Config, Sharding
 from dat_jax.data.batching import Batch
 from dat_jax.metrics import Mean, Metrics
-from dat_jax.model.transformer import Transformer
-from dat_jax.training.objective import aligned, mixed
+from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.training.gradient import make_summed_gradient
+from dat_jax.training.objective import aligned
+from dat_jax.training.sharding import DATA, ROWS, WHOLE, gather, shared_out, specs_of
 from dat_jax.types import Params, PRNGKeyArray
 
 
@@ -36,20 +38,22 @@ TrainStep = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metric
 ValidationStep = Callable[[Params, Batch], Metrics]
 
 
-def data_parallel_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis, `data`, over all devices or those given."""
-    devices = devices or jax.devices()
-    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+def abstract_state(
+    model: Transformer,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    sharding: Sharding,
+) -> TrainState:
+    """Shapes and dtypes of a training state, and where its arrays lie.
 
+    Raises:
+        UserError: its parameters cannot be shared out to these devices.
+    """
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
-    return NamedSharding(mesh, PartitionSpec())
+    def create(key: PRNGKeyArray) -> TrainState:
+        return TrainState.create(init_params(model, key), optimizer)
 
-
-def row_sharded(mesh: Mesh) -> NamedSharding:
-    """Each device holds its share of a batch's rows."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return shared_out(jax.eval_shape(create, jax.random.key(0)), mesh, sharding)
 
 
 def make_train_step(
@@ -61,44 +65,22 @@ def make_train_step(
     """Compiles `(state, batch, key) -> (state, metrics)`; the state given in is used up.
 
     The gradient is that of the batch's mean per token of L_dec + alpha L_exit (equation 7), where
-    alpha is 0 before `exit.start_step`. With `training.microbatches` = k the batch's rows are run
-    in k pieces, one after the other, and the pieces' sums divided once. Where steps may be skipped,
-    by `training.skip_nonfinite`, one with a loss or a gradient that is not finite changes nothing
-    but the step. What is random follows from `key` folded with the step, so nothing of it needs to
-    be kept.
-    """
-    metrics_of = aligned if config.training.mode == "aligned" else mixed
-    pieces = config.training.microbatches
-    always_alone = config.exit.trains == "head_alone" and config.exit.start_step == 0
+    alpha is 0 before `exit.start_step`; see `make_summed_gradient`. Where steps may be skipped, by
+    `training.skip_nonfinite`, one with a loss or a gradient that is not finite changes nothing but
+    the step. What is random follows from `key` folded with the step, so nothing of it needs to be
+    kept.
 
-    def summed_loss(
-        params: Params, piece: Batch, key: PRNGKeyArray, alpha: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        if always_alone:  # nothing needs the model's gradients
-            params = jax.lax.stop_gradient(params) | {"exit_head": params["exit_head"]}
-        metrics = metrics_of(model, config, params, piece, key)
-        loss = jnp.asarray(metrics["loss"].total)
-        if "exit_loss" in metrics:
-            loss += alpha * metrics["exit_loss"].total
-        return loss, metrics
+    Raises:
+        UserError: parameters cannot be shared out to these devices.
+    """
+    like = abstract_state(model, optimizer, mesh, config.training.sharding)
+    summed_gradient = make_summed_gradient(model, config, mesh, specs_of(like.params))
 
     def step(state: TrainState, batch: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step)
         second_phase = state.step >= config.exit.start_step
         alpha = jnp.where(second_phase, config.exit.loss_weight, 0.0)
-        gradient = jax.grad(summed_loss, has_aux=True)
-
-        def add_piece(sums, piece_and_index):
-            piece, index = piece_and_index
-            terms = gradient(state.params, piece, jax.random.fold_in(key, index), alpha)
-            return jax.tree.map(jnp.add, sums, terms), None
-
-        split = jax.tree.map(lambda x: _split_rows(x, pieces), batch)
-        first = jax.tree.map(lambda x: x[0], split)
-        shapes = jax.eval_shape(gradient, state.params, first, key, alpha)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        (gradients, metrics), _ = jax.lax.scan(add_piece, zeros, (split, jnp.arange(pieces)))
-
+        gradients, metrics = summed_gradient(state.params, batch, key, alpha)
         tokens = jnp.maximum(metrics["loss"].count, 1)
         gradients = jax.tree.map(lambda g: g / tokens, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
@@ -111,8 +93,14 @@ def make_train_step(
             params, optimizer_state = _new_if_finite(metrics, new, old)
         return TrainState(state.step + 1, params, optimizer_state), metrics
 
-    whole, rows = replicated(mesh), row_sharded(mesh)
-    return jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
+    whole, rows = NamedSharding(mesh, WHOLE), NamedSharding(mesh, ROWS)
+    state = jax.tree.map(lambda x: x.sharding, like)
+    return jax.jit(
+        step,
+        in_shardings=(state, rows, whole),
+        out_shardings=(state, whole),
+        donate_argnums=0,
+    )
 
 
 def _updates_of_the_head(updates: optax.Updates, alone: jax.Array) -> optax.Updates:
@@ -131,19 +119,22 @@ def _new_if_finite(metrics: Metrics, new: Kept, old: Kept) -> Kept:
     return jax.tree.map(lambda changed, kept: jnp.where(finite, changed, kept), new, old)
 
 
-def _split_rows(x: jax.Array, pieces: int) -> jax.Array:
-    """[B, ...] to [pieces, B / pieces, ...]; each piece takes rows of every device's share."""
-    return x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1)
-
-
 def make_validation_step(model: Transformer, config: Config, mesh: Mesh) -> ValidationStep:
     """Compiles `(params, batch) -> metrics` of all exits, without dropout.
 
     Aligned states are those of fixed exits, however the model was trained.
+
+    Raises:
+        UserError: parameters cannot be shared out to these devices.
     """
+    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    like = shared_out(shapes, mesh, config.training.sharding)
+    specs = specs_of(like)
 
-    def step(params: Params, batch: Batch) -> Metrics:
-        return aligned(model, config, params, batch, dropout_key=None)
+    def of_rows(shares: Params, rows: Batch) -> Metrics:
+        return jax.lax.psum(aligned(model, config, gather(shares, specs), rows, None), DATA)
 
-    whole, rows = replicated(mesh), row_sharded(mesh)
-    return jax.jit(step, in_shardings=(whole, rows), out_shardings=whole)
+    step = jax.shard_map(of_rows, mesh=mesh, in_specs=(specs, ROWS), out_specs=WHOLE)
+    params = jax.tree.map(lambda x: x.sharding, like)
+    rows = NamedSharding(mesh, ROWS)
+    return jax.jit(step, in_shardings=(params, rows), out_shardings=NamedSharding(mesh, WHOLE))

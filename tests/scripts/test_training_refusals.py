@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import jax
 import pytest
 
 import train
@@ -34,6 +35,15 @@ from tests.scripts.calls import TINY, refuse
 )
 def test_training_refuses_a_bad_config(argument: str, message: str, tmp_path: Path):
     refuse(message, train.main, *TINY, f"--workdir={tmp_path / 'run'}", argument)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_sharing_parameters_out_to_one_device_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    arguments = [f"--workdir={tmp_path / 'run'}", "--config.training.sharding=fsdp"]
+    refuse("training.sharding is fsdp and there is one device", train.main, *TINY, *arguments)
     assert not (tmp_path / "run" / "config.json").exists()
 
 

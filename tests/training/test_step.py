@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training step: pieces, devices and phases; memory does not grow with exits."""
 
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import Any
 
 import jax
@@ -13,14 +13,14 @@ import pytest
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
 from dat_jax.data.vocabulary import EOS, PAD
-from dat_jax.metrics import Metrics
+from dat_jax.metrics import Metrics, add
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.objective import aligned, mixed
 from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.sharding import data_parallel_mesh
 from dat_jax.training.step import (
     TrainState,
     TrainStep,
-    data_parallel_mesh,
     make_train_step,
     make_validation_step,
 )
@@ -107,11 +107,12 @@ def assert_learnt_the_same(
     )
 
 
-def test_one_device_and_eight_give_the_same_losses_and_parameters_with_dropout_too():
-    one_state, one = run(DROPPING, optimizer=SGD)
-    eight_state, eight = run(DROPPING, devices=8, optimizer=SGD)
+def test_one_device_and_eight_give_the_same_losses_and_parameters():
+    config = small_config()
+    one_state, one = run(config, optimizer=SGD)
+    eight_state, eight = run(config, devices=8, optimizer=SGD)
     np.testing.assert_allclose(eight, one, rtol=1e-5)
-    assert_learnt_the_same(DROPPING, one_state, eight_state)
+    assert_learnt_the_same(config, one_state, eight_state)
 
 
 def test_a_batch_in_pieces_makes_the_same_update():
@@ -158,7 +159,7 @@ def test_validation_is_the_training_loss_without_dropout():
     np.testing.assert_allclose(float(before["loss"].total), float(trained["loss"].total), rtol=1e-6)
 
 
-def test_mixed_training_in_pieces_draws_exits_for_each_piece():
+def test_mixed_training_draws_exits_for_each_piece_and_device():
     config = small_config(training={"mode": "mixed", "microbatches": 2, "exit_samples": 3})
     model, state, step = start(config, devices=2)
     params, batch = jax.tree.map(np.array, state.params), make_batch()
@@ -166,15 +167,20 @@ def test_mixed_training_in_pieces_draws_exits_for_each_piece():
 
     key = jax.random.fold_in(KEY, 0)
     evaluate = jax.jit(partial(mixed, model, config))
+    half = len(batch.target) // 2
     pieces = [
-        evaluate(params, Batch(*(side[piece::2] for side in batch)), jax.random.fold_in(key, piece))
+        evaluate(
+            params,
+            Batch(*(side[half * device : half * (device + 1)][piece::2] for side in batch)),
+            jax.random.fold_in(jax.random.fold_in(key, device), piece),
+        )
+        for device in range(2)
         for piece in range(2)
     ]
-    for name, (total, count) in pieces[0].items():
-        other = pieces[1][name]
-        np.testing.assert_allclose(metrics[name].total, total + other.total, rtol=1e-5)
-        np.testing.assert_allclose(metrics[name].count, count + other.count, rtol=1e-6)
-    assert (pieces[0]["nll"].count != pieces[1]["nll"].count).any()
+    for name, (total, count) in reduce(add, pieces).items():
+        np.testing.assert_allclose(metrics[name].total, total, rtol=1e-5)
+        np.testing.assert_allclose(metrics[name].count, count, rtol=1e-6)
+    assert len({tuple(piece["nll"].count.tolist()) for piece in pieces}) == 4
     assert changed_parts(state.params, params) == params.keys()
 
 
@@ -252,17 +258,10 @@ def test_the_optimizer_of_a_head_that_is_always_alone_sees_no_other_gradient():
     assert changed_parts(moments, jax.tree.map(jnp.zeros_like, moments)) == {"exit_head"}
 
 
-def temporary_bytes(decoder_layers: int, exits: str) -> int:
+def temporary_bytes(vocabulary: int, **model_changes: Any) -> int:
     """The bytes that a training step needs, says the compiler, beside its arguments and results."""
-    config = small_config(
-        model={
-            "decoder_layers": decoder_layers,
-            "exits": exits,
-            "decoder_dim": 16,
-            "decoder_ff_dim": 16,
-        }
-    )
-    model = Transformer(config.model, 4_000, 4_000)
+    config = small_config(model={"decoder_dim": 16, "decoder_ff_dim": 16} | model_changes)
+    model = Transformer(config.model, vocabulary, vocabulary)
     optimizer = make_optimizer(config.optimizer)
     step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
     shape = jax.ShapeDtypeStruct
@@ -276,8 +275,8 @@ def temporary_bytes(decoder_layers: int, exits: str) -> int:
 @pytest.mark.slow
 def test_the_memory_of_the_losses_does_not_grow_with_the_number_of_exits():
     """All exits of 6 blocks: at most 1.3 times one block's need, plus what 5 more blocks need."""
-    one = temporary_bytes(1, "all")  # of which the last is the only exit
-    blocks = temporary_bytes(6, "last") - one
+    one = temporary_bytes(4_000, decoder_layers=1)  # of which the last is the only exit
+    blocks = temporary_bytes(4_000, decoder_layers=6, exits="last") - one
     one_exits_logits = 64 * 16 * 4_000 * 4
     assert one > one_exits_logits
-    assert temporary_bytes(6, "all") <= 1.3 * one + blocks
+    assert temporary_bytes(4_000, decoder_layers=6) <= 1.3 * one + blocks

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gradient of a batch's loss, added up over pieces of the batch and over devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from dat_jax.config import Config
+from dat_jax.data.batching import Batch
+from dat_jax.metrics import Metrics
+from dat_jax.model.transformer import Transformer
+from dat_jax.training.objective import aligned, mixed
+from dat_jax.training.sharding import DATA, ROWS, WHOLE, add_up, gather
+from dat_jax.types import Params, PRNGKeyArray
+
+SummedGradient = Callable[[Params, Batch, PRNGKeyArray, jax.Array], tuple[Params, Metrics]]
+
+
+def make_summed_gradient(
+    model: Transformer, config: Config, mesh: Mesh, specs: Any
+) -> SummedGradient:
+    """Makes `(params, batch, key, alpha) -> (gradients, metrics)`, all of them sums over the batch.
+
+    The loss is that of equation 7, L_dec + alpha L_exit. Each device runs its rows of the batch in
+    `training.microbatches` pieces, one after the other, and only the sums of all pieces pass
+    between devices. On several, each draws dropout and exits of its own: `key` is folded with the
+    device's index there, and always with the piece's.
+
+    Args:
+        model: the model.
+        config: the run's.
+        mesh: the devices.
+        specs: how parameters, and so gradients, are shared out to these.
+    """
+    metrics_of = aligned if config.training.mode == "aligned" else mixed
+    pieces = config.training.microbatches
+    always_alone = config.exit.trains == "head_alone" and config.exit.start_step == 0
+
+    def summed_loss(
+        params: Params, piece: Batch, key: PRNGKeyArray, alpha: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        if always_alone:  # nothing needs the model's gradients
+            params = jax.lax.stop_gradient(params) | {"exit_head": params["exit_head"]}
+        metrics = metrics_of(model, config, params, piece, key)
+        loss = jnp.asarray(metrics["loss"].total)
+        if "exit_loss" in metrics:
+            loss += alpha * metrics["exit_loss"].total
+        return loss, metrics
+
+    gradient = jax.grad(summed_loss, has_aux=True)
+
+    def of_rows(
+        shares: Params, rows: Batch, key: PRNGKeyArray, alpha: jax.Array
+    ) -> tuple[Params, Metrics]:
+        params = gather(shares, specs)
+        if mesh.size > 1:
+            key = jax.random.fold_in(key, jax.lax.axis_index(DATA))
+
+        def add_piece(sums, piece_and_index):
+            piece, index = piece_and_index
+            terms = gradient(params, piece, jax.random.fold_in(key, index), alpha)
+            return jax.tree.map(jnp.add, sums, terms), None
+
+        split = jax.tree.map(lambda x: _split_rows(x, pieces), rows)
+        first = jax.tree.map(lambda x: x[0], split)
+        shapes = jax.eval_shape(gradient, params, first, key, alpha)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zeros = jax.lax.pcast(zeros, DATA, to="varying")
+        (gradients, metrics), _ = jax.lax.scan(add_piece, zeros, (split, jnp.arange(pieces)))
+        return add_up(gradients, specs), jax.lax.psum(metrics, DATA)
+
+    return jax.shard_map(
+        of_rows, mesh=mesh, in_specs=(specs, ROWS, WHOLE, WHOLE), out_specs=(specs, WHOLE)
+    )
+
+
+def _split_rows(x: jax.Array, pieces: int) -> jax.Array:
+    """[B, ...] to [pieces, B / pieces, ...]."""
+    return x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several devices: what passes between them and when, where arrays lie, and that runs may move."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from dat_jax.data.batching import Batch
+from dat_jax.errors import UserError
+from dat_jax.model.transformer import Transformer
+from dat_jax.training.checkpoint import Checkpoints, restore
+from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.sharding import data_parallel_mesh, shared_out
+from dat_jax.training.step import (
+    TrainState,
+    abstract_state,
+    make_train_step,
+    make_validation_step,
+)
+from tests.tiny import random_params, tiny_config
+
+VOCABULARY = 12
+KEY = jax.random.key(7)
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+
+
+def make_batch(rows: int = 16) -> Batch:
+    generator = np.random.default_rng(0)
+    source, target = (generator.integers(1, VOCABULARY, (rows, n)) for n in (6, 5))
+    return Batch(source.astype(np.int32), target.astype(np.int32))
+
+
+@cache
+class Training:
+    """A model in training on some devices; compiled once for all tests."""
+
+    def __init__(self, sharding: str, devices: int, mode: str = "aligned") -> None:
+        config = tiny_config(
+            model={"decoder_layers": 2, "encoder_layers": 1},
+            training={"microbatches": 2, "sharding": sharding, "mode": mode},
+        )
+        self.model = Transformer(config.model, VOCABULARY, VOCABULARY)
+        self.optimizer = make_optimizer(config.optimizer)
+        mesh = data_parallel_mesh(jax.devices()[:devices])
+        self.step = make_train_step(self.model, self.optimizer, config, mesh)
+        self.validate = make_validation_step(self.model, config, mesh)
+        self.like = abstract_state(self.model, self.optimizer, mesh, config.training.sharding)
+
+    def first(self) -> TrainState:
+        """A state of random parameters."""
+        return TrainState.create(random_params(self.model), self.optimizer)
+
+    def go_on(self, state: TrainState, steps: int = 2) -> tuple[TrainState, list[float]]:
+        """The state after some steps more, and their losses."""
+        losses = []
+        for _ in range(steps):
+            state, metrics = self.step(state, make_batch(), KEY)
+            losses.append(float(metrics["loss"].total / metrics["loss"].count))
+        return state, losses
+
+
+def collectives(program: str) -> tuple[list[str], list[str]]:
+    """What passes between devices in a compiled program: outside of all loops, and within them."""
+    parts = {
+        re.sub(r"^ENTRY ", "", part).split(" ")[0].lstrip("%"): part
+        for part in program.split("\n\n")
+    }
+    mentions = {
+        name: set(re.findall(r"[\w.-]+", part)) & parts.keys() for name, part in parts.items()
+    }
+    within = {name for part in parts.values() for name in re.findall(r"body=%?([\w.-]+)", part)}
+    while below := {inner for name in within for inner in mentions[name]} - within:
+        within |= below
+
+    def passed(names: set[str]) -> list[str]:
+        pattern = rf" ((?:{'|'.join(COLLECTIVES)})(?:-start)?)\("
+        return [name for part in names for name in re.findall(pattern, parts[part])]
+
+    return passed(parts.keys() - within), passed(within)
+
+
+def compiled(training: Training) -> str:
+    """The program of a step."""
+    step: Any = training.step
+    return step.lower(training.like, make_batch(), KEY).compile().as_text()
+
+
+@pytest.mark.parametrize(
+    ("sharding", "mode", "expected"),
+    [
+        ("replicated", "mixed", {"all-reduce"}),
+        ("fsdp", "aligned", {"all-reduce", "all-gather", "reduce-scatter"}),
+    ],
+)
+def test_nothing_passes_between_devices_within_loops_over_pieces_blocks_and_exits(
+    sharding, mode, expected
+):
+    without, within = collectives(compiled(Training(sharding, 4, mode)))
+    assert within == []
+    assert set(without) == expected
+
+
+def test_a_program_that_passes_something_within_a_loop_is_told_from_others():
+    mesh = data_parallel_mesh(jax.devices()[:4])
+
+    def sums(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda s, y: (s + jax.lax.psum(y, "data"), None), jnp.zeros(3), x)[0]
+
+    spec = PartitionSpec(None, "data")
+    program = jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=spec, out_specs=PartitionSpec()))
+    without, within = collectives(program.lower(jnp.zeros((5, 12))).compile().as_text())
+    assert (without, within) == ([], ["all-reduce"])
+
+
+def assert_same(left: Any, right: Any, tolerance: float = 1e-6) -> None:
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=tolerance),
+        left,
+        right,
+    )
+
+
+def test_parameters_and_moments_that_are_shared_out_learn_the_same_in_less_memory():
+    one, many = Training("replicated", 1), Training("fsdp", 4)
+    state, losses = one.go_on(one.first())
+    shared, same_losses = many.go_on(many.first())
+    np.testing.assert_allclose(same_losses, losses, rtol=1e-5)
+    assert_same(shared, state, 1e-5)
+    held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(shared))
+    assert held < 0.3 * sum(leaf.nbytes for leaf in jax.tree.leaves(shared))
+    assert jax.tree.map(lambda x: x.sharding, shared) == jax.tree.map(
+        lambda x: x.sharding, many.like
+    )
+
+    batch = make_batch()
+    assert_same(many.validate(shared.params, batch), one.validate(state.params, batch), 1e-4)
+
+
+def test_a_run_moves_between_devices_and_ways_to_share_parameters(tmp_path: Path):
+    """Eight devices, four that share parameters, one: each goes on where the one before stopped."""
+    plain = Training("replicated", 1)
+    expected, losses = plain.go_on(plain.first(), 6)
+    state, actual = plain.first(), []
+    for sharding, devices in (("replicated", 8), ("fsdp", 4), ("replicated", 1)):
+        training = Training(sharding, devices)
+        if actual:
+            restored = restore(tmp_path, training.like)
+            assert restored is not None
+            jax.tree.map(np.testing.assert_array_equal, restored[0], state)
+            state = restored[0]
+        state, more = training.go_on(state)
+        actual += more
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(state, {})
+    np.testing.assert_allclose(actual, losses, rtol=1e-4)
+    assert_same(state.params, expected.params, 1e-4)
+
+
+def test_an_array_is_shared_out_along_its_longest_axis_that_the_devices_divide():
+    shapes = [(8, 3, 12), (12, 8), (8, 8), (6, 4, 9), (7, 3), (3,), ()]
+    mesh = data_parallel_mesh(jax.devices()[:4])
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    axes = [(None, None, "data"), ("data",), ("data",), (None, "data"), (), (), ()]
+    for sharding, expected in (("fsdp", axes), ("replicated", [()] * len(axes))):
+        assert [x.sharding.spec for x in shared_out(arrays, mesh, sharding)] == [
+            PartitionSpec(*spec) for spec in expected
+        ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "complaint"),
+    [(1, "there is one device"), (5, "no parameter has an axis that 5 devices divide")],
+)
+def test_where_nothing_can_be_shared_out_fsdp_is_refused(devices, complaint):
+    arrays = [jax.ShapeDtypeStruct((7, 3), jnp.float32)]
+    mesh = data_parallel_mesh(jax.devices()[:devices])
+    with pytest.raises(UserError, match=f"^training.sharding is fsdp and {complaint}.*replicated$"):
+        shared_out(arrays, mesh, "fsdp")
