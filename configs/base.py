@@ -60,6 +60,9 @@ def get_config() -> ConfigDict:
     config.model.attention_dropout = 0.0
     # What the model computes in: float32 or bfloat16. Parameters, softmax and losses are float32.
     config.model.dtype = "float32"
+    # What training computes twice, to save memory: none; or blocks, of which the backward pass
+    # finds only the states between them. The update is the same.
+    config.model.rematerialisation = "none"
     # What predicts when to exit: none, sequence_multinomial (one depth for a sentence, from the
     # encoder's output), token_multinomial (a depth for each token, from its state after block 1)
     # or token_geometric (a halting unit after each block).

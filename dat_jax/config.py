@@ -71,6 +71,7 @@ class ModelConfig:
     dropout: float
     attention_dropout: float
     dtype: Literal["float32", "bfloat16"]
+    rematerialisation: Literal["none", "blocks"]
     exit_head: ExitHead
     halting_weights: Literal["shared", "per_depth"]
     halting_bias: float

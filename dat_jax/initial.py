@@ -19,6 +19,7 @@ _OF_HEAD_OR_TRAINING = {
     "dropout",
     "attention_dropout",
     "dtype",
+    "rematerialisation",
 }
 
 

@@ -28,7 +28,7 @@ from dat_jax.training.checkpoint import average, placed, saved_steps
 from dat_jax.training.loop import TrainingFiles
 
 # What may change between a run and its continuation; all else would make it another run.
-_CHANGEABLE = {
+_CHANGEABLE = {("model", "rematerialisation")} | {
     ("training", name)
     for name in (
         *("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"),

@@ -57,7 +57,7 @@ def test_old_names_and_values_are_read_as_ours(old: Run):
     assert (config.data.source_normalization, config.data.target_normalization) == ("none", "none")
     assert prepared_config(old.data) == config.data
     assert config.decoding.bleu_tokenizer == "13a"
-    assert config.training.sharding == "replicated"
+    assert (config.training.sharding, config.model.rematerialisation) == ("replicated", "none")
     assert config.decoding.max_source_length == config.data.max_length
 
 

@@ -96,11 +96,12 @@ def test_paths_of_a_run_are_compared_by_where_they_lead(first, tmp_path: Path):
         copy.check_same(config("text", "runs"))
 
 
-def test_a_run_may_go_on_where_devices_share_its_parameters(first):
+def test_a_run_may_go_on_by_other_ways_to_save_memory(first):
     run, _, _ = first
     config = run.config
     training = dataclasses.replace(config.training, sharding="fsdp")
-    run.check_same(dataclasses.replace(config, training=training))
+    model = dataclasses.replace(config.model, rematerialisation="blocks")
+    run.check_same(dataclasses.replace(config, training=training, model=model))
 
 
 UNREADABLE = ["run [1]", "run]", "run*", "run?", "run\\1", os.fsdecode(b"r\xffn")]

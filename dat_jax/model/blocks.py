@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One encoder block and one decoder block (paper, section 2: Vaswani et al.'s)."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -155,3 +156,21 @@ class DecoderBlock(nn.Module):
         x = self.memory_residual.leave(x, update, deterministic=deterministic)
         update = self.feed_forward(self.ff_residual.enter(x), deterministic=deterministic)
         return self.ff_residual.leave(x, update, deterministic=deterministic)
+
+
+def stacked(
+    run_block: Callable[[Any, Any, Any], tuple[Any, Any]], config: ModelConfig, layers: int
+) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """Makes `run_block(block, carry, x) -> (carry, y)` run all blocks of a stack, one upon the
+    other, whose parameters, `x` and `y` have a leading axis of blocks.
+
+    Where blocks are rematerialised, a backward pass finds of each only its carry and runs it again.
+    """
+    if config.rematerialisation == "blocks":
+        run_block = nn.remat(run_block, prevent_cse=False)  # a loop leaves nothing to merge with
+    return nn.scan(
+        run_block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        length=layers,
+    )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
-from dat_jax.model.blocks import DecoderBlock
+from dat_jax.model.blocks import DecoderBlock, stacked
 from dat_jax.model.gradient_scaling import block_scales, scale_gradient
 from dat_jax.types import Array, Bool, Float, Int
 
@@ -71,13 +71,8 @@ class Decoder(nn.Module):
             return after, run(jax.tree.map(lambda p: scale_gradient(p, scale), params))
 
         depths = jnp.arange(1, self.config.decoder_layers + 1)
-        scan = nn.scan(
-            run_block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            length=self.config.decoder_layers,
-        )
-        _, states = scan(self.blocks, x, (depths, block_scales(gradient_scaling, depths)))
+        run_blocks = stacked(run_block, self.config, self.config.decoder_layers)
+        _, states = run_blocks(self.blocks, x, (depths, block_scales(gradient_scaling, depths)))
         return states
 
 

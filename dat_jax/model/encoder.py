@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
-from dat_jax.model.blocks import EncoderBlock
+from dat_jax.model.blocks import EncoderBlock, stacked
 from dat_jax.types import Array, Bool, Float
 
 
@@ -27,11 +27,6 @@ class Encoder(nn.Module):
         def run_block(block: EncoderBlock, x: Array, _: None) -> tuple[Array, None]:
             return block(x, mask[:, None, :], deterministic=deterministic), None
 
-        scan = nn.scan(
-            run_block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            length=self.config.encoder_layers,
-        )
-        memory, _ = scan(self.blocks, x, None)
+        run_blocks = stacked(run_block, self.config, self.config.encoder_layers)
+        memory, _ = run_blocks(self.blocks, x, None)
         return self.final_norm(memory) if self.config.norm == "pre" else memory

@@ -280,3 +280,18 @@ def test_the_memory_of_the_losses_does_not_grow_with_the_number_of_exits():
     one_exits_logits = 64 * 16 * 4_000 * 4
     assert one > one_exits_logits
     assert temporary_bytes(4_000, decoder_layers=6) <= 1.3 * one + blocks
+
+
+def test_blocks_that_are_run_again_make_the_same_update_under_the_same_dropout():
+    kept_state, kept = run(DROPPING, optimizer=SGD)
+    again = small_config(model={"dropout": 0.2, "rematerialisation": "blocks"})
+    again_state, losses = run(again, optimizer=SGD)
+    np.testing.assert_allclose(losses, kept, rtol=1e-5)
+    assert_learnt_the_same(again, kept_state, again_state)
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_blocks_that_are_run_again_need_less_memory(side):
+    sizes = {f"{side}_layers": 6, f"{side}_ff_dim": 512}
+    kept = temporary_bytes(VOCABULARY, **sizes)
+    assert temporary_bytes(VOCABULARY, **sizes, rematerialisation="blocks") < kept / 2
