@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
 
 BASE = {"errors", "types", "modes", "version", "files", "paths", "formats", "checksums"}
-BASE |= {"schema", "config"}
+BASE |= {"schema", "sections", "config"}
 ISLANDS = {"model", "exits", "data"}
 TERMS = {"losses", "metrics", "flops"}
 BELOW_ENGINES = BASE | ISLANDS | TERMS | {"trained"}
@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "formats": {"errors", "files", "version"},
     "checksums": {"formats"},
     "schema": {"errors"},
-    "config": {"errors", "formats", "schema"},
+    "sections": {"schema"},
+    "config": {"errors", "formats", "schema", "sections"},
     "command_line": {"errors", "paths"},
     "model": BASE,
     "exits": BASE,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import sentencepiece
 
-from dat_jax.config import Normalization
+from dat_jax.sections import Normalization
 
 Normalize = Callable[[str], str]
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dat_jax.config import Sharding
 from dat_jax.errors import UserError
+from dat_jax.sections import Sharding
 
 Tree = TypeVar("Tree")
 
