@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs as XLA prints them: loops, branches, what the compiler says of each instruction.
+"""Compiled programs as XLA prints them: loops, branches, what the compiler says of instructions.
 
 TPU's compiler writes an estimate of cycles beside most instructions, gathers and scatters aside.
 """
@@ -37,7 +37,7 @@ class Instruction(NamedTuple):
     @property
     def bytes(self) -> int:
         """Bytes of all arrays that it makes."""
-        return sum(_BYTES.get(kind, 4) * math.prod(dims) for kind, dims in self.arrays)
+        return sum(size_of(kind, dims) for kind, dims in self.arrays)
 
     @property
     def collective(self) -> str | None:
@@ -86,6 +86,15 @@ class Program(NamedTuple):
                 total += self._branch(instruction, scopes, known)
         return total
 
+    def cycles_under(self, name: str, scope: str) -> int:
+        """Estimated cycles of what was traced under `scope` in a computation, with its branches."""
+        anything = frozenset[str]()
+        return sum(
+            one.cycles + max((self.cycles(x, anything, anything) for x in one.branches), default=0)
+            for one in self.computations[name]
+            if scope in one.scopes
+        )
+
     def _branch(
         self, instruction: Instruction, scopes: frozenset[str], known: frozenset[str]
     ) -> int:
@@ -98,6 +107,11 @@ class Program(NamedTuple):
 
     def _scopes(self, name: str) -> frozenset[str]:
         return frozenset().union(*(inner.scopes for inner in self.all_below(name)))
+
+
+def size_of(kind: str, dims: tuple[int, ...]) -> int:
+    """Bytes of an array."""
+    return _BYTES.get(kind, 4) * math.prod(dims)
 
 
 def parse(text: str) -> Program:

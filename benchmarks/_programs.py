@@ -1,18 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs lowered for devices that need not be here, with shapes in place of arrays."""
 
+import dataclasses
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
-from dat_jax.model.transformer import Transformer
+from dat_jax.decoding.engines import SEARCHES
+from dat_jax.decoding.queue import Queue
+from dat_jax.decoding.sizing import Engine, SearchSettings, choose_settings, platform_of
+from dat_jax.exits.questions import Rule
+from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.sharding import ROWS, WHOLE
 from dat_jax.training.step import abstract_state, make_train_step
+
+
+def search(
+    config: Config,
+    engine: Engine,
+    rule: Rule,
+    mesh: Mesh,
+    *,
+    rows: int,
+    source_length: int,
+    length: int,
+) -> tuple[jax.stages.Lowered, SearchSettings]:
+    """Lowers an engine's greedy search, as it is on the kind of device of a mesh, for one of them.
+
+    Args:
+        config: of the model and of decoding; each vocabulary has the size that it asks for.
+        engine: that decodes.
+        rule: when tokens exit.
+        mesh: the device.
+        rows: sentences in lockstep, or hypotheses of a cohort.
+        source_length: of each sentence in the queue.
+        length: room for a translation's tokens.
+    """
+    size, sharding = config.data.vocabulary_size, NamedSharding(mesh, WHOLE)
+    model = Transformer(config.model, size, size)
+    platform = platform_of(mesh.devices.flat[0].platform)
+    decoding = dataclasses.replace(config.decoding, beam_size=1, batch_size=rows, cohort_size=rows)
+    many = platform.window
+    settings = choose_settings(
+        engine, decoding, many, source_length, length, most_slots=many, platform=platform
+    )
+
+    def at_device(tree: Any) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding),
+            tree,
+        )
+
+    shapes = [(many, source_length), (many,), (many,), ()]
+    queue = Queue(*cast(Any, [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]))
+    params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    numbers = jax.tree.map(np.float32, rule)
+    arguments = (at_device(params), at_device(numbers), at_device(queue))
+    traced = SEARCHES[engine].trace(model, *arguments, settings)
+    return traced.lower(lowering_platforms=(_platform(mesh),)), settings
 
 
 def training_step(config: Config, mesh: Mesh, length: int = 64) -> jax.stages.Lowered:
@@ -35,4 +86,10 @@ def training_step(config: Config, mesh: Mesh, length: int = 64) -> jax.stages.Lo
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, WHOLE))
     step = cast(Any, make_train_step(model, optimizer, config, mesh))
     traced = step.trace(state, Batch(cast(Any, tokens), cast(Any, tokens)), key)
-    return traced.lower(lowering_platforms=(mesh.devices.flat[0].platform,))
+    return traced.lower(lowering_platforms=(_platform(mesh),))
+
+
+def _platform(mesh: Mesh) -> str:
+    """The platform of a mesh's devices, as JAX calls it when it lowers."""
+    platform = mesh.devices.flat[0].platform
+    return "cuda" if platform == "gpu" else platform

@@ -4,7 +4,9 @@
 A line is a launch. Launches below a command buffer are the nodes of one CUDA graph.
 """
 
+import itertools
 import re
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 _THUNK = re.compile(r"( *)\d+: (k\w+)")
@@ -53,3 +55,29 @@ def last_loop(thunks: list[Thunk]) -> list[Thunk]:
         if inner := last_loop([inner for part in thunk.parts.values() for inner in part]):
             return inner
     return []
+
+
+def count(thunks: list[Thunk], choose: Callable[[int], int]) -> dict[str, int]:
+    """Counts the nodes of command buffers that run once, and the copies among them.
+
+    Args:
+        thunks: a loop's body.
+        choose: says of each branching, by its number from 0, which branch is taken: of two, by
+            1 the one of more nodes and by 0 the other; of several, by its number.
+    """
+    numbers = itertools.count()
+
+    def nodes(thunks: list[Thunk]) -> Iterator[Thunk]:
+        for thunk in thunks:
+            if thunk.kind == "kCommandBuffer":
+                yield from nodes(thunk.parts[""])
+                continue
+            yield thunk
+            branches = [part for label, part in thunk.parts.items() if label]
+            if branches:
+                if len(branches) == 2:
+                    branches.sort(key=len)
+                yield from nodes(branches[int(choose(next(numbers)))])
+
+    found = list(nodes(thunks))
+    return {"nodes": len(found), "copies": sum(thunk.is_copy for thunk in found)}

@@ -44,7 +44,7 @@ from dat_jax.types import Params
 
 Ids = Sequence[int] | Int[np.ndarray, " S"]
 
-_SEARCHES = {"lockstep": lockstep.search, "continuous": continuous.search}
+SEARCHES = {"lockstep": lockstep.search, "continuous": continuous.search}
 _PROGRAMS = 64  # compiled ones to keep
 
 Search = Callable[[Params, Rule, Queue], tuple[Hypotheses, Work]]
@@ -152,7 +152,7 @@ def _compile(
 ) -> Search:
     """Compiles an engine's search for arguments of these shapes, apart from running it."""
     params, rule, queue = jax.tree.unflatten(shapes.structure, shapes.leaves)
-    return _SEARCHES[engine].lower(model, params, rule, queue, settings).compile()
+    return SEARCHES[engine].lower(model, params, rule, queue, settings).compile()
 
 
 def _shape_of(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices to compile for that need not be here: TPUs by libtpu, GPUs by JAX's CUDA plugin."""
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from dat_jax.errors import UserError
+
+_H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84942979072 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536
+  registers_per_block_limit: 65536 driver_version: "13.0.0" runtime_version: "13.0.0"
+  compile_time_toolkit_version: "13.0.0" dnn_version: "9.10.0"
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 patch: 0 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+# libtpu asks the machine which TPU it has unless it is told.
+_TPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+_THUNKS = "*thunk_sequence_after_thunk_passes.txt"
+
+
+class Target(NamedTuple):
+    """A kind of device."""
+
+    platform: str  # as JAX calls it when it lowers
+    backend: str  # as JAX calls the devices' platform
+    topology: str
+    wheels: dict[str, str]  # modules that it takes, and what installs them
+
+
+_LIBTPU = {"libtpu": "jax[tpu]"}
+_CUDA = {
+    "jax_plugins.xla_cuda13": "jax-cuda13-plugin and jax-cuda13-pjrt, of jax's version",
+    "nvidia.cu13": "nvidia-cuda-nvcc and nvidia-nvvm",
+}
+TARGETS = {
+    "tpu:v4": Target("tpu", "tpu", "v4:2x2x1", _LIBTPU),
+    "tpu:v5e": Target("tpu", "tpu", "v5e:2x2", _LIBTPU),
+    "tpu:v6e": Target("tpu", "tpu", "v6e:2x2", _LIBTPU),
+    "gpu:h100": Target("cuda", "gpu", "1x1x1", _CUDA),
+}
+
+
+class Compiled(NamedTuple):
+    """A compiled program, and what its compiler wrote."""
+
+    memory: Any  # bytes of arguments, temporaries and code
+    text: str
+    thunks: str  # of GPUs: what is launched
+
+
+def find_target(name: str) -> Target:
+    """Returns the target of this name.
+
+    Raises:
+        UserError: there is none, or what compiles for it is not installed.
+    """
+    if name not in TARGETS:
+        raise UserError(f"--target is {name!r}: must be one of {', '.join(TARGETS)}")
+    target = TARGETS[name]
+    for module, package in target.wheels.items():
+        if not _is_installed(module):
+            raise UserError(f"--target={name} needs {package}: install it with pip")
+    return target
+
+
+def make_mesh(target: Target, count: int, topology: str = "") -> Mesh:
+    """A mesh of one axis, `data`, over the first `count` devices of a topology."""
+    os.environ.update(_TPU_ENVIRONMENT)
+    options = {"topology_name": topology or target.topology}
+    if target.platform == "cuda":
+        options = {"target_config": _H100, "topology": target.topology}
+    devices = topologies.get_topology_desc(platform=target.platform, **options).devices
+    return Mesh(np.asarray(devices[:count]), ("data",), (AxisType.Auto,))
+
+
+def compile_for(target: Target, lowered: jax.stages.Lowered) -> Compiled:
+    """Compiles a program that was lowered for a target's devices."""
+    if target.platform != "cuda":
+        compiled = lowered.compile()
+        return Compiled(compiled.memory_analysis(), compiled.as_text() or "", "")
+    toolkit = importlib.util.find_spec("nvidia.cu13")
+    assert toolkit is not None
+    (folder,) = toolkit.submodule_search_locations or [""]
+    os.environ["PATH"] = f"{folder}/bin:{os.environ['PATH']}"
+    with tempfile.TemporaryDirectory() as dump:
+        compiled = lowered.compile(
+            {
+                "xla_gpu_cuda_data_dir": folder,
+                "xla_gpu_autotune_level": "0",  # there is nothing to time
+                "xla_dump_to": dump,
+                "xla_dump_hlo_as_text": True,
+            }
+        )
+        thunks = [path.read_text() for path in Path(dump).glob(_THUNKS)]
+        return Compiled(compiled.memory_analysis(), compiled.as_text() or "", max(thunks, key=len))
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of what it is part of
+        return False

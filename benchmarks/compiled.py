@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs as compilers make them for TPUs and GPUs that need not be here.
+
+    python -m benchmarks.compiled --target=tpu:v5e --output=results/compiled_v5e.jsonl
+
+Compiles both engines and the training step, and says what they come to, piece by piece: on TPU the
+cycles that its compiler estimates, on GPU the launches. Nothing is timed, and the estimate leaves
+out gathers and scatters, whose number stands beside it. Needs `jax[tpu]`, or for a GPU the wheels
+that the message names.
+"""
+
+import importlib.metadata
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+
+from benchmarks import _hlo, _thunks
+from benchmarks._hlo import Program
+from benchmarks._programs import search, training_step
+from benchmarks._targets import Compiled, Target, compile_for, find_target, make_mesh
+from benchmarks._task import drawn_exits, make_config
+from benchmarks._timing import check_output
+from configs import iwslt14_de_en, wmt14_en_fr
+from dat_jax.command_line import define_path, run
+from dat_jax.config import Config
+from dat_jax.decoding.sizing import Engine
+from dat_jax.evaluation.provenance import describe_commit
+
+_SIZES = {
+    "dim": 512,
+    "ff_dim": 1024,
+    "heads": 8,
+    "num_layers": 6,
+    "encoder_layers": 6,
+    "vocabulary_size": 10_000,
+}
+_SOURCE, _LENGTH = 32, 64
+_ROWS = {"tpu": 256, "cuda": 64}
+_AVERAGE_EXIT = 1.75
+_ENGINES: tuple[Engine, ...] = ("lockstep", "continuous")
+_LARGE = 1 << 20  # bytes of an array that a loop carries, from which on it is a store
+
+Line = dict[str, Any]
+
+
+class _Search(NamedTuple):
+    """A compiled search, to be looked at."""
+
+    num_layers: int
+    compiled: Compiled
+    program: Program
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All scopes under which stages are traced."""
+        return frozenset({*map(self.block, range(1, self.num_layers + 1)), "classifier"})
+
+    @staticmethod
+    def block(depth: int) -> str:
+        """The scope of a block."""
+        return f"block_{depth}"
+
+    def kilocycles(self, *scopes: str) -> float:
+        """A step, or a tick, in which stages of these scopes run."""
+        body = self.program.loop("step").body or ""
+        return self.program.cycles(body, frozenset(scopes), self.known) / 1e3
+
+
+def lines_of_search(target: Target, config: Config, engine: Engine) -> Iterator[Line]:
+    """Yields a line for each piece of an engine, and one for the whole program."""
+    rows, num_layers = _ROWS[target.platform], config.model.decoder_layers
+    lowered, settings = search(
+        config,
+        engine,
+        drawn_exits(_AVERAGE_EXIT, num_layers),
+        make_mesh(target, 1),
+        rows=rows,
+        source_length=_SOURCE,
+        length=_LENGTH,
+    )
+    compiled = compile_for(target, lowered)
+    made = _Search(num_layers, compiled, _hlo.parse(compiled.text))
+    labels = {
+        "rows": rows,
+        "source_length": _SOURCE,
+        "length": _LENGTH,
+        "beam_size": settings.beam_size,
+        "slots": settings.slots,
+        "attended": settings.attended,
+        "dtype": config.model.dtype,
+    }
+    pieces = _pieces_in_cycles if target.platform == "tpu" else _pieces_in_nodes
+    for line in [*pieces(made, engine), {"piece": "program"} | _of_program(made)]:
+        yield {"program": engine} | line | labels
+
+
+def _pieces_in_cycles(made: _Search, engine: Engine) -> Iterator[Line]:
+    """Kilocycles, as TPU's compiler estimates them."""
+    blocks = [made.block(depth) for depth in range(1, made.num_layers + 1)]
+    classifier = made.kilocycles("classifier")
+    if engine == "continuous":
+        block = statistics.mean(made.kilocycles(block) for block in blocks)
+        yield {"piece": "block tick", "kilocycles": round(block, 1)}
+        yield {"piece": "classifier tick", "kilocycles": round(classifier, 1)}
+        token = _AVERAGE_EXIT * block + classifier
+        yield {
+            "piece": "token",
+            "average_exit": _AVERAGE_EXIT,
+            "occupancy": 1.0,
+            "kilocycles": round(token, 1),
+        }
+        return
+    body = made.program.loop("step").body or ""
+    under = [made.program.cycles_under(body, block) / 1e3 for block in blocks]
+    yield {"piece": "block", "kilocycles": round(statistics.median(under), 1)}
+    of_classifier = made.program.cycles_under(body, "classifier") / 1e3
+    yield {"piece": "classifier", "kilocycles": round(of_classifier, 1)}
+    for depth in range(1, made.num_layers + 1):
+        step = made.kilocycles(*blocks[:depth], "classifier")
+        yield {"piece": "token", "average_exit": depth, "kilocycles": round(step, 1)}
+
+
+def _pieces_in_nodes(made: _Search, engine: Engine) -> Iterator[Line]:
+    """Nodes of the CUDA graphs that a step or a tick launches, and the copies among them."""
+    body = _thunks.last_loop(_thunks.parse(made.compiled.thunks))
+    graphs = {"command_buffers": sum(thunk.kind == "kCommandBuffer" for thunk in body)}
+    if engine == "continuous":
+        for piece, stage in (("block tick", 0), ("classifier tick", -1)):
+            yield {"piece": piece} | _thunks.count(body, lambda _, stage=stage: stage) | graphs
+        return
+    for depth in range(1, made.num_layers + 1):
+        counted = _thunks.count(body, lambda number, depth=depth: number < depth)
+        yield {"piece": "token", "average_exit": depth} | counted | graphs
+
+
+def _of_program(made: _Search) -> Line:
+    """Figures of a whole search: memory, and what its inner loop should not do."""
+    loop = made.program.loop("step")
+    inside = list(made.program.all_below(loop.body or ""))
+    stores = {dims for kind, dims in loop.arrays if _hlo.size_of(kind, dims) >= _LARGE}
+    copies = [one for one in inside if one.opcode == "copy" and one.arrays[0][1] in stores]
+    return _memory(made.compiled) | {
+        "serial_loops": sum(one.body is not None for one in inside),
+        "store_copies": len(copies),
+        "unestimated": sum(one.is_custom for one in inside),
+    }
+
+
+def line_of_training(
+    target: Target, name: str, config: Config, devices: int, topology: str
+) -> Line:
+    """A line for the training step of a config on several devices."""
+    lowered = training_step(config, make_mesh(target, devices, topology))
+    compiled = compile_for(target, lowered)
+    program = _hlo.parse(compiled.text)
+    everything = list(program.all_below(program.entry))
+    loops = [one for one in everything if one.body]
+    inside = [inner for loop in loops for inner in program.all_below(loop.body or "")]
+    collectives = [one for one in everything if one.collective]
+    line = {
+        "program": "train",
+        "piece": name,
+        "devices": devices,
+        "batch_tokens": config.training.batch_tokens,
+        "microbatches": config.training.microbatches,
+        "sharding": config.training.sharding,
+        "rematerialisation": config.model.rematerialisation,
+        "dtype": config.model.dtype,
+        "collectives": len(collectives),
+        "collectives_in_loops": sum(one.collective is not None for one in inside),
+        "collective_bytes": sum(one.bytes for one in collectives),
+    }
+    if target.platform == "tpu":
+        cycles = program.cycles(program.entry, frozenset(), frozenset())
+        line["kilocycles"] = round(cycles / 1e3)
+    return line | _memory(compiled)
+
+
+def _memory(compiled: Compiled) -> Line:
+    """Bytes on a device."""
+    memory = compiled.memory
+    return {
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "code_bytes": memory.generated_code_size_in_bytes,
+    }
+
+
+def lines_of(target: Target, programs: Sequence[str]) -> Iterator[Line]:
+    """Yields the lines of these programs, each as soon as it is known."""
+    config = make_config(_SIZES, "bfloat16")
+    for engine in _ENGINES:
+        if engine in programs:
+            yield from lines_of_search(target, config, engine)
+    if "train" in programs:
+        iwslt = Config.from_dict(iwslt14_de_en.get_config().to_dict())
+        devices = 4 if target.platform == "tpu" else 1
+        yield line_of_training(target, "iwslt14_de_en", iwslt, devices, "")
+        if target.topology == "v5e:2x2":
+            wmt = Config.from_dict(wmt14_en_fr.get_config().to_dict())
+            yield line_of_training(target, "wmt14_en_fr", wmt, 16, "v5e:4x4")
+
+
+def format_table(lines: Sequence[Line]) -> str:
+    """The lines as a table."""
+    keys = ("program", "piece", "average_exit", "kilocycles", "nodes", "copies")
+    keys = [key for key in keys if any(key in line for line in lines)]
+    rows = [
+        [str(line.get(key, "")) for key in keys] for line in lines if line["piece"] != "program"
+    ]
+    head = [f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compiles as the command line says; returns the exit status."""
+    options = flags.FlagValues()
+    define_path(options, "output", "A file of JSON lines to write.")
+    flags.DEFINE_string("target", None, "tpu:v4, tpu:v5e, tpu:v6e or gpu:h100.", options, True)
+    programs = [*_ENGINES, "train"]
+    flags.DEFINE_list("programs", programs, f"Some of {', '.join(programs)}.", options)
+    return run(argv, options, lambda: _main(options))
+
+
+def _main(options: flags.FlagValues) -> None:
+    """Checks, compiles, writes the lines, prints the table."""
+    output, target = check_output(options.output), find_target(options.target)
+    jax.config.update("jax_platforms", "cpu")  # what is compiled for need not be here
+    setting = {
+        "target": options.target,
+        "jax": jax.__version__,
+        "compiler": _version("libtpu" if target.platform == "tpu" else "jaxlib"),
+        "commit": describe_commit(),
+    }
+    lines = []
+    with output.open("w", encoding="utf-8") as file:
+        for line in lines_of(target, options.programs):
+            lines.append({"benchmark": "compiled"} | line | setting)
+            print(json.dumps(lines[-1]), file=file, flush=True)
+    print("Estimates of the compiler; nothing was timed.\n")
+    print(format_table(lines))
+
+
+def _version(package: str) -> str:
+    return f"{package} {importlib.metadata.version(package)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

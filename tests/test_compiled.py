@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs for devices that are not here: what the compilers' texts say, and what they must not.
+
+What compiles for a device is skipped where its compiler is not installed.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import _hlo, _thunks, compiled
+from benchmarks._targets import find_target
+from dat_jax.errors import UserError
+from tests.scripts.calls import refuse
+
+
+def _expanded(text: str) -> str:
+    """A program with what was said shortly here in the words of XLA."""
+    text = re.sub(r"traced\((.*?)\)", r'metadata={op_name="jit(f)/\1"}', text)
+    return re.sub(r"cycles\((\d+)\)", r'backend_config={"estimated_cycles":"\1"}', text)
+
+
+HLO = _expanded("""\
+HloModule jit_search
+
+%zeros (a: f32[8]) -> f32[8] {
+  ROOT %b = f32[8]{0:T(128)} broadcast(%c), traced(step/block_2/cond/zeros), cycles(10)
+}
+
+%block (a: f32[8]) -> f32[8] {
+  %f = f32[8]{0} fusion(%a), kind=kOutput, traced(step/block_2/dot), cycles(1000)
+  ROOT %g = f32[8]{0} fusion(%f), kind=kCustom, calls=%h, traced(step/block_2/gather)
+}
+
+%rows (t: (s32[])) -> (s32[]) {
+  ROOT %n = s32[] add(%o, %p), cycles(3)
+}
+
+%any (a: f32[8]) -> f32[8] {
+  ROOT %k = f32[8]{0} copy(%a), cycles(200)
+}
+
+%body (t: (s32[], f32[512,1024])) -> (s32[], f32[512,1024]) {
+  %x = f32[8]{0} add(%l, %m), traced(step/block_1/add), cycles(7)
+  %y = (f32[8]{0:T(8,128)S(1)}, s32[]) conditional(%i, %x, %x), branch_computations={%zeros, %block}, traced(step/block_2/cond)
+  %z = f32[8]{0} conditional(%i, %x, %x), true_computation=%any, false_computation=%zeros2
+  %w = (s32[]) while(%v), condition=%c, body=%rows, backend_config={"known_trip_count":{"n":"5"}}
+  %q = f32[512,1024]{1,0} copy(%r)
+  %s = f32[4,2]{1,0} all-reduce-start(%r), to_apply=%sum
+}
+
+%zeros2 (a: f32[8]) -> f32[8] {
+  ROOT %b = f32[8]{0} broadcast(%c), cycles(1)
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %u = (s32[], f32[512,1024]{1,0:T(8,128)}) while(%t), condition=%c, body=%body
+}
+""")
+
+THUNKS = """\
+000: kCommandBuffer [source | next]
+    001: kCopy [source | sink] kCopy
+002: kWhile         [prev=000 (1) | next=000 (1)]
+condition:
+    003: kCustomKernel [source | sink] a grid
+  body:
+    000: kCommandBuffer [source | sink]
+        004: kCustomKernel [source | sink] b grid
+    158: kWhile [prev | next]
+condition:
+        005: kCustomKernel [source | sink] c grid
+      body:
+        000: kCommandBuffer [source | sink]
+            006: kCustomKernel [source | sink] d grid
+            007: kConditional  [prev | next]
+              branch_0:
+                008: kCustomKernel [source | sink] e grid
+                009: kCopy [source | sink] kCopy
+              branch_1:
+                010: kCustomKernel [source | sink] f grid
+              branch_2:
+                011: kCustomKernel [source | sink] g grid
+                012: kCustomKernel [source | sink] g grid
+                013: kCustomKernel [source | sink] g grid
+            014: kConditional  [prev | next]
+              false_branch:
+                015: kCustomKernel [source | sink] h grid
+                016: kCustomKernel [source | sink] h grid
+              true_branch:
+                017: kCopy [source | sink] kCopy
+    000: kCommandBuffer [prev | sink]
+        018: kCopy [source | sink] kCopy
+019: kCopy [prev | sink] kCopy
+"""
+
+
+def test_cycles_are_those_of_the_branches_that_are_asked_for_and_of_all_trips():
+    program = _hlo.parse(HLO)
+    loop = program.loop("step")
+    assert program.entry == "main"
+    assert loop.body == "body"
+    known = frozenset({"block_1", "block_2"})
+    always = 7 + 200 + 5 * 3  # the dearer of what has no name
+    assert program.cycles("body", frozenset({"block_1"}), known) == always + 10
+    assert program.cycles("body", frozenset({"block_2"}), known) == always + 1000
+    assert program.cycles("main", known, known) == always + 1000
+    assert program.cycles_under("body", "block_1") == 7
+    assert program.cycles_under("body", "block_2") == 1000
+
+
+def test_instructions_say_what_they_make():
+    program = _hlo.parse(HLO)
+    inside = list(program.all_below("body"))
+    assert [one.opcode for one in inside if one.is_custom] == ["fusion"]
+    assert sum(one.body is not None for one in inside) == 1
+    (exchange,) = [one for one in inside if one.collective]
+    assert exchange.collective == "all-reduce"
+    assert exchange.bytes == 32
+    assert program.loop("step").arrays == [("s32", ()), ("f32", (512, 1024))]
+
+
+def test_launches_are_counted_by_the_branches_that_are_taken():
+    body = _thunks.last_loop(_thunks.parse(THUNKS))
+    assert [thunk.kind for thunk in body] == ["kCommandBuffer"]
+    taken = {0: (0, 0), 1: (2, 1)}
+    counts = [_thunks.count(body, lambda n, of=of: of[n]) for of in taken.values()]
+    assert counts[0] == {"nodes": 3 + 2 + 1, "copies": 2}
+    assert counts[1] == {"nodes": 3 + 3 + 2, "copies": 0}
+
+
+@pytest.mark.parametrize("target", ["tpu:v5p", "gpu", ""])
+def test_an_unknown_target_is_refused(tmp_path: Path, target: str):
+    output = f"--output={tmp_path / 'lines'}"
+    refuse("must be one of tpu:v4, tpu:v5e", compiled.main, output, f"--target={target}")
+
+
+def test_a_target_whose_compiler_is_missing_names_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"--target=tpu:v6e needs jax\[tpu\]: install it with pip"):
+        find_target("tpu:v6e")
+    with pytest.raises(UserError, match="needs jax-cuda13-plugin and jax-cuda13-pjrt"):
+        find_target("gpu:h100")
+
+
+@pytest.fixture(scope="module", params=["tpu:v5e", "gpu:h100"])
+def lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What a small model comes to."""
+    try:
+        find_target(request.param)
+    except UserError as error:
+        pytest.skip(str(error))
+    sizes = {"dim": 128, "ff_dim": 128, "heads": 2, "num_layers": 2, "encoder_layers": 1}
+    output = tmp_path_factory.mktemp("compiled") / "lines.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_SIZES", sizes | {"vocabulary_size": 1_000})
+        arguments = [f"--target={request.param}", "--programs=lockstep,continuous"]
+        assert compiled.main(["", f"--output={output}", *arguments]) == 0
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def pieces(lines: list[Any], piece: str, **labels: Any) -> list[Any]:
+    labels |= {"piece": piece}
+    return [line for line in lines if labels.items() <= line.items()]
+
+
+@pytest.mark.slow
+def test_engines_copy_no_store_and_go_through_no_rows_one_by_one(lines: list[Any]):
+    programs = pieces(lines, "program")
+    assert [line["program"] for line in programs] == ["lockstep", "continuous"]
+    for line in programs:
+        assert line["serial_loops"] == 0
+        assert line["store_copies"] == 0
+        assert line["temporary_bytes"] > 0
+
+
+@pytest.mark.slow
+def test_deeper_exits_take_longer_and_a_tick_is_one_graph(lines: list[Any]):
+    unit = "kilocycles" if lines[0]["target"].startswith("tpu") else "nodes"
+    (one,), (two,) = (
+        pieces(lines, "token", program="lockstep", average_exit=depth) for depth in (1, 2)
+    )
+    (block,), (classifier,) = (pieces(lines, f"{name} tick") for name in ("block", "classifier"))
+    assert 0 < one[unit] < two[unit]
+    assert block[unit] > 0 < classifier[unit]
+    assert all(line.get("command_buffers", 1) == 1 for line in lines)
