@@ -5,6 +5,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +40,31 @@ class Progress:
         """Counts a step."""
         self._bar.update()
 
-    def lap(self, tokens: float) -> float:
-        """Returns the tokens per second since the last lap, or since `skip`."""
+    def lap(self) -> float:
+        """Returns the seconds since the last lap, or since `skip`."""
         seconds = time.monotonic() - self._lap_started
         self.skip()
-        return tokens / seconds
+        return seconds
 
     def skip(self) -> None:
         """Leaves the time since the last lap out of the next one."""
         self._lap_started = time.monotonic()
 
-    def show(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """Shows how training goes and, where no bar does it, how long it will take."""
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows how training goes and, where no bar does it, how long it will take.
+
+        `values` hold `loss`, `tokens_per_second` and, if it is known, `mfu`.
+        """
+        state = f"loss {values['loss']:.3f}, {values['tokens_per_second']:,.0f} tokens/s"
+        if "mfu" in values:
+            state += f", MFU {values['mfu']:.1%}"
         if not self._bar.disable:
-            self._bar.set_postfix_str(f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s")
+            self._bar.set_postfix_str(state)
             return
         elapsed = time.monotonic() - self._started
         remaining = elapsed / (step - self._first_step) * (self._steps - step)
         self.print(
-            f"step {step:,} of {self._steps:,}: loss {loss:.3f}, "
-            f"{tokens_per_second:,.0f} tokens/s, {tqdm.format_interval(remaining)} left"
+            f"step {step:,} of {self._steps:,}: {state}, {tqdm.format_interval(remaining)} left"
         )
 
     def print(self, line: str) -> None:

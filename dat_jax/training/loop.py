@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 from absl import logging
 from jax.sharding import Mesh, NamedSharding
@@ -19,13 +18,13 @@ from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
 from dat_jax.errors import Stopped, UserError
-from dat_jax.metrics import Metrics, add, compute
+from dat_jax.metrics import Mean, add, compute
 from dat_jax.model.transformer import Transformer
 from dat_jax.modes import our_modes
 from dat_jax.training.checkpoint import Checkpoints, Position, restore
 from dat_jax.training.divergence import Divergence, Made
-from dat_jax.training.logging import MetricWriter, Progress
-from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
+from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.reports import Reports
 from dat_jax.training.sharding import ROWS, data_parallel_mesh
 from dat_jax.training.step import (
     TrainState,
@@ -34,6 +33,7 @@ from dat_jax.training.step import (
     make_validation_step,
 )
 from dat_jax.training.stopping import StopRequest
+from dat_jax.training.utilization import peak_flops, step_flops
 from dat_jax.types import Params, PRNGKeyArray
 
 
@@ -67,9 +67,9 @@ def train(
     mesh = data_parallel_mesh()
     shapes = _choose_shapes(training, dataset, mesh)
     optimizer = make_optimizer(config.optimizer)
-    schedule = inverse_sqrt_schedule(config.optimizer.learning_rate, config.optimizer.warmup_steps)
     train_step = make_train_step(model, optimizer, config, mesh)
     validate = _make_validation(model, config, dataset, shapes, mesh)
+    peak = peak_flops([d.device_kind for d in mesh.devices.flat], config.model.dtype)
     init_key, dropout_key = jax.random.split(jax.random.key(training.seed))
 
     like = abstract_state(model, optimizer, mesh, training.sharding)
@@ -80,32 +80,29 @@ def train(
     divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
     with (
         Checkpoints(files.checkpoints, training.keep_checkpoints) as checkpoints,
-        MetricWriter(files.metrics, files.tensorboard, first_step) as writer,
-        Progress(first_step, training.steps) as progress,
+        Reports(config, files.metrics, files.tensorboard, first_step, peak) as reports,
         StopRequest() as request,
     ):
         for step in range(first_step + 1, training.steps + 1):
-            batch = jax.device_put(next(batches), NamedSharding(mesh, ROWS))
-            state, metrics = train_step(state, batch, dropout_key)
+            batch = next(batches)
+            placed_batch = jax.device_put(batch, NamedSharding(mesh, ROWS))
+            state, metrics = train_step(state, placed_batch, dropout_key)
+            metrics |= {"flops": Mean(step_flops(model, config, batch), 1)}
             unread.append(Made(step, *batches.last, metrics))
-            progress.advance()
+            reports.progress.advance()
 
             asked = request.signal
             save = bool(asked) or _due(step, training.checkpoint_every, training.steps)
             if save or _due(step, training.log_every, training.steps):
-                finite = divergence.finite(unread, checkpoints.steps, progress.print)
+                finite = divergence.finite(unread, checkpoints.steps, reports.progress.print)
                 unread = []
                 if finite:
-                    rate = float(np.asarray(schedule(step - 1)))
-                    _write_metrics(step, finite, rate, model.config.exit_depths, writer, progress)
+                    reports.trained(step, reduce(add, finite))
             if save:
                 checkpoints.save(state, {"batches": batches.state} | _plan(dataset, shapes))
-                progress.skip()
+                reports.progress.skip()
             if _due(step, training.validate_every, training.steps):
-                values = validate(state.params)
-                writer.write(step, {f"valid/{name}": value for name, value in values.items()})
-                progress.print(_describe_validation(step, values, model.config.exit_depths))
-                progress.skip()
+                reports.validated(step, validate(state.params))
             if asked and step < training.steps:
                 raise _stopped(asked, step)
 
@@ -117,23 +114,6 @@ def _first_state(
     return jax.device_put(
         TrainState.create(params, optimizer), jax.tree.map(lambda x: x.sharding, like)
     )
-
-
-def _write_metrics(
-    step: int,
-    measured: Sequence[Metrics],
-    learning_rate: float,
-    depths: tuple[int, ...],
-    writer: MetricWriter,
-    progress: Progress,
-) -> None:
-    """Writes and shows the metrics of some steps, of which `step` is the last."""
-    sums = reduce(add, measured)
-    values = compute(sums, depths)
-    speed = progress.lap(float(np.asarray(sums["loss"].count)))
-    progress.show(step, values["loss"], speed)
-    values |= {"learning_rate": learning_rate, "tokens_per_second": speed}
-    writer.write(step, {f"train/{name}": value for name, value in values.items()})
 
 
 def _stopped(asked: signal.Signals, step: int) -> Stopped:
@@ -205,14 +185,3 @@ def _resume_batches(
         logging.warning("Batches have new shapes on these devices: going on with the next epoch")
         state = state | {"epoch": state["epoch"] + 1, "next_batch": 0}
     return BatchIterator(train, shapes, seed, state)
-
-
-def _describe_validation(step: int, values: dict[str, float], depths: tuple[int, ...]) -> str:
-    exits = ", ".join(f"{values[f'nll/exit_{depth}']:.3f}" for depth in depths)
-    line = f"step {step:,}: validation loss {values['loss']:.3f}, nll at each exit {exits}"
-    if "exit_loss" not in values:
-        return line
-    return (
-        f"{line}; exit head: loss {values['exit_loss']:.3f}, average exit "
-        f"{values['expected_average_exit']:.2f}, oracle's {values['oracle_average_exit']:.2f}"
-    )

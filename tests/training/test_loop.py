@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from dat_jax.config import Config
-from dat_jax.data.batching import one_pass
+from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
 from dat_jax.errors import UserError
 from dat_jax.metrics import compute
 from dat_jax.model.transformer import init_params
+from dat_jax.training import loop
 from dat_jax.training.checkpoint import average
 from dat_jax.training.loop import train
 from dat_jax.training.objective import aligned
@@ -128,6 +129,21 @@ def test_the_learning_rate_is_written_that_a_step_went_by(cut: Path):
     for step, rate in values_at_steps(cut, "train/learning_rate").items():
         expected = peak * min(step / warmup, (warmup / step) ** 0.5)
         np.testing.assert_allclose(rate, expected, rtol=1e-6)
+
+
+def test_a_share_of_the_peak_is_told_only_where_that_is_known(
+    dataset: Dataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert all(flops > 0 for flops in values_at_steps(whole, "train/flops").values())
+    assert values_at_steps(whole, "train/mfu") == {}
+    monkeypatch.setattr(loop, "peak_flops", lambda kinds, dtype: 1e9 * len(kinds))
+    run(with_training(CONFIG, steps=1), dataset, tmp_path)
+    tokens = dataset.tokens("train")
+    first = next(BatchIterator(tokens, shapes_for([tokens], 1, 512, row_multiple=8), seed=0))
+    line, _ = read_metrics(tmp_path)
+    seconds = np.count_nonzero(first.target) / line["train/tokens_per_second"]
+    expected = line["train/flops"] / seconds / (1e9 * len(jax.devices()))
+    np.testing.assert_allclose(line["train/mfu"], expected, rtol=1e-6)
 
 
 def test_validation_is_over_all_pairs_of_its_split(dataset: Dataset, whole: Path):

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a run tells of its steps: to a person as it goes, and to files."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+
+from dat_jax.config import Config
+from dat_jax.metrics import Metrics, compute
+from dat_jax.training.logging import MetricWriter, Progress
+from dat_jax.training.optimizer import inverse_sqrt_schedule
+
+
+class Reports:
+    """The progress of a run and its metrics; use it as a context."""
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Path,
+        tensorboard: Path,
+        first_step: int,
+        peak_flops: float | None,
+    ) -> None:
+        """Goes on in a file of JSON lines and a TensorBoard folder after `first_step`.
+
+        `peak_flops` is what all devices together can reach in a second, if that is known.
+        """
+        self._depths, self._peak_flops = config.model.exit_depths, peak_flops
+        optimizer = config.optimizer
+        self._schedule = inverse_sqrt_schedule(optimizer.learning_rate, optimizer.warmup_steps)
+        with contextlib.ExitStack() as stack:
+            self._writer = stack.enter_context(MetricWriter(metrics, tensorboard, first_step))
+            self.progress = stack.enter_context(Progress(first_step, config.training.steps))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Reports":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def trained(self, step: int, sums: Metrics) -> None:
+        """Tells the metrics of some steps, of which `step` is the last."""
+        values, seconds = compute(sums, self._depths), self.progress.lap()
+        values["learning_rate"] = float(np.asarray(self._schedule(step - 1)))
+        values["tokens_per_second"] = float(np.asarray(sums["loss"].count)) / seconds
+        if self._peak_flops is not None:
+            values["mfu"] = float(np.asarray(sums["flops"].total)) / seconds / self._peak_flops
+        self.progress.show(step, values)
+        self._writer.write(step, {f"train/{name}": value for name, value in values.items()})
+
+    def validated(self, step: int, values: dict[str, float]) -> None:
+        """Tells the metrics of the validation split, whose time is none of training."""
+        self._writer.write(step, {f"valid/{name}": value for name, value in values.items()})
+        exits = ", ".join(f"{values[f'nll/exit_{depth}']:.3f}" for depth in self._depths)
+        line = f"step {step:,}: validation loss {values['loss']:.3f}, nll at each exit {exits}"
+        if "exit_loss" in values:
+            line += (
+                f"; exit head: loss {values['exit_loss']:.3f}, average exit "
+                f"{values['expected_average_exit']:.2f}, oracle's "
+                f"{values['oracle_average_exit']:.2f}"
+            )
+        self.progress.print(line)
+        self.progress.skip()

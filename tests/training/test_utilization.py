@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The formula of a step's FLOPs against a count of its products; peaks of known devices."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from dat_jax.config import Config
+from dat_jax.data.batching import Batch
+from dat_jax.model.transformer import Transformer
+from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.sharding import data_parallel_mesh
+from dat_jax.training.step import TrainState, make_train_step
+from dat_jax.training.utilization import peak_flops, step_flops
+from tests.tiny import (
+    SOURCE_VOCABULARY,
+    TARGET_VOCABULARY,
+    random_params,
+    random_tokens,
+    tiny_config,
+)
+
+ROWS, SOURCE, TARGET = 4, 7, 5
+FULL = Batch(
+    np.asarray(random_tokens(0, ROWS, SOURCE, SOURCE_VOCABULARY), np.int32),
+    np.asarray(random_tokens(1, ROWS, TARGET, TARGET_VOCABULARY), np.int32),
+)
+
+
+def model_of(config: Config) -> Transformer:
+    return Transformer(config.model, SOURCE_VOCABULARY, TARGET_VOCABULARY)
+
+
+def products(jaxpr: Any) -> int:
+    """The FLOPs of all products of a traced program, those of a loop as often as it goes round."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            inner = [equation.invars[0].aval.shape[axis] for axis in contracted]
+            total += 2 * math.prod(inner) * math.prod(equation.outvars[0].aval.shape)
+        rounds = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += rounds * sum(products(inside) for inside in programs_in(equation.params))
+    return total
+
+
+def programs_in(value: Any) -> Iterator[Any]:
+    """The programs that the parameters of an equation hold."""
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from programs_in(part)
+    elif hasattr(value, "eqns"):
+        yield value
+    elif hasattr(value, "jaxpr"):
+        yield from programs_in(value.jaxpr)
+
+
+def count_a_step(config: Config) -> int:
+    """All products of a training step on the full batch."""
+    model, optimizer = model_of(config), make_optimizer(config.optimizer)
+    step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
+    state = TrainState.create(random_params(model), optimizer)
+    return products(jax.make_jaxpr(step)(state, FULL, jax.random.key(0)).jaxpr)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model": {"exits": "last"}},
+        {"model": {"classifiers": "per_exit", "norm": "pre"}},
+        {"training": {"microbatches": 2}},
+        {"training": {"mode": "mixed", "exit_samples": 3}},
+        {"training": {"mode": "mixed"}, "model": {"classifiers": "per_exit"}},
+        {"training": {"mode": "mixed"}, "model": {"norm": "pre"}},
+    ],
+    ids=str,
+)
+def test_a_step_costs_what_its_products_cost(changes: dict[str, Any]):
+    config = tiny_config(**changes)
+    assert step_flops(model_of(config), config, FULL) == count_a_step(config)
+
+
+@pytest.mark.parametrize(
+    ("head", "trains"),
+    [
+        ("sequence_multinomial", "model_and_head"),
+        ("token_multinomial", "head"),
+        ("token_geometric", "model_and_head"),
+        ("token_geometric", "head_alone"),
+    ],
+)
+def test_an_exit_head_costs_about_what_its_products_cost(head: str, trains: str):
+    """It is next to nothing, even in a model as small as this, and its backward pass differs."""
+    config = tiny_config(model={"exit_head": head}, exit={"trains": trains})
+    flops = step_flops(model_of(config), config, FULL)
+    np.testing.assert_allclose(flops, count_a_step(config), rtol=0.03)
+
+
+def test_gradient_scaling_runs_the_blocks_again_and_is_no_more_work_of_the_model():
+    plain, scaled = (tiny_config(training={"gradient_scaling": x}) for x in (0.0, 0.5))
+    model = model_of(plain)
+    assert step_flops(model, plain, FULL) == step_flops(model, scaled, FULL)
+    assert count_a_step(scaled) > count_a_step(plain)
+
+
+def test_neither_is_what_is_computed_again_to_save_memory():
+    plain, again = (tiny_config(model={"rematerialisation": x}) for x in ("none", "blocks"))
+    model = model_of(plain)
+    assert step_flops(model, plain, FULL) == step_flops(model, again, FULL)
+    assert count_a_step(again) > count_a_step(plain)
+
+
+def test_padding_is_no_work():
+    config = tiny_config()
+    wide = Batch(*(np.pad(ids, ((0, 3), (0, 2))) for ids in FULL))
+    assert step_flops(model_of(config), config, wide) == step_flops(model_of(config), config, FULL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "peak"),
+    [
+        ("TPU v5 lite", "bfloat16", 197e12),
+        ("TPU v5 lite", "float32", 197e12),
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 989e12),
+        ("NVIDIA H100 80GB HBM3", "float32", None),
+        ("NVIDIA H100 PCIe", "bfloat16", None),
+        ("cpu", "bfloat16", None),
+    ],
+)
+def test_peaks_are_those_of_known_devices_times_their_number(
+    kind: str, dtype: str, peak: float | None
+):
+    assert peak_flops([kind] * 4, dtype) == (4 * peak if peak else None)
+
+
+def test_one_unknown_device_among_others_makes_the_peak_unknown():
+    assert peak_flops(["TPU v4", "TPU v9"], "bfloat16") is None
