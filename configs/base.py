@@ -144,6 +144,9 @@ def get_config() -> ConfigDict:
     # Start from the parameters trained in this workdir, averaged as it decodes, with a fresh
     # optimizer; an exit head that it lacks starts anew. Empty: start from nothing.
     config.training.initial_workdir = ""
+    # START-STOP: trace these steps into WORKDIR/profile, for TensorBoard. Empty: none. The first
+    # steps of a run, and of each batch shape, compile.
+    config.training.profile = ""
 
     config.decoding = ConfigDict()
     # When a token exits: fixed[:DEPTH], by default the full depth; uniform[:SEED], a depth by

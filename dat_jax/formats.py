@@ -86,9 +86,11 @@ def _from_2(values: dict[str, Any]) -> None:
 
 
 def _from_3(values: dict[str, Any]) -> None:
-    """Adds what format 3 lacked: devices held all parameters, nothing was computed twice."""
+    """Adds what format 3 lacked: devices held all parameters, nothing was computed twice, no step
+    was traced.
+    """
     if training := _section(values, "training"):
-        training["sharding"] = "replicated"
+        training |= {"sharding": "replicated", "profile": ""}
     if model := _section(values, "model"):
         model["rematerialisation"] = "none"
 

@@ -6,6 +6,7 @@ Each class checks its values when it is made, and raises a `UserError` that name
 
 import dataclasses
 import math
+import re
 from typing import Literal
 
 from dat_jax.schema import require, require_at_least, require_rate
@@ -172,6 +173,7 @@ class TrainingConfig:
     keep_checkpoints: int
     skip_nonfinite: int
     initial_workdir: str
+    profile: str
 
     def __post_init__(self) -> None:
         require_at_least("training", self, 0, "seed gradient_scaling skip_nonfinite")
@@ -188,6 +190,18 @@ class TrainingConfig:
             f"training.gradient_scaling is {self.gradient_scaling}: training.mode must be aligned, "
             "where one block serves many losses",
         )
+        require(
+            not self.profile or len(self.profiled_steps) > 0,
+            f"training.profile is {self.profile!r}: must be START-STOP, two steps from 1 to "
+            f"training.steps, {self.steps}, or empty",
+        )
+
+    @property
+    def profiled_steps(self) -> range:
+        """The steps that `profile` names; none if it is empty, or names others than a run makes."""
+        ends = re.fullmatch(r"(\d+)-(\d+)", self.profile)
+        first, last = map(int, ends.groups()) if ends else (1, 0)
+        return range(first, last + 1) if 1 <= first <= last <= self.steps else range(0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs: what the workdir of one holds, and how a trained model comes out of it.
 
-config.json  vocabulary/  data/  checkpoints/  metrics.jsonl  tensorboard/  evaluation.jsonl
-decode/  tuned/
+config.json  vocabulary/  data/  checkpoints/  metrics.jsonl  tensorboard/  profile/
+evaluation.jsonl  decode/  tuned/
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _CHANGEABLE = {("model", "rematerialisation")} | {
     ("training", name)
     for name in (
         *("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"),
-        *("skip_nonfinite", "sharding"),
+        *("skip_nonfinite", "sharding", "profile"),
     )
 }
 # What may be written in more ways than one.
@@ -72,7 +72,10 @@ class Run:
     def training_files(self) -> TrainingFiles:
         """The files that the training loop writes."""
         return TrainingFiles(
-            self.checkpoints, self.path / "metrics.jsonl", self.path / "tensorboard"
+            self.checkpoints,
+            self.path / "metrics.jsonl",
+            self.path / "tensorboard",
+            self.path / "profile",
         )
 
     @property
@@ -182,8 +185,8 @@ class Run:
     def check_same(self, config: Config) -> None:
         """Makes sure that the workdir is new or holds a run that `config` may go on with.
 
-        Once there is a checkpoint, how long to train, what to keep and how to decode may change,
-        and all else may not.
+        Once there is a checkpoint, how long to train, what to keep and to tell, and how to decode
+        may change, and all else may not.
 
         Raises:
             UserError: it holds another run or one that went on for longer.

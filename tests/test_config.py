@@ -69,6 +69,12 @@ def test_a_tuple_survives_the_list_that_json_makes_of_it(tmp_path, policies):
     assert hash(loaded) == hash(config)
 
 
+def test_the_steps_to_trace_include_both_ends():
+    for text, steps in [("", []), ("10-12", [10, 11, 12]), ("50000-50000", [50_000])]:
+        config = Config.from_dict(changed({"training.profile": text}))
+        assert list(config.training.profiled_steps) == steps
+
+
 def test_changed_values_survive_being_saved_and_loaded(tmp_path):
     config = Config.from_dict(changed({"data.source": "text:Straße", "model.dropout": 0}))
     config.save(tmp_path / "config.json")
@@ -188,6 +194,14 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("training.label_smoothing", 1.0, "must be in [0, 1)"),
         ("training.exit_samples", 0, "must be 1 or more"),
         ("training.gradient_scaling", -0.1, "must be 0 or more"),
+        *(
+            (
+                "training.profile",
+                steps,
+                "must be START-STOP, two steps from 1 to training.steps, 50000, or empty",
+            )
+            for steps in ("5", "0-3", "9-8", "49999-50001", "1-2-3", " 1-2", "1-2\n", "a-b")
+        ),
         ("exit.exit_penalty", -0.1, "must be 0 or more"),
         ("exit.exit_penalty", math.inf, "must be 0 or more, and finite"),
         ("exit.oracle_smoothing", -1.0, "must be 0 or more"),

@@ -59,10 +59,11 @@ def test_old_names_and_values_are_read_as_ours(old: Run):
     assert config.decoding.bleu_tokenizer == "13a"
     assert (config.training.sharding, config.model.rematerialisation) == ("replicated", "none")
     assert config.decoding.max_source_length == config.data.max_length
+    assert config.training.profile == ""
 
 
 def test_an_old_run_may_be_gone_on_with(old: Run):
-    longer = dataclasses.replace(old.config.training, steps=300)
+    longer = dataclasses.replace(old.config.training, steps=300, profile="290-300")
     old.check_same(dataclasses.replace(old.config, training=longer))
     assert old.prepare(old.config).report().startswith("train: 198 pairs")
 

@@ -24,6 +24,7 @@ from dat_jax.modes import our_modes
 from dat_jax.training.checkpoint import Checkpoints, Position, restore
 from dat_jax.training.divergence import Divergence, Made
 from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.profile import Profile
 from dat_jax.training.reports import Reports
 from dat_jax.training.sharding import ROWS, data_parallel_mesh
 from dat_jax.training.step import (
@@ -43,6 +44,7 @@ class TrainingFiles(NamedTuple):
     checkpoints: Path
     metrics: Path
     tensorboard: Path
+    profile: Path
 
 
 @our_modes()
@@ -71,7 +73,6 @@ def train(
     validate = _make_validation(model, config, dataset, shapes, mesh)
     peak = peak_flops([d.device_kind for d in mesh.devices.flat], config.model.dtype)
     init_key, dropout_key = jax.random.split(jax.random.key(training.seed))
-
     like = abstract_state(model, optimizer, mesh, training.sharding)
     restored = restore(files.checkpoints, like)
     state, position = restored or (_first_state(initial_params(init_key), optimizer, like), None)
@@ -81,12 +82,14 @@ def train(
     with (
         Checkpoints(files.checkpoints, training.keep_checkpoints) as checkpoints,
         Reports(config, files.metrics, files.tensorboard, first_step, peak) as reports,
+        Profile(training.profiled_steps, files.profile) as profile,
         StopRequest() as request,
     ):
         for step in range(first_step + 1, training.steps + 1):
             batch = next(batches)
             placed_batch = jax.device_put(batch, NamedSharding(mesh, ROWS))
-            state, metrics = train_step(state, placed_batch, dropout_key)
+            with profile.step(step, state):
+                state, metrics = train_step(state, placed_batch, dropout_key)
             metrics |= {"flops": Mean(step_flops(model, config, batch), 1)}
             unread.append(Made(step, *batches.last, metrics))
             reports.progress.advance()

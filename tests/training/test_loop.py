@@ -42,7 +42,7 @@ CONFIG = tiny_config(
 )
 
 
-def with_training(config: Config, **changes: int) -> Config:
+def with_training(config: Config, **changes: int | str) -> Config:
     return dataclasses.replace(config, training=dataclasses.replace(config.training, **changes))
 
 
@@ -177,6 +177,12 @@ def test_other_batch_shapes_make_it_go_on_with_the_next_epoch(
     assert "going on with the next epoch" in caplog.text
     assert position(dataset, tmp_path / "run") == {"seed": 0, "epoch": epoch + 1, "next_batch": 1}
     assert 8 in values_at_steps(tmp_path / "run", "train/loss")
+
+
+def test_steps_are_traced_into_the_folder_of_the_run(dataset: Dataset, whole: Path, tmp_path: Path):
+    run(with_training(CONFIG, steps=2, profile="2-2"), dataset, tmp_path)
+    assert len(list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
+    assert not (whole / "profile").exists()
 
 
 def test_another_vocabulary_is_refused(dataset: Dataset, whole: Path, tmp_path: Path):
