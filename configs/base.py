@@ -147,6 +147,9 @@ def get_config() -> ConfigDict:
     # START-STOP: trace these steps into WORKDIR/profile, for TensorBoard. Empty: none. The first
     # steps of a run, and of each batch shape, compile.
     config.training.profile = ""
+    # Another folder for checkpoints, of this run alone: a path from / or ~ on, or gs://BUCKET/FOLDER,
+    # which needs `pip install gcsfs`. Empty: WORKDIR/checkpoints.
+    config.training.checkpoint_folder = ""
 
     config.decoding = ConfigDict()
     # When a token exits: fixed[:DEPTH], by default the full depth; uniform[:SEED], a depth by

@@ -114,6 +114,7 @@ def _set_up_console() -> None:
     # What libraries say at INFO is for their developers.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs, it raises
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The flags of libraries keep their defaults; unless absl knows that, it warns of logging early.
     flags.FLAGS.mark_as_parsed()

@@ -87,10 +87,10 @@ def _from_2(values: dict[str, Any]) -> None:
 
 def _from_3(values: dict[str, Any]) -> None:
     """Adds what format 3 lacked: devices held all parameters, nothing was computed twice, no step
-    was traced.
+    was traced, checkpoints lay in the workdir.
     """
     if training := _section(values, "training"):
-        training |= {"sharding": "replicated", "profile": ""}
+        training |= {"sharding": "replicated", "profile": "", "checkpoint_folder": ""}
     if model := _section(values, "model"):
         model["rematerialisation"] = "none"
 

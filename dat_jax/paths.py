@@ -4,9 +4,20 @@
 import os
 from pathlib import Path
 
+from dat_jax.errors import UserError
+
 
 def as_path(name: str) -> Path:
-    """The path of this name, in which `~` or `~USER` at the start is a home."""
+    """The path of this name, in which `~` or `~USER` at the start is a home.
+
+    Raises:
+        UserError: it is the address of something elsewhere.
+    """
+    if "://" in name:
+        raise UserError(
+            f"{name} is no path on this machine: name one; training.checkpoint_folder alone may be "
+            "elsewhere"
+        )
     return Path(os.path.expanduser(name))
 
 

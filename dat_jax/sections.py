@@ -174,6 +174,7 @@ class TrainingConfig:
     skip_nonfinite: int
     initial_workdir: str
     profile: str
+    checkpoint_folder: str
 
     def __post_init__(self) -> None:
         require_at_least("training", self, 0, "seed gradient_scaling skip_nonfinite")
@@ -194,6 +195,11 @@ class TrainingConfig:
             not self.profile or len(self.profiled_steps) > 0,
             f"training.profile is {self.profile!r}: must be START-STOP, two steps from 1 to "
             f"training.steps, {self.steps}, or empty",
+        )
+        require(
+            not self.checkpoint_folder or self.checkpoint_folder.startswith(("/", "~", "gs://")),
+            f"training.checkpoint_folder is {self.checkpoint_folder!r}: must be a path from / or ~ "
+            "on, gs://BUCKET/FOLDER, or empty",
         )
 
     @property

@@ -8,10 +8,12 @@ evaluation.jsonl  decode/  tuned/
 import contextlib
 import dataclasses
 import operator
+import os
 from collections.abc import Generator
 from pathlib import Path
 
 import jax
+from etils import epath
 
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.data.dataset import Dataset, open_dataset, open_vocabularies, read_text
@@ -24,8 +26,9 @@ from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
 from dat_jax.paths import destination, same_destination
 from dat_jax.trained import TrainedModel
-from dat_jax.training.checkpoint import average, placed, saved_steps
+from dat_jax.training.checkpoint import average, placed
 from dat_jax.training.loop import TrainingFiles
+from dat_jax.training.storage import check_stored, saved_steps, stored
 
 # What may change between a run and its continuation; all else would make it another run.
 _CHANGEABLE = {("model", "rematerialisation")} | {
@@ -37,9 +40,6 @@ _CHANGEABLE = {("model", "rematerialisation")} | {
 }
 # What may be written in more ways than one.
 _SAME = {("data", "source"): same_source, ("training", "initial_workdir"): same_destination}
-
-# Orbax looks for files by patterns, so that it cannot find those below such a folder again.
-_IN_PATTERNS = "*?[]\\"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +64,14 @@ class Run:
         return self.path / "vocabulary"
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> epath.Path:
         """The folder of checkpoints, one for each step that was kept."""
-        return self.path / "checkpoints"
+        known = self.config_file.exists()
+        return self._checkpoints(self.config.training.checkpoint_folder if known else "")
+
+    def _checkpoints(self, folder: str) -> epath.Path:
+        """The folder of checkpoints where `training.checkpoint_folder` is this one."""
+        return stored(os.path.expanduser(folder) if folder else self.path / "checkpoints")
 
     @property
     def training_files(self) -> TrainingFiles:
@@ -111,7 +116,7 @@ class Run:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--workdir={self.path} is a file: name a folder")
-        self._check_path()
+        check_stored(str(destination(str(self.path))), "--workdir")
         with sole_writer(self.path):
             yield
 
@@ -160,7 +165,7 @@ class Run:
             UserError: nothing has been trained here, a part is missing or damaged, or there are
                 fewer checkpoints than asked for.
         """
-        self._check_path()
+        check_stored(str(destination(str(self.path))), "--workdir")
         config = self.config
         vocabularies = open_vocabularies(self.vocabulary, config.data)
         model = make_model(config, vocabularies)
@@ -189,8 +194,17 @@ class Run:
         may change, and all else may not.
 
         Raises:
-            UserError: it holds another run or one that went on for longer.
+            UserError: it holds another run or one that went on for longer, or the folder for its
+                checkpoints holds those of another run.
         """
+        folder = self._checkpoints(config.training.checkpoint_folder)
+        check_stored(str(folder), "training.checkpoint_folder")
+        if folder != self.checkpoints and saved_steps(folder):
+            raise UserError(
+                f"{folder} holds checkpoints and is not that of {self.path}: name another "
+                "training.checkpoint_folder, or, if you moved them there, write it into "
+                f"{self.config_file}"
+            )
         steps = self.saved_steps
         if not steps:
             return
@@ -204,21 +218,13 @@ class Run:
             for key, value in values.items():
                 before = kept[section][key]
                 changeable = section == "decoding" or (section, key) in _CHANGEABLE
+                changeable |= key == "checkpoint_folder" and folder == self.checkpoints
                 same = _SAME.get((section, key), operator.eq)
                 if not changeable and not same(value, before):
                     raise UserError(
                         f"{self.path} holds a run with {section}.{key} = {before!r}, not "
                         f"{value!r}: give another --workdir"
                     )
-
-    def _check_path(self) -> None:
-        """Makes sure that what storage writes here it can read back."""
-        path = str(destination(str(self.path)))
-        if set(path).intersection(_IN_PATTERNS) or path.encode(errors="ignore").decode() != path:
-            raise UserError(
-                f"checkpoints below {path} could not be read back: name a --workdir whose path is "
-                f"valid UTF-8 without {' '.join(_IN_PATTERNS)}"
-            )
 
     @property
     def saved_steps(self) -> list[int]:

@@ -195,6 +195,10 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("training.exit_samples", 0, "must be 1 or more"),
         ("training.gradient_scaling", -0.1, "must be 0 or more"),
         *(
+            ("training.checkpoint_folder", folder, "on, gs://BUCKET/FOLDER, or empty")
+            for folder in ("checkpoints", "./checkpoints", "s3://bucket/run")
+        ),
+        *(
             (
                 "training.profile",
                 steps,

@@ -59,7 +59,7 @@ def test_old_names_and_values_are_read_as_ours(old: Run):
     assert config.decoding.bleu_tokenizer == "13a"
     assert (config.training.sharding, config.model.rematerialisation) == ("replicated", "none")
     assert config.decoding.max_source_length == config.data.max_length
-    assert config.training.profile == ""
+    assert (config.training.profile, config.training.checkpoint_folder) == ("", "")
 
 
 def test_an_old_run_may_be_gone_on_with(old: Run):

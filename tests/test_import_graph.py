@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "modes": set(),
     "version": set(),
     "files": {"errors"},
-    "paths": set(),
+    "paths": {"errors"},
     "formats": {"errors", "files", "version"},
     "checksums": {"formats"},
     "schema": {"errors"},

@@ -104,6 +104,66 @@ def test_a_run_may_go_on_by_other_ways_to_save_memory(first):
     run.check_same(dataclasses.replace(config, training=training, model=model))
 
 
+def with_checkpoints_in(run: Run, folder: str) -> Config:
+    training = dataclasses.replace(run.config.training, checkpoint_folder=folder)
+    return dataclasses.replace(run.config, training=training)
+
+
+@pytest.fixture
+def elsewhere(first, tmp_path: Path) -> tuple[Run, Path]:
+    """A copy of the first run whose checkpoints lie in a folder of their own."""
+    run, folder = Run(tmp_path / "run"), tmp_path / "checkpoints"
+    shutil.copytree(first[0].path, run.path)
+    shutil.move(run.path / "checkpoints", folder)
+    with_checkpoints_in(run, str(folder)).save(run.config_file)
+    return run, folder
+
+
+def test_a_run_knows_where_its_checkpoints_lie(elsewhere: tuple[Run, Path], tmp_path: Path):
+    run, folder = elsewhere
+    assert run.saved_steps == [0]
+    assert run.load().steps == (0,)
+    for name in (folder, f"{folder}/", f"{tmp_path}/a/../checkpoints"):
+        run.check_same(with_checkpoints_in(run, str(name)))
+    for name in ("", f"{tmp_path}/others"):
+        with pytest.raises(UserError, match=r"holds a run with training\.checkpoint_folder = "):
+            run.check_same(with_checkpoints_in(run, name))
+
+
+def test_checkpoints_of_one_run_are_never_taken_for_those_of_another(
+    elsewhere: tuple[Run, Path], tmp_path: Path
+):
+    """Neither of a new one nor of one that has its own elsewhere, or has none yet."""
+    run, folder = elsewhere
+    other = Run(tmp_path / "other")
+    config = with_checkpoints_in(run, str(folder))
+    with pytest.raises(UserError, match=r"name another training\.checkpoint_folder, or, if you"):
+        other.check_same(config)
+    other.path.mkdir()
+    with_checkpoints_in(run, "").save(other.config_file)
+    with pytest.raises(UserError, match=rf"{folder} holds checkpoints and is not that of .*other"):
+        other.check_same(config)
+    config.save(other.config_file)  # as the message says, of checkpoints that were moved there
+    other.check_same(config)
+
+
+def test_a_home_is_known_in_the_folder_of_checkpoints(
+    elsewhere: tuple[Run, Path], monkeypatch: pytest.MonkeyPatch
+):
+    run, folder = elsewhere
+    monkeypatch.setenv("HOME", str(folder.parent))
+    with_checkpoints_in(run, "~/checkpoints").save(run.config_file)
+    assert run.load().steps == (0,)
+    run.check_same(with_checkpoints_in(run, str(folder)))
+
+
+def test_a_folder_from_which_checkpoints_could_not_be_read_is_refused(elsewhere, tmp_path: Path):
+    run, _ = elsewhere
+    message = r"could not be read back: name a training\.checkpoint_folder whose path"
+    with pytest.raises(UserError, match=message):
+        run.check_same(with_checkpoints_in(run, f"{tmp_path}/run [1]"))
+
+
 UNREADABLE = ["run [1]", "run]", "run*", "run?", "run\\1", os.fsdecode(b"r\xffn")]
 
 

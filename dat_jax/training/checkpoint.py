@@ -6,7 +6,6 @@ reading creates and deletes nothing, and what it reads may be deleted under its 
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,18 +15,26 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 
 from dat_jax.errors import Stopped, UserError
 from dat_jax.training.failures import explained, quieten, wait_for_threads
 from dat_jax.training.manifest import verify, write_manifest
 from dat_jax.training.step import TrainState
+from dat_jax.training.storage import (
+    DIGITS,
+    checkpoint_folders,
+    folder_of,
+    in_bucket,
+    saved_steps,
+    set_aside,
+    stored,
+)
 from dat_jax.types import Params
 
 Position = dict[str, Any]
 Item = TypeVar("Item")
 
-_DIGITS = 8  # of a step in the name of its folder
-_UNFINISHED = "*.orbax-checkpoint-tmp"
 _HAS_MANIFEST = "has_manifest"  # in the position: one without it is of a version that wrote none
 
 
@@ -44,13 +51,7 @@ def placed(shapes: Item, sharding: jax.sharding.Sharding) -> Item:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
-def saved_steps(directory: Path) -> list[int]:
-    """The steps that have a checkpoint in `directory`, which may be missing, oldest first."""
-    names = (path.name for path in directory.glob("[0-9]" * _DIGITS + "*"))
-    return sorted(int(name) for name in names if name.isdecimal())
-
-
-def restore(directory: Path, like: TrainState) -> tuple[TrainState, Position] | None:
+def restore(directory: epath.PathLike, like: TrainState) -> tuple[TrainState, Position] | None:
     """Restores the newest checkpoint that can be read; None if there is none at all.
 
     Newer ones, which cannot, are renamed: their steps will be made and saved again. Only the
@@ -64,6 +65,7 @@ def restore(directory: Path, like: TrainState) -> tuple[TrainState, Position] | 
     Raises:
         UserError: there are checkpoints, but none can be read.
     """
+    directory = stored(directory)
     readable = _readable(directory, params=like.params, optimizer=like.optimizer_state)
     newest = next(readable, None)
     if newest is None:
@@ -71,12 +73,12 @@ def restore(directory: Path, like: TrainState) -> tuple[TrainState, Position] | 
     step, items, position = newest
     for newer in saved_steps(directory):
         if newer > step:
-            _set_aside(_folder(directory, newer))
+            set_aside(folder_of(directory, newer))
     state = TrainState(jnp.asarray(step, jnp.int32), items["params"], items["optimizer"])
     return jax.device_put(state, jax.tree.map(lambda x: x.sharding, like)), position
 
 
-def average(directory: Path, like: Params, at_most: int) -> Averaged:
+def average(directory: epath.PathLike, like: Params, at_most: int) -> Averaged:
     """Averages the parameters of the newest checkpoints that can be read.
 
     Args:
@@ -87,6 +89,7 @@ def average(directory: Path, like: Params, at_most: int) -> Averaged:
     Raises:
         UserError: there is none that can be read.
     """
+    directory = stored(directory)
     total: Params = {}
     positions: dict[int, Position] = {}
     for step, items, position in islice(_readable(directory, params=like), at_most):
@@ -107,18 +110,18 @@ class Checkpoints:
     next `save` or at the end.
     """
 
-    def __init__(self, directory: Path, keep: int | None = None) -> None:
+    def __init__(self, directory: epath.PathLike, keep: int | None = None) -> None:
         """Opens `directory`, which may not exist yet; the newest `keep` stay, by default all.
 
         What an interrupted save left there is removed.
         """
-        self._directory = directory
+        self._directory = stored(directory)
         self._failed = False
         quieten()
         self._remove_unfinished()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            step_format_fixed_length=_DIGITS,
+            step_format_fixed_length=DIGITS,
             create=True,
             async_options=ocp.AsyncOptions(
                 post_finalization_callback=self._add_manifest,
@@ -126,7 +129,7 @@ class Checkpoints:
                 create_directories_asynchronously=False,
             ),
         )
-        self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -154,7 +157,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             optimizer=ocp.args.StandardSave(state.optimizer_state),
-            position=ocp.args.JsonSave(position | {_HAS_MANIFEST: True}),
+            position=ocp.args.JsonSave(position | {_HAS_MANIFEST: not in_bucket(self._directory)}),
         )
         try:
             saved = self._manager.save(int(state.step), args=items)
@@ -166,8 +169,9 @@ class Checkpoints:
 
     def _add_manifest(self) -> None:
         """Adds the manifest to the checkpoint that is being written, before it gets its name."""
-        (unfinished,) = self._directory.glob(_UNFINISHED)
-        write_manifest(unfinished)
+        if not in_bucket(self._directory):
+            _, (unfinished,) = checkpoint_folders(self._directory)
+            write_manifest(Path(unfinished))
 
     def _close(self) -> Exception | None:
         """Waits until all is written, and returns what failed first."""
@@ -185,14 +189,15 @@ class Checkpoints:
         return failures[0] if failures else None
 
     def _remove_unfinished(self) -> None:
-        for folder in self._directory.glob(_UNFINISHED):
-            shutil.rmtree(folder)
+        _, unfinished = checkpoint_folders(self._directory)
+        for folder in unfinished:
+            folder.rmtree()
 
     def _explained(self, failure: Exception) -> Exception:
         return explained(failure, self._directory, saved_steps(self._directory))
 
 
-def _readable(directory: Path, **like: Any) -> Iterator[tuple[int, dict[str, Any], Position]]:
+def _readable(directory: epath.Path, **like: Any) -> Iterator[tuple[int, dict[str, Any], Position]]:
     """Yields step, items and position of each checkpoint that can be read, newest first.
 
     The list is read again before each, since a training beside may save and delete: a new one is
@@ -204,11 +209,11 @@ def _readable(directory: Path, **like: Any) -> Iterator[tuple[int, dict[str, Any
     while untried := set(steps := saved_steps(directory)) - tried:
         tried.add(step := max(untried))
         try:
-            items, position = _read(_folder(directory, step), like)
+            items, position = _read(folder_of(directory, step), like)
         except Exception as error:  # orbax raises many kinds, plain ones too
             if saved_steps(directory) == steps:
                 reason = str(error).partition("\n")[0][:200]
-                logging.warning("%s cannot be read: %s", _folder(directory, step), reason)
+                logging.warning("%s cannot be read: %s", folder_of(directory, step), reason)
         else:
             readable += 1
             yield step, items, position
@@ -219,27 +224,15 @@ def _readable(directory: Path, **like: Any) -> Iterator[tuple[int, dict[str, Any
         )
 
 
-def _read(folder: Path, like: dict[str, Any]) -> tuple[dict[str, Any], Position]:
+def _read(folder: epath.Path, like: dict[str, Any]) -> tuple[dict[str, Any], Position]:
     """Reads some items of a checkpoint and its position; checks the files that it reads first."""
-    verified = verify(folder, [*like, "position"])
+    verified = in_bucket(folder) or verify(Path(folder), [*like, "position"])
     arguments = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         items = checkpointer.restore(
-            folder.resolve(), ocp.args.Composite(position=ocp.args.JsonRestore(), **arguments)
+            folder, ocp.args.Composite(position=ocp.args.JsonRestore(), **arguments)
         )
     position = dict(items["position"])
     if position.pop(_HAS_MANIFEST, False) and not verified:
         raise ValueError("its manifest is missing")
     return {name: items[name] for name in like}, position
-
-
-def _folder(directory: Path, step: int) -> Path:
-    return directory / f"{step:0{_DIGITS}}"
-
-
-def _set_aside(folder: Path) -> None:
-    """Renames a damaged checkpoint, in place of one of the same step: part of it may be whole."""
-    damaged = folder.with_suffix(".damaged")
-    shutil.rmtree(damaged, ignore_errors=True)
-    folder.rename(damaged)
-    logging.warning("%s is now %s, which you may delete", folder, damaged.name)

@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from logging import ERROR, LogRecord, getLogger
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 
 from absl import logging
@@ -16,7 +16,7 @@ from absl import logging
 from dat_jax.errors import UserError
 
 
-def explained(failure: Exception, directory: Path, kept: list[int]) -> Exception:
+def explained(failure: Exception, directory: PurePath, kept: list[int]) -> Exception:
     """Makes a `UserError` of what the system refused to write; any other failure is a defect.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 from absl import logging
+from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from dat_jax.config import Config, TrainingConfig
@@ -41,7 +42,7 @@ from dat_jax.types import Params, PRNGKeyArray
 class TrainingFiles(NamedTuple):
     """The places in which training leaves what it makes."""
 
-    checkpoints: Path
+    checkpoints: epath.Path
     metrics: Path
     tensorboard: Path
     profile: Path

@@ -47,6 +47,13 @@ def test_scripts_do_not_know_what_others_or_they_themselves_were_given_before():
             refuse("--workdir is missing", main)
 
 
+@pytest.mark.parametrize("main", [train.main, decode.main, tuning.main, prepare.main])
+def test_a_workdir_elsewhere_is_refused_with_the_key_that_may_be(main: Main):
+    others = {train.main: TINY, prepare.main: TINY, tuning.main: ["--policy=confidence"]}
+    message = "gs://bucket/run is no path on this machine: name one; training.checkpoint_folder"
+    refuse(message, main, *others.get(main, []), "--workdir=gs://bucket/run")
+
+
 def scripted(body: Callable[[], None]) -> Main:
     """The main of a script without flags."""
 

@@ -21,10 +21,11 @@ import pytest
 
 from dat_jax.errors import Stopped, UserError
 from dat_jax.training import checkpoint
-from dat_jax.training.checkpoint import Checkpoints, average, restore, saved_steps
+from dat_jax.training.checkpoint import Checkpoints, average, restore
 from dat_jax.training.manifest import verify
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.step import TrainState
+from dat_jax.training.storage import saved_steps
 from tests.tiny import tiny_config
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

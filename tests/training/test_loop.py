@@ -179,6 +179,20 @@ def test_other_batch_shapes_make_it_go_on_with_the_next_epoch(
     assert 8 in values_at_steps(tmp_path / "run", "train/loss")
 
 
+def test_checkpoints_may_lie_elsewhere(dataset: Dataset, whole: Path, tmp_path: Path):
+    workdir, folder = tmp_path / "run", tmp_path / "other" / "checkpoints"
+    config = with_training(CONFIG, checkpoint_folder=str(folder))
+    for steps in (3, 7):
+        workdir.mkdir(exist_ok=True)
+        config.save(Run(workdir).config_file)
+        run(with_training(config, steps=steps), dataset, workdir)
+    assert Run(workdir).saved_steps == [6, 7]
+    assert not (workdir / "checkpoints").exists()
+    params = init_params(make_model(CONFIG, dataset.vocabularies), jax.random.key(0))
+    ours = average(folder, params, at_most=1).params
+    jax.tree.map(np.testing.assert_array_equal, ours, last_params(dataset, whole)[1])
+
+
 def test_steps_are_traced_into_the_folder_of_the_run(dataset: Dataset, whole: Path, tmp_path: Path):
     run(with_training(CONFIG, steps=2, profile="2-2"), dataset, tmp_path)
     assert len(list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
