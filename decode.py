@@ -29,6 +29,7 @@ from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
 from dat_jax.evaluation.tally import Tally
 from dat_jax.evaluation.texts import Text, TextConfig
 from dat_jax.paths import as_path, destination
+from dat_jax.programs import keep_programs
 from dat_jax.schema import from_dict
 from dat_jax.tuning.fronts import describe_misfit, resolve_policy
 from dat_jax.workdir import Run
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(options: flags.FlagValues) -> None:
     """Reads and checks everything, and only then translates, lines as they are read."""
+    keep_programs()
     workdir = Run(options.workdir)
     config = workdir.config
     asked, decoding, average = _settings(config, read_config(options))

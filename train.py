@@ -26,6 +26,7 @@ from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, wants_colour
 from dat_jax.files import write_text
 from dat_jax.initial import check_initial, initial_params
+from dat_jax.programs import keep_programs
 from dat_jax.trained import TrainedModel
 from dat_jax.training.loop import train
 from dat_jax.training.sharding import check_sharding
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(options: flags.FlagValues) -> None:
     """Checks the config, then does all of it, as the only writer of the workdir."""
+    keep_programs()
     config, workdir = Config.from_dict(read_config(options)), Run(options.workdir)
     policies = {"decoding.policy": (config.decoding.policy,)}
     policies["decoding.report_policies, () for none"] = config.decoding.report_policies

@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
 
-BASE = {"errors", "types", "modes", "version", "files", "paths", "formats", "checksums"}
+BASE = {"errors", "types", "modes", "programs", "version", "files", "paths", "formats", "checksums"}
 BASE |= {"schema", "sections", "config"}
 ISLANDS = {"model", "exits", "data"}
 TERMS = {"losses", "metrics", "flops"}
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "errors": set(),
     "types": set(),
     "modes": set(),
+    "programs": set(),
     "version": set(),
     "files": {"errors"},
     "paths": {"errors"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "command_line": {"errors", "paths"},
     "model": BASE,
     "exits": BASE,
-    "data": BASE - {"types", "modes"},  # which import jax
+    "data": BASE - {"types", "modes", "programs"},  # which import jax
     **dict.fromkeys(TERMS, BASE | ISLANDS | TERMS),
     "trained": BASE | ISLANDS,
     **dict.fromkeys(ENGINES, BELOW_ENGINES),
@@ -53,7 +54,7 @@ MAY_IMPORT = {
 }
 """The parts that each part may import besides itself."""
 
-WITHOUT_JAX = BASE - {"types", "modes"} | {"__init__", "data", "command_line"}
+WITHOUT_JAX = BASE - {"types", "modes", "programs"} | {"__init__", "data", "command_line"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
 

@@ -14,6 +14,7 @@ from absl import flags
 from dat_jax.command_line import define_workdir, run
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import parse_policy
+from dat_jax.programs import keep_programs
 from dat_jax.tuning.fronts import Kind, save_front
 from dat_jax.tuning.search import CANDIDATES, SEGMENT, tune
 from dat_jax.workdir import Run
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(options: flags.FlagValues) -> None:
     """Tunes, prints the front and keeps it in the workdir."""
+    keep_programs()
     workdir, kind = Run(options.workdir), cast(Kind, options.policy)
     config = workdir.config
     parse_policy(f"{kind}:0.5", config.model)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from absl import flags
@@ -45,6 +46,13 @@ def test_scripts_do_not_know_what_others_or_they_themselves_were_given_before():
             refuse("--workdir is missing", main, "--config=configs/demo.py")
         for main in (decode.main, tuning.main, quality.main):
             refuse("--workdir is missing", main)
+
+
+@pytest.mark.parametrize("script", [train, decode, tuning], ids=lambda script: script.__name__)
+def test_scripts_that_compile_keep_programs(script: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(script, "keep_programs", failing(UserError("called")))
+    others = {train: TINY, tuning: ["--policy=confidence"]}
+    refuse("called", script.main, *others.get(script, []), "--workdir=no")
 
 
 @pytest.mark.parametrize("main", [train.main, decode.main, tuning.main, prepare.main])
