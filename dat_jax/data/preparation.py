@@ -11,6 +11,7 @@ DATA/config.json                   written last
 import contextlib
 import dataclasses
 import operator
+import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ from dat_jax.data.vocabulary import SizeError, Vocabularies, train_vocabulary
 from dat_jax.errors import UserError
 
 Pairs = Iterable[tuple[str, str]]
+
+_MOST_PAIRS = 500_000  # of longer text, so many make the vocabularies
 
 
 def prepare(config: DataConfig, folder: Path, vocabulary_folder: Path) -> Dataset:
@@ -97,7 +100,7 @@ def _make_vocabularies(config: DataConfig, source: Source, folder: Path) -> Voca
     folder.mkdir(parents=True, exist_ok=True)
     refused: list[SizeError] = []
     for path, used in zip(dict.fromkeys(paths), sides, strict=True):
-        pairs = _watched(source.pairs("train"), f"{path.stem} vocabulary")
+        pairs = _sample(_watched(source.pairs("train"), f"{path.stem} vocabulary"))
         sentences = (normalize[side](pair[side]) for pair in pairs for side in used)
         try:
             path.write_bytes(train_vocabulary(sentences, config.vocabulary_size, config.pieces))
@@ -120,6 +123,22 @@ def _strictest(errors: Sequence[SizeError]) -> UserError:
     if too_large:
         return min(too_large, key=lambda error: error.at_most or 0)
     return max(too_small, key=lambda error: error.at_least or 0)
+
+
+def _sample(pairs: Pairs) -> Iterator[tuple[str, str]]:
+    """Yields all pairs, or if there are too many as many of them as may be, each as likely.
+
+    Memory holds these alone, and fewer and fewer.
+    """
+    kept, chance = list[tuple[str, str]](), random.Random(0)
+    for number, pair in enumerate(pairs):
+        if number < _MOST_PAIRS:
+            kept.append(pair)
+        elif (place := chance.randrange(number + 1)) < _MOST_PAIRS:
+            kept[place] = pair
+    kept.reverse()
+    while kept:
+        yield kept.pop()
 
 
 def _watched(pairs: Pairs, task: str) -> Iterator[tuple[str, str]]:

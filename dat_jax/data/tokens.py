@@ -6,7 +6,6 @@ EOS; `offsets.npy`, the start of each sentence and the end of the last; and `hea
 """
 
 import dataclasses
-import io
 import itertools
 import shutil
 from collections.abc import Iterable, Iterator
@@ -101,7 +100,7 @@ def write_tokens(
     """Encodes `pairs` into the token file `folder`, replacing it when everything is written.
 
     Pairs with a blank side, or with a side of more than `max_length` ids, are left out and counted.
-    Memory holds the offsets and one chunk of text.
+    Memory holds one chunk of text, and four bytes for each sentence.
 
     Raises:
         UserError: no pair is left.
@@ -117,9 +116,8 @@ def write_tokens(
             f"no pair of {folder.name} has text on both sides and at most {max_length} pieces: "
             "mend the text or raise data.max_length"
         )
-    offsets = io.BytesIO()
-    np.save(offsets, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
-    (partial / "offsets.npy").write_bytes(offsets.getbuffer())
+    with (partial / "offsets.npy").open("wb") as file:
+        _write_offsets(file, lengths)
     sources, targets = lengths[0::2], lengths[1::2]
     header = Header(
         pairs=len(sources),
@@ -147,7 +145,7 @@ def _write_ids(
     dtype: type[np.unsignedinteger],
 ) -> tuple[Int[np.ndarray, " sentences"], int, int]:
     """Returns the length of each sentence written, and how many pairs were too long and blank."""
-    lengths = [np.zeros(0, np.int64)]
+    lengths = [np.zeros(0, np.int32)]
     too_long = blank = 0
     for chunk in _chunks(pairs):
         sources, targets = (
@@ -160,10 +158,23 @@ def _write_ids(
         blank += len(chunk) - len(full)
         too_long += len(full) - len(fitting)
         kept = list(itertools.chain.from_iterable(fitting))
-        lengths.append(np.fromiter(map(len, kept), np.int64, len(kept)))
+        lengths.append(np.fromiter(map(len, kept), np.int32, len(kept)))
         # Not `tofile`, whose errors do not say what the system said.
         file.write(np.fromiter(itertools.chain.from_iterable(kept), dtype).tobytes())
     return np.concatenate(lengths), too_long, blank
+
+
+def _write_offsets(file: BinaryIO, lengths: Int[np.ndarray, " sentences"]) -> None:
+    """Writes the start of each sentence and the end of the last, as `np.save` would, in chunks."""
+    shape = (len(lengths) + 1,)
+    header = {"descr": "<i8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    end = np.zeros(1, np.int64)
+    file.write(end.tobytes())
+    for start in range(0, len(lengths), _CHUNK):
+        ends = end + np.cumsum(lengths[start : start + _CHUNK], dtype=np.int64)
+        file.write(ends.tobytes())
+        end = ends[-1:]
 
 
 def _chunks(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:

@@ -23,7 +23,7 @@ PAD, UNK, BOS, EOS = range(4)
 
 Ids = Sequence[int] | Integer[np.ndarray, " T"]
 
-_MOST_SENTENCES = 2_000_000  # of longer text that many sentences, taken at random, train
+_MOST_SENTENCES = 2_000_000  # of more, the trainer takes some by a chance that cannot be seeded
 _CHARACTER_COVERAGE = 0.99999  # the rest become UNK; with less, small text loses capitals
 _THREADS = 4  # scores differ in the last digits with another number
 _SHOW_ERRORS_ONLY = 2
@@ -49,6 +49,7 @@ def train_vocabulary(
     """Trains a SentencePiece model of `size` pieces, the 4 special ones included.
 
     It takes text as it is: what is to be normalised has been, as it will be before it is encoded.
+    It learns from the first two million sentences; a long one counts as several.
 
     Returns:
         The serialised model, the same bytes for the same arguments.
@@ -64,7 +65,7 @@ def train_vocabulary(
         raise UserError("the training text of data.source has no line with text: give it some")
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=itertools.chain([first], parts),
+            sentence_iterator=itertools.islice(itertools.chain([first], parts), _MOST_SENTENCES),
             model_writer=model,
             normalization_rule_name="identity",
             vocab_size=size,

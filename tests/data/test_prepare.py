@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dat_jax.config import DataConfig
@@ -81,6 +82,39 @@ def test_the_size_that_is_advised_holds_for_both_sides(tmp_path: Path) -> None:
             prepare(dataclasses.replace(config, vocabulary_size=7), tmp_path / f"work{source}")
         smallest = int(str(caught.value).split()[-3])
         prepare(dataclasses.replace(config, vocabulary_size=smallest), tmp_path / f"less{source}")
+
+
+@pytest.mark.parametrize("most", [1, 7, 99])
+def test_of_much_text_a_part_makes_the_vocabularies(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """So many pairs, none twice, the same each time, from the whole of the text."""
+    monkeypatch.setattr(preparation, "_MOST_PAIRS", most)
+    pairs = [(str(number), str(-number)) for number in range(100)]
+    taken = list(preparation._sample(pairs))
+    assert len(set(taken)) == len(taken) == most
+    assert set(taken) <= set(pairs)
+    assert list(preparation._sample(pairs)) == taken
+    assert list(preparation._sample(pairs[:most])) == pairs[:most]
+
+
+def test_each_pair_is_as_likely_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "_MOST_PAIRS", 4_000)
+    numbers = [
+        int(source) for source, _ in preparation._sample((str(n), "") for n in range(10_000))
+    ]
+    shares = np.bincount(np.asarray(numbers) // 1_000) / 1_000
+    np.testing.assert_allclose(shares, 0.4, atol=0.06)  # four standard deviations
+
+
+def test_the_vocabularies_are_those_of_the_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prepare(CONFIG, tmp_path / "whole")
+    monkeypatch.setattr(preparation, "_MOST_PAIRS", 150)
+    part = prepare(CONFIG, tmp_path / "part")
+    assert part.vocabularies.fingerprints != whole.vocabularies.fingerprints
+    assert len(part.tokens("train")) == len(whole.tokens("train")) == 300
 
 
 def test_second_time_only_opens(tmp_path: Path) -> None:

@@ -55,6 +55,23 @@ def test_chunks_change_nothing(
     assert write(tmp_path / "again", PAIRS).header == file.header
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 10_000])
+def test_the_files_are_those_of_all_ids_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """To the byte, as they were before anything was written in chunks."""
+    monkeypatch.setattr("dat_jax.data.tokens._CHUNK", chunk)
+    folder = write(tmp_path / "train", PAIRS).folder
+    ids = [
+        ids
+        for german, english in PAIRS
+        for ids in (*GERMAN.encode([german]), *ENGLISH.encode([english]))
+    ]
+    assert (folder / "tokens.bin").read_bytes() == np.concatenate(ids).astype(np.uint16).tobytes()
+    np.save(tmp_path / "offsets.npy", np.cumsum([0, *map(len, ids)]))
+    assert (folder / "offsets.npy").read_bytes() == (tmp_path / "offsets.npy").read_bytes()
+
+
 def test_blank_and_over_long_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
     long = "drei " * 30
     pairs = [("drei", "three"), (" ", "three"), ("drei", ""), (long, "three"), ("drei", long)]

@@ -58,6 +58,14 @@ def test_training_is_repeatable() -> None:
     assert train_vocabulary(SENTENCES, 150, "bpe") == train_vocabulary(SENTENCES, 150, "bpe")
 
 
+def test_of_too_many_sentences_the_first_are_taken_and_none_by_chance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dat_jax.data.vocabulary._MOST_SENTENCES", len(SENTENCES) // 2)
+    first = SENTENCES[: len(SENTENCES) // 2]
+    assert train_vocabulary(SENTENCES, 150, "bpe") == train_vocabulary(first, 150, "bpe")
+
+
 def test_fingerprint_tells_vocabularies_apart(model: bytes) -> None:
     assert Vocabulary(model).fingerprint == Vocabulary(model).fingerprint
     other = Vocabulary(train_vocabulary(SENTENCES, 201, "bpe"))
