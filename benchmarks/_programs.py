@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
-from dat_jax.decoding.engines import SEARCHES
+from dat_jax.decoding.devices import SEARCHES
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.sizing import Engine, SearchSettings, choose_settings, platform_of
 from dat_jax.exits.questions import Rule

@@ -6,6 +6,7 @@ import hashlib
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dat_jax.config import Config
 from dat_jax.data.vocabulary import Vocabularies
@@ -32,6 +33,18 @@ class TrainedModel:
         return digest.hexdigest()
 
     @property
+    def devices(self) -> list[jax.Device]:
+        """The devices that hold the parameters, each of them all."""
+        devices = jax.tree.leaves(self.params)[0].devices()
+        return sorted(devices, key=lambda device: device.id)
+
+    @property
     def device(self) -> jax.Device:
-        """The device that holds the parameters."""
-        return next(iter(jax.tree.leaves(self.params)[0].devices()))
+        """The first of them."""
+        return self.devices[0]
+
+
+def on_local_devices() -> NamedSharding:
+    """Places arrays on all devices of this process, each of which holds all of them."""
+    mesh = Mesh(np.asarray(jax.local_devices()), ("devices",), (AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec())

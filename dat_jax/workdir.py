@@ -25,7 +25,7 @@ from dat_jax.files import sole_writer
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
 from dat_jax.paths import destination, same_destination
-from dat_jax.trained import TrainedModel
+from dat_jax.trained import TrainedModel, on_local_devices
 from dat_jax.training.checkpoint import average, placed
 from dat_jax.training.loop import TrainingFiles
 from dat_jax.training.storage import check_stored, saved_steps, stored
@@ -170,7 +170,7 @@ class Run:
         vocabularies = open_vocabularies(self.vocabulary, config.data)
         model = make_model(config, vocabularies)
         shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
-        like = placed(shapes, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        like = placed(shapes, on_local_devices())
         if not self.checkpoints.is_dir():
             raise UserError(f"{self.path} holds no checkpoint: train a model into it first")
         at_most = average_checkpoints or config.decoding.average_checkpoints

@@ -49,5 +49,5 @@ def forget_programs() -> Iterator[None]:
     maps, of which the system grants it some 65,000."""
     yield
     jax.clear_caches()
-    if engines := sys.modules.get("dat_jax.decoding.engines"):
-        engines._compile.cache_clear()
+    if devices := sys.modules.get("dat_jax.decoding.devices"):
+        devices._compile.cache_clear()

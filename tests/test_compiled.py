@@ -46,7 +46,7 @@ HloModule jit_search
 
 %body (t: (s32[], f32[512,1024])) -> (s32[], f32[512,1024]) {
   %x = f32[8]{0} add(%l, %m), traced(step/block_1/add), cycles(7)
-  %y = (f32[8]{0:T(8,128)S(1)}, s32[]) conditional(%i), branches(%zeros, %block), traced(step/block_2/cond)
+  %y = (f32[8]{0:T(8)}, s32[]) conditional(%i), branches(%zeros, %block), traced(step/block_2/if)
   %z = f32[8]{0} conditional(%i, %x, %x), true_computation=%any, false_computation=%zeros2
   %w = (s32[]) while(%v), condition=%c, body=%rows, backend_config={"known_trip_count":{"n":"5"}}
   %q = f32[512,1024]{1,0} copy(%r)

@@ -12,7 +12,7 @@ import pytest
 import train
 from dat_jax import TranslationModel
 from dat_jax.data.vocabulary import EOS
-from dat_jax.decoding import engines
+from dat_jax.decoding import devices
 from dat_jax.trained import TrainedModel
 from dat_jax.workdir import Run
 from tests.scripts.calls import PLAIN, TINY, succeed
@@ -34,7 +34,7 @@ def test_a_search_gives_the_same(engine: str):
     translations = TranslationModel(TrainedModel(config, model, random_params(model)))
     ids, policy = [[5, 9, 7, EOS], [4, EOS]], "token_geometric:0.4"
     expected = translations.search(ids, policy=policy)
-    engines._compile.cache_clear()
+    devices._compile.cache_clear()
     with others_modes():
         result = translations.search(ids, policy=policy)
     assert result.hypotheses == expected.hypotheses

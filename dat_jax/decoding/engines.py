@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """From token ids to hypotheses: groups of sentences that need the same room, each by an engine.
 
-Sentences of a group are padded to one length and share a compiled program, longest first.
+Sentences of a group are padded to one length and share a compiled program, longest first; each
+device has its part of them.
 """
 
 import dataclasses
-import functools
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +19,11 @@ from jaxtyping import Int
 
 from dat_jax.config import DecodingConfig, ModelConfig
 from dat_jax.data.vocabulary import PAD
-from dat_jax.decoding import lockstep
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.continuous import engine as continuous
+from dat_jax.decoding.devices import deal, run
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.sizing import (
     Choice,
-    Engine,
     Platform,
     SearchSettings,
     choose_engine,
@@ -37,17 +34,10 @@ from dat_jax.decoding.sizing import (
 )
 from dat_jax.decoding.work import Work, share_of_blocks, sum_work
 from dat_jax.exits.questions import Rule
-from dat_jax.model.transformer import Transformer
 from dat_jax.modes import our_modes
 from dat_jax.trained import TrainedModel
-from dat_jax.types import Params
 
 Ids = Sequence[int] | Int[np.ndarray, " S"]
-
-SEARCHES = {"lockstep": lockstep.search, "continuous": continuous.search}
-_PROGRAMS = 64  # compiled ones to keep
-
-Search = Callable[[Params, Rule, Queue], tuple[Hypotheses, Work]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +55,8 @@ class SearchResult:
     """The hypotheses of a search, and what it took."""
 
     hypotheses: tuple[Hypothesis, ...]  # in the order of the sources
-    work: Work  # of numpy arrays
+    work: Work  # of numpy arrays, of all devices
+    busiest: int  # rows of blocks that the busiest device of each group computed
     choices: Counter[Choice]  # how many sentences each engine decoded, and why
     settings: tuple[SearchSettings, ...]  # of each group
     seconds_compiling: float  # of all the time that it took
@@ -95,84 +86,57 @@ def search(
         before: what was run for earlier sources of the text, from which `auto` learns.
         on_progress: called with the number of sources that have just been translated.
     """
-    platform = platform_of(trained.device.platform)
+    platform, devices = platform_of(trained.device.platform), len(trained.devices)
     limits = [_limit(len(source), decoding) for source in sources] if limits is None else limits
     numbers = range(len(sources)) if numbers is None else numbers
     num_layers = trained.model.config.decoder_layers
     done = sum_work(num_layers, [before] if before else [])
     hypotheses: dict[int, Hypothesis] = {}
-    works, choices, all_settings, seconds_compiling = [], Counter[Choice](), [], 0.0
-    for room, group in _groups(sources, platform):
-        rows, share = len(group) * decoding.beam_size, share_of_blocks(done)
-        choice = choose_engine(decoding.engine, rule, rows, share, platform)
+    works, choices, all_settings = [], Counter[Choice](), []
+    busiest, seconds_compiling = 0, 0.0
+    for room, group in _groups(sources, platform.window * devices, platform):
+        hands = deal(group, devices)
+        most = max(map(len, hands))  # of a device
+        rows = most * decoding.beam_size
+        choice = choose_engine(decoding.engine, rule, rows, share_of_blocks(done), platform)
         length = max(_limit(room, decoding), *(limits[index] for index in group))
         most_slots = _most_slots(trained, decoding, room, length, platform)
         settings = choose_settings(
-            choice.engine, decoding, len(group), room, length, most_slots, platform
+            choice.engine, decoding, most, room, length, most_slots, platform
         )
-        sentences = [(sources[index], limits[index], numbers[index]) for index in group]
-        queue = _queue(sentences, room, platform.window)
-        arguments = (trained.params, jax.tree.map(_as_array, rule), queue)
-        started = time.monotonic()
-        shapes = _Shapes.of(arguments)
-        # A linen module hashes by its fields, which ty does not see.
-        compiled = _compile(choice.engine, trained.model, settings, shapes)  # ty: ignore
-        seconds_compiling += time.monotonic() - started
-        best, work = jax.tree.map(np.asarray, compiled(*arguments))
-        hypotheses |= zip(group, _unpack(best, len(group)), strict=True)
-        works.append(work)
-        done = sum_work(num_layers, [done, work])
+        queues = [
+            _queue([(sources[i], limits[i], numbers[i]) for i in hand], room, platform.window)
+            for hand in hands
+        ]
+        ran = run(trained, choice.engine, rule, queues, settings)
+        for device, hand in enumerate(hands):
+            best = jax.tree.map(lambda leaf, device=device: leaf[device], ran.hypotheses)
+            hypotheses |= zip(hand, _unpack(best, len(hand)), strict=True)
+        works += [jax.tree.map(lambda leaf, d=d: leaf[d], ran.work) for d in range(devices)]
+        done = sum_work(num_layers, [done, *works[-devices:]])
+        busiest += int(ran.work.computed[:, :-1].sum(axis=1).max())
+        seconds_compiling += ran.seconds_compiling
         choices[choice] += len(group)
         all_settings.append(settings)
         on_progress(len(group))
     return SearchResult(
         tuple(hypotheses[index] for index in range(len(sources))),
         sum_work(num_layers, works),
+        busiest,
         choices,
         tuple(all_settings),
         seconds_compiling,
     )
 
 
-class _Shapes(NamedTuple):
-    """The structure of a search's arguments, by which its compiled program is found again."""
-
-    structure: Any
-    leaves: tuple[jax.ShapeDtypeStruct, ...]
-
-    @classmethod
-    def of(cls, arguments: Any) -> "_Shapes":
-        leaves, structure = jax.tree.flatten(arguments)
-        return cls(structure, tuple(map(_shape_of, leaves)))
-
-
-@functools.lru_cache(maxsize=_PROGRAMS)
-def _compile(
-    engine: Engine, model: Transformer, settings: SearchSettings, shapes: _Shapes
-) -> Search:
-    """Compiles an engine's search for arguments of these shapes, apart from running it."""
-    params, rule, queue = jax.tree.unflatten(shapes.structure, shapes.leaves)
-    return SEARCHES[engine].lower(model, params, rule, queue, settings).compile()
-
-
-def _shape_of(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
-    """The shape of an array, and where it is if it was put there: all else goes to it."""
-    sharding = leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _as_array(number: Any) -> np.ndarray:
-    """A number of a rule with the dtype that it has in the program."""
-    return np.asarray(number, np.int32 if isinstance(number, int) else np.float32)
-
-
-def _groups(sources: Sequence[Ids], platform: Platform) -> Iterator[tuple[int, list[int]]]:
-    """Rooms, and a window of sources at the most, by their indices, that need so much room; longest
-    first."""
+def _groups(
+    sources: Sequence[Ids], at_most: int, platform: Platform
+) -> Iterator[tuple[int, list[int]]]:
+    """Rooms, and `at_most` sources, by their indices, that need so much room; longest first."""
     ordered = sorted(range(len(sources)), key=lambda index: len(sources[index]), reverse=True)
     for room, group in groupby(ordered, key=lambda i: room_for(len(sources[i]), platform)):
-        while window := list(islice(group, platform.window)):
-            yield room, window
+        while part := list(islice(group, at_most)):
+            yield room, part
 
 
 def _limit(source_length: int, decoding: DecodingConfig) -> int:
@@ -187,7 +151,8 @@ def _queue(sentences: Sequence[tuple[Ids, int, int]], room: int, size: int) -> Q
     for row, (ids, limit, number) in enumerate(sentences):
         source[row, : len(ids)] = ids
         limits[row], numbers[row] = limit, number
-    return Queue(*map(jnp.asarray, (source, limits, numbers, np.int32(len(sentences)))))
+    arrays: Any = (source, limits, numbers, np.asarray(len(sentences), np.int32))
+    return Queue(*arrays)
 
 
 def _unpack(best: Hypotheses, count: int) -> list[Hypothesis]:

@@ -43,7 +43,8 @@ class Translations:
     sentences: tuple[Translation, ...]
     seconds: float  # without compiling
     seconds_compiling: float
-    work: Work  # of numpy arrays
+    work: Work  # of numpy arrays, of all devices
+    busiest: int  # rows of blocks that the busiest device of each group computed
     choices: Counter[Choice]  # how many sentences each engine decoded, and why
     cut: int  # sources that were cut to max_source_length
 
@@ -64,6 +65,7 @@ class Translator:
             seconds=sum((part.seconds for part in parts), 0.0),
             seconds_compiling=sum((part.seconds_compiling for part in parts), 0.0),
             work=self._sum(part.work for part in parts),
+            busiest=sum(part.busiest for part in parts),
             choices=sum((part.choices for part in parts), Counter()),
             cut=sum(part.cut for part in parts),
         )
@@ -93,7 +95,8 @@ class Translator:
             work: what these took.
         """
         lines, work = iter(lines), self._sum([work] if work else [])
-        window_size = platform_of(self.trained.device.platform).window
+        devices = len(self.trained.devices)
+        window_size = platform_of(self.trained.device.platform).window * devices
         with tqdm(
             initial=done,
             total=total,
@@ -137,7 +140,13 @@ class Translator:
             translations[index] = self._translation(hypothesis, len(sources[index]))
         seconds = time.monotonic() - started - result.seconds_compiling
         return Translations(
-            tuple(translations), seconds, result.seconds_compiling, result.work, result.choices, cut
+            tuple(translations),
+            seconds,
+            result.seconds_compiling,
+            result.work,
+            result.busiest,
+            result.choices,
+            cut,
         )
 
     def _translation(self, hypothesis: Hypothesis, source_length: int) -> Translation:

@@ -7,8 +7,6 @@ import json
 import subprocess
 from pathlib import Path
 
-import jax
-
 from dat_jax.config import Config
 from dat_jax.trained import TrainedModel
 
@@ -32,5 +30,4 @@ def hash_config(config: Config) -> str:
 
 def describe_device(trained: TrainedModel) -> str:
     """The kind and number of the devices that hold the model."""
-    devices = list(jax.tree.leaves(trained.params)[0].devices())
-    return f"{len(devices)} x {devices[0].device_kind}"
+    return f"{len(trained.devices)} x {trained.device.device_kind}"

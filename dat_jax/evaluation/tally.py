@@ -23,7 +23,7 @@ class Tally:
         self._histogram = np.zeros(num_layers + 1, np.int64)
         self._work = sum_work(num_layers, [])
         self._choices: Counter[Choice] = Counter()
-        self._flops = self._sentences = self._cut = 0
+        self._flops = self._sentences = self._cut = self._busiest = 0
         self._seconds = self._seconds_compiling = 0.0
 
     def add(self, translations: Translations) -> None:
@@ -40,6 +40,7 @@ class Tally:
         self._choices += translations.choices
         self._sentences += len(translations.sentences)
         self._cut += translations.cut
+        self._busiest += translations.busiest
         self._seconds += translations.seconds
         self._seconds_compiling += translations.seconds_compiling
 
@@ -62,6 +63,7 @@ class Tally:
             "flops": int(self._flops),
             "sentences": self._sentences,
             "cut": self._cut,
+            "busiest": self._busiest,
             "seconds": self._seconds,
             "seconds_compiling": self._seconds_compiling,
         }
@@ -75,7 +77,8 @@ class Tally:
         for engine, reason, count in state["choices"]:
             tally._choices[Choice(engine, reason)] = count
         tally._flops, tally._sentences = state["flops"], state["sentences"]
-        tally._cut, tally._seconds = state["cut"], state["seconds"]
+        tally._cut, tally._busiest = state["cut"], state["busiest"]
+        tally._seconds = state["seconds"]
         tally._seconds_compiling = state["seconds_compiling"]
         return tally
 
@@ -87,10 +90,11 @@ class Tally:
         beam included: `ticks_per_stage` and `rows_per_stage` count runs of blocks 1 to N and of
         classifiers, and the rows that needed them; `occupancy` is their share of the rows that were
         computed; `layers_executed_per_token` is the blocks' rows that were computed, idle ones
-        included, for each token. `seconds` and `tokens_per_second` leave out compiling, which
-        `seconds_compiling` has. `engine` is what was asked for, `engines` says how many sentences
-        each engine decoded, and `engine_reasons` why. `policy` is what `--config.policy` reads,
-        `thresholds` what it came to.
+        included, for each token; `busiest_device` is what the busiest device computed of them, as a
+        multiple of the mean of all devices. `seconds` and `tokens_per_second` leave out compiling,
+        which `seconds_compiling` has. `engine` is what was asked for, `engines` says how many
+        sentences each engine decoded, and `engine_reasons` why. `policy` is what `--config.policy`
+        reads, `thresholds` what it came to.
         """
         trained, policy = self._translator.trained, self._translator.policy
         config, decoding = trained.config, self._translator.decoding
@@ -98,13 +102,14 @@ class Tally:
         for choice, sentences in self._choices.items():
             engines[choice.engine] += sentences
             reasons[choice.reason] += sentences
-        tokens = int(self._histogram.sum())
+        tokens, computed = int(self._histogram.sum()), int(self._work.computed[:-1].sum())
         return {
             "average_exit": float(self._histogram @ np.arange(len(self._histogram)))
             / max(tokens, 1),
             "exit_histogram": {d: int(self._histogram[d]) for d in config.model.exit_depths},
             "flops_per_token": self._flops / max(tokens, 1),
             **describe(self._work, tokens),
+            "busiest_device": self._busiest * len(trained.devices) / max(computed, 1),
             "tokens_per_second": tokens / self._seconds if self._seconds else 0.0,
             "seconds": self._seconds,
             "seconds_compiling": self._seconds_compiling,

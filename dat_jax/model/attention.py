@@ -6,6 +6,7 @@ are stored as they are, and a query meets them by way of the kernels: nothing ha
 and with one query a row the products are of matrices, which keeps a matrix unit busy.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -149,9 +150,25 @@ class Attention(nn.Module):
         return self.weight_dropout(weights, deterministic=deterministic)
 
 
-def _scores(formula: str, *operands: Array) -> Array:
-    """A product in float32, whatever its operands are."""
-    return _product(formula, *operands, dtype=jnp.dtype("float32"))
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scores(formula: str, one: Array, other: Array) -> Array:
+    """A product with sums in float32. Its gradients are products in the operands' dtype, where
+    those of scores, in float32, would otherwise make them products of float32 numbers."""
+    return _product(formula, one, other, dtype=jnp.dtype("float32"))
+
+
+def _scores_forward(formula: str, one: Array, other: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _scores(formula, one, other), (one, other)
+
+
+def _scores_backward(
+    formula: str, operands: tuple[Array, Array], to_scores: Array
+) -> tuple[Array, Array]:
+    _, backward = jax.vjp(partial(_product, formula), *operands)
+    return backward(to_scores.astype(operands[0].dtype))
+
+
+_scores.defvjp(_scores_forward, _scores_backward)
 
 
 def _product(formula: str, *operands: Array, dtype: jnp.dtype | None = None) -> Array:

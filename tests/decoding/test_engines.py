@@ -4,7 +4,6 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,9 +12,10 @@ import pytest
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, PAD
-from dat_jax.decoding import engines, sizing
+from dat_jax.decoding import devices, engines, sizing
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.engines import Hypothesis, Search, SearchResult, search
+from dat_jax.decoding.devices import Ran
+from dat_jax.decoding.engines import Hypothesis, SearchResult, search
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.sizing import Platform, SearchSettings
 from dat_jax.decoding.work import Work
@@ -134,21 +134,20 @@ class PretendedEngines:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[str, int]] = []  # the engine, and how many sentences
         self.share_of_blocks = 1 / 3  # that tokens are said to need
-        monkeypatch.setattr(engines, "_compile", self._compile)
+        monkeypatch.setattr(engines, "run", self._run)
 
-    def _compile(self, engine: str, model: Any, settings: SearchSettings, shapes: Any) -> Search:
-        return partial(self._search, engine, settings)
-
-    def _search(
-        self, engine: str, settings: SearchSettings, params: Any, rule: Rule, queue: Queue
-    ) -> tuple[Hypotheses, Work]:
-        self.calls.append((engine, int(queue.count)))
-        ones = np.ones(queue.size, np.int32)
-        tokens = np.full((queue.size, settings.length), PAD)
-        tokens[:, 0] = EOS
+    def _run(
+        self, _: Any, engine: str, rule: Rule, queues: Sequence[Queue], settings: SearchSettings
+    ) -> Ran:
+        self.calls.append((engine, sum(int(queue.count) for queue in queues)))
+        shape = (len(queues), queues[0].size)
+        ones = np.ones(shape, np.int32)
+        tokens = np.full((*shape, settings.length), PAD)
+        tokens[..., 0] = EOS
         deeper = round(100 * (3 * self.share_of_blocks - 1) / 2)
-        rows = np.asarray([100, deeper, deeper, 100])
-        return Hypotheses(tokens, ones[:, None], ones, ones, ones), Work(rows, rows, rows)
+        rows = np.asarray([[100, deeper, deeper, 100]] * len(queues))
+        hypotheses = Hypotheses(tokens, ones[..., None], ones, ones, ones)
+        return Ran(hypotheses, Work(rows, rows, rows), 0.0)
 
 
 @pytest.fixture
@@ -200,12 +199,12 @@ def test_no_group_is_larger_than_a_window(trained, pretended, monkeypatch: pytes
 
 def test_a_program_is_compiled_once_for_all_rules_of_a_kind(trained: TrainedModel):
     sources, settings = sources_of(6, longest=12), decoding(beam_size=1, batch_size=6)
-    engines._compile.cache_clear()
+    devices._compile.cache_clear()
     first = search(trained, Fixed(1), sources, settings)
     again = search(trained, Fixed(3), sources[::-1], settings)
-    assert engines._compile.cache_info().misses == 1
+    assert devices._compile.cache_info().misses == 1
     assert first.seconds_compiling > 50 * again.seconds_compiling
     assert {exit for h in first.hypotheses for exit in h.exits} == {1}
     assert {exit for h in again.hypotheses for exit in h.exits} == {3}
     search(trained, Uniform(3, 0), sources, settings)
-    assert engines._compile.cache_info().misses == 2
+    assert devices._compile.cache_info().misses == 2

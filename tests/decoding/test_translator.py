@@ -85,7 +85,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
         seen_before = np.asarray(before.ticks)
         ticks = np.full(4, len(sources))
         work = Work(ticks, seen_before, ticks)
-        return SearchResult(hypotheses, work, Counter({LOCKSTEP: len(sources)}), (), 0.0)
+        return SearchResult(hypotheses, work, 0, Counter({LOCKSTEP: len(sources)}), (), 0.0)
 
     monkeypatch.setattr("dat_jax.decoding.translator.search", search)
     monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(window=4))

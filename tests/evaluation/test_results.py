@@ -19,7 +19,7 @@ from tests.test_files import size_limit
 
 def translations(*sentences: Translation) -> Translations:
     nothing = Work(*(np.zeros(3, np.int64) for _ in Work._fields))
-    return Translations(sentences, 0.0, 0.0, nothing, Counter(), 0)
+    return Translations(sentences, 0.0, 0.0, nothing, 0, Counter(), 0)
 
 
 REQUEST = {"input": "a/text", "beam_size": 4}

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One search on several devices: each has a queue of its own, and nothing passes between them."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from dat_jax.decoding import lockstep
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.continuous import engine as continuous
+from dat_jax.decoding.queue import Queue
+from dat_jax.decoding.sizing import Engine, SearchSettings
+from dat_jax.decoding.work import Work
+from dat_jax.exits.questions import Rule
+from dat_jax.model.transformer import Transformer
+from dat_jax.trained import TrainedModel
+from dat_jax.types import Params
+
+SEARCHES = {"lockstep": lockstep.search, "continuous": continuous.search}
+_PROGRAMS = 64  # compiled ones to keep
+_EACH, _WHOLE = PartitionSpec("devices"), PartitionSpec()
+
+Item = TypeVar("Item")
+Search = Callable[[Params, Rule, Queue], tuple[Hypotheses, Work]]
+
+
+class Ran(NamedTuple):
+    """The outcome of a search on all devices."""
+
+    hypotheses: Hypotheses  # [devices, Q, ...] of numpy arrays
+    work: Work  # [devices, N + 1]
+    seconds_compiling: float
+
+
+def deal(items: Sequence[Item], devices: int) -> list[list[Item]]:
+    """Deals out items, longest first, back and forth, so that no device has all the longer ones."""
+    rounds = [items[first : first + devices] for first in range(0, len(items), devices)]
+    hands: list[list[Item]] = [[] for _ in range(devices)]
+    for number, dealt in enumerate(rounds):
+        order = range(devices) if number % 2 == 0 else reversed(range(devices))
+        for hand, item in zip(order, dealt, strict=False):
+            hands[hand].append(item)
+    return hands
+
+
+def run(
+    trained: TrainedModel,
+    engine: Engine,
+    rule: Rule,
+    queues: Sequence[Queue],
+    settings: SearchSettings,
+) -> Ran:
+    """Searches each queue, of numpy arrays, on a device of its own that has the model."""
+    mesh = _mesh_of(tuple(trained.devices))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *queues)
+    shared = jax.device_put(stacked, NamedSharding(mesh, _EACH))
+    arguments = (trained.params, jax.tree.map(_as_array, rule), shared)
+    started = time.monotonic()
+    # A linen module hashes by its fields, which ty does not see.
+    compiled = _compile(engine, trained.model, settings, mesh, _Shapes.of(arguments))  # ty: ignore
+    seconds_compiling = time.monotonic() - started
+    return Ran(*jax.tree.map(np.asarray, compiled(*arguments)), seconds_compiling)
+
+
+class _Shapes(NamedTuple):
+    """The structure of a search's arguments, by which its compiled program is found again."""
+
+    structure: Any
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+    @classmethod
+    def of(cls, arguments: Any) -> "_Shapes":
+        leaves, structure = jax.tree.flatten(arguments)
+        return cls(structure, tuple(map(_shape_of, leaves)))
+
+
+@functools.lru_cache(maxsize=_PROGRAMS)
+def _compile(
+    engine: Engine, model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _Shapes
+) -> Search:
+    """Compiles an engine's search for arguments of these shapes, apart from running it."""
+
+    def on_each(params: Params, rule: Rule, queue: Queue) -> tuple[Hypotheses, Work]:
+        own = (leaf[0] for leaf in queue)  # the device's share of the leading axis is one
+        results = SEARCHES[engine](model, params, rule, Queue(*own), settings)
+        return jax.tree.map(lambda leaf: leaf[None], results)
+
+    # Each device's loops end when its own queue is empty.
+    search = jax.shard_map(
+        on_each,
+        mesh=mesh,
+        in_specs=(_WHOLE, _WHOLE, _EACH),
+        out_specs=_EACH,
+        check_vma=False,
+    )
+    return jax.jit(search).lower(*jax.tree.unflatten(shapes.structure, shapes.leaves)).compile()
+
+
+@functools.cache
+def _mesh_of(devices: tuple[jax.Device, ...]) -> Mesh:
+    return Mesh(np.asarray(devices), ("devices",), (AxisType.Auto,))
+
+
+def _shape_of(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
+    """The shape of an array, and where it is if it was put there: all else goes to it."""
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _as_array(number: Any) -> np.ndarray:
+    """A number of a rule with the dtype that it has in the program."""
+    return np.asarray(number, np.int32 if isinstance(number, int) else np.float32)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A search on several devices finds what it finds on one, and shares the work out evenly."""
+
+import dataclasses
+from typing import Any
+
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from dat_jax.config import DecodingConfig
+from dat_jax.data.vocabulary import EOS
+from dat_jax.decoding.devices import deal
+from dat_jax.decoding.engines import SearchResult, search
+from dat_jax.exits.rules import Confidence, Uniform
+from dat_jax.trained import TrainedModel
+from tests.decoding.lively import make_model
+from tests.tiny import tiny_config
+
+CONFIG = tiny_config()
+
+
+def trained_on(devices: int) -> TrainedModel:
+    """A model whose parameters are on so many devices."""
+    model, params = make_model("tied")
+    mesh = Mesh(np.asarray(jax.devices()[:devices]), ("devices",), (AxisType.Auto,))
+    placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    return TrainedModel(dataclasses.replace(CONFIG, model=model.config), model, placed)
+
+
+def sources_of(count: int, longest: int = 12) -> list[list[int]]:
+    generator = np.random.default_rng(count)
+    lengths = generator.integers(0, longest, count)
+    return [[*generator.integers(4, 11, length).tolist(), EOS] for length in lengths]
+
+
+def decoding(**changes: Any) -> DecodingConfig:
+    sizes = {"max_length_ratio": 1.0, "max_length_extra": 2, "batch_size": 8, "cohort_size": 8}
+    return dataclasses.replace(CONFIG.decoding, **(sizes | changes))
+
+
+def assert_same(found: SearchResult, expected: SearchResult) -> None:
+    for one, other in zip(found.hypotheses, expected.hypotheses, strict=True):
+        assert (one.tokens, one.exits) == (other.tokens, other.exits)
+        np.testing.assert_allclose(one.score, other.score, rtol=1e-5)
+    np.testing.assert_array_equal(found.work.rows, expected.work.rows)
+
+
+@pytest.mark.parametrize("engine", ["continuous", "lockstep"])
+@pytest.mark.parametrize(("rule", "beam_size"), [(Uniform(4, 3), 3), (Confidence((0.6,) * 3), 1)])
+def test_devices_find_what_one_finds(engine: str, rule: Any, beam_size: int):
+    sources = sources_of(41)
+    numbers = list(range(100, 141))  # from which chance follows, not from the device
+    settings = decoding(engine=engine, beam_size=beam_size)
+    results = {
+        devices: search(trained_on(devices), rule, sources, settings, numbers=numbers)
+        for devices in (1, 2, 8)
+    }
+    assert len({exit for h in results[1].hypotheses for exit in h.exits}) > 1
+    for devices in (2, 8):
+        assert_same(results[devices], results[1])
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_device_may_have_nothing_to_do(count: int):
+    sources, rule = sources_of(3)[:count], Uniform(4, 3)
+    one, eight = (search(trained_on(n), rule, sources, decoding(beam_size=1)) for n in (1, 8))
+    assert_same(eight, one)
+    assert len(eight.hypotheses) == count
+
+
+@given(lengths=st.lists(st.integers(1, 90)), devices=st.integers(1, 9))
+def test_what_is_dealt_out_is_all_and_nobody_gets_much_more(lengths: list[int], devices: int):
+    items = sorted(lengths, reverse=True)
+    hands = deal(items, devices)
+    assert len(hands) == devices
+    assert sorted((item for hand in hands for item in hand), reverse=True) == items
+    counts, sums = [len(hand) for hand in hands], [sum(hand) for hand in hands]
+    assert max(counts) <= min(counts) + 1
+    assert all(hand == sorted(hand, reverse=True) for hand in hands)
+    assert max(sums) - min(sums) <= 2 * max(items, default=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["continuous", "lockstep"])
+def test_the_busiest_of_eight_does_hardly_more_than_the_mean(engine: str):
+    sources = sources_of(8_000)
+    settings = decoding(engine=engine, beam_size=1, batch_size=64, cohort_size=64)
+    found = search(trained_on(8), Uniform(4, 3), sources, settings)
+    mean = int(found.work.computed[:-1].sum()) / 8
+    assert mean <= found.busiest <= 1.15 * mean
