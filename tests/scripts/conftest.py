@@ -5,6 +5,7 @@ import fcntl
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
 import train
@@ -25,6 +26,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             _train(unfinished)
             unfinished.rename(workdir)
     return workdir
+
+
+@pytest.fixture
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets scripts decode on the first device alone, as they do on a machine that has one."""
+    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    monkeypatch.setattr("dat_jax.workdir.on_local_devices", lambda: first)
 
 
 def _train(workdir: Path) -> None:

@@ -45,6 +45,8 @@ def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
     assert summary["rows_per_stage"][1] == 0
     assert 0 < summary["occupancy"] <= 1
     assert sum(summary["engines"].values()) == 20
+    assert summary["device"].startswith("8 x ")
+    assert 1 <= summary["busiest_device"] < 8
     hypotheses = (tmp_path / "hypotheses.txt").read_text().splitlines()
     exits = [json.loads(line) for line in (tmp_path / "exits.jsonl").read_text().splitlines()]
     assert len(hypotheses) == len(exits) == 20
@@ -94,6 +96,7 @@ def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path)
     assert results["continuous"] == results["lockstep"]
 
 
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize(("threshold", "deep"), [(0, False), (1, True)])
 def test_exits_too_deep_for_the_continuous_engine_are_noted(
     trained: Path, tmp_path: Path, threshold: int, deep: bool

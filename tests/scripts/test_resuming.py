@@ -78,6 +78,7 @@ def results(folder: Path) -> tuple[bytes, bytes, dict[str, Any]]:
 
 # With a confidence of 1 every token exits deep, which `auto` learns from the first window; where
 # tokens draw their exits, they do by the number of their sentence.
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize(
     ("policy", "engines"),
     [
@@ -121,6 +122,7 @@ def test_a_decode_that_was_broken_off_goes_on(
     assert len(windows) == 7
 
 
+@pytest.mark.usefixtures("one_device")
 def test_unfinished_results_are_kept_from_everything_but_going_on(
     trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
