@@ -111,7 +111,12 @@ def is_deep(share_of_blocks: float, platform: Platform) -> bool:
 
 def room_for(source_length: int, platform: Platform) -> int:
     """The next power of two, so that few shapes need compiling."""
-    return max(platform.shortest_room, 1 << (source_length - 1).bit_length())
+    return max(platform.shortest_room, _power_of_two(source_length))
+
+
+def _power_of_two(count: int) -> int:
+    """The next one: not every number is to compile a program of its own."""
+    return 1 << (count - 1).bit_length()
 
 
 def choose_settings(
@@ -136,7 +141,7 @@ def choose_settings(
     """
     beam_size = decoding.beam_size
     if engine == "lockstep":
-        several = max(sentences, platform.fewest_slots) if sentences > 1 else 1
+        several = max(_power_of_two(sentences), platform.fewest_slots) if sentences > 1 else 1
         slots = min(decoding.batch_size, several)
         cohort = slots * beam_size
     else:
@@ -159,8 +164,7 @@ def _pool_and_cohort(
     beam_size = decoding.beam_size
     most_rows = decoding.cohort_size or default_cohort(decoding, platform)
     wanted = decoding.pool_size or -(-platform.cohorts * most_rows // beam_size)
-    # Powers of two, lest every number of sentences compile a program of its own.
-    slots = max(1, min(wanted, most_slots, 1 << (sentences - 1).bit_length()))
+    slots = max(1, min(wanted, most_slots, _power_of_two(sentences)))
     rows = slots * beam_size
     if not decoding.pool_size:
         at_most = min(platform.efficient_rows, -(-rows // platform.fewest_cohorts))

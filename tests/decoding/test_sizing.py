@@ -115,7 +115,7 @@ def test_a_refill_is_worth_encoding_and_leaves_few_slots_empty(slots: int, sourc
 def test_in_lockstep_a_batch_of_sentences_takes_each_step_together():
     sizes = sizes_of(1_000, engine="lockstep", beam_size=4, batch_size=24)
     assert (sizes.slots, sizes.cohort) == (24, 96)
-    assert sizes_of(20, engine="lockstep", beam_size=4, batch_size=24).slots == 20
+    assert sizes_of(20, engine="lockstep", beam_size=4, batch_size=24).slots == 24
 
 
 def test_a_sentence_or_a_few_wait_for_no_program_of_their_own():
@@ -162,3 +162,12 @@ def test_an_engine_that_is_asked_for_decodes_whatever_there_is(asked: Engine, pl
         for rows, share in ((1, 0.0), (10_000, 1.0)):
             choice = choose_engine(asked, rule, rows, share, platform_of(platform))
             assert choice == (asked, "asked for")
+
+
+def test_lockstep_compiles_few_programs_however_many_sentences_need_the_same_room():
+    counts = range(1, 1_000)
+    sizes = {sizes_of(count, engine="lockstep", batch_size=128).slots for count in counts}
+    assert sizes == {1, 16, 32, 64, 128}
+    for count in counts:
+        slots = sizes_of(count, engine="lockstep", batch_size=128).slots
+        assert slots in (16, 128) or slots < 2 * count
