@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +82,7 @@ Line = dict[str, Any]
 
 
 @contextlib.contextmanager
-def attending_to(form: AttendedForm) -> Iterator[None]:
+def attending_to(form: AttendedForm) -> Generator[None, None, None]:
     """Lets searches store what they attend to in this form, and take all sentences together."""
     name = jax.devices()[0].platform
     before = PLATFORMS.copy()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dat_jax.decoding.top_tokens import in_groups
 from dat_jax.model.attention import Attended, AttendedForm, KeysValues, States
 from dat_jax.model.blocks import DecoderBlock
-from dat_jax.model.classifiers import classify, weights_of_exit
+from dat_jax.model.classifiers import normalised, weights_of_exit
 from dat_jax.model.heads import halting_logit, sequence_logits, token_logits
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Bool, Float, Int, Params
@@ -45,7 +45,7 @@ class UnstackedModel:
         ]
         weights = _in_dtype(self._apply("classifier_weights"), config.dtype)
         self._classifiers = [
-            (of_exit := weights_of_exit(weights, x)) | {"table": in_groups(of_exit["table"], 0)}
+            (own := weights_of_exit(weights, x)) | {"table": _by_groups(own["table"])}
             for x in range(len(config.exit_depths))
         ]
         self._is_token = in_groups(jnp.ones(self.vocabulary_size, bool), False)
@@ -148,7 +148,10 @@ class UnstackedModel:
         return self._logits(self._classifiers[self.config.exit_depths.index(depth)], x)
 
     def _logits(self, weights: dict[str, Array], x: Float[Array, "*B D"]) -> Array:
-        logits = classify(weights, x)
+        """The logits of an exit, in float32, by groups of tokens."""
+        state = normalised(weights, x)
+        product = partial(jnp.tensordot, preferred_element_type=jnp.float32)
+        logits = product(state, weights["table"], axes=(-1, 0))
         if self._is_token.size == self.vocabulary_size:
             return logits
         return jnp.where(jnp.broadcast_to(self._is_token, logits.shape), logits, -jnp.inf)
@@ -222,3 +225,9 @@ def _in_dtype(params: Params, dtype: str) -> Params:
         return leaf.astype(dtype) if path[-1].key in ("kernel", "table") else leaf
 
     return jax.tree.map_with_path(cast, params)
+
+
+def _by_groups(table: Float[Array, "V D"]) -> Float[Array, "D groups grouped"]:
+    """A table with its tokens in groups, and these last, or a product on CPU would turn it round
+    each time."""
+    return jnp.moveaxis(in_groups(table, 0.0), -1, 0)

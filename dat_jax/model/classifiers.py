@@ -47,20 +47,22 @@ def weights_of_exit(weights: dict[str, Any], index: int) -> dict[str, Array]:
     return weights["shared"] | jax.tree.map(lambda leaf: leaf[index], weights["per_exit"])
 
 
-def classify(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Array, "..."]:
-    """The logits of one exit, [*B, V] in float32, from its merged weights and the decoder's states.
+def classify(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+    """The logits of one exit, in float32, from its merged weights and the decoder's states."""
+    return _product(weights["table"], normalised(weights, state))
 
-    The table may have its tokens in groups, [groups, grouped, D]; so then are the logits.
-    """
-    if "scale" in weights:
-        normalised = jax.nn.standardize(state.astype(jnp.float32), epsilon=1e-6)
-        scale, bias = (jnp.broadcast_to(weights[x], state.shape) for x in ("scale", "bias"))
-        state = (normalised * scale + bias).astype(state.dtype)
-    return _product(weights["table"], state)
+
+def normalised(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """States as an exit's table takes them: under pre-norm, normalised by weights of the exit."""
+    if "scale" not in weights:
+        return state
+    standard = jax.nn.standardize(state.astype(jnp.float32), epsilon=1e-6)
+    scale, bias = (jnp.broadcast_to(weights[x], state.shape) for x in ("scale", "bias"))
+    return (standard * scale + bias).astype(state.dtype)
 
 
 @jax.custom_vjp
-def _product(table: Float[Array, "..."], state: Float[Array, "*B D"]) -> Float[Array, "..."]:
+def _product(table: Float[Array, "V D"], state: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
     """Multiplies in the dtype of the states and sums in float32, and so do its gradients, which
     would otherwise be products of float32 numbers, as logits are."""
     return _sums(state, table.astype(state.dtype), axes=(-1, -1))
