@@ -207,14 +207,22 @@ def lines_of(target: Target, programs: Sequence[str]) -> Iterator[Line]:
 
 
 def format_table(lines: Sequence[Line]) -> str:
-    """The lines as a table."""
-    keys = ("program", "piece", "average_exit", "kilocycles", "nodes", "copies")
-    keys = [key for key in keys if any(key in line for line in lines)]
+    """A row for each piece, and a column for each target and commit: kilocycles, or nodes."""
+    columns = list(dict.fromkeys((line["target"], line["commit"]) for line in lines))
+    values: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
+    for line in lines:
+        value = line.get("kilocycles", line.get("nodes"))
+        if value is not None:
+            row = (line["program"], line["piece"], str(line.get("average_exit", "")))
+            values.setdefault(row, {})[line["target"], line["commit"]] = f"{value:,.0f}"
+    heads = [f"{target}, {commit.partition('-')[0][:7]}" for target, commit in columns]
     rows = [
-        [str(line.get(key, "")) for key in keys] for line in lines if line["piece"] != "program"
+        f"| program | piece | exit | {' | '.join(heads)} |",
+        "|---|---|--:|" + "--:|" * len(heads),
     ]
-    head = [f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
-    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+    for row, cells in values.items():
+        rows.append(f"| {' | '.join([*row, *(cells.get(column, '') for column in columns)])} |")
+    return "\n".join(rows)
 
 
 def main(argv: Sequence[str]) -> int:

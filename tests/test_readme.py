@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import dat_jax
+from benchmarks import compiled
 from benchmarks._systems import format_lines
 from benchmarks.table import read_table
 from configs import base, decode
@@ -68,6 +69,8 @@ def printed(source: str) -> str:
     lines = [json.loads(line) for line in (REPOSITORY / name).read_text("utf-8").splitlines()]
     if lines[0].get("benchmark") == "decode":
         return format_lines([line for line in lines if line["table"] in wanted])
+    if lines[0].get("benchmark") == "compiled":
+        return compiled.format_table(lines)
     return format_table([lines[int(number) - 1] for number in wanted] if wanted else lines)
 
 

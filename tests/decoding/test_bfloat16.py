@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In bfloat16 the engines round differently, and so differ in some sentences: how many is kept here.
+
+Where states are attended to, both sum the same products of the same states.
+"""
+
+import pytest
+
+from benchmarks import gpu
+from dat_jax.model.attention import AttendedForm
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "greedy", "beam"), [("keys_values", 48, 24), ("states", 62, 60)])
+def test_most_sentences_come_out_alike(form: AttendedForm, greedy: int, beam: int):
+    """Of 64 on CPU: 58 and 37 with keys and values, 64 and 63 with states."""
+    (line,) = gpu.check("bfloat16", form)
+    assert line["sentences"] == 64
+    assert line["alike_beam_1"] >= greedy
+    assert line["alike_beam_4"] >= beam
