@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In bfloat16 the engines round differently, and so differ in some sentences: how many is kept here.
+"""In bfloat16 the engines round differently, and differ in some sentences: how many is kept here.
 
 Where states are attended to, both sum the same products of the same states.
 """
