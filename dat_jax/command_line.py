@@ -62,6 +62,21 @@ def define_workdir(options: flags.FlagValues) -> None:
     define_path(options, "workdir", "Where a run keeps all its files.")
 
 
+def define_processes(options: flags.FlagValues) -> None:
+    """Defines the flags that name one of several processes that make a run together."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "Of several processes: HOST:PORT at which number 0 is to be reached. None is needed on a "
+        "TPU pod or under SLURM.",
+        flag_values=options,
+    )
+    flags.DEFINE_integer(
+        "num_processes", None, "How many processes there are.", flag_values=options
+    )
+    flags.DEFINE_integer("process_id", None, "The number of this one, from 0.", flag_values=options)
+
+
 def define_path(options: flags.FlagValues, name: str, meaning: str) -> None:
     """Defines `--NAME=PATH`, required, in which `~` is the user's home."""
     flags.DEFINE(_PathParser(), name, None, meaning, options, required=True)

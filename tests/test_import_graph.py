@@ -14,7 +14,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
 
 BASE = {"errors", "types", "modes", "programs", "version", "files", "paths", "formats", "checksums"}
-BASE |= {"schema", "sections", "config"}
+BASE |= {"schema", "sections", "config", "processes", "meeting"}
+WITH_JAX = {"types", "modes", "programs", "processes", "meeting"}
 ISLANDS = {"model", "exits", "data"}
 TERMS = {"losses", "metrics", "flops"}
 BELOW_ENGINES = BASE | ISLANDS | TERMS | {"trained"}
@@ -30,6 +31,8 @@ MAY_IMPORT = {
     "modes": set(),
     "programs": set(),
     "version": set(),
+    "processes": {"errors"},
+    "meeting": {"errors", "processes"},
     "files": {"errors"},
     "paths": {"errors"},
     "formats": {"errors", "files", "version"},
@@ -40,7 +43,7 @@ MAY_IMPORT = {
     "command_line": {"errors", "paths"},
     "model": BASE,
     "exits": BASE,
-    "data": BASE - {"types", "modes", "programs"},  # which import jax
+    "data": BASE - WITH_JAX,
     **dict.fromkeys(TERMS, BASE | ISLANDS | TERMS),
     "trained": BASE | ISLANDS,
     **dict.fromkeys(ENGINES, BELOW_ENGINES),
@@ -54,7 +57,7 @@ MAY_IMPORT = {
 }
 """The parts that each part may import besides itself."""
 
-WITHOUT_JAX = BASE - {"types", "modes", "programs"} | {"__init__", "data", "command_line"}
+WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "command_line"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs run by two processes together, on this machine."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.scripts.calls import REPOSITORY, Finished, environment
+
+PROCESSES = 2
+PATIENCE = 60  # seconds, within which all must have ended that end at all
+
+_SETTINGS = """
+import dataclasses, sys
+from dat_jax import meeting
+from dat_jax.decoding import sizing
+meeting._CONNECTING, meeting._HEARTBEAT, meeting._FAREWELL = {connecting}, 5, 2_000
+sizing.PLATFORMS["cpu"] = dataclasses.replace(sizing.PLATFORMS["cpu"], window={window})
+"""
+_BODY = """
+import os, signal
+from pathlib import Path
+from absl import flags
+from dat_jax.command_line import define_processes, run
+from dat_jax.errors import UserError
+from dat_jax.processes import by_first, check_shared, gather, index
+
+def body():
+    with meeting.together(options.coordinator, options.num_processes, options.process_id):
+        {body}
+
+options = flags.FlagValues()
+define_processes(options)
+sys.exit(run(sys.argv, options, body))
+"""
+
+
+def script(name: str, *, connecting: int = PATIENCE, window: int = 8_192) -> str:
+    """A program that is one of the scripts, waits so long, and decodes windows of so many lines."""
+    settings = _SETTINGS.format(connecting=connecting, window=window)
+    return f"{settings}\nimport {name}\nsys.exit({name}.main(sys.argv))"
+
+
+def statement(body: str) -> str:
+    """A program that meets the other and makes a statement."""
+    return _SETTINGS.format(connecting=PATIENCE, window=8_192) + _BODY.format(body=body)
+
+
+def flags(number: int, port: int) -> list[str]:
+    """The arguments that tell a process which one it is."""
+    return [
+        f"--coordinator=localhost:{port}",
+        f"--num_processes={PROCESSES}",
+        f"--process_id={number}",
+    ]
+
+
+def start(
+    program: str,
+    *arguments: str | Path,
+    devices: int = 2,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """Starts a process with so many devices."""
+    own = {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=environment() | own | dict(variables or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextlib.contextmanager
+def started(program: str, *arguments: str | Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Starts two processes, which are gone afterwards."""
+    port = free_port()
+    processes = [start(program, *arguments, *flags(number, port)) for number in range(PROCESSES)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def finish(processes: Sequence[subprocess.Popen[str]]) -> list[Finished]:
+    """Waits until all have ended; what the collectives of CPUs print is left out."""
+    ends = [process.communicate(timeout=PATIENCE) for process in processes]
+    return [
+        Finished(process.returncode, _without_gloo(output), errors)
+        for process, (output, errors) in zip(processes, ends, strict=True)
+    ]
+
+
+def run_together(program: str, *arguments: str | Path) -> list[Finished]:
+    """Runs a program in two processes that end by themselves."""
+    with started(program, *arguments) as processes:
+        return finish(processes)
+
+
+def free_port(among: Sequence[int] = (0,)) -> int:
+    """A port that nobody listens at; of those given, or any."""
+    for port in among:
+        with contextlib.suppress(OSError), socket.socket() as listening:
+            listening.bind(("", port))
+            return listening.getsockname()[1]
+    raise OSError("no port is free")
+
+
+def _without_gloo(output: str) -> str:
+    return "".join(
+        line for line in output.splitlines(keepends=True) if not line.startswith("[Gloo]")
+    )
