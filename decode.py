@@ -19,7 +19,13 @@ from typing import Any
 
 from absl import flags
 
-from dat_jax.command_line import define_config, define_workdir, read_config, run
+from dat_jax.command_line import (
+    define_config,
+    define_processes,
+    define_workdir,
+    read_config,
+    run,
+)
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.decoding.sizing import is_deep, platform_of
 from dat_jax.decoding.translator import Translator
@@ -28,9 +34,11 @@ from dat_jax.evaluation.scores import score, tokenizer_of
 from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
 from dat_jax.evaluation.tally import Tally
 from dat_jax.evaluation.texts import Text, TextConfig
+from dat_jax.meeting import together
 from dat_jax.paths import as_path, destination
+from dat_jax.processes import by_first, count, is_first
 from dat_jax.programs import keep_programs
-from dat_jax.schema import from_dict
+from dat_jax.schema import from_dict, require
 from dat_jax.tuning.fronts import describe_misfit, resolve_policy
 from dat_jax.workdir import Run
 
@@ -42,30 +50,53 @@ def main(argv: Sequence[str]) -> int:
     options = flags.FlagValues()
     define_config(options, argv, default=str(_CONFIG))
     define_workdir(options)
+    define_processes(options)
     return run(argv, options, lambda: _main(options))
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Reads and checks everything, and only then translates, lines as they are read."""
+    """Decodes as one of several processes, if that is what this is."""
     keep_programs()
+    with together(options.coordinator, options.num_processes, options.process_id):
+        _decode(options)
+
+
+def _decode(options: flags.FlagValues) -> None:
+    """Reads and checks everything, and only then translates, lines as they are read."""
     workdir = Run(options.workdir)
     config = workdir.config
     asked, decoding, average = _settings(config, read_config(options))
     policy = resolve_policy(decoding.policy, config.model, workdir)
     decoding = dataclasses.replace(decoding, policy=policy.name)
     with contextlib.ExitStack() as stack:
+        by_one = f"input is {asked.input}, which only one process can read: put it into a file"
+        require(count() == 1 or asked.input != "-", by_one)
         text = asked.open(workdir, stack)
+        require(count() == 1 or text.sha256 is not None, by_one)
         writer, folder = None, _output_folder(asked, workdir, decoding)
-        if folder:
-            request = _request(asked, workdir, decoding, folder)
-            writer = stack.enter_context(ResultsWriter(folder, request, asked.resume))
-            if asked.resume and writer.finished:
+        if folder and is_first():
+            writer = ResultsWriter(folder, _request(asked, workdir, decoding, folder), asked.resume)
+        if by_first(lambda: _is_finished(writer, asked.resume, stack)):
+            if is_first():
                 print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
-                return
+            return
         translator = Translator(workdir.load(average), policy, decoding)
-        if misfit := describe_misfit(policy.name, workdir, translator.trained, decoding):
+        misfit = describe_misfit(policy.name, workdir, translator.trained, decoding)
+        if misfit and is_first():
             print(f"warning: {misfit}", file=sys.stderr)
         summary = _translate(translator, text, writer, echo=asked.input == "-")
+    if is_first():
+        _tell(summary, translator, text, folder, asked)
+
+
+def _tell(
+    summary: dict[str, Any],
+    translator: Translator,
+    text: Text,
+    folder: Path | None,
+    asked: TextConfig,
+) -> None:
+    """Prints where results are, remarks, and a table where the translations are not printed."""
     if folder:
         print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
     for remark in _remarks(summary, translator):
@@ -74,16 +105,27 @@ def _main(options: flags.FlagValues) -> None:
         print(format_table([summary]), file=sys.stderr if asked.input == "-" else sys.stdout)
 
 
+def _is_finished(writer: ResultsWriter | None, resume: bool, stack: contextlib.ExitStack) -> bool:
+    """Begins to write until `stack` ends, if at all; true if there is nothing left to resume."""
+    return bool(writer and stack.enter_context(writer).finished and resume)
+
+
+def _kept(writer: ResultsWriter | None, contents: dict[str, Any]) -> dict[str, Any] | None:
+    """The figures of results to go on with, if there are any, which must be of these contents."""
+    if writer is None or not writer.progress:
+        return None
+    writer.progress.check(contents)
+    return writer.progress.tally
+
+
 def _translate(
     translator: Translator, text: Text, writer: ResultsWriter | None, echo: bool
 ) -> dict[str, Any]:
     """Translates, prints and writes what was asked for; returns all figures."""
-    tally, hypotheses = Tally(translator), []
     contents = _contents(translator, text) if writer and text.sha256 else {}
-    if writer and writer.progress:
-        writer.progress.check(contents)
-        tally = Tally.restored(translator, writer.progress.tally)
-        hypotheses = writer.hypotheses() if text.references is not None else []
+    kept = by_first(lambda: _kept(writer, contents))
+    tally = Tally.restored(translator, kept) if kept else Tally(translator)
+    hypotheses = writer.hypotheses() if writer and text.references is not None else []
     for translations in translator.stream(
         itertools.islice(text.lines, tally.sentences, None),
         total=text.total,
@@ -102,7 +144,7 @@ def _translate(
         if echo:
             print(*texts, sep="\n", flush=True)
     summary = tally.summary()
-    if text.references is not None:
+    if text.references is not None and is_first():
         tokenizer = tokenizer_of(translator.trained.config, translator.decoding)
         scores = score(hypotheses, text.references, tokenizer)
         summary = dataclasses.asdict(scores) | summary

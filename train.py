@@ -17,7 +17,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from dat_jax.command_line import define_config, define_workdir, read_config, run
+from dat_jax.command_line import (
+    define_config,
+    define_processes,
+    define_workdir,
+    read_config,
+    run,
+)
 from dat_jax.config import Config
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.translator import Translations
@@ -26,6 +32,8 @@ from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, wants_colour
 from dat_jax.files import write_text
 from dat_jax.initial import check_initial, initial_params
+from dat_jax.meeting import together
+from dat_jax.processes import by_first
 from dat_jax.programs import keep_programs
 from dat_jax.trained import TrainedModel
 from dat_jax.training.loop import train
@@ -42,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     options = flags.FlagValues()
     define_config(options, argv)
     define_workdir(options)
+    define_processes(options)
     return run(argv, options, lambda: _main(options))
 
 
@@ -57,17 +66,18 @@ def _main(options: flags.FlagValues) -> None:
                 tuned_kinds(text, config.model)
             except UserError as error:
                 raise UserError(f"{key}: {error}") from None
-    with workdir.writing():
+    with (
+        together(options.coordinator, options.num_processes, options.process_id),
+        workdir.writing(),
+    ):
         _train(config, workdir)
 
 
 def _train(config: Config, workdir: Run) -> None:
     """Prepares, trains, evaluates."""
     check_sharding(config.training.sharding, jax.device_count())
-    workdir.check_same(config)
-    check_initial(workdir, config)
-    dataset = workdir.prepare(config)
-    config.save(workdir.config_file)
+    by_first(lambda: _prepare(config, workdir))
+    dataset = workdir.dataset()
     print(dataset.report(), flush=True)
 
     started = time.monotonic()
@@ -77,6 +87,14 @@ def _train(config: Config, workdir: Run) -> None:
     print(f"trained to step {config.training.steps:,} in {_minutes(started)}", flush=True)
 
     _report(workdir.load(), dataset, workdir)
+
+
+def _prepare(config: Config, workdir: Run) -> None:
+    """Makes the workdir one of a run of this config, with its data."""
+    workdir.check_same(config)
+    check_initial(workdir, config)
+    workdir.prepare(config)
+    config.save(workdir.config_file)
 
 
 def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
@@ -89,7 +107,8 @@ def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
     head = [] if config.model.exit_head == "none" else [config.model.exit_head]
     adaptive = list(dict.fromkeys([*head, *config.decoding.report_policies]))
     for kind in dict.fromkeys(k for text in adaptive for k in tuned_kinds(text, config.model)):
-        save_front(workdir, kind, tune(trained, dataset, kind, config.decoding))
+        front = tune(trained, dataset, kind, config.decoding)
+        by_first(partial(save_front, workdir, kind, front))
 
     summaries: list[dict[str, Any]] = []
     outputs: dict[str, Translations] = {}
@@ -98,7 +117,7 @@ def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
         outputs[text], summary = evaluate(trained, dataset, policy, config.decoding, "test")
         summaries.append(summary)
     lines = "".join(json.dumps(summary) + "\n" for summary in summaries)
-    write_text(workdir.evaluation, lines)
+    by_first(lambda: write_text(workdir.evaluation, lines))
 
     if cut := summaries[0]["sentences_cut"]:
         print(describe_cut(cut, config.decoding.max_source_length))

@@ -173,7 +173,9 @@ def training(name: str, config: Config, tokens: int, repetitions: int) -> Iterat
     line |= rate(ids.size, seconds)
     peak = peak_flops([jax.devices()[0].device_kind], config.model.dtype)
     if peak:
-        per_second = step_flops(model, config, batch) * line["tokens_per_second"] / ids.size
+        lengths = np.full(len(ids), _LENGTH)
+        flops = step_flops(model, config, lengths, lengths)
+        per_second = flops * line["tokens_per_second"] / ids.size
         line["mfu"] = round(per_second / peak, 3)
     yield line
 

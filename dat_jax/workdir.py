@@ -25,6 +25,7 @@ from dat_jax.files import sole_writer
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
 from dat_jax.paths import destination, same_destination
+from dat_jax.processes import by_first, check_shared
 from dat_jax.trained import TrainedModel, on_local_devices
 from dat_jax.training.checkpoint import average, placed
 from dat_jax.training.loop import TrainingFiles
@@ -108,16 +109,18 @@ class Run:
     @contextlib.contextmanager
     def writing(self) -> Generator[None, None, None]:
         """Makes this process the only one that writes here, decoding aside, which has folders of
-        its own.
+        its own; or the first of several that train together.
 
         Raises:
-            UserError: another process is writing here, this is a file, or checkpoints below this
-                path could not be read back.
+            UserError: another process is writing here, this is a file, checkpoints below this path
+                could not be read back, or it is not one folder to all processes.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--workdir={self.path} is a file: name a folder")
         check_stored(str(destination(str(self.path))), "--workdir")
-        with sole_writer(self.path):
+        with contextlib.ExitStack() as stack:
+            by_first(lambda: stack.enter_context(sole_writer(self.path)))
+            check_shared(self.path)
             yield
 
     @property

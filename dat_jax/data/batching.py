@@ -20,6 +20,8 @@ _NO_PAIR = -1
 _Pairs = Int[np.ndarray, " _"]  # indices, as many as there may be
 _Members = Mapping[Shape, _Pairs]
 _Plan = list[tuple[Shape, _Pairs]]
+ChooseRows = Callable[[int], Int[np.ndarray, " R"]]
+"""Of a batch of so many rows, those to be read: all, or the share of a process."""
 
 
 class Batch(NamedTuple):
@@ -55,6 +57,7 @@ class BatchIterator:
         shapes: Sequence[Shape],
         seed: int,
         state: Mapping[str, int] | None = None,
+        own: ChooseRows = np.arange,
     ) -> None:
         """Starts at the first epoch, or where another iterator was when it gave `state`.
 
@@ -63,13 +66,14 @@ class BatchIterator:
             shapes: as `shapes_for` returns them; one of them fits any pair.
             seed: determines the order, together with the epoch.
             state: what `state` of an iterator over the same file and shapes returned.
+            own: the rows to read; by default all.
 
         Raises:
             ValueError: `state` has another seed, or a pair fits no shape.
         """
         self._file = file
         self._members = _members(file, shapes)
-        self._seed = seed
+        self._seed, self._own = seed, own
         self._epoch = 0
         self._next_batch = 0
         if state is not None:
@@ -87,6 +91,14 @@ class BatchIterator:
     def last(self) -> tuple[int, int]:
         """The epoch of the batch that was handed out last, and its number there, both from 0."""
         return self._epoch, self._next_batch - 1
+
+    @property
+    def lengths(self) -> tuple[_Pairs, _Pairs]:
+        """The tokens of all pairs of the batch that was handed out last: sources, targets."""
+        _, pairs = self._plan[self._next_batch - 1]
+        pairs = pairs[pairs != _NO_PAIR]
+        lengths = self._file.source_lengths, self._file.target_lengths
+        return lengths[0][pairs].astype(np.int64), lengths[1][pairs].astype(np.int64)
 
     def pairs_of(self, epoch: int, batch: int) -> _Pairs:
         """Returns the indices of the pairs in a batch of an epoch."""
@@ -107,7 +119,7 @@ class BatchIterator:
             self._plan = self._plan_epoch(self._epoch)
         shape, pairs = self._plan[self._next_batch]
         self._next_batch += 1
-        return _gather(self._file, pairs, shape)
+        return _gather(self._file, pairs[self._own(shape.rows)], shape)
 
     def _plan_epoch(self, epoch: int) -> _Plan:
         random = np.random.default_rng((self._seed, epoch))
@@ -115,14 +127,18 @@ class BatchIterator:
         return [plan[index] for index in random.permutation(len(plan))]
 
 
-def one_pass(file: TokenFile, shapes: Sequence[Shape]) -> Iterator[Batch]:
+def one_pass(
+    file: TokenFile, shapes: Sequence[Shape], own: ChooseRows = np.arange
+) -> Iterator[Batch]:
     """Yields every pair of `file` once in batches of the same shapes, in a fixed order.
+
+    Of each batch it reads the rows that `own` chooses, by default all.
 
     Raises:
         ValueError: a pair fits no shape.
     """
     for shape, pairs in _make_plan(_members(file, shapes), np.asarray):
-        yield _gather(file, pairs, shape)
+        yield _gather(file, pairs[own(shape.rows)], shape)
 
 
 def _members(file: TokenFile, shapes: Sequence[Shape]) -> _Members:

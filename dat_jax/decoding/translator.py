@@ -15,11 +15,13 @@ from tqdm import tqdm
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, Vocabularies, is_blank
-from dat_jax.decoding.engines import Hypothesis, search
+from dat_jax.decoding.engines import Hypothesis
 from dat_jax.decoding.sizing import Choice, platform_of
+from dat_jax.decoding.stripes import search
 from dat_jax.decoding.work import Work, sum_work
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
+from dat_jax.processes import count, is_first
 from dat_jax.trained import TrainedModel
 
 _PATIENCE = 0.1  # seconds in which further lines may join the first of a window
@@ -95,7 +97,7 @@ class Translator:
             work: what these took.
         """
         lines, work = iter(lines), self._sum([work] if work else [])
-        devices = len(self.trained.devices)
+        devices = len(self.trained.devices) * count()
         window_size = platform_of(self.trained.device.platform).window * devices
         with tqdm(
             initial=done,
@@ -104,7 +106,7 @@ class Translator:
             unit="sentence",
             dynamic_ncols=True,
             leave=False,
-            disable=not sys.stderr.isatty(),
+            disable=not (is_first() and sys.stderr.isatty()),
         ) as bar:
             while window := _read_window(lines, window_size, arrives_within):
                 part = self._translate_window(window, done, work, bar)

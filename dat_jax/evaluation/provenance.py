@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from dat_jax.config import Config
+from dat_jax.processes import count
 from dat_jax.trained import TrainedModel
 
 
@@ -29,5 +30,5 @@ def hash_config(config: Config) -> str:
 
 
 def describe_device(trained: TrainedModel) -> str:
-    """The kind and number of the devices that hold the model."""
-    return f"{len(trained.devices)} x {trained.device.device_kind}"
+    """The kind and number of the devices that hold the model, those of all processes."""
+    return f"{count() * len(trained.devices)} x {trained.device.device_kind}"

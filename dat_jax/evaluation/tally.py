@@ -11,6 +11,7 @@ from dat_jax.decoding.sizing import Choice
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.decoding.work import Work, describe, sum_work
 from dat_jax.evaluation.provenance import describe_commit, describe_device, hash_config
+from dat_jax.processes import count
 
 
 class Tally:
@@ -74,8 +75,8 @@ class Tally:
         tally = cls(translator)
         tally._histogram = np.array(state["histogram"], np.int64)
         tally._work = Work(*(np.array(counts, np.int64) for counts in state["work"]))
-        for engine, reason, count in state["choices"]:
-            tally._choices[Choice(engine, reason)] = count
+        for engine, reason, sentences in state["choices"]:
+            tally._choices[Choice(engine, reason)] = sentences
         tally._flops, tally._sentences = state["flops"], state["sentences"]
         tally._cut, tally._busiest = state["cut"], state["busiest"]
         tally._seconds = state["seconds"]
@@ -102,6 +103,7 @@ class Tally:
         for choice, sentences in self._choices.items():
             engines[choice.engine] += sentences
             reasons[choice.reason] += sentences
+        devices = count() * len(trained.devices)
         tokens, computed = int(self._histogram.sum()), int(self._work.computed[:-1].sum())
         return {
             "average_exit": float(self._histogram @ np.arange(len(self._histogram)))
@@ -109,7 +111,7 @@ class Tally:
             "exit_histogram": {d: int(self._histogram[d]) for d in config.model.exit_depths},
             "flops_per_token": self._flops / max(tokens, 1),
             **describe(self._work, tokens),
-            "busiest_device": self._busiest * len(trained.devices) / max(computed, 1),
+            "busiest_device": self._busiest * devices / max(computed, 1),
             "tokens_per_second": tokens / self._seconds if self._seconds else 0.0,
             "seconds": self._seconds,
             "seconds_compiling": self._seconds_compiling,

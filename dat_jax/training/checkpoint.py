@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints on disk: train state and position in the data; the only user of orbax.
 
-Training writes them, through `Checkpoints`, and may restore. Any process may read them meanwhile:
-reading creates and deletes nothing, and what it reads may be deleted under its hands.
+Training writes them, through `Checkpoints`, and may restore; if several processes train, all do it
+together, and the first makes and removes folders. Any process may read them meanwhile: reading
+creates and deletes nothing, waits for nobody, and what it reads may be deleted under its hands.
 """
 
 import contextlib
@@ -18,8 +19,10 @@ from absl import logging
 from etils import epath
 
 from dat_jax.errors import Stopped, UserError
+from dat_jax.processes import by_first, gather, index, is_first
 from dat_jax.training.failures import explained, quieten, wait_for_threads
 from dat_jax.training.manifest import verify, write_manifest
+from dat_jax.training.sharding import place
 from dat_jax.training.step import TrainState
 from dat_jax.training.storage import (
     DIGITS,
@@ -54,8 +57,8 @@ def placed(shapes: Item, sharding: jax.sharding.Sharding) -> Item:
 def restore(directory: epath.PathLike, like: TrainState) -> tuple[TrainState, Position] | None:
     """Restores the newest checkpoint that can be read; None if there is none at all.
 
-    Newer ones, which cannot, are renamed: their steps will be made and saved again. Only the
-    process that saves may call it.
+    Newer ones, which cannot, are renamed: their steps will be made and saved again. Only those
+    that save may call it, if they are several, together.
 
     Args:
         directory: where the checkpoints are.
@@ -63,19 +66,22 @@ def restore(directory: epath.PathLike, like: TrainState) -> tuple[TrainState, Po
             dtypes and shardings.
 
     Raises:
-        UserError: there are checkpoints, but none can be read.
+        UserError: there are checkpoints, but none can be read, or not the same by all.
     """
     directory = stored(directory)
     readable = _readable(directory, params=like.params, optimizer=like.optimizer_state)
     newest = next(readable, None)
+    step = newest[0] if newest else None
+    if len(steps := set(gather(step))) > 1:
+        raise UserError(f"processes read checkpoints of {directory} of different steps, {steps}")
     if newest is None:
         return None
     step, items, position = newest
-    for newer in saved_steps(directory):
+    for newer in saved_steps(directory) if is_first() else ():
         if newer > step:
             set_aside(folder_of(directory, newer))
-    state = TrainState(jnp.asarray(step, jnp.int32), items["params"], items["optimizer"])
-    return jax.device_put(state, jax.tree.map(lambda x: x.sharding, like)), position
+    placed_step = place(jnp.asarray(step, jnp.int32), like.step)
+    return TrainState(placed_step, items["params"], items["optimizer"]), position
 
 
 def average(directory: epath.PathLike, like: Params, at_most: int) -> Averaged:
@@ -118,7 +124,7 @@ class Checkpoints:
         self._directory = stored(directory)
         self._failed = False
         quieten()
-        self._remove_unfinished()
+        by_first(self._remove_unfinished)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             step_format_fixed_length=DIGITS,
@@ -185,7 +191,8 @@ class Checkpoints:
                 break
         wait_for_threads()
         with contextlib.suppress(OSError):  # the next start will try again, and say so
-            self._remove_unfinished()
+            if is_first():
+                self._remove_unfinished()
         return failures[0] if failures else None
 
     def _remove_unfinished(self) -> None:
@@ -228,7 +235,10 @@ def _read(folder: epath.Path, like: dict[str, Any]) -> tuple[dict[str, Any], Pos
     """Reads some items of a checkpoint and its position; checks the files that it reads first."""
     verified = in_bucket(folder) or verify(Path(folder), [*like, "position"])
     arguments = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    alone = ocp.options.MultiprocessingOptions(index(), {index()}, str(index()))
+    options = ocp.CompositeOptions(multiprocessing_options=alone)
+    handler = ocp.CompositeCheckpointHandler(composite_options=options)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         items = checkpointer.restore(
             folder, ocp.args.Composite(position=ocp.args.JsonRestore(), **arguments)
         )

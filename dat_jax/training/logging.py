@@ -12,10 +12,14 @@ from typing import Any
 from tqdm import tqdm
 
 from dat_jax.files import write_text
+from dat_jax.processes import is_first
 
 
 class Progress:
-    """Counts steps and target tokens; use it as a context."""
+    """Counts steps and target tokens; use it as a context.
+
+    Of several processes that train together, the first shows them.
+    """
 
     def __init__(self, first_step: int, steps: int) -> None:
         """Starts the clock; `first_step` of `steps` have been made in earlier runs."""
@@ -24,7 +28,7 @@ class Progress:
             initial=first_step,
             unit="step",
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=not (is_first() and sys.stderr.isatty()),
         )
         self._steps = steps
         self._first_step = first_step
@@ -69,8 +73,9 @@ class Progress:
 
     def print(self, line: str) -> None:
         """Prints a line without breaking the bar."""
-        tqdm.write(line, file=sys.stderr)
-        sys.stderr.flush()
+        if is_first():
+            tqdm.write(line, file=sys.stderr)
+            sys.stderr.flush()
 
 
 class MetricWriter:

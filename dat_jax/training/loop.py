@@ -4,7 +4,7 @@
 import math
 import signal
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ import jax
 import optax
 from absl import logging
 from etils import epath
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from dat_jax.config import Config, TrainingConfig
-from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
+from dat_jax.data.batching import BatchIterator, ChooseRows, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
 from dat_jax.errors import Stopped, UserError
@@ -27,7 +27,7 @@ from dat_jax.training.divergence import Divergence, Made
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.profile import Profile
 from dat_jax.training.reports import Reports
-from dat_jax.training.sharding import ROWS, data_parallel_mesh
+from dat_jax.training.sharding import data_parallel_mesh, own_rows, place, share_out_rows
 from dat_jax.training.step import (
     TrainState,
     abstract_state,
@@ -77,7 +77,9 @@ def train(
     like = abstract_state(model, optimizer, mesh, training.sharding)
     restored = restore(files.checkpoints, like)
     state, position = restored or (_first_state(initial_params(init_key), optimizer, like), None)
-    batches = _resume_batches(dataset, shapes, training.seed, position)
+    batches = _resume_batches(
+        dataset, shapes, training.seed, position, partial(own_rows, mesh=mesh)
+    )
     first_step = int(state.step)
     divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
     with (
@@ -87,15 +89,14 @@ def train(
         StopRequest() as request,
     ):
         for step in range(first_step + 1, training.steps + 1):
-            batch = next(batches)
-            placed_batch = jax.device_put(batch, NamedSharding(mesh, ROWS))
+            batch = share_out_rows(next(batches), mesh)
             with profile.step(step, state):
-                state, metrics = train_step(state, placed_batch, dropout_key)
-            metrics |= {"flops": Mean(step_flops(model, config, batch), 1)}
+                state, metrics = train_step(state, batch, dropout_key)
+            metrics |= {"flops": Mean(step_flops(model, config, *batches.lengths), 1)}
             unread.append(Made(step, *batches.last, metrics))
             reports.progress.advance()
 
-            asked = request.signal
+            asked = request.after(step)
             save = bool(asked) or _due(step, training.checkpoint_every, training.steps)
             if save or _due(step, training.log_every, training.steps):
                 finite = divergence.finite(unread, checkpoints.steps, reports.progress.print)
@@ -115,9 +116,7 @@ def _first_state(
     params: Params, optimizer: optax.GradientTransformation, like: TrainState
 ) -> TrainState:
     """The state before the first step, its arrays where those of `like` lie."""
-    return jax.device_put(
-        TrainState.create(params, optimizer), jax.tree.map(lambda x: x.sharding, like)
-    )
+    return place(TrainState.create(params, optimizer), like)
 
 
 def _stopped(asked: signal.Signals, step: int) -> Stopped:
@@ -152,8 +151,8 @@ def _make_validation(
     file = dataset.tokens("valid")
 
     def validate(params: Params) -> dict[str, float]:
-        batches = one_pass(file, shapes)
-        on_devices = (jax.device_put(batch, NamedSharding(mesh, ROWS)) for batch in batches)
+        batches = one_pass(file, shapes, partial(own_rows, mesh=mesh))
+        on_devices = (share_out_rows(batch, mesh) for batch in batches)
         metrics = reduce(add, (validation_step(params, batch) for batch in on_devices))
         return compute(metrics, model.config.exit_depths)
 
@@ -169,16 +168,22 @@ def _plan(dataset: Dataset, shapes: Sequence[Shape]) -> dict[str, Any]:
 
 
 def _resume_batches(
-    dataset: Dataset, shapes: Sequence[Shape], seed: int, position: Position | None
+    dataset: Dataset,
+    shapes: Sequence[Shape],
+    seed: int,
+    position: Position | None,
+    own: ChooseRows,
 ) -> BatchIterator:
     """Goes on in the data at `position`, or with the next epoch if batches have other shapes now.
+
+    Of each batch it reads those rows that `own` chooses.
 
     Raises:
         UserError: the vocabulary is another one.
     """
     train = dataset.tokens("train")
     if position is None:
-        return BatchIterator(train, shapes, seed)
+        return BatchIterator(train, shapes, seed, own=own)
     plan, state = _plan(dataset, shapes), position["batches"]
     if plan["vocabularies"] != position["vocabularies"]:
         raise UserError(
@@ -188,4 +193,4 @@ def _resume_batches(
     if plan["shapes"] != position["shapes"]:
         logging.warning("Batches have new shapes on these devices: going on with the next epoch")
         state = state | {"epoch": state["epoch"] + 1, "next_batch": 0}
-    return BatchIterator(train, shapes, seed, state)
+    return BatchIterator(train, shapes, seed, state, own)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that a run tells of its steps: to a person as it goes, and to files."""
+"""Everything that a run tells of its steps: to a person as it goes, and to files.
+
+Of several processes that train together, the first tells it.
+"""
 
 import contextlib
 from pathlib import Path
@@ -8,6 +11,7 @@ import numpy as np
 
 from dat_jax.config import Config
 from dat_jax.metrics import Metrics, compute
+from dat_jax.processes import is_first
 from dat_jax.training.logging import MetricWriter, Progress
 from dat_jax.training.optimizer import inverse_sqrt_schedule
 
@@ -31,7 +35,9 @@ class Reports:
         optimizer = config.optimizer
         self._schedule = inverse_sqrt_schedule(optimizer.learning_rate, optimizer.warmup_steps)
         with contextlib.ExitStack() as stack:
-            self._writer = stack.enter_context(MetricWriter(metrics, tensorboard, first_step))
+            self._writer = None
+            if is_first():
+                self._writer = stack.enter_context(MetricWriter(metrics, tensorboard, first_step))
             self.progress = stack.enter_context(Progress(first_step, config.training.steps))
             self._stack = stack.pop_all()
 
@@ -49,11 +55,11 @@ class Reports:
         if self._peak_flops is not None:
             values["mfu"] = float(np.asarray(sums["flops"].total)) / seconds / self._peak_flops
         self.progress.show(step, values)
-        self._writer.write(step, {f"train/{name}": value for name, value in values.items()})
+        self._write(step, {f"train/{name}": value for name, value in values.items()})
 
     def validated(self, step: int, values: dict[str, float]) -> None:
         """Tells the metrics of the validation split, whose time is none of training."""
-        self._writer.write(step, {f"valid/{name}": value for name, value in values.items()})
+        self._write(step, {f"valid/{name}": value for name, value in values.items()})
         exits = ", ".join(f"{values[f'nll/exit_{depth}']:.3f}" for depth in self._depths)
         line = f"step {step:,}: validation loss {values['loss']:.3f}, nll at each exit {exits}"
         if "exit_loss" in values:
@@ -64,3 +70,7 @@ class Reports:
             )
         self.progress.print(line)
         self.progress.skip()
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        if self._writer is not None:
+            self._writer.write(step, values)

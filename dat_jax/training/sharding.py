@@ -10,7 +10,9 @@ once before, and gradients are added up once after.
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from dat_jax.errors import UserError
 from dat_jax.sections import Sharding
@@ -80,6 +82,40 @@ def gather(shares: Tree, specs: Any) -> Tree:
         return jax.lax.all_gather(share, DATA, axis=spec.index(DATA), tiled=True)
 
     return jax.tree.map(whole, shares, specs)
+
+
+def own_rows(rows: int, mesh: Mesh) -> Int[np.ndarray, " R"]:
+    """The rows of a batch of so many that lie on this process's devices, in their order."""
+    parts = NamedSharding(mesh, ROWS).addressable_devices_indices_map((rows,)).values()
+    return np.unique(np.concatenate([np.arange(rows)[part] for part in parts]))
+
+
+def share_out_rows(own: Tree, mesh: Mesh) -> Tree:
+    """Makes whole batches of the rows that each process has read, on all devices."""
+    sharding = NamedSharding(mesh, ROWS)
+
+    def whole(ids: np.ndarray) -> jax.Array:
+        rows = len(ids) * mesh.size // len(mesh.local_devices)
+        numbers = own_rows(rows, mesh)
+
+        def of_device(index: Any) -> np.ndarray:
+            return ids[np.isin(numbers, np.arange(rows)[index[0]])]
+
+        return jax.make_array_from_callback((rows, *ids.shape[1:]), sharding, of_device)
+
+    return jax.tree.map(whole, own)
+
+
+def place(tree: Tree, like: Any) -> Tree:
+    """Puts arrays that all processes have where those of `like` lie."""
+
+    def placed(array: jax.Array, where: Any) -> jax.Array:
+        values = np.asarray(array)
+        return jax.make_array_from_callback(
+            values.shape, where.sharding, lambda index: values[index]
+        )
+
+    return jax.tree.map(placed, tree, like)
 
 
 def add_up(gradients: Tree, specs: Any) -> Tree:

@@ -13,8 +13,6 @@ import numpy as np
 from jaxtyping import Int
 
 from dat_jax.config import Config
-from dat_jax.data.batching import Batch
-from dat_jax.data.vocabulary import PAD
 from dat_jax.flops import classifier, computed_block, memory_projections
 from dat_jax.model.transformer import Transformer
 from dat_jax.sections import ModelConfig
@@ -48,9 +46,13 @@ def peak_flops(kinds: Sequence[str], dtype: str) -> float | None:
     return sum(peaks) if len(peaks) == len(kinds) else None
 
 
-def step_flops(model: Transformer, config: Config, batch: Batch) -> int:
-    """The FLOPs of one training step that are work of the model."""
-    source, target = (np.count_nonzero(ids != PAD, axis=1) for ids in batch)
+def step_flops(
+    model: Transformer,
+    config: Config,
+    source: Int[np.ndarray, " B"],
+    target: Int[np.ndarray, " B"],
+) -> int:
+    """The FLOPs of one training step, on pairs of these lengths, that are work of the model."""
     forward = _encoder(config.model, source) + _decoder(model, config, source, target)
     learns = config.exit.trains != "head_alone" or config.exit.start_step > 0
     return forward * (1 + _BACKWARD * learns)

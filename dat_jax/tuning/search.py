@@ -28,6 +28,7 @@ from dat_jax.exits.parsing import Policy
 from dat_jax.model.classifiers import classify
 from dat_jax.model.transformer import Transformer
 from dat_jax.modes import our_modes
+from dat_jax.processes import gather, is_first
 from dat_jax.trained import TrainedModel
 from dat_jax.training.objective import forward
 from dat_jax.tuning.fronts import Kind, rule_of
@@ -79,16 +80,17 @@ def tune(
     observed = observe(trained, dataset.tokens("valid"), kind)
     drawn = draw(observed.signal, candidates, seed)
     estimate = estimate_all(observed, drawn)
+    vectors = [tuple(map(float, drawn[index])) for index in promising(estimate, segment)]
     measured = []
-    for index in tqdm(
-        promising(estimate, segment),
+    for thresholds in tqdm(
+        gather(vectors)[0],
         desc=f"tuning {kind}",
         unit="vector",
         dynamic_ncols=True,
         leave=False,
-        disable=not sys.stderr.isatty(),
+        disable=not (is_first() and sys.stderr.isatty()),
     ):
-        policy = Policy.of(rule_of(kind, tuple(map(float, drawn[index]))))
+        policy = Policy.of(rule_of(kind, tuple(thresholds)))
         _, summary = evaluate(trained, dataset, policy, decoding, "valid")
         measured.append({"kind": kind} | summary)
     return pareto_front(measured)
