@@ -33,7 +33,8 @@ class Ran(NamedTuple):
     """The outcome of a search on all devices."""
 
     hypotheses: Hypotheses  # [devices, Q, ...] of numpy arrays
-    work: Work  # [devices, N + 1]
+    work: Work  # of all devices
+    busiest: int  # rows of blocks that the busiest computed
     seconds_compiling: float
 
 
@@ -64,7 +65,10 @@ def run(
     # A linen module hashes by its fields, which ty does not see.
     compiled = _compile(engine, trained.model, settings, mesh, _Shapes.of(arguments))  # ty: ignore
     seconds_compiling = time.monotonic() - started
-    return Ran(*jax.tree.map(np.asarray, compiled(*arguments)), seconds_compiling)
+    hypotheses, work = jax.tree.map(np.asarray, compiled(*arguments))
+    busiest = int(work.computed[:, :-1].sum(axis=1).max())
+    total = jax.tree.map(lambda counts: counts.sum(axis=0, dtype=np.int64), work)
+    return Ran(hypotheses, total, busiest, seconds_compiling)
 
 
 class _Shapes(NamedTuple):

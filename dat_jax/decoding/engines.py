@@ -104,17 +104,15 @@ def search(
         settings = choose_settings(
             choice.engine, decoding, most, room, length, most_slots, platform
         )
-        queues = [
-            _queue([(sources[i], limits[i], numbers[i]) for i in hand], room, platform.window)
-            for hand in hands
-        ]
+        known = [[(sources[i], limits[i], numbers[i]) for i in hand] for hand in hands]
+        queues = [_queue(sentences, room, platform.window) for sentences in known]
         ran = run(trained, choice.engine, rule, queues, settings)
         for device, hand in enumerate(hands):
             best = jax.tree.map(lambda leaf, device=device: leaf[device], ran.hypotheses)
             hypotheses |= zip(hand, _unpack(best, len(hand)), strict=True)
-        works += [jax.tree.map(lambda leaf, d=d: leaf[d], ran.work) for d in range(devices)]
-        done = sum_work(num_layers, [done, *works[-devices:]])
-        busiest += int(ran.work.computed[:, :-1].sum(axis=1).max())
+        works.append(ran.work)
+        done = sum_work(num_layers, [done, ran.work])
+        busiest += ran.busiest
         seconds_compiling += ran.seconds_compiling
         choices[choice] += len(group)
         all_settings.append(settings)

@@ -77,9 +77,8 @@ def train(
     like = abstract_state(model, optimizer, mesh, training.sharding)
     restored = restore(files.checkpoints, like)
     state, position = restored or (_first_state(initial_params(init_key), optimizer, like), None)
-    batches = _resume_batches(
-        dataset, shapes, training.seed, position, partial(own_rows, mesh=mesh)
-    )
+    own = partial(own_rows, mesh=mesh)
+    batches = _resume_batches(dataset, shapes, training.seed, position, own)
     first_step = int(state.step)
     divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
     with (

@@ -145,9 +145,9 @@ class PretendedEngines:
         tokens = np.full((*shape, settings.length), PAD)
         tokens[..., 0] = EOS
         deeper = round(100 * (3 * self.share_of_blocks - 1) / 2)
-        rows = np.asarray([[100, deeper, deeper, 100]] * len(queues))
+        rows = np.asarray([100, deeper, deeper, 100])
         hypotheses = Hypotheses(tokens, ones[..., None], ones, ones, ones)
-        return Ran(hypotheses, Work(rows, rows, rows), 0.0)
+        return Ran(hypotheses, Work(rows, rows, rows), 100, 0.0)
 
 
 @pytest.fixture
