@@ -31,6 +31,7 @@ TRAINING = [
     "--config.model.dropout=0.0",
     "--config.model.exit_head=none",
     "--config.training.log_every=1",
+    "--config.training.batch_tokens=256",  # 8 rows, all of them pairs
 ]
 DEVICES = 2  # of each
 
