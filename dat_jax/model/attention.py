@@ -164,8 +164,11 @@ def _scores_forward(formula: str, one: Array, other: Array) -> tuple[Array, tupl
 def _scores_backward(
     formula: str, operands: tuple[Array, Array], to_scores: Array
 ) -> tuple[Array, Array]:
-    _, backward = jax.vjp(partial(_product, formula), *operands)
-    return backward(to_scores.astype(operands[0].dtype))
+    one, other = operands
+    narrow = to_scores.astype(one.dtype)
+    (to_one,) = jax.linear_transpose(lambda x: _product(formula, x, other), one)(narrow)
+    (to_other,) = jax.linear_transpose(lambda x: _product(formula, one, x), other)(narrow)
+    return to_one, to_other
 
 
 _scores.defvjp(_scores_forward, _scores_backward)
