@@ -116,5 +116,7 @@ def free_port(among: Sequence[int] = (0,)) -> int:
 
 def _without_gloo(output: str) -> str:
     return "".join(
-        line for line in output.splitlines(keepends=True) if not line.startswith("[Gloo]")
+        line
+        for line in output.splitlines(keepends=True)
+        if "[Gloo]" not in line and "peer ranks" not in line
     )
