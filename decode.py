@@ -110,11 +110,13 @@ def _is_finished(writer: ResultsWriter | None, resume: bool, stack: contextlib.E
     return bool(writer and stack.enter_context(writer).finished and resume)
 
 
-def _kept(writer: ResultsWriter | None, contents: dict[str, Any]) -> dict[str, Any] | None:
-    """The figures of results to go on with, if there are any, which must be of these contents."""
+def _kept(
+    writer: ResultsWriter | None, translator: Translator, text: Text
+) -> dict[str, Any] | None:
+    """The figures of results to go on with, if any, which must be of the same contents."""
     if writer is None or not writer.progress:
         return None
-    writer.progress.check(contents)
+    writer.progress.check(_contents(translator, text))
     return writer.progress.tally
 
 
@@ -122,8 +124,7 @@ def _translate(
     translator: Translator, text: Text, writer: ResultsWriter | None, echo: bool
 ) -> dict[str, Any]:
     """Translates, prints and writes what was asked for; returns all figures."""
-    contents = _contents(translator, text) if writer and text.sha256 else {}
-    kept = by_first(lambda: _kept(writer, contents))
+    kept = by_first(lambda: _kept(writer, translator, text))
     tally = Tally.restored(translator, kept) if kept else Tally(translator)
     hypotheses = writer.hypotheses() if writer and text.references is not None else []
     for translations in translator.stream(
@@ -137,8 +138,8 @@ def _translate(
         texts = [sentence.text for sentence in translations.sentences]
         if writer:
             writer.add(translations)
-            if contents and tally.sentences != text.total:
-                writer.keep(contents, tally.state())
+            if text.sha256 and tally.sentences != text.total:
+                writer.keep(_contents(translator, text), tally.state())
         if text.references is not None:
             hypotheses += texts
         if echo:
@@ -154,7 +155,7 @@ def _translate(
 
 
 def _contents(translator: Translator, text: Text) -> dict[str, Any]:
-    """What is behind the names of a request, by which it is known again."""
+    """Checksums of all that is behind the names of a request, by which it is known again."""
     return {
         "text": text.sha256,
         "model": translator.trained.sha256,

@@ -7,6 +7,7 @@ go about it.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -23,6 +24,16 @@ from dat_jax.exits.questions import Plan, Rule, Token
 from dat_jax.exits.sampling import token_draws
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.trained import TrainedModel
+
+LARGE = {
+    "dim": 512,
+    "ff_dim": 1024,
+    "heads": 8,
+    "num_layers": 6,
+    "encoder_layers": 6,
+    "vocabulary_size": 10_000,
+}
+"""The sizes at which accelerators are looked at: those of IWSLT'14's models."""
 
 _FIRST_WORD = 4
 _WIDTHS = ("dim", "ff_dim", "heads")
@@ -100,6 +111,11 @@ def make_config(
         "dtype": dtype,
     }
     return Config.from_dict(values)
+
+
+def config_of(module: ModuleType) -> Config:
+    """The config of a module of `configs/`."""
+    return Config.from_dict(module.get_config().to_dict())
 
 
 def make_task(config: Config, sentences: int, source_length: int, target_length: int) -> Task:

@@ -23,7 +23,7 @@ from benchmarks import _hlo, _thunks
 from benchmarks._hlo import Program
 from benchmarks._programs import search, training_step
 from benchmarks._targets import Compiled, Target, compile_for, find_target, make_mesh
-from benchmarks._task import drawn_exits, make_config
+from benchmarks._task import LARGE, config_of, drawn_exits, make_config
 from benchmarks._timing import check_output
 from configs import iwslt14_de_en, wmt14_en_fr
 from dat_jax.command_line import define_path, run
@@ -31,14 +31,6 @@ from dat_jax.config import Config
 from dat_jax.decoding.sizing import Engine
 from dat_jax.evaluation.provenance import describe_commit
 
-_SIZES = {
-    "dim": 512,
-    "ff_dim": 1024,
-    "heads": 8,
-    "num_layers": 6,
-    "encoder_layers": 6,
-    "vocabulary_size": 10_000,
-}
 _SOURCE, _LENGTH = 32, 64
 _ROWS = {"tpu": 256, "cuda": 64}
 _AVERAGE_EXIT = 1.75
@@ -193,17 +185,16 @@ def _memory(compiled: Compiled) -> Line:
 
 def lines_of(target: Target, programs: Sequence[str]) -> Iterator[Line]:
     """Yields the lines of these programs, each as soon as it is known."""
-    config = make_config(_SIZES, "bfloat16")
+    config = make_config(LARGE, "bfloat16")
     for engine in _ENGINES:
         if engine in programs:
             yield from lines_of_search(target, config, engine)
     if "train" in programs:
-        iwslt = Config.from_dict(iwslt14_de_en.get_config().to_dict())
+        iwslt = config_of(iwslt14_de_en)
         devices = 4 if target.platform == "tpu" else 1
         yield line_of_training(target, "iwslt14_de_en", iwslt, devices, "")
         if target.topology == "v5e:2x2":
-            wmt = Config.from_dict(wmt14_en_fr.get_config().to_dict())
-            yield line_of_training(target, "wmt14_en_fr", wmt, 16, "v5e:4x4")
+            yield line_of_training(target, "wmt14_en_fr", config_of(wmt14_en_fr), 16, "v5e:4x4")
 
 
 def format_table(lines: Sequence[Line]) -> str:

@@ -36,7 +36,7 @@ from benchmarks._systems import (
     measure,
     refills,
 )
-from benchmarks._task import drawn_exits, make_config, make_task
+from benchmarks._task import LARGE, config_of, drawn_exits, make_config, make_task
 from benchmarks._timing import check_output, interleaved, machine, rate
 from configs import iwslt14_de_en, wmt14_en_fr
 from dat_jax.command_line import define_path, run
@@ -59,14 +59,6 @@ _LENGTH = 64  # of a training batch's rows
 _CHIPS_OF_WMT = 16  # that its batch is for; one device takes its share
 _COHORT, _COHORTS = 256, (64, 128, 512, 2_048)
 _GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE"
-_LARGE = {
-    "dim": 512,
-    "ff_dim": 1024,
-    "heads": 8,
-    "num_layers": 6,
-    "encoder_layers": 6,
-    "vocabulary_size": 10_000,
-}
 _SMALL = {
     "dim": 64,
     "ff_dim": 128,
@@ -113,7 +105,7 @@ def decoding(
     dtype: Dtype, form: AttendedForm, beam: int, batch: int, repetitions: int
 ) -> Iterator[Line]:
     """Both engines in turn."""
-    task = make_task(make_config(_LARGE, dtype), _SENTENCES, 28, 32)
+    task = make_task(make_config(LARGE, dtype), _SENTENCES, 28, 32)
     full, masked = Fixed(task.num_layers), drawn_exits(_AVERAGE, task.num_layers)
     one, many = task.first(batch), task.first(refills(task, beam, batch))
     with attending_to(form):
@@ -128,7 +120,7 @@ def decoding(
 
 def cohorts(sizes: Sequence[int], repetitions: int) -> Iterator[Line]:
     """The continuous engine with cohorts of these sizes, and lockstep beside each."""
-    task, form = make_task(make_config(_LARGE, "bfloat16"), _SENTENCES, 28, 32), _PROJECTED
+    task, form = make_task(make_config(LARGE, "bfloat16"), _SENTENCES, 28, 32), _PROJECTED
     full = Fixed(task.num_layers)
     with attending_to(form):
         for size in sizes:
@@ -202,7 +194,7 @@ def parts(output: Path, repetitions: int) -> Iterator[tuple[str, Iterator[Line]]
     yield "greedy, batch 1,024", speed("bfloat16", _PROJECTED, 1, 1_024)
     for module, share in ((iwslt14_de_en, 1), (wmt14_en_fr, _CHIPS_OF_WMT)):
         name = module.__name__.rpartition(".")[2]
-        config = Config.from_dict(module.get_config().to_dict())
+        config = config_of(module)
         tokens = config.training.batch_tokens // share
         yield f"training step of {name}", training(name, config, tokens, repetitions)
     yield "greedy, batch 1,024, states", speed("bfloat16", "states", 1, 1_024)

@@ -29,7 +29,7 @@ _numbers = itertools.count()
 
 
 def count() -> int:
-    """How many processes make this run; 1 unless they were started together."""
+    """The number of processes that make this run; 1 unless they were started together."""
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 

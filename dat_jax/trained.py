@@ -2,7 +2,9 @@
 """A trained model: what decodes, without the data or the folder that it came from."""
 
 import dataclasses
+import functools
 import hashlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -24,7 +26,7 @@ class TrainedModel:
     vocabularies: Vocabularies | None = None  # None: it reads and writes token ids alone
     steps: tuple[int, ...] = ()  # of the checkpoints that were averaged, newest first
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """A checksum of the parameters, by which a model is known again."""
         digest = hashlib.sha256()
@@ -46,5 +48,9 @@ class TrainedModel:
 
 def on_local_devices() -> NamedSharding:
     """Places arrays on all devices of this process, each of which holds all of them."""
-    mesh = Mesh(np.asarray(jax.local_devices()), ("devices",), (AxisType.Auto,))
-    return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh_of(jax.local_devices()), PartitionSpec())
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """The devices on which one model decodes, in a row."""
+    return Mesh(np.asarray(devices), ("devices",), (AxisType.Auto,))

@@ -157,7 +157,7 @@ def lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     sizes = {"dim": 128, "ff_dim": 128, "heads": 2, "num_layers": 2, "encoder_layers": 1}
     output = tmp_path_factory.mktemp("compiled") / "lines.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "_SIZES", sizes | {"vocabulary_size": 1_000})
+        patch.setattr(compiled, "LARGE", sizes | {"vocabulary_size": 1_000})
         arguments = [f"--target={request.param}", "--programs=lockstep,continuous"]
         assert compiled.main(["", f"--output={output}", *arguments]) == 0
     return [json.loads(line) for line in output.read_text().splitlines()]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dat_jax.decoding import lockstep
 from dat_jax.decoding.beam import Hypotheses
@@ -18,7 +18,7 @@ from dat_jax.decoding.sizing import Engine, SearchSettings
 from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
-from dat_jax.trained import TrainedModel
+from dat_jax.trained import TrainedModel, mesh_of
 from dat_jax.types import Params
 
 SEARCHES = {"lockstep": lockstep.search, "continuous": continuous.search}
@@ -57,7 +57,7 @@ def run(
     settings: SearchSettings,
 ) -> Ran:
     """Searches each queue, of numpy arrays, on a device of its own that has the model."""
-    mesh = _mesh_of(tuple(trained.devices))
+    mesh = mesh_of(trained.devices)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *queues)
     shared = jax.device_put(stacked, NamedSharding(mesh, _EACH))
     arguments = (trained.params, jax.tree.map(_as_array, rule), shared)
@@ -103,11 +103,6 @@ def _compile(
         check_vma=False,
     )
     return jax.jit(search).lower(*jax.tree.unflatten(shapes.structure, shapes.leaves)).compile()
-
-
-@functools.cache
-def _mesh_of(devices: tuple[jax.Device, ...]) -> Mesh:
-    return Mesh(np.asarray(devices), ("devices",), (AxisType.Auto,))
 
 
 def _shape_of(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:

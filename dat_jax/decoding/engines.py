@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
@@ -92,30 +91,27 @@ def search(
     num_layers = trained.model.config.decoder_layers
     done = sum_work(num_layers, [before] if before else [])
     hypotheses: dict[int, Hypothesis] = {}
-    works, choices, all_settings = [], Counter[Choice](), []
+    works, all_settings, choices = [], [], Counter[Choice]()
     busiest, seconds_compiling = 0, 0.0
     for room, group in _groups(sources, platform.window * devices, platform):
         hands = deal(group, devices)
         most = max(map(len, hands))  # of a device
-        rows = most * decoding.beam_size
-        choice = choose_engine(decoding.engine, rule, rows, share_of_blocks(done), platform)
+        rows, share = most * decoding.beam_size, share_of_blocks(done)
+        choice = choose_engine(decoding.engine, rule, rows, share, platform)
         length = max(_limit(room, decoding), *(limits[index] for index in group))
-        most_slots = _most_slots(trained, decoding, room, length, platform)
-        settings = choose_settings(
-            choice.engine, decoding, most, room, length, most_slots, platform
-        )
+        slots = _most_slots(trained, decoding, room, length, platform)
+        settings = choose_settings(choice.engine, decoding, most, room, length, slots, platform)
         known = [[(sources[i], limits[i], numbers[i]) for i in hand] for hand in hands]
         queues = [_queue(sentences, room, platform.window) for sentences in known]
         ran = run(trained, choice.engine, rule, queues, settings)
         for device, hand in enumerate(hands):
-            best = jax.tree.map(lambda leaf, device=device: leaf[device], ran.hypotheses)
-            hypotheses |= zip(hand, _unpack(best, len(hand)), strict=True)
+            hypotheses |= zip(hand, _unpack(ran.hypotheses, device, len(hand)), strict=True)
         works.append(ran.work)
+        all_settings.append(settings)
+        choices[choice] += len(group)
         done = sum_work(num_layers, [done, ran.work])
         busiest += ran.busiest
         seconds_compiling += ran.seconds_compiling
-        choices[choice] += len(group)
-        all_settings.append(settings)
         on_progress(len(group))
     return SearchResult(
         tuple(hypotheses[index] for index in range(len(sources))),
@@ -153,8 +149,9 @@ def _queue(sentences: Sequence[tuple[Ids, int, int]], room: int, size: int) -> Q
     return Queue(*arrays)
 
 
-def _unpack(best: Hypotheses, count: int) -> list[Hypothesis]:
-    tokens, exits, lengths, log_probs, scores = best
+def _unpack(best: Hypotheses, device: int, count: int) -> list[Hypothesis]:
+    """The first `count` hypotheses of a device."""
+    tokens, exits, lengths, log_probs, scores = (leaf[device] for leaf in best)
     return [
         Hypothesis(
             tuple(tokens[row, : lengths[row]].tolist()),

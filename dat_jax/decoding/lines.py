@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 
 class Extent(NamedTuple):
-    """How many lines a text has, and a checksum by which it is known again."""
+    """The number of lines of a text, and a checksum by which it is known again."""
 
     lines: int
     sha256: str

@@ -25,7 +25,7 @@ _LITTER = {LOCK, *(name + UNFINISHED for name in (*_OURS, PROGRESS))}
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far results have come that are not finished, and what they are of."""
+    """The state of results that are not finished, and what they are of."""
 
     request: dict[str, Any]
     contents: dict[str, Any]  # of what the request names: the text, the model

@@ -47,12 +47,12 @@ class Tally:
 
     @property
     def sentences(self) -> int:
-        """How many translations were counted."""
+        """The number of translations that were counted."""
         return self._sentences
 
     @property
     def work(self) -> Work:
-        """What was run for them."""
+        """All that was run for them."""
         return self._work
 
     def state(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class TextConfig:
 
     @property
     def places(self) -> dict[str, str]:
-        """Where the text and its references are, links resolved; what is not asked for is empty."""
+        """The places of the text and its references, links resolved; empty if not asked for."""
         files = {"input": self.input, "reference": self.reference}
         places = {
             key: name if name in ("", "-") else str(destination(name))

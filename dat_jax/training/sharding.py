@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where arrays lie while several devices train one model, and what passes between these.
+"""The places of arrays while several devices train one model, and what passes between these.
 
 A batch's rows are shared out to all devices. Parameters and the optimizer's moments are whole on
 each (`replicated`), or shared out too (`fsdp`): an array along its longest axis that the devices

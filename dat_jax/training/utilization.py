@@ -85,7 +85,7 @@ def _decoder(
 
 
 def _classifiers(config: Config) -> int:
-    """How many classifiers each token needs: in mixed training one, if all exits have the same."""
+    """The number of classifiers of a token: in mixed training one, if all exits have the same."""
     one_for_all = config.model.classifiers == "shared" and config.model.norm == "post"
     if config.training.mode == "mixed" and one_for_all:
         return 1
