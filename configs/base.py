@@ -54,11 +54,19 @@ def get_config() -> ConfigDict:
     config.model.exits = "all"
     # shared: one classifier for all exits; per_exit: one for each.
     config.model.classifiers = "shared"
-    # untied: nothing is shared; tied: encoder embedding, decoder embedding and classifier are one
-    # matrix (needs a joint vocabulary, equal dims and a shared classifier).
+    # untied: nothing is shared; target: decoder embedding and classifier are one matrix (needs a
+    # shared classifier); tied: and the encoder's embedding too (needs a joint vocabulary and equal
+    # dims).
     config.model.embeddings = "untied"
+    # Of embeddings and of what a sub-layer adds to the residual stream.
     config.model.dropout = 0.1
+    # Of attention's weights, and of the hidden units of feed-forward layers.
     config.model.attention_dropout = 0.0
+    config.model.activation_dropout = 0.0
+    # LayerDrop: a decoder block is passed over with this probability, drawn for each sentence of a
+    # training batch, at all depths (constant) or, at depth n of N, with n/N of it (rising).
+    config.model.layer_drop = 0.0
+    config.model.layer_drop_rates = "constant"
     # What the model computes in: float32 or bfloat16. Parameters, softmax and losses are float32.
     config.model.dtype = "float32"
     # What training computes twice, to save memory: none; or blocks, of which the backward pass
@@ -129,6 +137,12 @@ def get_config() -> ConfigDict:
     # Gamma in gamma_n = gamma (N - n), by which block n's own loss counts more for its parameters
     # than later ones; gamma_N = 1 (paper, appendix A). 0 is off; it costs a second backward pass.
     config.training.gradient_scaling = 0.0
+    # Of aligned: how much of a block's gradient that comes from the exits above it reaches it: 1 is
+    # all, as in the paper; with 0 each block learns from its own exit alone.
+    config.training.gradient_from_above = 1.0
+    # Of aligned: the share of what lower exits learn that is exit N's prediction, and not the
+    # reference; 0 is off.
+    config.training.distillation = 0.0
     # Of aligned: how much exit n counts: 1, n, sqrt_n, 1/sqrt_n or 1/n (paper, appendix A).
     config.training.loss_weights = "1"
     config.training.label_smoothing = 0.1

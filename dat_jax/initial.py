@@ -18,6 +18,9 @@ _OF_HEAD_OR_TRAINING = {
     "halting_bias",
     "dropout",
     "attention_dropout",
+    "activation_dropout",
+    "layer_drop",
+    "layer_drop_rates",
     "dtype",
     "rematerialisation",
 }

@@ -63,9 +63,12 @@ class ModelConfig:
     norm: Literal["post", "pre"]
     exits: Literal["all", "last"]
     classifiers: Literal["shared", "per_exit"]
-    embeddings: Literal["tied", "untied"]
+    embeddings: Literal["tied", "target", "untied"]
     dropout: float
     attention_dropout: float
+    activation_dropout: float
+    layer_drop: float
+    layer_drop_rates: Literal["constant", "rising"]
     dtype: Literal["float32", "bfloat16"]
     rematerialisation: Literal["none", "blocks"]
     exit_head: ExitHead
@@ -82,7 +85,7 @@ class ModelConfig:
                 dim % heads == 0,
                 f"model.{side}_dim is {dim}: must be a multiple of model.{side}_heads, {heads}",
             )
-        require_rate("model", self, "dropout attention_dropout")
+        require_rate("model", self, "dropout attention_dropout activation_dropout layer_drop")
         require(
             math.isfinite(self.halting_bias),
             f"model.halting_bias is {self.halting_bias}: must be finite",
@@ -93,10 +96,10 @@ class ModelConfig:
                 "model.embeddings is tied: model.encoder_dim and model.decoder_dim must be equal, "
                 f"not {self.encoder_dim} and {self.decoder_dim}",
             )
-            require(
-                self.classifiers == "shared",
-                "model.embeddings is tied: model.classifiers must be shared",
-            )
+        require(
+            self.embeddings == "untied" or self.classifiers == "shared",
+            f"model.embeddings is {self.embeddings}: model.classifiers must be shared",
+        )
         if self.exit_head != "none":
             require(
                 self.exits == "all" and self.decoder_layers > 1,
@@ -164,6 +167,8 @@ class TrainingConfig:
     exit_samples: int
     exit_sampling: Literal["per_token", "per_sequence"]
     gradient_scaling: float
+    gradient_from_above: float
+    distillation: float
     loss_weights: LossWeights
     label_smoothing: float
     seed: int
@@ -178,6 +183,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_at_least("training", self, 0, "seed gradient_scaling skip_nonfinite")
+        require(
+            0 <= self.gradient_from_above <= 1,
+            f"training.gradient_from_above is {self.gradient_from_above}: must be in [0, 1]",
+        )
         require_at_least(
             "training",
             self,
@@ -185,12 +194,17 @@ class TrainingConfig:
             "steps batch_tokens num_shapes microbatches exit_samples log_every validate_every "
             "checkpoint_every keep_checkpoints",
         )
-        require_rate("training", self, "label_smoothing")
-        require(
-            self.mode == "aligned" or not self.gradient_scaling,
-            f"training.gradient_scaling is {self.gradient_scaling}: training.mode must be aligned, "
-            "where one block serves many losses",
-        )
+        require_rate("training", self, "label_smoothing distillation")
+        for key, off in {
+            "gradient_scaling": 0.0,
+            "gradient_from_above": 1.0,
+            "distillation": 0.0,
+        }.items():
+            require(
+                self.mode == "aligned" or getattr(self, key) == off,
+                f"training.{key} is {getattr(self, key)}: training.mode must be aligned, where one "
+                "block serves many losses",
+            )
         require(
             not self.profile or len(self.profiled_steps) > 0,
             f"training.profile is {self.profile!r}: must be START-STOP, two steps from 1 to "

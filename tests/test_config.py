@@ -194,6 +194,9 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("training.label_smoothing", 1.0, "must be in [0, 1)"),
         ("training.exit_samples", 0, "must be 1 or more"),
         ("training.gradient_scaling", -0.1, "must be 0 or more"),
+        ("training.gradient_from_above", 1.5, "must be in [0, 1]"),
+        ("training.distillation", 1.0, "must be in [0, 1)"),
+        ("model.layer_drop", 1.0, "must be in [0, 1)"),
         *(
             ("training.checkpoint_folder", folder, "on, gs://BUCKET/FOLDER, or empty")
             for folder in ("checkpoints", "./checkpoints", "s3://bucket/run")
@@ -249,6 +252,13 @@ def test_tied_embeddings_ask_for_what_can_be_tied(changes, message):
     assert refusal(changed(tied)) == f"model.embeddings is tied: {message}"
 
 
+def test_a_classifier_that_is_an_embedding_is_one_for_all_exits():
+    changes = {"model.embeddings": "target", "model.classifiers": "per_exit"}
+    assert refusal(changed(changes)) == (
+        "model.embeddings is target: model.classifiers must be shared"
+    )
+
+
 @pytest.mark.parametrize("changes", [{"model.exits": "last"}, {"model.decoder_layers": 1}])
 @pytest.mark.parametrize("head", ["sequence_multinomial", "token_multinomial", "token_geometric"])
 def test_an_exit_head_asks_for_exits_to_choose_from(head, changes):
@@ -275,11 +285,11 @@ def test_mixed_training_asks_for_all_exits_and_no_head(changes):
     )
 
 
-def test_gradient_scaling_asks_for_aligned_training():
-    changes = {"training.mode": "mixed", "training.gradient_scaling": 0.3}
+@pytest.mark.parametrize("key", ["gradient_scaling", "gradient_from_above", "distillation"])
+def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key):
+    changes = {"training.mode": "mixed", f"training.{key}": 0.3}
     assert refusal(changed(changes)) == (
-        "training.gradient_scaling is 0.3: training.mode must be aligned, where one block serves "
-        "many losses"
+        f"training.{key} is 0.3: training.mode must be aligned, where one block serves many losses"
     )
 
 
@@ -288,6 +298,8 @@ def test_gradient_scaling_asks_for_aligned_training():
     [
         {"training.mode": "mixed", "training.exit_samples": 3},
         {"training.gradient_scaling": 0.3},
+        {"training.gradient_from_above": 0.0, "training.distillation": 0.5},
+        {"model.embeddings": "target", "data.vocabulary": "separate"},
         {"model.exit_head": "token_geometric", "exit.trains": "head_alone"},
         {"model.exit_head": "sequence_multinomial", "model.decoder_layers": 2},
         {"model.exit_head": "token_multinomial", "training.gradient_scaling": 0.3},

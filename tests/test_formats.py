@@ -60,6 +60,9 @@ def test_old_names_and_values_are_read_as_ours(old: Run):
     assert (config.training.sharding, config.model.rematerialisation) == ("replicated", "none")
     assert config.decoding.max_source_length == config.data.max_length
     assert (config.training.profile, config.training.checkpoint_folder) == ("", "")
+    assert config.model.activation_dropout == config.model.dropout == 0.0
+    assert (config.model.layer_drop, config.model.layer_drop_rates) == (0, "constant")
+    assert (config.training.gradient_from_above, config.training.distillation) == (1, 0)
 
 
 def test_an_old_run_may_be_gone_on_with(old: Run):

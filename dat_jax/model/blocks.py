@@ -63,7 +63,7 @@ class EncoderBlock(nn.Module):
             config.encoder_dim, config.encoder_heads, config.attention_dropout, dtype
         )
         self.feed_forward = FeedForward(
-            config.encoder_dim, config.encoder_ff_dim, config.dropout, dtype
+            config.encoder_dim, config.encoder_ff_dim, config.activation_dropout, dtype
         )
         self.self_residual, self.ff_residual = Residual(config), Residual(config)
 
@@ -102,7 +102,7 @@ class DecoderBlock(nn.Module):
             for _ in range(2)
         )
         self.feed_forward = FeedForward(
-            config.decoder_dim, config.decoder_ff_dim, config.dropout, dtype
+            config.decoder_dim, config.decoder_ff_dim, config.activation_dropout, dtype
         )
         self.self_residual, self.memory_residual, self.ff_residual = (
             Residual(config) for _ in range(3)

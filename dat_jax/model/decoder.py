@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from dat_jax.config import ModelConfig
 from dat_jax.model.blocks import DecoderBlock, stacked
 from dat_jax.model.gradient_scaling import block_scales, scale_gradient
+from dat_jax.model.layer_drop import draw_kept, drop_rates
 from dat_jax.types import Array, Bool, Float, Int
 
 
@@ -29,6 +30,7 @@ class Decoder(nn.Module):
         *,
         exit_depth: Int[Array, "B T"] | None = None,
         gradient_scaling: float = 0.0,
+        gradient_from_above: float = 1.0,
         deterministic: bool,
     ) -> Float[Array, "N B T D"]:
         """Runs all blocks on whole sequences and returns the states after each (equation 1).
@@ -41,38 +43,46 @@ class Decoder(nn.Module):
                 above, whose keys and values are projections of the copy (paper, section 3.1). By
                 default all tokens run all blocks.
             gradient_scaling: gamma, see `block_scales`; 0 is none.
+            gradient_from_above: what a block's gradient that comes through the block above it is
+                multiplied by; so what comes from m blocks above by its m-th power.
             deterministic: without dropout.
         """
         causal = jnp.tri(x.shape[1], dtype=bool)[None]
         free_block = DecoderBlock(self.config, parent=None)
 
         def run_block(
-            block: DecoderBlock, x: Array, depth_and_scale: tuple[Array, Array]
+            block: DecoderBlock, x: Array, of_depth: tuple[Array, Array, Array]
         ) -> tuple[Array, Array]:
-            depth, scale = depth_and_scale
+            depth, scale, drop_rate = of_depth
             if self.is_initializing():
                 after = _whole_sequence(block, x, memory, causal, memory_mask, deterministic)
                 return after, after
             rngs = {} if deterministic else {"dropout": block.make_rng("dropout")}
+            runs = None if exit_depth is None else depth <= exit_depth
+            if self.config.layer_drop and not deterministic:
+                kept = draw_kept(block.make_rng("dropout"), drop_rate, len(x))
+                runs = kept if runs is None else runs & kept
 
             def run(params: Any) -> Any:
                 arguments = (x, memory, causal, memory_mask, deterministic)
                 after: Any = free_block.apply(
                     {"params": params}, *arguments, method=_whole_sequence, rngs=rngs
                 )
-                if exit_depth is None:
-                    return after
-                return jnp.where((depth <= exit_depth)[..., None], after, x)
+                return after if runs is None else jnp.where(runs[..., None], after, x)
 
             params = block.variables["params"]
             after = run(params)
+            handed_up = after
+            if gradient_from_above != 1:
+                handed_up = scale_gradient(after, gradient_from_above)
             if not gradient_scaling:
-                return after, after
-            return after, run(jax.tree.map(lambda p: scale_gradient(p, scale), params))
+                return handed_up, after
+            return handed_up, run(jax.tree.map(lambda p: scale_gradient(p, scale), params))
 
         depths = jnp.arange(1, self.config.decoder_layers + 1)
         run_blocks = stacked(run_block, self.config, self.config.decoder_layers)
-        _, states = run_blocks(self.blocks, x, (depths, block_scales(gradient_scaling, depths)))
+        scales, rates = block_scales(gradient_scaling, depths), drop_rates(self.config, depths)
+        _, states = run_blocks(self.blocks, x, (depths, scales, rates))
         return states
 
 

@@ -7,6 +7,7 @@ parameters whose gradients are scaled, and for the blocks above with parameters 
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from dat_jax.types import Array, Float, Int
 
@@ -23,17 +24,17 @@ def block_scales(gamma: float, depths: Int[Array, " N"]) -> Float[Array, " N"]:
 
 
 @jax.custom_vjp
-def scale_gradient(x: Array, scale: Array) -> Array:
+def scale_gradient(x: Array, scale: ArrayLike) -> Array:
     """Returns `x`, whose gradient is multiplied by `scale`."""
     return x
 
 
-def _scale_forward(x: Array, scale: Array) -> tuple[Array, Array]:
+def _scale_forward(x: Array, scale: ArrayLike) -> tuple[Array, ArrayLike]:
     return x, scale
 
 
-def _scale_backward(scale: Array, gradient: Array) -> tuple[Array, Array]:
-    return scale * gradient, jnp.zeros_like(scale)
+def _scale_backward(scale: ArrayLike, gradient: Array) -> tuple[Array, Array]:
+    return jnp.multiply(scale, gradient).astype(gradient.dtype), jnp.zeros_like(scale)
 
 
 scale_gradient.defvjp(_scale_forward, _scale_backward)

@@ -68,11 +68,12 @@ class Transformer(nn.Module):
         *,
         exit_depth: Int[Array, "B T"] | None = None,
         gradient_scaling: float = 0.0,
+        gradient_from_above: float = 1.0,
         deterministic: bool = True,
     ) -> Float[Array, "N B T D"]:
         """The decoder's states after each block; `inputs` are the target tokens shifted right.
 
-        `exit_depth` and `gradient_scaling` are those of `Decoder`.
+        `exit_depth`, `gradient_scaling` and `gradient_from_above` are those of `Decoder`.
         """
         positions = jnp.arange(inputs.shape[1])[None]
         x = self.embed(inputs, positions, deterministic=deterministic)
@@ -82,13 +83,14 @@ class Transformer(nn.Module):
             source_mask,
             exit_depth=exit_depth,
             gradient_scaling=gradient_scaling,
+            gradient_from_above=gradient_from_above,
             deterministic=deterministic,
         )
 
     def classifier_weights(self) -> dict[str, Any]:
         """The weights of all exits' classifiers, as `dat_jax.model.classifiers` describes them."""
-        tied = self.config.embeddings == "tied"
-        return self.classifiers(self.target_embedding.table if tied else None)
+        untied = self.config.embeddings == "untied"
+        return self.classifiers(None if untied else self.target_embedding.table)
 
     def exit_head_weights(self) -> dict[str, Array]:
         """The weights of the exit head, as `dat_jax.model.heads` describes them; it has one."""

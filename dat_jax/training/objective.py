@@ -32,6 +32,7 @@ def forward(
     batch: Batch,
     *,
     gradient_scaling: float = 0.0,
+    gradient_from_above: float = 1.0,
     detach_head: bool = False,
     dropout_key: PRNGKeyArray | None = None,
 ) -> Forward:
@@ -42,6 +43,7 @@ def forward(
         params: its parameters.
         batch: source and target tokens.
         gradient_scaling: see `Decoder`.
+        gradient_from_above: see `Decoder`.
         detach_head: no gradient flows from the exit head into the model.
         dropout_key: without it there is no dropout.
     """
@@ -55,6 +57,7 @@ def forward(
             memory,
             source_mask,
             gradient_scaling=gradient_scaling,
+            gradient_from_above=gradient_from_above,
             deterministic=deterministic,
         )
         exit_logits = None
@@ -95,6 +98,7 @@ def aligned(
         params,
         batch,
         gradient_scaling=config.training.gradient_scaling,
+        gradient_from_above=config.training.gradient_from_above,
         detach_head=config.exit.trains != "model_and_head",
         dropout_key=dropout_key,
     )
@@ -106,6 +110,7 @@ def aligned(
         target,
         weights[:, None, None] * target_mask[None],
         config.training.label_smoothing,
+        config.training.distillation,
     )
     counted = jnp.broadcast_to(target_mask, terms.token_ll.shape)
     metrics = {"loss": Mean(loss, jnp.sum(target_mask))} | token_metrics(terms, counted)

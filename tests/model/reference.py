@@ -101,7 +101,7 @@ def classify(config: ModelConfig, params: Tree, index: int, state: Vector) -> Ve
     if config.norm == "pre":
         norm = {"scale": own["scale"][index], "bias": own["bias"][index]}
         (state,) = layer_norm(norm, [state])
-    if config.embeddings == "tied":
+    if config.embeddings != "untied":
         return params["target_embedding"]["table"] @ state
     table = own["table"] if config.classifiers == "shared" else own["table"][index]
     return table @ state

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dat_jax.data.batching import Batch
 from dat_jax.model.gradient_scaling import block_scales, scale_gradient
@@ -33,26 +34,37 @@ FUNCTIONALS = random_array(2, N, B, T, D)
 DROPOUT_KEY = jax.random.key(3)
 
 
-def states_of(model: Transformer, params: Params, gamma: float) -> jax.Array:
+def states_of(
+    model: Transformer, params: Params, gamma: float, from_above: float = 1.0
+) -> jax.Array:
     """The states [N, B, T, D] under dropout."""
 
     def run(model: Transformer) -> jax.Array:
         memory = model.encode(SOURCE, SOURCE_MASK, deterministic=False)
         return model.states(
-            INPUTS, memory, SOURCE_MASK, gradient_scaling=gamma, deterministic=False
+            INPUTS,
+            memory,
+            SOURCE_MASK,
+            gradient_scaling=gamma,
+            gradient_from_above=from_above,
+            deterministic=False,
         )
 
     return model.apply({"params": params}, method=run, rngs={"dropout": DROPOUT_KEY})
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def gradient_and_states(
-    model: Transformer, params: Params, functionals: jax.Array, gamma: float
+    model: Transformer,
+    params: Params,
+    functionals: jax.Array,
+    gamma: float,
+    from_above: float = 1.0,
 ) -> tuple[Params, jax.Array]:
     """The gradient of the sum of all exits' losses, and the states [N, B, T, D]."""
 
     def loss(params: Params) -> tuple[jax.Array, jax.Array]:
-        states = states_of(model, params, gamma)
+        states = states_of(model, params, gamma, from_above)
         return jnp.sum(states * functionals), states
 
     return jax.grad(loss, has_aux=True)(params)
@@ -141,6 +153,44 @@ def test_scaling_changes_no_state_and_both_runs_of_a_block_drop_the_same():
         one, other = (states_of(model, params, gamma) for gamma in (GAMMA, 0.0))
     np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(scaled()[1], unscaled()[2], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.3])
+def test_what_comes_from_m_blocks_above_counts_by_the_mth_power_of_the_factor(factor):
+    each, _, states = unscaled()
+    model = tiny_model(dropout=0.3, attention_dropout=0.3)
+    gradient, same = gradient_and_states(model, random_params(model), FUNCTIONALS, 0.0, factor)
+    np.testing.assert_allclose(same, states, rtol=1e-6, atol=1e-6)
+    # weights[m][n]: how often the loss of exit m counts for block n.
+    distance = np.arange(N)[:, None] - np.arange(N)[None]
+    weights = np.where(distance < 0, 0.0, factor ** np.maximum(distance, 0.0))
+    expected = weighted_sum(list(weights), [gradient["decoder"] for gradient in each])
+    assert_all_close(gradient["decoder"], expected)
+
+
+def test_aligned_training_takes_the_factor_of_its_config():
+    model = tiny_model(decoder_layers=2, encoder_layers=1)
+    params = random_params(model)
+
+    def gradient(factor: float, decoder: Params) -> Params:
+        changes = {"decoder_layers": 2, "encoder_layers": 1}
+        training = {"gradient_from_above": factor, "label_smoothing": 0.0}
+        config = tiny_config(model=changes, training=training)
+
+        def loss(decoder: Params) -> jax.Array:
+            batch, own = Batch(SOURCE, INPUTS), params | {"decoder": decoder}
+            return aligned(model, config, own, batch, None)["loss"].total
+
+        return jax.grad(loss)(decoder)
+
+    of_none, of_half, of_all = jax.jit(lambda x: [gradient(g, x) for g in (0.0, 0.5, 1.0)])(
+        params["decoder"]
+    )
+    halves = [np.array([0.5, 0.5])] * 2
+    assert_all_close(of_half, weighted_sum(halves, [of_none, of_all]))
+    kernels = [g["blocks"]["feed_forward"]["Dense_0"]["kernel"] for g in (of_none, of_all)]
+    assert np.abs(kernels[0][0] - kernels[1][0]).max() > 0.005
+    np.testing.assert_allclose(kernels[0][1], kernels[1][1], rtol=1e-4, atol=1e-4)
 
 
 def test_aligned_training_scales_by_the_gamma_of_its_config():

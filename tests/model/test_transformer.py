@@ -62,7 +62,7 @@ def states_of(
 @pytest.mark.parametrize("exits", ["all", "last"])
 @pytest.mark.parametrize(
     ("classifiers", "embeddings"),
-    [("shared", "untied"), ("per_exit", "untied"), ("shared", "tied")],
+    [("shared", "untied"), ("per_exit", "untied"), ("shared", "target"), ("shared", "tied")],
 )
 @norms
 def test_logits_of_all_exits_equal_the_plain_twin(norm, classifiers, embeddings, exits):
@@ -156,7 +156,7 @@ def parameters_that_make_every_block_add_its_hidden_units(model: Transformer) ->
 
 
 def test_each_decoder_block_drops_something_else():
-    model = tiny_model(norm="pre", dropout=0.5)
+    model = tiny_model(norm="pre", dropout=0.5, activation_dropout=0.5)
     params = parameters_that_make_every_block_add_its_hidden_units(model)
 
     @jax.jit
@@ -176,8 +176,26 @@ def test_each_decoder_block_drops_something_else():
             assert (added[one] != added[other]).any()
 
 
+@pytest.mark.parametrize(
+    ("rate", "added"), [("dropout", [0, 2]), ("activation_dropout", [0, 2]), ("neither", [1])]
+)
+def test_hidden_units_and_updates_are_dropped_each_at_its_own_rate(rate, added):
+    rates = {"dropout": 0.0, "activation_dropout": 0.0, rate: 0.5}
+    rates.pop("neither", None)
+    model = tiny_model(norm="pre", **rates)
+    params = parameters_that_make_every_block_add_its_hidden_units(model)
+
+    def run(model: Transformer) -> jax.Array:
+        x, memory = jnp.zeros((B, T, D)), jnp.zeros((B, S, 12))
+        return model.decoder(x, memory, SOURCE_MASK, deterministic=False)
+
+    rngs = {"dropout": jax.random.key(0)}
+    states = jax.jit(lambda: model.apply({"params": params}, method=run, rngs=rngs))()
+    np.testing.assert_array_equal(np.unique(np.diff(np.asarray(states), axis=0)), added)
+
+
 def test_each_encoder_block_drops_something_else():
-    model = tiny_model(norm="pre", dropout=0.5)
+    model = tiny_model(norm="pre", dropout=0.5, activation_dropout=0.5)
     params = parameters_that_make_every_block_add_its_hidden_units(model)
     params["encoder"]["final_norm"]["scale"] = jnp.ones(12)
     # The last two channels have no hidden unit: they stay 0 and 1, and tell what the norm divided.
