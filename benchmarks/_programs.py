@@ -77,7 +77,7 @@ def training_step(config: Config, mesh: Mesh, length: int = 64) -> jax.stages.Lo
     """
     size, training = config.data.vocabulary_size, config.training
     model = Transformer(config.model, size, size)
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config)
     state = abstract_state(model, optimizer, mesh, training.sharding)
     shared = mesh.size * training.microbatches
     rows = training.batch_tokens // length // shared * shared

@@ -146,7 +146,7 @@ def training(name: str, config: Config, tokens: int, repetitions: int) -> Iterat
     size = config.data.vocabulary_size
     training = dataclasses.replace(config.training, sharding="replicated", microbatches=1)
     config = dataclasses.replace(config, training=training)
-    model, optimizer = Transformer(config.model, size, size), make_optimizer(config.optimizer)
+    model, optimizer = Transformer(config.model, size, size), make_optimizer(config)
     mesh = data_parallel_mesh(jax.devices()[:1])
     step = make_train_step(model, optimizer, config, mesh)
     state = TrainState.create(init_params(model, jax.random.key(0)), optimizer)

@@ -104,9 +104,12 @@ def get_config() -> ConfigDict:
     config.exit.start_step = 0
 
     config.optimizer = ConfigDict()
-    # The peak, reached after warmup_steps; then it falls with 1/sqrt(step).
+    # The peak, to which it rises linearly in warmup_steps.
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 4_000
+    # Then: inverse_sqrt, it falls with 1/sqrt(step); constant, it stays; linear or cosine, it falls
+    # to 0 at training.steps, which a run that was begun so cannot change any more.
+    config.optimizer.schedule = "inverse_sqrt"
     config.optimizer.beta1 = 0.9
     config.optimizer.beta2 = 0.98
     config.optimizer.epsilon = 1e-9

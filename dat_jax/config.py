@@ -47,6 +47,11 @@ class Config:
                 "training.mode is mixed: model.exits must be all and model.exit_head none; an exit "
                 "head learns from aligned states (continue with training.initial_workdir)",
             )
+        require(
+            not self.optimizer.falls_to_zero or self.optimizer.warmup_steps < self.training.steps,
+            f"optimizer.schedule is {self.optimizer.schedule}: optimizer.warmup_steps, "
+            f"{self.optimizer.warmup_steps}, must be below training.steps, {self.training.steps}",
+        )
         if self.model.embeddings == "tied":
             require(
                 self.data.vocabulary == "joint",

@@ -97,13 +97,16 @@ def _from_3(values: dict[str, Any]) -> None:
 
 def _from_4(values: dict[str, Any]) -> None:
     """Adds what format 4 lacked: hidden units were dropped like all else, no block was passed over,
-    gradients flowed down whole, exits learned from the reference alone.
+    gradients flowed down whole, exits learned from the reference alone, the learning rate fell with
+    1/sqrt(step).
     """
     if training := _section(values, "training"):
         training |= {"gradient_from_above": 1.0, "distillation": 0.0}
     if model := _section(values, "model"):
         model["activation_dropout"] = model.get("dropout", 0.0)
         model |= {"layer_drop": 0.0, "layer_drop_rates": "constant"}
+    if optimizer := _section(values, "optimizer"):
+        optimizer["schedule"] = "inverse_sqrt"
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

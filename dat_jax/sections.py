@@ -14,6 +14,7 @@ from dat_jax.schema import require, require_at_least, require_rate
 LossWeights = Literal["1", "n", "sqrt_n", "1/sqrt_n", "1/n"]
 Normalization = Literal["nmt_nfkc", "nfc", "none"]
 Sharding = Literal["replicated", "fsdp"]
+Schedule = Literal["inverse_sqrt", "constant", "linear", "cosine"]
 ExitHead = Literal["none", "sequence_multinomial", "token_multinomial", "token_geometric"]
 
 
@@ -134,10 +135,11 @@ class ExitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam with inverse-square-root warm-up and clipping."""
+    """Adam, its learning rate, and clipping."""
 
     learning_rate: float
     warmup_steps: int
+    schedule: Schedule
     beta1: float
     beta2: float
     epsilon: float
@@ -152,6 +154,11 @@ class OptimizerConfig:
             0 < self.epsilon < math.inf,
             f"optimizer.epsilon is {self.epsilon}: must be above 0, and finite",
         )
+
+    @property
+    def falls_to_zero(self) -> bool:
+        """True if the rate falls to 0 by `training.steps`, and so each step's depends on those."""
+        return self.schedule in ("linear", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)

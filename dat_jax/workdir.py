@@ -193,8 +193,8 @@ class Run:
     def check_same(self, config: Config) -> None:
         """Makes sure that the workdir is new or holds a run that `config` may go on with.
 
-        Once there is a checkpoint, how long to train, what to keep and to tell, and how to decode
-        may change, and all else may not.
+        Once there is a checkpoint, how long to train, if no step's learning rate hangs on that,
+        what to keep and to tell, and how to decode may change, and all else may not.
 
         Raises:
             UserError: it holds another run or one that went on for longer, or the folder for its
@@ -211,12 +211,19 @@ class Run:
         steps = self.saved_steps
         if not steps:
             return
-        if max(steps) > config.training.steps:
+        begun, total = self.config, config.training.steps
+        if begun.optimizer.falls_to_zero and begun.training.steps != total:
+            raise UserError(
+                f"{self.path} holds a run whose learning rate falls to 0 at training.steps = "
+                f"{begun.training.steps}, not {total}: give another --workdir, which may start "
+                "from this one by training.initial_workdir"
+            )
+        if max(steps) > total:
             raise UserError(
                 f"{self.path} has been trained to step {max(steps)} and training.steps is "
-                f"{config.training.steps}: raise it, or give another --workdir"
+                f"{total}: raise it, or give another --workdir"
             )
-        kept = dataclasses.asdict(self.config)
+        kept = dataclasses.asdict(begun)
         for section, values in dataclasses.asdict(config).items():
             for key, value in values.items():
                 before = kept[section][key]

@@ -154,6 +154,11 @@ def test_a_missing_key_is_named(path):
             "token_multinomial, token_geometric",
         ),
         ("exit.oracle", "bleu", "exit.oracle is 'bleu': must be one of likelihood, correctness"),
+        (
+            "optimizer.schedule",
+            "step",
+            "optimizer.schedule is 'step': must be one of inverse_sqrt, constant, linear, cosine",
+        ),
         ("training.mode", "both", "training.mode is 'both': must be one of aligned, mixed"),
         ("training.exit_samples", 1.0, "training.exit_samples is 1.0: must be of type int"),
         *(
@@ -285,6 +290,15 @@ def test_mixed_training_asks_for_all_exits_and_no_head(changes):
     )
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_rate_that_falls_to_0_asks_for_steps_to_fall_in(schedule):
+    steps = {"optimizer.warmup_steps": 100, "training.steps": 100}
+    assert refusal(changed({"optimizer.schedule": schedule} | steps)) == (
+        f"optimizer.schedule is {schedule}: optimizer.warmup_steps, 100, must be below "
+        "training.steps, 100"
+    )
+
+
 @pytest.mark.parametrize("key", ["gradient_scaling", "gradient_from_above", "distillation"])
 def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key):
     changes = {"training.mode": "mixed", f"training.{key}": 0.3}
@@ -304,6 +318,8 @@ def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key):
         {"model.exit_head": "sequence_multinomial", "model.decoder_layers": 2},
         {"model.exit_head": "token_multinomial", "training.gradient_scaling": 0.3},
         {"model.exits": "last", "model.decoder_layers": 1},
+        {"optimizer.schedule": "constant", "training.steps": 1, "optimizer.warmup_steps": 1},
+        {"optimizer.schedule": "cosine", "training.steps": 2, "optimizer.warmup_steps": 1},
         {"exit.exit_penalty": 0, "exit.oracle_smoothing": 0, "exit.loss_weight": 0},
     ],
 )

@@ -44,7 +44,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def train(config: Config, dataset: Dataset) -> tuple[Params, list[dict[str, float]]]:
     """A few steps, the last ones with the exit loss; returns the metrics of each."""
-    model, optimizer = make_model(config, dataset.vocabularies), make_optimizer(config.optimizer)
+    model, optimizer = make_model(config, dataset.vocabularies), make_optimizer(config)
     state = TrainState.create(random_params(model), optimizer)
     step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
     shapes = shapes_for([dataset.tokens("train")], 1, config.training.batch_tokens, 8)

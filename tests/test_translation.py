@@ -38,7 +38,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Run(tmp_path_factory.mktemp("run"))
     vocabularies = run.prepare(CONFIG).vocabularies
     state = TrainState.create(
-        random_params(make_model(CONFIG, vocabularies)), make_optimizer(CONFIG.optimizer)
+        random_params(make_model(CONFIG, vocabularies)), make_optimizer(CONFIG)
     )
     CONFIG.save(run.config_file)
     with Checkpoints(run.checkpoints) as checkpoints:

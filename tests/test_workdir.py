@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.vocabulary import Vocabularies, train_vocabulary
 from dat_jax.errors import UserError
 from dat_jax.initial import initial_params
+from dat_jax.sections import Schedule
 from dat_jax.training.checkpoint import Checkpoints
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.step import TrainState
@@ -39,7 +41,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Vocabularies, 
     run, config = Run(tmp_path_factory.mktemp("first")), config_with("sequence_multinomial")
     vocabularies = run.prepare(config).vocabularies
     params = random_params(make_model(config, vocabularies))
-    state = TrainState.create(params, make_optimizer(config.optimizer))
+    state = TrainState.create(params, make_optimizer(config))
     config.save(run.config_file)
     with Checkpoints(run.checkpoints) as checkpoints:
         checkpoints.save(state, {"vocabularies": list(vocabularies.fingerprints)})
@@ -102,6 +104,36 @@ def test_a_run_may_go_on_by_other_ways_to_save_memory(first):
     training = dataclasses.replace(config.training, sharding="fsdp")
     model = dataclasses.replace(config.model, rematerialisation="blocks")
     run.check_same(dataclasses.replace(config, training=training, model=model))
+
+
+def with_schedule(config: Config, schedule: str, steps: int) -> Config:
+    return dataclasses.replace(
+        config,
+        optimizer=dataclasses.replace(config.optimizer, schedule=schedule, warmup_steps=10),
+        training=dataclasses.replace(config.training, steps=steps),
+    )
+
+
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_a_run_may_be_longer_unless_its_learning_rate_would_be_another(
+    first, tmp_path: Path, schedule: str
+):
+    run = Run(Path(shutil.copytree(first[0].path, tmp_path / "copy")))
+    begun = with_schedule(run.config, schedule, 100)
+    begun.save(run.config_file)
+    run.check_same(begun)
+    for steps in (50, 200):
+        config = with_schedule(begun, schedule, steps)
+        if schedule in ("inverse_sqrt", "constant"):
+            run.check_same(config)
+        else:
+            message = f"rate falls to 0 at training.steps = 100, not {steps}: give another"
+            with pytest.raises(UserError, match=message):
+                run.check_same(config)
+    for other in {*get_args(Schedule)} - {schedule}:
+        message = f"holds a run with optimizer.schedule = '{schedule}', not '{other}'"
+        with pytest.raises(UserError, match=message):
+            run.check_same(with_schedule(begun, other, 100))
 
 
 def with_checkpoints_in(run: Run, folder: str) -> Config:

@@ -69,7 +69,7 @@ def train(
     training = config.training
     mesh = data_parallel_mesh()
     shapes = _choose_shapes(training, dataset, mesh)
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config)
     train_step = make_train_step(model, optimizer, config, mesh)
     validate = _make_validation(model, config, dataset, shapes, mesh)
     peak = peak_flops([d.device_kind for d in mesh.devices.flat], config.model.dtype)

@@ -1,26 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam with inverse-square-root warm-up, clipping and decoupled weight decay."""
+"""Adam with a learning rate that rises and falls, clipping and decoupled weight decay."""
 
 import jax
 import optax
 
-from dat_jax.config import OptimizerConfig
+from dat_jax.config import Config, OptimizerConfig
 from dat_jax.types import Params
 
 
-def inverse_sqrt_schedule(peak: float, warmup_steps: int) -> optax.Schedule:
-    """Rises linearly to `peak` in `warmup_steps` updates, then falls with 1/sqrt(update)."""
+def learning_rate(config: Config) -> optax.Schedule:
+    """The rate of each update, counted from 0: it rises linearly to the peak in `warmup_steps`
+    updates, then goes as `optimizer.schedule` says.
+    """
+    peak, warmup_steps = config.optimizer.learning_rate, config.optimizer.warmup_steps
+    after = _after_warmup(config.optimizer, config.training.steps - warmup_steps)
     return optax.join_schedules(
-        [
-            lambda count: peak * (count + 1) / warmup_steps,
-            lambda count: peak * (warmup_steps / (count + 1 + warmup_steps)) ** 0.5,
-        ],
+        [lambda count: peak * (count + 1) / warmup_steps, lambda count: after(count + 1)],
         [warmup_steps],
     )
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+def _after_warmup(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The rate of each update after warm-up, the first of which is 1 and the last is `steps`."""
+    peak, warmup_steps = config.learning_rate, config.warmup_steps
+    match config.schedule:
+        case "inverse_sqrt":
+            return lambda count: peak * (warmup_steps / (count + warmup_steps)) ** 0.5
+        case "constant":
+            return optax.constant_schedule(peak)
+        case "linear":
+            return optax.linear_schedule(peak, 0.0, steps)
+        case "cosine":
+            return optax.cosine_decay_schedule(peak, steps)
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
     """The optimizer of `config`; weight decay spares biases and LayerNorms."""
+    optimizer = config.optimizer
 
     def is_matrix(params: Params) -> Params:
         return jax.tree.map_with_path(
@@ -28,15 +44,16 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             params,
         )
 
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    norm = optimizer.clip_norm
+    clip = optax.clip_by_global_norm(norm) if norm else optax.identity()
     return optax.chain(
         clip,
         optax.adamw(
-            inverse_sqrt_schedule(config.learning_rate, config.warmup_steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
+            learning_rate(config),
+            b1=optimizer.beta1,
+            b2=optimizer.beta2,
+            eps=optimizer.epsilon,
+            weight_decay=optimizer.weight_decay,
             mask=is_matrix,
         ),
     )

@@ -13,7 +13,7 @@ from dat_jax.config import Config
 from dat_jax.metrics import Metrics, compute
 from dat_jax.processes import is_first
 from dat_jax.training.logging import MetricWriter, Progress
-from dat_jax.training.optimizer import inverse_sqrt_schedule
+from dat_jax.training.optimizer import learning_rate
 
 
 class Reports:
@@ -32,8 +32,7 @@ class Reports:
         `peak_flops` is what all devices together can reach in a second, if that is known.
         """
         self._depths, self._peak_flops = config.model.exit_depths, peak_flops
-        optimizer = config.optimizer
-        self._schedule = inverse_sqrt_schedule(optimizer.learning_rate, optimizer.warmup_steps)
+        self._learning_rate = learning_rate(config)
         with contextlib.ExitStack() as stack:
             self._writer = None
             if is_first():
@@ -50,7 +49,7 @@ class Reports:
     def trained(self, step: int, sums: Metrics) -> None:
         """Tells the metrics of some steps, of which `step` is the last."""
         values, seconds = compute(sums, self._depths), self.progress.lap()
-        values["learning_rate"] = float(np.asarray(self._schedule(step - 1)))
+        values["learning_rate"] = float(np.asarray(self._learning_rate(step - 1)))
         values["tokens_per_second"] = float(np.asarray(sums["loss"].count)) / seconds
         if self._peak_flops is not None:
             values["mfu"] = float(np.asarray(sums["flops"].total)) / seconds / self._peak_flops

@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 def make_state(step: int) -> TrainState:
     """A small state whose parameters tell the step."""
     params = {"kernel": jnp.full((2, 3), float(step)), "bias": jnp.arange(3.0) + step}
-    state = TrainState.create(params, make_optimizer(tiny_config().optimizer))
+    state = TrainState.create(params, make_optimizer(tiny_config()))
     return state._replace(step=jnp.asarray(step, jnp.int32))
 
 

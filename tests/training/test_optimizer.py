@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The schedule's shape, clipping, and what weight decay spares."""
+"""The schedules' shapes, clipping, and what weight decay spares."""
+
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +10,27 @@ import optax
 import pytest
 
 from dat_jax.model.transformer import Transformer
-from dat_jax.training.optimizer import inverse_sqrt_schedule, make_optimizer
+from dat_jax.sections import Schedule
+from dat_jax.training.optimizer import learning_rate, make_optimizer
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_config
 
+PLAIN = {
+    "inverse_sqrt": lambda step: 0.5 * np.sqrt(10 / step),
+    "constant": lambda step: 0.5 * np.ones_like(step),
+    "linear": lambda step: 0.5 * (40 - step) / 30,
+    "cosine": lambda step: 0.5 * (1 + np.cos(np.pi * (step - 10) / 30)) / 2,
+}
+"""The rate of each step after warm-up, of 10 steps to 0.5, in a training of 40."""
 
-def test_the_learning_rate_rises_linearly_to_its_peak_and_falls_with_the_root_of_the_step():
-    schedule = inverse_sqrt_schedule(peak=0.5, warmup_steps=10)
-    update = np.arange(1, 50)
-    expected = np.where(update <= 10, 0.5 * update / 10, 0.5 * np.sqrt(10 / update))
-    np.testing.assert_allclose([float(schedule(u - 1)) for u in update], expected, rtol=1e-6)
+
+@pytest.mark.parametrize("name", get_args(Schedule))
+def test_the_learning_rate_rises_linearly_to_its_peak_and_then_follows_the_schedule(name: str):
+    optimizer = {"schedule": name, "learning_rate": 0.5, "warmup_steps": 10}
+    rate = learning_rate(tiny_config(optimizer=optimizer, training={"steps": 40}))
+    step = np.arange(1, 41)
+    expected = np.where(step <= 10, 0.5 * step / 10, PLAIN[name](step))
+    np.testing.assert_allclose(jax.vmap(rate)(step - 1), expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -26,20 +39,20 @@ def test_the_learning_rate_rises_linearly_to_its_peak_and_falls_with_the_root_of
 def test_gradients_are_scaled_down_to_the_clip_norm_and_never_up_and_0_is_off(
     clip_norm: float, size: float, norm: float
 ):
-    config = tiny_config(optimizer={"clip_norm": clip_norm}).optimizer
+    config = tiny_config(optimizer={"clip_norm": clip_norm})
     params = {"kernel": jnp.zeros(4)}
     gradient = {"kernel": jnp.asarray([size, 0.0, 0.0, 0.0])}
     optimizer = make_optimizer(config)
     _, state = optimizer.update(gradient, optimizer.init(params), params)
     moment = optax.tree.get(state, "mu")["kernel"]
-    np.testing.assert_allclose(moment[0], (1 - config.beta1) * norm, rtol=1e-6)
+    np.testing.assert_allclose(moment[0], (1 - config.optimizer.beta1) * norm, rtol=1e-6)
 
 
 def test_weight_decay_shrinks_matrices_and_spares_biases_and_norms():
     config = tiny_config(model={"norm": "pre"}, optimizer={"weight_decay": 0.1})
     model = Transformer(config.model, 11, 11)
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), random_params(model))
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config)
 
     @jax.jit
     def updates_without_a_gradient(params: Params) -> optax.Updates:

@@ -53,7 +53,7 @@ class Training:
             },
         )
         self.model = Transformer(config.model, VOCABULARY, VOCABULARY)
-        self.optimizer = make_optimizer(config.optimizer)
+        self.optimizer = make_optimizer(config)
         mesh = data_parallel_mesh(jax.devices()[:devices])
         self.config, self.mesh = config, mesh
         self.step = make_train_step(self.model, self.optimizer, config, mesh)

@@ -63,7 +63,7 @@ def make_step(
 ) -> tuple[Transformer, optax.GradientTransformation, TrainStep]:
     """The model, the optimizer, by default the config's, and the step, compiled once for all."""
     model = Transformer(config.model, VOCABULARY, VOCABULARY)
-    optimizer = optimizer or make_optimizer(config.optimizer)
+    optimizer = optimizer or make_optimizer(config)
     mesh = data_parallel_mesh(jax.devices()[:devices])
     return model, optimizer, make_train_step(model, optimizer, config, mesh)
 
@@ -262,7 +262,7 @@ def temporary_bytes(vocabulary: int, **model_changes: Any) -> int:
     """The bytes that a training step needs, says the compiler, beside its arguments and results."""
     config = small_config(model={"decoder_dim": 16, "decoder_ff_dim": 16} | model_changes)
     model = Transformer(config.model, vocabulary, vocabulary)
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config)
     step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
     shape = jax.ShapeDtypeStruct
     key = jax.eval_shape(lambda: jax.random.key(0))

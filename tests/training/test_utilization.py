@@ -62,7 +62,7 @@ def programs_in(value: Any) -> Iterator[Any]:
 
 def count_a_step(config: Config) -> int:
     """All products of a training step on the full batch."""
-    model, optimizer = model_of(config), make_optimizer(config.optimizer)
+    model, optimizer = model_of(config), make_optimizer(config)
     step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
     state = TrainState.create(random_params(model), optimizer)
     return products(jax.make_jaxpr(step)(state, FULL, jax.random.key(0)).jaxpr)
