@@ -33,7 +33,13 @@ def get_config() -> ConfigDict:
     config.data.source_normalization = "nmt_nfkc"
     config.data.target_normalization = "nfc"
     # Training pairs with a longer side, in pieces with </s>, are left out, counted and reported.
+    # So are those whose longer side has more than max_length_ratio times the pieces of the shorter,
+    # </s> aside; 0 is off.
     config.data.max_length = 128
+    config.data.max_length_ratio = 0.0
+    # 0: the source has validation pairs of its own; K: every K-th training pair is one, and none to
+    # train on; valid.* files, if there are any, are not read then.
+    config.data.valid_every = 0
     # Seeds the generated corpus.
     config.data.seed = 0
 

@@ -98,8 +98,13 @@ def _from_3(values: dict[str, Any]) -> None:
 def _from_4(values: dict[str, Any]) -> None:
     """Adds what format 4 lacked: hidden units were dropped like all else, no block was passed over,
     gradients flowed down whole, exits learned from the reference alone, the learning rate fell with
-    1/sqrt(step).
+    1/sqrt(step), no pair was lopsided, validation pairs were the source's own.
     """
+    for data in (_section(values, "data"), values):
+        if "source_language" in data:
+            data |= {"max_length_ratio": 0.0, "valid_every": 0}
+    if "too_long" in values:  # the header of a token file
+        values["lopsided"] = 0
     if training := _section(values, "training"):
         training |= {"gradient_from_above": 1.0, "distillation": 0.0}
     if model := _section(values, "model"):

@@ -31,6 +31,8 @@ class DataConfig:
     source_normalization: Normalization
     target_normalization: Normalization
     max_length: int
+    max_length_ratio: float
+    valid_every: int
     seed: int
 
     def __post_init__(self) -> None:
@@ -47,6 +49,12 @@ class DataConfig:
         require_at_least("data", self, 5, "vocabulary_size")
         require_at_least("data", self, 2, "max_length")
         require_at_least("data", self, 0, "seed")
+        for key, least in {"max_length_ratio": 1, "valid_every": 2}.items():
+            value = getattr(self, key)
+            require(
+                value == 0 or least <= value < math.inf,
+                f"data.{key} is {value}: must be {least} or more, or 0",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

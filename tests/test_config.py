@@ -179,6 +179,12 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("data.source", "text", "must be generated:[PAIRS], text:DIR or tfds:NAME"),
         ("data.vocabulary_size", 4, "must be 5 or more"),
         ("data.max_length", 1, "must be 2 or more"),
+        *(
+            ("data.max_length_ratio", ratio, "must be 1 or more, or 0")
+            for ratio in (-1.5, 0.5, math.inf, math.nan)
+        ),
+        ("data.valid_every", 1, "must be 2 or more, or 0"),
+        ("data.valid_every", -23, "must be 2 or more, or 0"),
         ("data.seed", -1, "must be 0 or more"),
         ("model.decoder_layers", 0, "must be 1 or more"),
         ("model.encoder_dim", 0, "must be 1 or more"),
@@ -318,6 +324,7 @@ def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key):
         {"model.exit_head": "sequence_multinomial", "model.decoder_layers": 2},
         {"model.exit_head": "token_multinomial", "training.gradient_scaling": 0.3},
         {"model.exits": "last", "model.decoder_layers": 1},
+        {"data.max_length_ratio": 1, "data.valid_every": 2},
         {"optimizer.schedule": "constant", "training.steps": 1, "optimizer.warmup_steps": 1},
         {"optimizer.schedule": "cosine", "training.steps": 2, "optimizer.warmup_steps": 1},
         {"exit.exit_penalty": 0, "exit.oracle_smoothing": 0, "exit.loss_weight": 0},

@@ -58,6 +58,7 @@ def test_old_names_and_values_are_read_as_ours(old: Run):
     assert prepared_config(old.data) == config.data
     assert config.decoding.bleu_tokenizer == "13a"
     assert (config.training.sharding, config.model.rematerialisation) == ("replicated", "none")
+    assert (config.data.max_length_ratio, config.data.valid_every) == (0, 0)
     assert config.optimizer.schedule == "inverse_sqrt"
     assert config.decoding.max_source_length == config.data.max_length
     assert (config.training.profile, config.training.checkpoint_folder) == ("", "")

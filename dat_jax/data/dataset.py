@@ -18,7 +18,7 @@ from dat_jax.schema import from_dict
 class Dataset:
     """Prepared data; a part of it is read, and checked, when it is asked for.
 
-    Token files leave out blank and over-long pairs; the text of valid and test is whole.
+    Token files leave out blank, over-long and lopsided pairs; the text of valid and test is whole.
     """
 
     config: DataConfig
@@ -52,8 +52,8 @@ class Dataset:
         """Returns one line for each split with its size and what was left out of it."""
         return "\n".join(
             f"{split}: {header.pairs:,} pairs, {header.source_tokens:,} source and "
-            f"{header.target_tokens:,} target tokens; left out {header.too_long:,} over-long "
-            f"and {header.blank:,} blank pairs"
+            f"{header.target_tokens:,} target tokens; left out {header.too_long:,} over-long, "
+            f"{header.lopsided:,} lopsided and {header.blank:,} blank pairs"
             for split, header in ((split, self.tokens(split).header) for split in SPLITS)
         )
 

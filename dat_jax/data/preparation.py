@@ -31,7 +31,7 @@ from dat_jax.data.integrity import check_all, keep_checksums, source_checksums, 
 from dat_jax.data.normalization import normalizer
 from dat_jax.data.sources import Source, open_source, same_source
 from dat_jax.data.splits import SPLITS
-from dat_jax.data.tokens import write_tokens
+from dat_jax.data.tokens import Limits, write_tokens
 from dat_jax.data.vocabulary import SizeError, Vocabularies, train_vocabulary
 from dat_jax.errors import UserError
 
@@ -71,18 +71,20 @@ def _check_same(prepared: DataConfig, config: DataConfig, folder: Path) -> None:
 def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:
     source = open_source(config)
     checksums = source_checksums(source.files)
-    for split in ("valid", "test"):  # what is wrong with them should show before the long work
+    held_out = ("test",) if config.valid_every else ("valid", "test")
+    for split in held_out:  # what is wrong with them should show before the long work
         for _ in source.pairs(split):
             pass
     folder.mkdir(parents=True, exist_ok=True)
     vocabularies = _make_vocabularies(config, source, vocabulary_folder)
+    limits = Limits(config.max_length, config.max_length_ratio)
     for split in SPLITS:
         with contextlib.ExitStack() as stack:
             pairs = _watched(source.pairs(split), f"{split} tokens")
             if split != "train":
                 paths = [folder / name for name in text_names(split)]
                 pairs = _copied(pairs, paths, stack)
-            write_tokens(folder / split, pairs, vocabularies, config.max_length)
+            write_tokens(folder / split, pairs, vocabularies, limits)
     keep_checksums(folder, checksums)
     write_config(folder, config)
 

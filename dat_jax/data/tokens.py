@@ -8,7 +8,8 @@ EOS; `offsets.npy`, the start of each sentence and the end of the last; and `hea
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +35,7 @@ class Header:
     longest_source: int
     longest_target: int
     too_long: int
+    lopsided: int
     blank: int
     dtype: str
     source_vocabulary: str
@@ -43,6 +45,23 @@ class Header:
     def vocabularies(self) -> tuple[str, str]:
         """The fingerprints of the vocabularies that the ids are of."""
         return self.source_vocabulary, self.target_vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The pairs that are kept: `max_length` ids a side, EOS counted, and of ids without EOS at most
+    `max_ratio` times as many on the longer side as on the shorter; a ratio of 0 is none."""
+
+    max_length: int
+    max_ratio: float = 0.0
+
+    def fault(self, pair: tuple[Sized, Sized]) -> str:
+        """Returns why a pair with text on both sides is left out, in a word of `Header`, or ""."""
+        shorter, longer = sorted(map(len, pair))
+        if longer > self.max_length:
+            return "too_long"
+        lopsided = self.max_ratio and longer - 1 > self.max_ratio * (shorter - 1)
+        return "lopsided" if lopsided else ""
 
 
 class TokenFile:
@@ -95,11 +114,11 @@ def write_tokens(
     folder: Path,
     pairs: Iterable[tuple[str, str]],
     vocabularies: Vocabularies,
-    max_length: int,
+    limits: Limits,
 ) -> TokenFile:
     """Encodes `pairs` into the token file `folder`, replacing it when everything is written.
 
-    Pairs with a blank side, or with a side of more than `max_length` ids, are left out and counted.
+    Pairs with a blank side, and those beyond the limits, are left out and counted.
     Memory holds one chunk of text, and four bytes for each sentence.
 
     Raises:
@@ -110,11 +129,12 @@ def write_tokens(
     partial.mkdir(parents=True)
     dtype = np.uint16 if max(v.size for v in vocabularies) <= 65_535 else np.uint32
     with (partial / "tokens.bin").open("wb") as file:
-        lengths, too_long, blank = _write_ids(file, pairs, vocabularies, max_length, dtype)
+        lengths, left_out = _write_ids(file, pairs, vocabularies, limits, dtype)
     if len(lengths) == 0:
         raise UserError(
-            f"no pair of {folder.name} has text on both sides and at most {max_length} pieces: "
-            "mend the text or raise data.max_length"
+            f"no pair of {folder.name} is kept ({left_out['blank']} blank, {left_out['too_long']} "
+            f"over-long, {left_out['lopsided']} lopsided): mend the text, or raise data.max_length "
+            "or data.max_length_ratio"
         )
     with (partial / "offsets.npy").open("wb") as file:
         _write_offsets(file, lengths)
@@ -125,8 +145,9 @@ def write_tokens(
         target_tokens=int(targets.sum()),
         longest_source=int(sources.max()),
         longest_target=int(targets.max()),
-        too_long=too_long,
-        blank=blank,
+        too_long=left_out["too_long"],
+        lopsided=left_out["lopsided"],
+        blank=left_out["blank"],
         dtype=np.dtype(dtype).name,
         source_vocabulary=vocabularies.source.fingerprint,
         target_vocabulary=vocabularies.target.fingerprint,
@@ -141,27 +162,27 @@ def _write_ids(
     file: BinaryIO,
     pairs: Iterable[tuple[str, str]],
     vocabularies: Vocabularies,
-    max_length: int,
+    limits: Limits,
     dtype: type[np.unsignedinteger],
-) -> tuple[Int[np.ndarray, " sentences"], int, int]:
-    """Returns the length of each sentence written, and how many pairs were too long and blank."""
+) -> tuple[Int[np.ndarray, " sentences"], Counter[str]]:
+    """Returns the length of each sentence written, and how many pairs were left out for what."""
     lengths = [np.zeros(0, np.int32)]
-    too_long = blank = 0
+    faults = Counter[str]()
     for chunk in _chunks(pairs):
         sources, targets = (
             vocabulary.encode([pair[side] for pair in chunk])
             for side, vocabulary in enumerate(vocabularies)
         )
-        pairs_of_ids = zip(sources, targets, strict=True)
-        full = [pair for pair in pairs_of_ids if not any(map(is_blank, pair))]
-        fitting = [pair for pair in full if max(map(len, pair)) <= max_length]
-        blank += len(chunk) - len(full)
-        too_long += len(full) - len(fitting)
-        kept = list(itertools.chain.from_iterable(fitting))
+        kept = list[Sequence[int]]()
+        for pair in zip(sources, targets, strict=True):
+            fault = "blank" if any(map(is_blank, pair)) else limits.fault(pair)
+            faults[fault] += 1
+            if not fault:
+                kept += pair
         lengths.append(np.fromiter(map(len, kept), np.int32, len(kept)))
         # Not `tofile`, whose errors do not say what the system said.
         file.write(np.fromiter(itertools.chain.from_iterable(kept), dtype).tobytes())
-    return np.concatenate(lengths), too_long, blank
+    return np.concatenate(lengths), faults
 
 
 def _write_offsets(file: BinaryIO, lengths: Int[np.ndarray, " sentences"]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from dat_jax.data.batching import Batch, BatchIterator, one_pass, shapes_for
 from dat_jax.data.shapes import Shape
 from dat_jax.data.sources.generated import GeneratedCorpus
-from dat_jax.data.tokens import TokenFile, write_tokens
+from dat_jax.data.tokens import Limits, TokenFile, write_tokens
 from dat_jax.data.vocabulary import EOS, PAD, Vocabularies, Vocabulary, train_vocabulary
 
 
@@ -36,7 +36,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> TokenFile:
     pairs = list(GeneratedCorpus(1_000, seed=0).pairs("train"))
     vocabulary = Vocabulary(train_vocabulary(itertools.chain.from_iterable(pairs), 250, "bpe"))
     folder = tmp_path_factory.mktemp("data") / "train"
-    return write_tokens(folder, pairs, Vocabularies(vocabulary, vocabulary), max_length=200)
+    return write_tokens(folder, pairs, Vocabularies(vocabulary, vocabulary), Limits(200))
 
 
 @pytest.fixture(scope="module")

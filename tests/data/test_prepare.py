@@ -12,6 +12,7 @@ import pytest
 from dat_jax.config import DataConfig
 from dat_jax.data import dataset, preparation
 from dat_jax.data.dataset import Dataset
+from dat_jax.data.sources import open_source
 from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
 from tests.tiny import tiny_config
@@ -169,6 +170,24 @@ def test_text_of_held_out_splits_is_never_filtered(tmp_path: Path) -> None:
     assert data.text("test") == (lines, lines)
     header = data.tokens("test").header
     assert (header.pairs, header.blank, header.too_long) == (2, 1, 1)
+
+
+def test_pairs_held_out_of_training_are_validation_pairs(tmp_path: Path) -> None:
+    """Whole as text, the vocabulary never having seen them; and never seen by training."""
+    whole = prepare(CONFIG, tmp_path / "whole")
+    config = dataclasses.replace(CONFIG, valid_every=7, max_length_ratio=1.3)
+    data = prepare(config, tmp_path / "part")
+    pairs = list(open_source(CONFIG).pairs("train"))
+    assert list(zip(*data.text("valid"), strict=True)) == pairs[6::7]
+    assert data.vocabularies.fingerprints != whole.vocabularies.fingerprints
+    assert data.text("test") == whole.text("test")
+    assert len(data.text("valid")[0]) == 300 // 7
+    for split, size in (("train", 300 - 300 // 7), ("valid", 300 // 7), ("test", 30)):
+        header = data.tokens(split).header
+        assert 0 < header.lopsided == size - header.pairs
+    for key, value in (("valid_every", 6), ("max_length_ratio", 1.5)):
+        with pytest.raises(UserError, match=rf"was prepared with data\.{key} = "):
+            prepare(dataclasses.replace(config, **{key: value}), tmp_path / "part")
 
 
 def test_text_that_cannot_be_seen_is_no_text(tmp_path: Path) -> None:

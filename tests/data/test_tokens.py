@@ -2,6 +2,7 @@
 """Token files give back what was written, count what was left out, and notice damage."""
 
 import errno
+import itertools
 import resource
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from dat_jax.data.sources.generated import GeneratedCorpus
-from dat_jax.data.tokens import TokenFile, write_tokens
+from dat_jax.data.tokens import Limits, TokenFile, write_tokens
 from dat_jax.data.vocabulary import Vocabularies, Vocabulary, train_vocabulary
 from dat_jax.errors import UserError
 
@@ -18,8 +19,10 @@ GERMAN = Vocabulary(train_vocabulary([pair[0] for pair in PAIRS], 150, "bpe"), "
 ENGLISH = Vocabulary(train_vocabulary([pair[1] for pair in PAIRS], 120, "bpe"), "nfc")
 
 
-def write(folder: Path, pairs: list[tuple[str, str]], max_length: int = 1_000) -> TokenFile:
-    return write_tokens(folder, pairs, Vocabularies(GERMAN, ENGLISH), max_length)
+def write(
+    folder: Path, pairs: list[tuple[str, str]], max_length: int = 1_000, max_ratio: float = 0.0
+) -> TokenFile:
+    return write_tokens(folder, pairs, Vocabularies(GERMAN, ENGLISH), Limits(max_length, max_ratio))
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def test_header(file: TokenFile) -> None:
     assert header.target_tokens == file.target_lengths.sum()
     assert header.longest_source == file.source_lengths.max()
     assert header.longest_target == file.target_lengths.max()
-    assert (header.too_long, header.blank) == (0, 0)
+    assert (header.too_long, header.lopsided, header.blank) == (0, 0, 0)
     fingerprints = (header.source_vocabulary, header.target_vocabulary)
     assert fingerprints == (GERMAN.fingerprint, ENGLISH.fingerprint)
 
@@ -89,13 +92,34 @@ def test_max_length_counts_eos(tmp_path: Path) -> None:
         write(tmp_path / "train", pairs, max_length=ids - 1)
 
 
+def test_lopsided_pairs_are_left_out_and_counted_by_pieces_without_eos(tmp_path: Path) -> None:
+    """By the plain rule, whichever side is the longer; the very ratio is kept."""
+    pieces = list(itertools.product(range(1, 9), repeat=2))
+    pairs = [(" ".join(["und"] * source), " ".join(["and"] * target)) for source, target in pieces]
+    expected = [pair for pair in pieces if max(pair) / min(pair) <= 1.5]
+    file = write(tmp_path / "train", pairs, max_ratio=1.5)
+    assert list(zip(file.source_lengths - 1, file.target_lengths - 1, strict=True)) == expected
+    assert file.header.lopsided == len(pieces) - len(expected)
+    assert (file.header.too_long, file.header.blank) == (0, 0)
+    assert len(write(tmp_path / "whole", pairs)) == len(pieces)
+
+
+def test_a_pair_is_left_out_for_one_reason(tmp_path: Path) -> None:
+    pairs = [("und", "and"), ("und", "and " * 30), ("und " * 3, "and"), ("", "and " * 30)]
+    header = write(tmp_path / "train", pairs, max_length=20, max_ratio=2.0).header
+    assert (header.pairs, header.blank, header.too_long, header.lopsided) == (1, 1, 1, 1)
+    message = r"no pair of train is kept \(1 blank, 1 over-long, 1 lopsided\): mend the text"
+    with pytest.raises(UserError, match=message):
+        write(tmp_path / "train", pairs[1:], max_length=20, max_ratio=2.0)
+
+
 def test_a_failed_write_leaves_the_old_file(file: TokenFile) -> None:
     def failing():
         yield from PAIRS
         raise UserError("the text ends badly")
 
     with pytest.raises(UserError, match="the text ends badly"):
-        write_tokens(file.folder, failing(), Vocabularies(GERMAN, ENGLISH), 1_000)
+        write_tokens(file.folder, failing(), Vocabularies(GERMAN, ENGLISH), Limits(1_000))
     assert TokenFile(file.folder).header == file.header
 
 

@@ -1,37 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources of sentence pairs: a generated corpus, text files or tensorflow-datasets."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
 
 from dat_jax.config import DataConfig
+from dat_jax.data.sources.held_out import HeldOutValidation
+from dat_jax.data.sources.source import Source
+from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
 from dat_jax.paths import as_path, same_destination
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Sentence pairs in the three splits, and the files of the user's that they come from."""
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The files that somebody may change; none if the text is made or looked after by code."""
-        ...
-
-    def pairs(self, split: str) -> Iterator[tuple[str, str]]:
-        """Yields the (source, reference) pairs of `split`, in the same order each time."""
-        ...
 
 
 def open_source(config: DataConfig) -> Source:
     """Opens what `config.source` names: `generated:[PAIRS]`, `text:DIR` or `tfds:NAME`.
 
-    Each kind of source is imported only when asked for.
+    With `config.valid_every` it needs no validation pairs of its own.
 
     Raises:
         UserError: the source cannot be opened with this config.
     """
+    if config.valid_every:
+        return HeldOutValidation(_open(config, ("train", "test")), config.valid_every)
+    return _open(config, SPLITS)
+
+
+def _open(config: DataConfig, splits: Sequence[str]) -> Source:
+    """Opens these splits of the source. Each kind is imported only when asked for."""
     kind, _, argument = config.source.partition(":")
     languages = (config.source_language, config.target_language)
     if kind == "generated":
@@ -39,10 +33,10 @@ def open_source(config: DataConfig) -> Source:
     if kind == "text":
         from dat_jax.data.sources.text import TextFolder
 
-        return TextFolder(as_path(argument), *languages)
+        return TextFolder(as_path(argument), *languages, splits)
     from dat_jax.data.sources.tfds import TfdsTranslation
 
-    return TfdsTranslation(argument, *languages)
+    return TfdsTranslation(argument, *languages, splits)
 
 
 def same_source(one: str, other: str) -> bool:

@@ -2,11 +2,10 @@
 """Parallel text files: one sentence a line, UTF-8, the same line of both files being a pair."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
 
 _BYTE_ORDER_MARK = "\ufeff"
@@ -15,8 +14,10 @@ _BYTE_ORDER_MARK = "\ufeff"
 class TextFolder:
     """A folder with `{train,valid,test}.LANGUAGE`, or `.src` and `.tgt`, for both languages."""
 
-    def __init__(self, folder: Path, source_language: str, target_language: str) -> None:
-        """Finds the six files.
+    def __init__(
+        self, folder: Path, source_language: str, target_language: str, splits: Sequence[str]
+    ) -> None:
+        """Finds the two files of each split.
 
         Raises:
             UserError: the folder or a file is missing, or a file is empty.
@@ -28,7 +29,7 @@ class TextFolder:
                 _find(folder, split, source_language, "src"),
                 _find(folder, split, target_language, "tgt"),
             )
-            for split in SPLITS
+            for split in splits
         }
         for source, target in self._files.values():
             if source.samefile(target):
@@ -40,7 +41,7 @@ class TextFolder:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All six."""
+        """All of them."""
         return tuple(itertools.chain.from_iterable(self._files.values()))
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
@@ -72,9 +73,11 @@ def _find(folder: Path, split: str, language: str, side: str) -> Path:
             if path.stat().st_size == 0:
                 raise UserError(f"{path} is empty: put one sentence on each line")
             return path
+    otherwise = ", or data.valid_every" if split == "valid" else ""
     raise UserError(
         f"{paths[0]} is missing: add it (or {paths[1].name}), one sentence a line, "
         "or set data.source_language and data.target_language to the suffixes of your files"
+        f"{otherwise}"
     )
 
 

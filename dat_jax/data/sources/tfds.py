@@ -8,11 +8,10 @@ folder that the environment variable TFDS_DATA_DIR names.
 import html
 import importlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
 
 _CHUNK = 1_000
@@ -22,7 +21,9 @@ _RETRIES = 4  # of a download; ten, the default, wait for minutes where there is
 class TfdsTranslation:
     """One data set, `name` or `name/config`, whose records hold both languages."""
 
-    def __init__(self, name: str, source_language: str, target_language: str) -> None:
+    def __init__(
+        self, name: str, source_language: str, target_language: str, splits: Sequence[str]
+    ) -> None:
         """Downloads the data set and prepares it, unless it is there.
 
         Raises:
@@ -48,7 +49,7 @@ class TfdsTranslation:
                     f"data.source_language and data.target_language to two of {', '.join(present)}"
                 )
         self._download(name)
-        self._splits = {split: self._name_of(split) for split in SPLITS}
+        self._splits = {split: self._name_of(split) for split in splits}
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -116,9 +117,10 @@ class TfdsTranslation:
         for name in names:
             if name in present:
                 return name
+        otherwise = ", or set data.valid_every" if split == "valid" else ""
         raise UserError(
             f"data.source tfds:{self._builder.info.full_name} has no split {names[0]}, only "
-            f"{', '.join(present)}: choose another data set"
+            f"{', '.join(present)}: choose another data set{otherwise}"
         )
 
 

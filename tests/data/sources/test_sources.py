@@ -79,6 +79,39 @@ def test_each_line_comes_back_without_its_end_and_marks(lines: list[str]) -> Non
         assert list(read_lines(file)) == expected
 
 
+@pytest.mark.parametrize("every", [2, 3, 7, 40])
+def test_every_so_many_training_pairs_are_for_validation_and_not_for_training(every: int) -> None:
+    source = open_source(dataclasses.replace(CONFIG, valid_every=every))
+    whole = open_source(CONFIG)
+    held_out, trained_on = [], []
+    for number, pair in enumerate(whole.pairs("train"), start=1):
+        (trained_on if number % every else held_out).append(pair)
+    for _ in range(2):  # and each time the same
+        assert list(source.pairs("valid")) == held_out
+        assert list(source.pairs("train")) == trained_on
+    assert list(source.pairs("test")) == list(whole.pairs("test"))
+
+
+def test_too_few_pairs_to_hold_one_out() -> None:
+    source = open_source(dataclasses.replace(CONFIG, valid_every=41))
+    for split in ("train", "valid"):
+        with pytest.raises(UserError, match=r"valid_every is 41, and there are 40 training pairs"):
+            list(source.pairs(split))
+
+
+def test_text_that_is_not_asked_for_is_neither_needed_nor_looked_at(folder: Path) -> None:
+    config = dataclasses.replace(CONFIG, source=f"text:{folder}", valid_every=2)
+    for suffix in ("de", "en"):
+        (folder / f"valid.{suffix}").write_bytes(b"")
+    source = open_source(config)
+    assert list(source.pairs("valid")) == [("train zwei", "train two")]
+    names = {"train.de", "train.en", "test.de", "test.en"}
+    assert {path.name for path in source.files} == names
+    for suffix in ("de", "en"):
+        (folder / f"valid.{suffix}").unlink()
+    assert list(source.pairs("train")) == [("train eins", "train one")]
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     assert f"{tmp_path / 'nowhere'} is no folder" in complaint(tmp_path / "nowhere")
 
@@ -87,6 +120,7 @@ def test_missing_file(folder: Path) -> None:
     (folder / "valid.en").unlink()
     message = complaint(folder)
     assert str(folder / "valid.en") in message and "valid.tgt" in message
+    assert message.endswith("or data.valid_every")
 
 
 def test_empty_file(folder: Path) -> None:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tensorflow-datasets source, on a data set of our own: no download, no TensorFlow."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import pytest
 import requests
 
+from dat_jax.data.sources import open_source
 from dat_jax.data.sources.tfds import TfdsTranslation
+from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
+from tests.tiny import tiny_config
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -57,7 +61,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_reads_all_pairs_of_all_splits(data_dir: Path) -> None:
-    source = TfdsTranslation("tiny_translation", "de", "en")
+    source = TfdsTranslation("tiny_translation", "de", "en", SPLITS)
     for split, name in (("train", "train"), ("valid", "validation"), ("test", "test")):
         expected = [(f"{name} ü & {index}", f"one line {index}") for index in range(PAIRS[name])]
         assert list(source.pairs(split)) == expected
@@ -66,27 +70,46 @@ def test_reads_all_pairs_of_all_splits(data_dir: Path) -> None:
 
 
 def test_the_other_direction() -> None:
-    source = TfdsTranslation("tiny_translation", "en", "de")
+    source = TfdsTranslation("tiny_translation", "en", "de", SPLITS)
     assert next(source.pairs("test")) == ("one line 0", "test ü & 0")
+
+
+class UnvalidatedTranslation(TinyTranslation):
+    """One without validation pairs."""
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ("train", "test")}
+
+
+def test_validation_pairs_may_come_from_the_training_pairs() -> None:
+    data = tiny_config(data={"source": "tfds:unvalidated_translation"}).data
+    with pytest.raises(UserError, match=r"has no split validation.* or set data\.valid_every"):
+        open_source(data)
+    source = open_source(dataclasses.replace(data, valid_every=1_001))
+    train = [f"one line {index}" for index in range(2_500)]
+    assert [pair[1] for pair in source.pairs("valid")] == train[1_000::1_001]
+    del train[1_000::1_001]
+    assert [pair[1] for pair in source.pairs("train")] == train
+    assert len(list(source.pairs("test"))) == 2
 
 
 def test_unknown_data_set() -> None:
     with pytest.raises(UserError, match="has no data set 'no_such_data'") as caught:
-        TfdsTranslation("no_such_data", "de", "en")
+        TfdsTranslation("no_such_data", "de", "en", SPLITS)
     assert "\n" not in str(caught.value)
 
 
 def test_a_data_set_that_is_no_translation() -> None:
     with pytest.raises(UserError, match="tfds:tiny_text is no translation: let it be"):
-        TfdsTranslation("tiny_text", "de", "en")
+        TfdsTranslation("tiny_text", "de", "en", SPLITS)
 
 
 def test_a_data_set_that_cannot_be_downloaded() -> None:
     with pytest.raises(UserError, match="cannot be downloaded") as caught:
-        TfdsTranslation("far_translation", "de", "en")
+        TfdsTranslation("far_translation", "de", "en", SPLITS)
     assert "(no such host, as it seems): connect to the network" in str(caught.value)
 
 
 def test_missing_language_names_those_present() -> None:
     with pytest.raises(UserError, match=r"set .* to two of de, en"):
-        TfdsTranslation("tiny_translation", "fr", "en")
+        TfdsTranslation("tiny_translation", "fr", "en", SPLITS)
