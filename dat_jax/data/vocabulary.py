@@ -19,7 +19,7 @@ from dat_jax.data.normalization import normalizer
 from dat_jax.errors import UserError
 from dat_jax.sections import Normalization
 
-PAD, UNK, BOS, EOS = range(4)
+PAD, UNK, BOS, EOS = range(4)  # the first three stand for no text: no search writes them
 
 Ids = Sequence[int] | Integer[np.ndarray, " T"]
 

@@ -5,8 +5,8 @@ Nothing here knows a model: whoever decodes finds the best continuations of each
 `dat_jax.decoding.top_tokens`, and calls `advance`. The rule is fairseq's. Of the 2J best
 continuations of a sentence's J live beams, those among the first J that end in EOS become finished
 hypotheses, and the first J that do not end are the new live beams. A sentence is done when it has J
-finished hypotheses, or at its length limit, where EOS is forced. Equal scores go to the lower beam,
-then to the lower token.
+finished hypotheses, or at its length limit. Equal scores go to the lower beam, then to the lower
+token.
 
 Every field of the state has the sentences B on its leading axis, each sentence has its own
 position, and a sentence that is done no longer changes: an engine may advance all sentences
@@ -109,11 +109,6 @@ def last_tokens(state: BeamState, start_id: int) -> Int[Array, "B J"]:
     last = jnp.maximum(state.position - 1, 0)
     tokens = jnp.take_along_axis(state.tokens, last[:, None, None], axis=2)[:, :, 0]
     return jnp.where(state.position[:, None] == 0, start_id, tokens)
-
-
-def must_end(state: BeamState) -> Bool[Array, "B"]:
-    """True for sentences in which EOS is all that can follow, the limit being one token away."""
-    return state.position + 1 >= state.limit
 
 
 def advance(

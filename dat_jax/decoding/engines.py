@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dat_jax.config import DecodingConfig, ModelConfig
-from dat_jax.data.vocabulary import PAD
+from dat_jax.data.vocabulary import PAD, is_blank
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.devices import deal, run
 from dat_jax.decoding.queue import Queue
@@ -81,12 +81,15 @@ def search(
         sources: token ids that end with EOS.
         decoding: how to search; its policy is not looked at.
         limits: the most tokens of each translation, EOS counted; by default as `decoding` says.
+            A source without text has none either: its limit is 1.
         numbers: of the sources in their text, from which chance follows; by default 0, 1 and so on.
         before: what was run for earlier sources of the text, from which `auto` learns.
         on_progress: called with the number of sources that have just been translated.
     """
     platform, devices = platform_of(trained.device.platform), len(trained.devices)
-    limits = [_limit(len(source), decoding) for source in sources] if limits is None else limits
+    if limits is None:
+        limits = [_limit(len(source), decoding) for source in sources]
+    limits = [1 if is_blank(ids) else most for ids, most in zip(sources, limits, strict=True)]
     numbers = range(len(sources)) if numbers is None else numbers
     num_layers = trained.model.config.decoder_layers
     done = sum_work(num_layers, [before] if before else [])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dat_jax.data.vocabulary import BOS, EOS, PAD
+from dat_jax.data.vocabulary import BOS, EOS
 from dat_jax.decoding import beam
 from dat_jax.decoding.ancestry import claim, follow, no_ancestors, visible, write
 from dat_jax.decoding.beam import BeamState, Hypotheses
@@ -126,10 +126,11 @@ class _Engine:
         ring_position = state.step % self.settings.length
         ancestors = claim(state.sentences.ancestors, ring_position)
         climb = self._climb(state, sentences, ring_position, visible(ancestors))
-        must_end = jnp.broadcast_to(beam.must_end(sentences.beams)[:, None], climb.exits.shape)
+        before = sentences.beams
+        positions, limits = before.position[:, None], before.limit[:, None]
         beams, parents = beam.advance(
-            sentences.beams,
-            continuations(climb.top, sentences.beams.log_probs, must_end, EOS),
+            before,
+            continuations(climb.top, before.log_probs, positions, limits, EOS),
             climb.exits,
             length_penalty=self.settings.length_penalty,
             eos_id=EOS,
@@ -220,7 +221,7 @@ class _Engine:
 
     def _top_tokens(self, logits: Float[Array, "B J groups grouped"]) -> TopTokens:
         count = min(2 * self.settings.beam_size, self.model.vocabulary_size)
-        return top_tokens(logits, count, eos_id=EOS, pad_id=PAD)
+        return top_tokens(logits, count, EOS)
 
 
 def _where(rows: Bool[Array, "B J"], new: Any, old: Any) -> Any:

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The likeliest next tokens of hypotheses: all that a search needs of V logits.
+"""The likeliest next tokens that may be written: all that a search needs of V logits.
 
 Of a sentence's 2J best continuations, none is beyond the 2J best of its own hypothesis, so engines
 may look at hypotheses one by one and keep a few numbers of each.
+
+What may be written is said here, and nowhere else. No token below EOS is: PAD, UNK and BOS stand
+for no text. EOS is not the first, and is all that follows where one more token fits; where that is
+the first, it is EOS. Log-probabilities remain the model's, over all V: what may not be written
+makes nothing else likelier.
 """
 
 from typing import NamedTuple
@@ -10,13 +15,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dat_jax.types import Array, Bool, Float, Shaped
+from dat_jax.types import Array, Float, Int, Shaped
 
 _LARGEST, _SMALLEST, _ALIGNED = 128, 32, 8  # groups, by the tokens that they have
 
 
 class TopTokens(NamedTuple):
-    """The greatest of V logits, best first; of equal ones, the lower token first."""
+    """The greatest logits of tokens that may be written, best first; of equal ones, the lower token
+    first."""
 
     logits: jax.Array  # [*B, top]
     tokens: jax.Array  # [*B, top]
@@ -25,7 +31,8 @@ class TopTokens(NamedTuple):
 
 
 class Continuations(NamedTuple):
-    """Continuations of each hypothesis, best first; of equal ones, the lower token first."""
+    """Continuations of each hypothesis, best first but for those that are not allowed; of equal
+    ones, the lower token first."""
 
     log_probs: jax.Array  # [*B, top] of the hypothesis with its new token; -inf if not allowed
     tokens: jax.Array  # [*B, top]
@@ -52,19 +59,16 @@ def in_groups(
     return padded.reshape(-1, size, *values.shape[1:])
 
 
-def top_tokens(
-    logits: Float[Array, "*B groups grouped"], count: int, *, eos_id: int, pad_id: int
-) -> TopTokens:
-    """Finds the `count` greatest logits.
+def top_tokens(logits: Float[Array, "*B groups grouped"], count: int, eos_id: int) -> TopTokens:
+    """Finds the `count` greatest logits of tokens that may be written.
 
     Args:
         logits: of the next token, in groups; -inf of what fills the last one.
         count: how many to find; no more than there are tokens.
-        eos_id: the token that ends a hypothesis.
-        pad_id: the token that is never chosen.
+        eos_id: the token that ends a hypothesis; no lower one is ever written.
     """
     maxima = jnp.max(logits, axis=-1)
-    top, tokens = _top(logits, maxima, count, pad_id)
+    top, tokens = _top(logits, maxima, count, eos_id)
     flat = logits.reshape(*maxima.shape[:-1], -1)
     greatest = jnp.max(maxima, axis=-1)
     sums = jnp.sum(jnp.exp(flat - greatest[..., None]), axis=-1)
@@ -72,15 +76,24 @@ def top_tokens(
 
 
 def continuations(
-    top: TopTokens, log_probs: Float[Array, "*B"], must_end: Bool[Array, "*B"], eos_id: int
+    top: TopTokens,
+    log_probs: Float[Array, "*B"],
+    positions: Int[Array, "*#B"],
+    limits: Int[Array, "*#B"],
+    eos_id: int,
 ) -> Continuations:
-    """Continues hypotheses of these log-probabilities; with EOS alone where they must end."""
+    """Continues hypotheses that have these log-probabilities and so many tokens, of so many at the
+    most: by EOS alone where one more fits, and else not by EOS if it would be the first."""
+    positions, limits = positions[..., None], limits[..., None]
+    # Twice as many as beams are found, so that J remain without the one that is EOS.
+    empty = (positions == 0) & (top.tokens == eos_id)
+    must_end = positions + 1 >= limits
     end = jnp.full_like(top.logits, -jnp.inf).at[..., 0].set(top.eos_logit)
-    must_end = must_end[..., None]
     # What normalises changes no order, so it is never taken from V numbers.
     offset = (log_probs - top.normaliser)[..., None]
     return Continuations(
-        offset + jnp.where(must_end, end, top.logits), jnp.where(must_end, eos_id, top.tokens)
+        offset + jnp.where(must_end, end, jnp.where(empty, -jnp.inf, top.logits)),
+        jnp.where(must_end, eos_id, top.tokens),
     )
 
 
@@ -88,19 +101,20 @@ def _top(
     logits: Float[Array, "*B groups grouped"],
     maxima: Float[Array, "*B groups"],
     count: int,
-    never: int,
+    lowest: int,
 ) -> tuple[Array, Array]:
-    """`lax.top_k`, `never` aside, in two rounds: first which groups matter, by their maxima, as the
-    n best tokens are in the n groups with the greatest.
+    """`lax.top_k`, tokens below `lowest` aside, in two rounds: first which groups matter, by their
+    maxima, as the n best tokens are in the n groups with the greatest.
 
     A maximum is one vectorised pass over the values; `top_k` itself compares them one by one.
     """
     *batch, groups, size = logits.shape
-    # One more, as `never` may be what raises its group. Sorted, lest equal values change places.
+    # One more, as those aside may be what raises the first group, which has them all. Sorted, lest
+    # equal values change places.
     _, best = jax.lax.top_k(maxima, min(count + 1, groups))
     best = jnp.sort(best, axis=-1)[..., None]
     kept = jnp.take_along_axis(logits, best, axis=-2)
     tokens = best * size + jax.lax.broadcasted_iota(jnp.int32, kept.shape, kept.ndim - 1)
     kept, tokens = kept.reshape(*batch, -1), tokens.reshape(*batch, -1)
-    top, order = jax.lax.top_k(jnp.where(tokens == never, -jnp.inf, kept), count)
+    top, order = jax.lax.top_k(jnp.where(tokens < lowest, -jnp.inf, kept), count)
     return top, jnp.take_along_axis(tokens, order, axis=-1)

@@ -72,12 +72,12 @@ class Block(NamedTuple):
 
 
 class Classified(NamedTuple):
-    """All that a rule that needs CLASSIFIER sees after one, before EOS is forced at a limit."""
+    """All that a rule that needs CLASSIFIER sees after one, before any token is ruled out."""
 
     depth: jax.Array  # [*B]
     logits: jax.Array  # [*B, V] of the next token
     normaliser: jax.Array  # [*B] their logsumexp
-    top_logits: jax.Array  # [*B, top] the greatest, best first, padding left out
+    top_logits: jax.Array  # [*B, top] the greatest that may be written, best first
     top_tokens: jax.Array  # [*B, top]
 
 

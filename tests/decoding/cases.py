@@ -51,9 +51,9 @@ CASES = [
     Case("post", 1, Fixed(1)),
     Case("post", 1, Fixed(2)),
     Case("post", 1, Fixed(3)),
-    Case("post", 1, TokenGeometric((0.98, 0.96))),
+    Case("post", 1, TokenGeometric((0.98, 0.97))),
     Case("post", 1, TokenGeometric((0.97, 0.98))),
-    Case("post", 1, TokenGeometric((0.9, 0.1))),
+    Case("post", 1, TokenGeometric((0.96, 0.9))),
     Case("pre", 3, Fixed(1)),
     Case("pre", 3, Fixed(2)),
     Case("pre", 3, Fixed(3)),
@@ -67,15 +67,17 @@ CASES = [
     Case("tied", 3, Uniform(4, 1)),
     Case("per_exit", 1, SequenceMultinomial()),
     Case("per_exit", 3, SequenceMultinomial()),
-    Case("per_exit", 1, Confidence((0.6, 0.6))),
-    Case("per_exit", 1, Confidence((0.8, 0.8))),
+    Case("per_exit", 1, Confidence((0.7, 0.7))),
+    Case("per_exit", 1, Confidence((0.75, 0.75))),
     Case("last", 1, Fixed(3)),
+    Case("post, tempted", 1, TokenGeometric((0.97, 0.98))),
+    Case("pre, tempted", 3, TokenGeometric((0.65, 0.05))),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 one_of_a_kind = pytest.mark.parametrize(
     "case",
     [
-        Case("post", 1, TokenGeometric((0.98, 0.96))),
+        Case("post", 1, TokenGeometric((0.98, 0.97))),
         Case("pre", 3, Confidence((0.51, 0.71))),
         Case("tied", 3, Uniform(4, 0)),
         Case("per_exit", 3, SequenceMultinomial()),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dat_jax.data.vocabulary import EOS, PAD
+from dat_jax.data.vocabulary import EOS, PAD, UNK
 from dat_jax.decoding import lockstep
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.continuous import engine
@@ -34,7 +34,7 @@ SOURCE = np.asarray(
     ],
     np.int32,
 )
-LIMITS = np.asarray([7, 5, 3, 7, 4, 6], np.int32)
+LIMITS = np.asarray([7, 5, 1, 7, 4, 6], np.int32)
 NUMBERS = np.asarray([3, 1, 4, 15, 9, 2], np.int32)
 ROWS = len(SOURCE)
 ROOM = 20  # in a queue, for more sentences than these
@@ -56,13 +56,16 @@ KINDS = {  # the config, and the seed of parameters by which sentences and exits
     "post": (POST, 5),
     "pre": (PRE, 4),
     "tied": (TIED, 8),
-    "per_exit": ({"classifiers": "per_exit", "exit_head": "sequence_multinomial"}, 18),
+    "per_exit": ({"classifiers": "per_exit", "exit_head": "sequence_multinomial"}, 16),
     "deep": (
         {"classifiers": "per_exit", "exit_head": "sequence_multinomial", "decoder_layers": 4},
         7,
     ),
     "last": ({"norm": "post", "exits": "last"}, 5),
+    "post, tempted": (POST, 5),
+    "pre, tempted": (PRE, 4),
 }
+TEMPTING = {"post": [8, 9], "pre": [6, 4]}  # words that one is to write UNK and EOS for
 
 
 @functools.cache
@@ -72,6 +75,8 @@ def make_model(kind: str) -> tuple[Transformer, Params]:
     model = tiny_model(**changes)
     if kind == "last":  # the model "post" without its lower exits
         return model, make_model("post")[1]
+    if kind.endswith(", tempted"):
+        return model, _tempted(kind.removesuffix(", tempted"))
 
     def enliven(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path)
@@ -80,6 +85,15 @@ def make_model(kind: str) -> tuple[Transformer, Params]:
         return leaf * (0.3 if name.endswith("['bias']") else 1 if "feed_forward" in name else 2)
 
     return model, jax.tree_util.tree_map_with_path(enliven, random_params(model, seed))
+
+
+def _tempted(kind: str) -> Params:
+    """Parameters that find UNK likelier than one of the words, and EOS than another."""
+    params = make_model(kind)[1]
+    classifiers = params["classifiers"]
+    words = classifiers["table"][..., TEMPTING[kind], :]
+    table = classifiers["table"].at[..., [UNK, EOS], :].set(2 * words)
+    return params | {"classifiers": classifiers | {"table": table}}
 
 
 def settings(

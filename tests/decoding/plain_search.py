@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dat_jax.data.vocabulary import EOS, PAD
+from dat_jax.data.vocabulary import EOS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,10 @@ def plain_search(
         candidates = []
         for prefix, total in live:
             following = log_probs(prefix)
-            for token in range(len(following)):
-                if token != PAD and (token == EOS or length < limit):
-                    candidates.append(((*prefix, token), np.float32(total + following[token])))
+            words = range(EOS + 1, len(following))  # neither PAD nor UNK nor BOS
+            allowed = [EOS] if length == limit else words if length == 1 else [EOS, *words]
+            for token in allowed:
+                candidates.append(((*prefix, token), np.float32(total + following[token])))
         candidates.sort(key=lambda candidate: -candidate[1])  # stable: ties keep their order
         for tokens, total in candidates[:beam_size]:
             if tokens[-1] == EOS:

@@ -12,7 +12,7 @@ from dat_jax.decoding import beam
 from dat_jax.decoding.top_tokens import continuations, in_groups, top_tokens
 
 PAD, EOS, START = 0, 3, 2
-V = 7
+V = 9
 T = 8
 
 
@@ -62,11 +62,11 @@ def unfinished(state):
 
 @functools.partial(jax.jit, static_argnames="length_penalty")
 def advance(state, log_probs, exits, length_penalty=1.0):
-    must_end = jnp.broadcast_to(beam.must_end(state)[:, None], exits.shape)
     count = min(2 * exits.shape[1], log_probs.shape[-1])
-    top = top_tokens(grouped(log_probs), count, eos_id=EOS, pad_id=PAD)
+    top = top_tokens(grouped(log_probs), count, EOS)
     top = top._replace(normaliser=jnp.zeros_like(top.normaliser))  # they are normalised already
-    best = continuations(top, state.log_probs, must_end, EOS)
+    positions, limits = state.position[:, None], state.limit[:, None]
+    best = continuations(top, state.log_probs, positions, limits, EOS)
     return beam.advance(state, best, exits, length_penalty=length_penalty, eos_id=EOS)
 
 

@@ -34,8 +34,8 @@ def test_a_beam_of_one_is_an_argmax_loop(seed):
     total = np.float32(0)
     while len(prefix) < T and EOS not in prefix:
         log_probs = random_log_probs(seed, prefix)
-        log_probs[PAD] = -np.inf
-        token = EOS if len(prefix) == T - 1 else int(np.argmax(log_probs))
+        lowest = EOS if prefix else EOS + 1
+        token = EOS if len(prefix) == T - 1 else lowest + int(np.argmax(log_probs[lowest:]))
         total += log_probs[token]
         prefix += (token,)
 
@@ -50,7 +50,7 @@ def test_a_beam_of_one_is_an_argmax_loop(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_wide_beam_finds_the_best_of_all_sequences_of_a_markov_chain(seed, length_penalty):
     limit = 4
-    words = [token for token in range(V) if token not in (PAD, EOS)][:3]
+    words = [EOS + 1, EOS + 2, EOS + 3]
     table = np.full((V, V), -np.inf, np.float32)
     table[:, [*words, EOS]] = log_softmax(np.random.default_rng(seed).normal(size=(V, 4)) * 2)
 
@@ -58,7 +58,9 @@ def test_a_wide_beam_finds_the_best_of_all_sequences_of_a_markov_chain(seed, len
         return sum(table[pair] for pair in itertools.pairwise((START, *tokens)))
 
     everything = [
-        (*body, EOS) for length in range(limit) for body in itertools.product(words, repeat=length)
+        (*body, EOS)
+        for length in range(1, limit)
+        for body in itertools.product(words, repeat=length)
     ]
     scores = [log_prob(tokens) / len(tokens) ** length_penalty for tokens in everything]
     winner = everything[int(np.argmax(scores))]
@@ -129,13 +131,13 @@ def test_parents_say_which_beam_each_new_one_continues():
 
 
 def test_eos_is_forced_at_each_sentences_own_limit():
-    reluctant = np.log(np.asarray([0.1, 0.2, 0.2, 1e-6, 0.2, 0.2, 0.1], np.float32))
+    reluctant = np.log(np.asarray([0.1, 0.1, 0.1, 1e-6, 0.2, 0.2, 0.1, 0.1, 0.1], np.float32))
     state = search(lambda *_: reluctant, [1, 3, T], beam_size=2)
     found = beam.best(state)
     assert found.lengths.tolist() == [1, 3, T]
     for g, length in enumerate([1, 3, T]):
         assert found.tokens[g, length - 1] == EOS
-        total = (length - 1) * reluctant[1] + reluctant[EOS]
+        total = (length - 1) * reluctant[EOS + 1] + reluctant[EOS]
         np.testing.assert_allclose(found.log_probs[g], total, rtol=1e-6)
         np.testing.assert_allclose(found.scores[g], total / length, rtol=1e-6)
     assert state.num_finished.tolist() == [1, 2, 2]  # after one step there is but one empty beam
@@ -189,10 +191,22 @@ def test_the_search_runs_inside_a_while_loop():
     jax.tree.map(np.testing.assert_array_equal, looped, stepped)
 
 
-def test_pad_is_never_chosen():
-    tempting = np.log(np.asarray([0.9, 0.02, 0.02, 0.02, 0.02, 0.01, 0.01], np.float32))
+@pytest.mark.parametrize("never", range(EOS))
+def test_what_is_no_text_is_never_chosen(never):
+    tempting = np.full(V, np.log(0.1 / V), np.float32)
+    tempting[never] = np.log(0.9)
     state = search(lambda *_: tempting, [4], beam_size=2)
-    assert all(PAD not in tokens for tokens in sequences(state, 0))
+    assert all(min(tokens) >= EOS for tokens in sequences(state, 0))
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_eos_comes_first_only_where_nothing_else_fits(beam_size):
+    eager = np.full(V, np.log(0.1 / V), np.float32)
+    eager[EOS] = np.log(0.9)
+    found = beam.best(search(lambda *_: eager, [1, 2, T], beam_size))
+    assert found.lengths.tolist() == [1, 2, 2]
+    np.testing.assert_allclose(found.log_probs[0], eager[EOS])
+    np.testing.assert_allclose(found.log_probs[1:], eager[EOS] + eager[V - 1], rtol=1e-6)
 
 
 def test_last_tokens_are_the_start_and_then_the_live_beams_last():

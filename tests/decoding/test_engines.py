@@ -121,6 +121,15 @@ def test_limits_are_those_asked_for_or_follow_from_the_length(trained: TrainedMo
     assert max(len(h.tokens) for h in found) > 13  # beyond what the lengths allow by themselves
 
 
+@pytest.mark.parametrize("engine", ["lockstep", "continuous"])
+def test_the_translation_of_nothing_is_nothing_whatever_its_limit(trained: TrainedModel, engine):
+    sources = [[5, 6, EOS], [EOS]]
+    found = search(trained, Fixed(2), sources, decoding(engine=engine), limits=[7, 7])
+    spoken, silent = (hypothesis.tokens for hypothesis in found.hypotheses)
+    assert len(spoken) > 1
+    assert silent == (EOS,)
+
+
 def test_nothing_to_search_is_nothing_found(trained: TrainedModel):
     found = search(trained, Fixed(2), [], CONFIG.decoding)
     assert found.hypotheses == ()

@@ -91,7 +91,7 @@ def test_every_pattern_of_exits_equals_the_teacher_forced_pass_with_copied_state
         tokens, exits = tuple(found.tokens[row].tolist()), tuple(found.exits[row].tolist())
         outputs = whole_pass(model, params, SOURCE[0], tokens[:-1], exits, MAX_LENGTH)
         log_probs = outputs.log_probs[np.asarray(exits) - 1, np.arange(MAX_LENGTH)]
-        likeliest = 1 + np.argmax(log_probs[:, PAD + 1 :], axis=-1)
+        likeliest = EOS + np.argmax(log_probs[:, EOS:], axis=-1)
         assert tokens == (*likeliest[:-1].tolist(), EOS)
         log_prob = log_probs[np.arange(MAX_LENGTH), tokens].sum()
         np.testing.assert_allclose(found.log_probs[row], log_prob, rtol=1e-4)
@@ -132,7 +132,7 @@ def test_finished_rows_and_empty_ones_do_not_hold_the_batch():
     rows, limit = len(patterns("post")), 5
     shallow, ends_early = (1, 1, 1, 1, 1), (3, 1, 3, 3, 3)
     source, limits = np.full((rows, SOURCE.shape[1]), PAD), np.ones(rows, np.int32)
-    source[:2], limits[:2] = SOURCE[:2], limit
+    source[:2], limits[:2] = SOURCE[1::-1], limit
     numbers = np.repeat(numbers_with_exits(3, [(3,) * limit]), rows)
     numbers[:2] = numbers_with_exits(3, [shallow, ends_early])
     found, work = run("post", 1, Uniform(3, 0), make_queue(source, limits, numbers))

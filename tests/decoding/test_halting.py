@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.unstacked import UnstackedModel
@@ -97,7 +98,7 @@ class PlainProbe(PlainDecoder):
             if depth < depths and change > MOST_CHANGE:
                 return self._left("block", depth)
             log_probs = outputs.log_probs[depth - 1, position]
-            second, first = np.argsort(log_probs[1:])[-2:] + 1  # never padding
+            second, first = np.argsort(log_probs[EOS:])[-2:] + EOS  # no others are written
             if depth >= ceiling:
                 return self._left("sentence" if ceiling < depths else "depth", depth)
             if first == last and log_probs[first] - log_probs[second] > MARGIN:

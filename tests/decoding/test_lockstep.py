@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from dat_jax.data.vocabulary import PAD
+from dat_jax.data.vocabulary import EOS, PAD, UNK
 from dat_jax.decoding.lockstep import search
 from dat_jax.exits.questions import Rule, Scope
 from dat_jax.exits.rules import (
@@ -42,6 +42,7 @@ from tests.decoding.lively import (
     run,
     settings,
 )
+from tests.decoding.plain_rules import whole_pass
 
 
 @cases
@@ -60,8 +61,8 @@ def test_caches_of_states_change_nothing(case: Case):
 @pytest.mark.parametrize(
     "case",
     [
-        Case("post", 1, TokenGeometric((0.98, 0.96))),
-        Case("post", 1, TokenGeometric((0.9, 0.1))),
+        Case("post", 1, TokenGeometric((0.98, 0.97))),
+        Case("post", 1, TokenGeometric((0.96, 0.9))),
         Case("pre", 3, Confidence((0.51, 0.71))),
         Case("tied", 3, TokenMultinomial()),
         Case("per_exit", 3, SequenceMultinomial()),
@@ -89,6 +90,20 @@ def test_the_cases_are_not_all_alike():
             assert set.union(*depths) == {1, 2, 3}
     same = 1  # a model with its last exit alone, and the same model exiting there
     assert len(everything) == len(CASES) - same
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "tempted" in case.kind], ids=str)
+def test_the_tempted_find_likeliest_what_may_not_be_written(case: Case):
+    """The likeliest tokens: EOS as a first one, and UNK."""
+    (model, params), found = make_model(case.kind), in_lockstep(case)[0]
+    likeliest = []
+    for source, tokens, exits, length in zip(SOURCE, *found[:3], strict=True):
+        prefix, depths = tuple(tokens[: length - 1]), tuple(exits[:length])
+        log_probs = whole_pass(model, params, source, prefix, depths, MAX_LENGTH).log_probs
+        at_exits = log_probs[exits[:length] - 1, np.arange(length)]
+        likeliest.append(np.argmax(at_exits, axis=-1).tolist())
+    assert any(tokens[0] == EOS and len(tokens) > 1 for tokens in likeliest)
+    assert any(UNK in tokens for tokens in likeliest)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +152,7 @@ def test_a_sentence_does_not_see_its_neighbours(case: Case):
 
 @pytest.mark.parametrize(
     "case",
-    [Case("post", 1, TokenGeometric((0.98, 0.96))), Case("tied", 3, Uniform(4, 0))],
+    [Case("post", 1, TokenGeometric((0.98, 0.97))), Case("tied", 3, Uniform(4, 0))],
     ids=str,
 )
 def test_sentences_that_come_in_two_by_two_are_translated_alike(case: Case):

@@ -53,7 +53,7 @@ def admit(state: Steps, arrivals: Arrivals) -> Steps:
 def step(state: Steps, sentences: Sentences) -> tuple[Steps, BeamState]:
     """Writes the word once more, or the end where the limit says so."""
     beams = sentences.beams
-    token = jnp.where(beam.must_end(beams), EOS, state.words)[:, None, None]
+    token = jnp.where(beams.position + 1 == beams.limit, EOS, state.words)[:, None, None]
     log_probs = jnp.concatenate([jnp.zeros(token.shape), jnp.full(token.shape, -jnp.inf)], axis=-1)
     continuations = Continuations(log_probs, jnp.broadcast_to(token, log_probs.shape))
     exits = jnp.ones((len(state.words), 1), jnp.int32)

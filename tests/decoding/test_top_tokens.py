@@ -20,35 +20,41 @@ from dat_jax.decoding.top_tokens import (
 )
 from tests.decoding.stepwise import grouped
 
-PAD, EOS = 0, 3
+PAD, UNK, BOS, EOS = range(4)
+LIMIT = 3
+FIRST, NEXT, LAST = range(LIMIT)  # positions
 
 
 @partial(jax.jit, static_argnames="count")
-def found(logits: jax.Array, offset: jax.Array, must_end: jax.Array, count: int) -> Continuations:
-    """The continuations of hypotheses whose log-probabilities are so much above the normaliser."""
-    top = top_tokens(grouped(logits), min(count, logits.shape[-1]), eos_id=EOS, pad_id=PAD)
-    return continuations(top._replace(normaliser=-offset), jnp.zeros_like(offset), must_end, EOS)
+def found(logits: jax.Array, offset: jax.Array, position: jax.Array, count: int) -> Continuations:
+    """The continuations of hypotheses of so many tokens, of LIMIT at the most, whose
+    log-probabilities are so much above the normaliser."""
+    top = top_tokens(grouped(logits), min(count, logits.shape[-1]), EOS)
+    top, nothing = top._replace(normaliser=-offset), jnp.zeros_like(offset)
+    return continuations(top, nothing, position, jnp.full_like(position, LIMIT), EOS)
 
 
 def expected(
-    logits: np.ndarray, offset: np.float32, must_end: bool, count: int
+    logits: np.ndarray, offset: np.float32, position: int, count: int
 ) -> tuple[list[float], list[int]]:
     """Of one hypothesis: all tokens, sorted stably by what is allowed of them."""
     totals = offset + logits
-    totals[PAD] = -np.inf
-    if must_end:
-        totals[np.arange(len(totals)) != EOS] = -np.inf
+    totals[:EOS] = -np.inf
+    if position == LAST:
+        totals[EOS + 1 :] = -np.inf
     order = np.argsort(-totals, kind="stable")[:count]
+    if position == FIRST:
+        totals[EOS] = -np.inf  # in its place, if it has one
     return totals[order].tolist(), order.tolist()
 
 
-def assert_best(logits, offset, must_end, count: int) -> None:
+def assert_best(logits, offset, position, count: int) -> None:
     """Each hypothesis of [*B] gets what it gets alone."""
-    arrays = map(jnp.asarray, (logits, offset, must_end))
+    arrays = map(jnp.asarray, (logits, offset, position))
     best = jax.tree.map(np.asarray, found(*arrays, count))
     assert best.tokens.shape == (*offset.shape, min(count, logits.shape[-1]))
     for index in np.ndindex(offset.shape):
-        totals, tokens = expected(logits[index].copy(), offset[index], must_end[index], count)
+        totals, tokens = expected(logits[index].copy(), offset[index], position[index], count)
         assert best.log_probs[index].tolist() == totals
         possible = np.isfinite(totals)
         assert best.tokens[index][possible].tolist() == np.asarray(tokens)[possible].tolist()
@@ -76,16 +82,16 @@ def test_they_are_those_of_a_stable_sort(size: int, count: int, ties: bool):
     values = generator.normal(size=(4, 3, size))
     logits = (np.round(values) + 0.0 if ties else values).astype(np.float32)  # no -0.0
     offset = generator.integers(-4, 1, (4, 3)).astype(np.float32)
-    must_end = generator.random((4, 3)) < 0.3
-    assert must_end.any() and not must_end.all()
-    assert_best(logits, offset, must_end, count)
+    position = generator.permuted(np.arange(4 * 3) % LIMIT).reshape(4, 3)
+    assert_best(logits, offset, position, count)
 
 
 def test_log_probabilities_are_normalised_over_all_tokens():
     logits = np.random.default_rng(1).normal(size=(3, 300)).astype(np.float32)
-    so_far, must_end = jnp.asarray([0.0, -2.5, -1.0]), jnp.asarray([False, False, True])
-    top = top_tokens(grouped(jnp.asarray(logits)), 4, eos_id=EOS, pad_id=PAD)
-    best = continuations(top, so_far, must_end, EOS)
+    logits[:, :EOS] += 2  # they count, though they may not be written
+    so_far, positions = jnp.asarray([0.0, -2.5, -1.0]), jnp.asarray([NEXT, NEXT, LAST])
+    top = top_tokens(grouped(jnp.asarray(logits)), 4, EOS)
+    best = continuations(top, so_far, positions, jnp.full(3, LIMIT), EOS)
     log_probs = np.asarray(so_far)[:, None] + np.asarray(jax.nn.log_softmax(logits))
     chosen = np.take_along_axis(log_probs, np.asarray(best.tokens), axis=1)
     np.testing.assert_allclose(best.log_probs[:2], chosen[:2], rtol=1e-5)
@@ -96,25 +102,26 @@ def test_equal_tokens_of_far_groups_keep_their_order():
     logits = np.full((1, 1000), -5, np.float32)
     for token in (900, 130, 500, 129, 20):
         logits[0, token] = -1
-    best = found(jnp.asarray(logits), jnp.zeros(1), jnp.zeros(1, bool), 7)
-    assert best.tokens[0].tolist() == [20, 129, 130, 500, 900, 1, 2]
+    best = found(jnp.asarray(logits), jnp.zeros(1), jnp.asarray([NEXT]), 7)
+    assert best.tokens[0].tolist() == [20, 129, 130, 500, 900, EOS, EOS + 1]
 
 
-def test_what_is_never_chosen_takes_no_others_place():
+@pytest.mark.parametrize("never", [PAD, UNK, BOS])
+def test_what_is_never_chosen_takes_no_others_place(never: int):
     logits = np.random.default_rng(0).normal(size=(8, 1024)).astype(np.float32)
-    logits[:, PAD] = 100
-    assert_best(logits, np.zeros(8, np.float32), np.zeros(8, bool), 2)
+    logits[:, never] = 100
+    assert_best(logits, np.zeros(8, np.float32), np.full(8, NEXT), 2)
 
 
 def test_where_nothing_else_is_possible_the_rest_scores_nothing():
     logits = np.full((2, 200), -np.inf, np.float32)
     logits[0, 150] = logits[0, PAD] = -1
     logits[1, EOS] = -2
-    best = found(jnp.asarray(logits), jnp.zeros(2), jnp.asarray([False, True]), 4)
+    best = found(jnp.asarray(logits), jnp.zeros(2), jnp.asarray([NEXT, LAST]), 4)
     assert best.tokens[:, 0].tolist() == [150, EOS]
     assert best.log_probs[:, 0].tolist() == [-1, -2]
     assert (best.log_probs[:, 1:] == -jnp.inf).all()
-    dead = found(jnp.zeros((1, 200)), jnp.asarray([-jnp.inf]), jnp.zeros(1, bool), 4)
+    dead = found(jnp.zeros((1, 200)), jnp.asarray([-jnp.inf]), jnp.asarray([NEXT]), 4)
     assert (dead.log_probs == -jnp.inf).all()
 
 
@@ -126,13 +133,13 @@ def test_whatever_the_values(data: st.DataObject):
     logits = -generator.integers(0, levels, shape).astype(np.float32) / 4
     logits[generator.random(shape) < data.draw(st.sampled_from([0, 0.5, 0.99]))] = -np.inf
     offset = -generator.integers(0, 9, 2).astype(np.float32)
-    assert_best(logits, offset, generator.random(2) < 0.2, 6)
+    assert_best(logits, offset, generator.integers(0, LIMIT, 2), 6)
 
 
 def test_they_compile_to_no_sort_of_a_vocabulary_and_no_top_k_of_one():
     """A slice merged into the top-k once turned 17 ms into 1.7 s (128 x 5 x 10,000, CPU)."""
     size = 10_000
-    arrays = (jnp.zeros((2, 5, size)), jnp.zeros((2, 5)), jnp.zeros((2, 5), bool))
+    arrays = (jnp.zeros((2, 5, size)), jnp.zeros((2, 5)), jnp.ones((2, 5), jnp.int32))
     program = found.lower(*arrays, 10).compile().as_text() or ""
     assert f"[2,5,{size}]" in program or f"[10,{size}]" in program
     sorting = r"(?:sort|custom-call)\(([^)]*)\)"

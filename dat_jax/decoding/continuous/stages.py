@@ -14,8 +14,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from dat_jax.data.vocabulary import EOS, PAD
-from dat_jax.decoding import beam
+from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.continuous.pool import Pool
 from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.sizing import SearchSettings
@@ -169,12 +168,13 @@ class Stages:
     def _classify(self, table: int, pool: Pool, cohort: Cohort) -> Classified:
         """The classifiers that use a table."""
         logits = self.model.classify_by_table(table, cohort.depths, cohort.x)
-        top = top_tokens(logits, self.continuations, eos_id=EOS, pad_id=PAD)
+        top = top_tokens(logits, self.continuations, EOS)
         plan, leaves = cohort.plan, jnp.ones(len(cohort.rows), bool)
         if self.halting.classifies_each_block:
             plan = self.halting.after_classifier(cohort.depths, logits, top, plan)
             leaves = plan.exit_at <= cohort.depths
         beams = pool.slots.sentences.beams
         log_probs = beams.log_probs.reshape(-1).at[cohort.rows].get(mode="clip")
-        must_end = beam.must_end(beams).at[cohort.slots].get(mode="clip")
-        return Classified(plan, leaves, continuations(top, log_probs, must_end, EOS))
+        limits = beams.limit.at[cohort.slots].get(mode="clip")
+        following = continuations(top, log_probs, cohort.positions, limits, EOS)
+        return Classified(plan, leaves, following)
