@@ -70,11 +70,19 @@ def _main(options: flags.FlagValues) -> None:
         together(options.coordinator, options.num_processes, options.process_id),
         workdir.writing(),
     ):
-        _train(config, workdir)
+        dataset = train_model(config, workdir)
+        _report(workdir.load(), dataset, workdir)
 
 
-def _train(config: Config, workdir: Run) -> None:
-    """Prepares, trains, evaluates."""
+def train_model(config: Config, workdir: Run) -> Dataset:
+    """Prepares the data and trains, or goes on with it; returns the data.
+
+    The caller is the only writer of the workdir.
+
+    Raises:
+        UserError: the config does not fit the workdir, the data or the devices.
+        Stopped: a signal asked for it; what was trained is saved.
+    """
     check_sharding(config.training.sharding, jax.device_count())
     by_first(lambda: _prepare(config, workdir))
     dataset = workdir.dataset()
@@ -85,8 +93,7 @@ def _train(config: Config, workdir: Run) -> None:
     initial = partial(initial_params, config, model, dataset.vocabularies)
     train(config, model, dataset, workdir.training_files, initial)
     print(f"trained to step {config.training.steps:,} in {_minutes(started)}", flush=True)
-
-    _report(workdir.load(), dataset, workdir)
+    return dataset
 
 
 def _prepare(config: Config, workdir: Run) -> None:

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     """A small model with tied embeddings."""
     config = base.get_config()
     config.data.source = "text:data/multi30k"
-    config.data.vocabulary_size = 4_000
+    config.data.vocabulary_size = 2_000
 
     config.model.decoder_layers = 6
     config.model.encoder_layers = 3
@@ -35,12 +35,13 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.1
 
     config.optimizer.learning_rate = 1.5e-3
-    config.optimizer.warmup_steps = 800
+    config.optimizer.warmup_steps = 600
+    config.optimizer.schedule = "linear"
 
-    config.training.steps = 3_300
+    config.training.steps = 2_400
     config.training.batch_tokens = 2_048
     config.training.num_shapes = 4
-    config.training.validate_every = 220
-    config.training.checkpoint_every = 220
+    config.training.validate_every = 400
+    config.training.checkpoint_every = 200
     config.decoding.average_checkpoints = 3
     return config

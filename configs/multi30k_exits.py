@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
 
     config.training.initial_workdir = "runs/multi30k"
     config.training.loss_weights = "1/sqrt_n"
-    config.training.steps = 900
-    config.training.validate_every = 150
-    config.training.checkpoint_every = 150
+    config.training.steps = 600
+    config.training.validate_every = 200
+    config.training.checkpoint_every = 100
     return config

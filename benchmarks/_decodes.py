@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines of a trained point: quality and cost by each of its policies, and measured speed."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast, get_args
+
+from benchmarks._budget import Budget
+from benchmarks._lines import Line, Lines
+from benchmarks._suites import TUNED, Point
+from benchmarks._timing import interleaved, machine, rate
+from benchmarks._trainings import Trained
+from dat_jax.config import DecodingConfig
+from dat_jax.decoding.translator import Translations, Translator
+from dat_jax.evaluation.evaluate import evaluate
+from dat_jax.evaluation.scores import score, tokenizer_of
+from dat_jax.evaluation.tally import Tally
+from dat_jax.exits.parsing import Policy, parse_policy
+from dat_jax.trained import TrainedModel
+from dat_jax.tuning.fronts import Kind, conditions, load_front, save_front
+from dat_jax.tuning.search import tune
+
+KEYS = ("config_sha256", "split", "policy", "beam_size", "batch_size")
+"""What a line is known by: the training, the text, and the way to decode."""
+
+_BATCHES = {512: None, 32: 512, 1: 64}
+"""Sentences decoded at a time, and of how many the speed is taken; of all where there is none."""
+
+_REPETITIONS = 3
+
+
+class Model(NamedTuple):
+    """A trained point with its parameters."""
+
+    trained: Trained
+    model: TrainedModel
+
+    @property
+    def decoding(self) -> DecodingConfig:
+        """The settings of its decoding."""
+        return self.model.config.decoding
+
+
+def decode(trained: Trained, point: Point, lines: Lines, budget: Budget) -> Iterator[Line]:
+    """Decodes with each policy that has no line yet; yields the lines that are new.
+
+    Raises:
+        Spent: the time is up.
+    """
+    model = Model(trained, trained.run.load())
+    budget.check()
+    policies = _policies(model, point)
+    for split in point.splits:
+        bleu: dict[str, float] = {}
+        new: list[Line] = []
+        for policy in policies:
+            line = lines.find(**_known_by(model, policy, split))
+            if line is None:
+                budget.check()
+                line = _labels(model, split) | _evaluate(model, policy, split)
+                new.append(line)
+            bleu[policy.name] = line["bleu"]
+            span = _span(model, bleu)
+            if span is not None:
+                yield from (line | span for line in new)
+                new = []
+
+
+def _policies(model: Model, point: Point) -> list[Policy]:
+    """The policies of a point, those that are tuned among them, which is done if need be."""
+    config, policies = model.model.config.model, list[Policy]()
+    for text in point.policies:
+        kind, _, of = text.partition(":")
+        names = [text]
+        if kind == TUNED:
+            names = [summary["policy"] for summary in _front(model, cast(Kind, of))]
+        policies += [parse_policy(name, config) for name in names]
+    return policies
+
+
+def _front(model: Model, kind: Kind) -> list[dict[str, Any]]:
+    """The tuned thresholds of a kind, tuned if that has not been done as we decode."""
+    run, wanted = model.trained.run, conditions(model.model, model.decoding)
+    front = load_front(run, kind)
+    if not front or any(front[0].get(key) != value for key, value in wanted.items()):
+        front = tune(model.model, run.dataset(), kind, model.decoding)
+        with run.writing():
+            save_front(run, kind, front)
+    return front
+
+
+def _evaluate(model: Model, policy: Policy, split: str) -> Line:
+    """Quality and cost; those of tuned thresholds on `valid` are known from their tuning."""
+    run = model.trained.run
+    kind = policy.rule.kind
+    if split == "valid" and kind in get_args(Kind):
+        for summary in load_front(run, cast(Kind, kind)):
+            if summary["policy"] == policy.name:
+                return _ours(model, summary)
+    return _ours(model, evaluate(model.model, run.dataset(), policy, model.decoding, split)[1])
+
+
+def _ours(model: Model, summary: dict[str, Any]) -> Line:
+    """A summary, in which the config's checksum has no paths."""
+    return summary | machine() | {"config_sha256": model.trained.sha256}
+
+
+def _known_by(model: Model, policy: Policy, split: str, batch_size: int | None = None) -> Line:
+    """The values of `KEYS`."""
+    return {
+        "config_sha256": model.trained.sha256,
+        "split": split,
+        "policy": policy.name,
+        "beam_size": model.decoding.beam_size,
+        "batch_size": batch_size or model.decoding.batch_size,
+    }
+
+
+def _labels(model: Model, split: str) -> Line:
+    """The names of a line's training, its seed and steps, and the text."""
+    training = model.model.config.training
+    names = {"point": model.trained.training.name, "seed": training.seed, "split": split}
+    return names | {"steps": training.steps}
+
+
+def _span(model: Model, bleu: dict[str, float]) -> dict[str, float | None] | None:
+    """How much BLEU is between the first exit and the last; None until that is known."""
+    depths = model.model.config.model.exit_depths
+    if len(depths) == 1:
+        return {"span": None}
+    ends = [f"fixed:{depth}" for depth in (depths[0], depths[-1])]
+    return {"span": bleu[ends[1]] - bleu[ends[0]]} if bleu.keys() >= set(ends) else None
+
+
+def measure_speed(
+    points: Sequence[tuple[Trained, Point]], lines: Lines, budget: Budget
+) -> Iterator[Line]:
+    """Times all policies of all points in turn, at several batch sizes; yields the lines.
+
+    Each translates `test`, text to text, by the engine that is faster for it.
+
+    Raises:
+        Spent: the time is up.
+    """
+    candidates = []
+    for trained, point in points:
+        model = Model(trained, trained.run.load())
+        for policy in _policies(model, point):
+            budget.check()
+            candidates.append((model, policy))
+    for batch_size, sentences in _BATCHES.items():
+        known = [lines.find(**_known_by(*both, "test", batch_size)) for both in candidates]
+        if None in known:
+            budget.check()
+            whole = [lines.find(**_known_by(*both, "test", max(_BATCHES))) for both in candidates]
+            yield from _speeds(candidates, batch_size, sentences, whole)
+
+
+def _speeds(
+    candidates: Sequence[tuple[Model, Policy]],
+    batch_size: int,
+    sentences: int | None,
+    whole: Sequence[Line | None],
+) -> Iterator[Line]:
+    """Lines of one batch size. Those of a part of the text have the scores of the whole."""
+    translators, runs = [], []
+    for model, policy in candidates:
+        settings = {"engine": "auto", "batch_size": batch_size}
+        decoding = dataclasses.replace(model.decoding, **settings)
+        translator = Translator(model.model, policy, decoding)
+        sources = model.trained.run.text("test")[0][:sentences]
+        translators.append(translator)
+        runs.append(partial(translator.translate, sources, policy.name))
+    timed = interleaved(runs, _REPETITIONS, f"batches of {batch_size}")
+    fresh = [
+        old or _scored(model, translator, one.outcome)
+        for (model, _), translator, one, old in zip(
+            candidates, translators, timed, whole, strict=True
+        )
+    ]
+    spans = _spans(candidates, fresh)
+    for (model, _), line, one, span in zip(candidates, fresh, timed, spans, strict=True):
+        amount = sum(len(sentence.exits) for sentence in one.outcome.sentences)
+        speed = rate(amount, one.seconds) | {"timed_sentences": len(one.outcome.sentences)}
+        yield _labels(model, "test") | line | span | {"batch_size": batch_size} | speed
+
+
+def _scored(model: Model, translator: Translator, translations: Translations) -> Line:
+    """Quality and cost of translations of `test`."""
+    tally = Tally(translator)
+    tally.add(translations)
+    texts = [sentence.text for sentence in translations.sentences]
+    tokenizer = tokenizer_of(model.model.config, translator.decoding)
+    scores = score(texts, model.trained.run.text("test")[1], tokenizer)
+    return _ours(model, dataclasses.asdict(scores) | tally.summary())
+
+
+def _spans(
+    candidates: Sequence[tuple[Model, Policy]], lines: Sequence[Line]
+) -> Iterator[dict[str, float | None]]:
+    """The span of each candidate's model; all cuts of a model are among them."""
+    for model, _ in candidates:
+        bleu = {
+            policy.name: line["bleu"]
+            for (other, policy), line in zip(candidates, lines, strict=True)
+            if other is model
+        }
+        yield _span(model, bleu) or {}
