@@ -4,10 +4,12 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast
 
 from benchmarks._budget import Budget
+from benchmarks._exits import by_position, by_score
 from benchmarks._lines import Line, Lines
+from benchmarks._statistics import count, pack
 from benchmarks._suites import TUNED, Point
 from benchmarks._timing import interleaved, machine, rate
 from benchmarks._trainings import Trained
@@ -91,14 +93,22 @@ def _front(model: Model, kind: Kind) -> list[dict[str, Any]]:
 
 
 def _evaluate(model: Model, policy: Policy, split: str) -> Line:
-    """Quality and cost; those of tuned thresholds on `valid` are known from their tuning."""
-    run = model.trained.run
-    kind = policy.rule.kind
-    if split == "valid" and kind in get_args(Kind):
-        for summary in load_front(run, cast(Kind, kind)):
-            if summary["policy"] == policy.name:
-                return _ours(model, summary)
-    return _ours(model, evaluate(model.model, run.dataset(), policy, model.decoding, split)[1])
+    """Quality and cost of a policy, BLEU's counts of each sentence, and where its exits are."""
+    dataset = model.trained.run.dataset()
+    translations, summary = evaluate(model.model, dataset, policy, model.decoding, split)
+    exits = {
+        "exit_by_position": by_position(translations.sentences),
+        "exit_by_score": by_score(model.model, dataset, policy, split),
+    }
+    return _ours(model, summary) | exits | _counts(model, translations, split)
+
+
+def _counts(model: Model, translations: Translations, split: str) -> Line:
+    """BLEU's counts of each sentence."""
+    texts = [sentence.text for sentence in translations.sentences]
+    tokenizer = tokenizer_of(model.model.config, model.decoding)
+    counts = count(texts, model.trained.run.text(split)[1], tokenizer)
+    return {"bleu_counts": pack(counts)}
 
 
 def _ours(model: Model, summary: dict[str, Any]) -> Line:
@@ -121,7 +131,10 @@ def _labels(model: Model, split: str) -> Line:
     """The names of a line's training, its seed and steps, and the text."""
     training = model.model.config.training
     names = {"point": model.trained.training.name, "seed": training.seed, "split": split}
-    return names | {"steps": training.steps}
+    head = model.model.config.exit
+    taught = {"lambda": head.exit_penalty, "sigma": head.oracle_smoothing, "oracle": head.oracle}
+    has_head = model.model.config.model.exit_head != "none"
+    return names | {"steps": training.steps} | (taught if has_head else {})
 
 
 def _span(model: Model, bleu: dict[str, float]) -> dict[str, float | None] | None:
@@ -193,7 +206,8 @@ def _scored(model: Model, translator: Translator, translations: Translations) ->
     texts = [sentence.text for sentence in translations.sentences]
     tokenizer = tokenizer_of(model.model.config, translator.decoding)
     scores = score(texts, model.trained.run.text("test")[1], tokenizer)
-    return _ours(model, dataclasses.asdict(scores) | tally.summary())
+    summary = _ours(model, dataclasses.asdict(scores) | tally.summary())
+    return summary | _counts(model, translations, "test")
 
 
 def _spans(

@@ -182,6 +182,7 @@ _SMALL = {
     **{f"model.{side}_dim": 16 for side in ("encoder", "decoder")},
     **{f"model.{side}_ff_dim": 16 for side in ("encoder", "decoder")},
     **{f"model.{side}_heads": 2 for side in ("encoder", "decoder")},
+    "optimizer.warmup_steps": 2,
     "training.steps": 6,
     "training.batch_tokens": 1_024,
     "training.num_shapes": 1,

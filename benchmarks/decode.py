@@ -21,6 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
+from benchmarks._figures import speed
 from benchmarks._opponents import Size, ctranslate2_opponents, opponents
 from benchmarks._systems import (
     System,
@@ -32,7 +33,6 @@ from benchmarks._systems import (
 )
 from benchmarks._task import Task, drawn_exits, encode, make_config, make_task, vary_lengths
 from benchmarks._timing import check_output, machine, write_lines
-from benchmarks.plot import draw_speed
 from dat_jax.command_line import define_path, run
 from dat_jax.exits.rules import Fixed
 
@@ -160,7 +160,7 @@ def _main(options: flags.FlagValues) -> None:
                 print(format_lines(measured), flush=True)
                 lines += [line | setting for line in measured]
     write_lines(output, lines)
-    draw_speed(lines, output.with_suffix(".svg"))
+    speed(lines, output.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

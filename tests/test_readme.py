@@ -9,20 +9,17 @@ import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 import dat_jax
-from benchmarks import compiled
-from benchmarks._systems import format_lines
-from benchmarks.table import read_table
+from benchmarks import report
 from configs import base, decode
 from dat_jax import TranslationModel
 from dat_jax.config import DecodingConfig
 from dat_jax.decoding.engines import SearchResult
 from dat_jax.decoding.translator import Translation
-from dat_jax.evaluation.tables import format_table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEST_COMMAND = "pip install -e '.[dev]' && pytest"
@@ -41,37 +38,6 @@ PAGES = {
 NOWHERE = {"exits.jsonl", "evaluation.jsonl", "metrics.jsonl", "vocabulary/", "checkpoints/"}
 NOWHERE |= {"tensorboard/", "decode/", "tuned/", "utils.py"}
 """What the pages name and the repository has not: a run's files, and one of which they say so."""
-
-
-class Table(NamedTuple):
-    """A table of a page, and what its marker says that it is made of."""
-
-    page: str
-    source: str
-    text: str
-
-
-def tables() -> list[Table]:
-    pattern = r"<!-- table: ([^>\n]+) -->\n(.*?)\n?<!-- end -->"
-    return [
-        Table(page, *found)
-        for page, text in PAGES.items()
-        for found in re.findall(pattern, text, re.DOTALL)
-    ]
-
-
-def printed(source: str) -> str:
-    """What the command prints whose lines of results these are.
-
-    Of `benchmarks.decode` one table is named; of `benchmarks.table` lines may be, from 1.
-    """
-    name, *wanted = source.split()
-    lines = [json.loads(line) for line in (REPOSITORY / name).read_text("utf-8").splitlines()]
-    if lines[0].get("benchmark") == "decode":
-        return format_lines([line for line in lines if line["table"] in wanted])
-    if lines[0].get("benchmark") == "compiled":
-        return compiled.format_table(lines)
-    return format_table([lines[int(number) - 1] for number in wanted] if wanted else lines)
 
 
 def named(pattern: str, page: str) -> list[str]:
@@ -95,29 +61,30 @@ def test_the_readme_is_short():
     assert len(README.splitlines()) <= MOST_LINES
 
 
-def test_the_readmes_table_of_results_is_short():
-    (table,) = (table for table in tables() if table.page == "README.md")
-    assert len(table.text.splitlines()) <= 2 + 8
-
-
 def test_every_table_of_the_speeds_is_on_some_page():
     text = (REPOSITORY / "results" / "decode.jsonl").read_text(encoding="utf-8")
     kinds = {json.loads(line)["table"] for line in text.splitlines()}
-    shown = {table.source for table in tables()}
+    shown = {source for page in PAGES for source in named(r"<!-- table: (.+) -->", page)}
     assert {f"results/decode.jsonl {kind}" for kind in kinds} <= shown
 
 
-@pytest.mark.parametrize("table", tables(), ids=lambda table: f"{table.page}: {table.source}")
-def test_a_table_is_what_its_command_prints(table: Table):
-    assert table.text == printed(table.source)
+@every_page
+def test_tables_are_what_the_report_makes_of_the_lines(page: str):
+    assert report.renewed(PAGES[page]) == PAGES[page]
+
+
+@every_page
+def test_figures_can_be_drawn_from_the_lines(page: str, tmp_path: Path):
+    for source, name in report.figures(PAGES[page]):
+        report.draw(source, tmp_path / "figure.svg")
+        assert ((REPOSITORY / page).parent / name).stat().st_size > 1_000
+        assert (tmp_path / "figure.svg").stat().st_size > 1_000
 
 
 @every_page
 def test_no_other_table_holds_measurements(page: str):
-    text = PAGES[page].replace(demo_output(), "")
-    for table in tables():
-        if table.page == page:
-            text = text.replace(f"<!-- table: {table.source} -->\n{table.text}\n", "")
+    text = re.sub(r"<!-- table: .*?<!-- end -->", "", PAGES[page], flags=re.DOTALL)
+    text = text.replace(demo_output(), "")
     assert re.findall(r"^\|.*(?:tokens/s|BLEU).*\|$", text, re.MULTILINE) == []
 
 
@@ -128,7 +95,7 @@ def demo_output() -> str:
 
 
 def test_the_demo_prints_what_the_readme_shows():
-    assert read_table(REPOSITORY / "results" / "demo.jsonl") in demo_output()
+    assert report.table("results/demo.jsonl") in demo_output()
 
 
 @every_page

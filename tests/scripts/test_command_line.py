@@ -13,7 +13,7 @@ from absl import flags
 
 import decode
 import train
-from benchmarks import batching, exits, gpu, quality
+from benchmarks import batching, gpu, report, reproduce
 from benchmarks import decode as speed
 from dat_jax.command_line import run
 from dat_jax.data import prepare
@@ -23,8 +23,10 @@ from tests.scripts.calls import REPOSITORY, TINY, Main, call, check_refusal, ref
 
 SCRIPTS = [
     *(train.main, decode.main, tuning.main, prepare.main),
-    *(batching.main, speed.main, exits.main, gpu.main, quality.main),
+    *(batching.main, speed.main, gpu.main, report.main, reproduce.main),
 ]
+
+WITH_OUTPUT = (speed.main, gpu.main, report.main, reproduce.main)
 
 
 @pytest.mark.parametrize("main", SCRIPTS, ids=lambda main: main.__module__)
@@ -32,7 +34,7 @@ SCRIPTS = [
 def test_help_prints_what_a_script_is_for_and_its_flags(main: Main, option: str):
     text = succeed(main, option).stdout
     assert text.startswith(sys.modules[main.__module__].__doc__ or "no docstring")
-    assert ("--output" if main in (speed.main, gpu.main) else "--workdir") in text
+    assert ("--output" if main in WITH_OUTPUT else "--workdir") in text
 
 
 def test_scripts_do_not_know_what_others_or_they_themselves_were_given_before():
@@ -44,7 +46,7 @@ def test_scripts_do_not_know_what_others_or_they_themselves_were_given_before():
         refuse("--policy is missing", tuning.main, "--workdir=no")
         for main in (train.main, prepare.main):
             refuse("--workdir is missing", main, "--config=configs/demo.py")
-        for main in (decode.main, tuning.main, quality.main):
+        for main in (decode.main, tuning.main, batching.main):
             refuse("--workdir is missing", main)
 
 

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts beside train.py and decode.py: preparing, tuning and the benchmark of exits."""
+"""The scripts beside train.py and decode.py: preparing, tuning."""
 
-import json
 import shutil
 from pathlib import Path
 
-from benchmarks import exits
 from dat_jax.data import prepare
 from dat_jax.tuning import __main__ as tuning
 from tests.scripts.calls import TINY, refuse, succeed
@@ -35,14 +33,3 @@ def test_tuning_prints_its_front_and_the_policy_to_ask_for(trained: Path, tmp_pa
     kinds = "value should be one of <confidence|token_geometric>"
     refuse(kinds, tuning.main, workdir, "--policy=fixed")
     refuse("train a model into this workdir first", tuning.main, "--workdir=no", policy)
-
-
-def test_the_exits_benchmark_decodes_with_everything_that_was_tuned(trained: Path, tmp_path: Path):
-    workdir, output = f"--workdir={trained}", tmp_path / "exits.jsonl"
-    succeed(exits.main, workdir, f"--output={output}")
-    policies = [json.loads(line)["policy"] for line in output.read_text().splitlines()]
-    kinds = [policy.partition(":")[0] for policy in policies]
-    assert kinds[:4] == ["fixed", "fixed", "uniform", "token_geometric"]
-    assert set(kinds[4:]) == {"token_geometric", "confidence"}
-    nowhere = f"--output={tmp_path / 'none' / 'exits.jsonl'}"
-    refuse("none is no folder", exits.main, workdir, nowhere)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exits along a sentence and against confidence (paper, section 4.4), as figures of a line."""
+
+from collections.abc import Sequence
+from typing import Any, cast, get_args
+
+import numpy as np
+
+from dat_jax.data.dataset import Dataset
+from dat_jax.decoding.translator import Translation
+from dat_jax.exits.parsing import Policy
+from dat_jax.trained import TrainedModel
+from dat_jax.tuning.fronts import Kind
+from dat_jax.tuning.search import exits_of, observe
+
+PARTS = 10
+"""Of a sentence, from its first tokens to its last, and of the range of a probability."""
+
+
+def by_position(sentences: Sequence[Translation]) -> list[float | None]:
+    """The average exit in each tenth of the translations; None where none has a token."""
+    sums, tokens = np.zeros(PARTS), np.zeros(PARTS)
+    for sentence in sentences:
+        length = len(sentence.exits)
+        part = np.arange(length) * PARTS // max(length, 1)
+        np.add.at(sums, part, sentence.exits)
+        np.add.at(tokens, part, 1)
+    return [float(s / n) if n else None for s, n in zip(sums, tokens, strict=True)]
+
+
+def by_score(
+    model: TrainedModel, dataset: Dataset, policy: Policy, split: str
+) -> list[list[int]] | None:
+    """Counts reference tokens by their exit, 1 to N, and the tenth of their probability there.
+
+    Reference tokens are what the model sees, in one pass in which no state is copied. None for a
+    rule without thresholds.
+    """
+    if policy.rule.kind not in get_args(Kind):
+        return None
+    observed = observe(model, dataset.tokens(split), cast(Kind, policy.rule.kind))
+    exits = exits_of(observed.signal, np.asarray(cast(Any, policy.rule).thresholds))
+    score = np.exp(observed.token_ll[exits - 1, np.arange(len(exits))])
+    layers = len(observed.token_ll)
+    counts = np.zeros((layers, PARTS), int)
+    np.add.at(counts, (exits - 1, np.minimum((score * PARTS).astype(int), PARTS - 1)), 1)
+    return counts.tolist()

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of results, the same file for the same lines. They need the extra `plots`."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._exits import PARTS
+from benchmarks._lines import Line
+
+Cost = Callable[[Line], float]
+
+_COSTS: dict[str, Cost] = {
+    "average exit": lambda line: line["average_exit"],
+    "MFLOPs/token (decoder)": lambda line: line["flops_per_token"] / 1e6,
+    "ms/token, measured": lambda line: 1e3 / line["tokens_per_second"],
+}
+_FAMILIES = {
+    "baseline": ("models of fewer blocks", "^--"),
+    "fixed": ("one model, cut", "o-"),
+    "uniform": ("exits by chance", "x"),
+    "sequence_multinomial": ("sequence multinomial", "v"),
+    "token_multinomial": ("token multinomial", "<"),
+    "token_geometric": ("token geometric", "s-"),
+    "confidence": ("confidence", "D-"),
+}
+_PANELS = {
+    "averages": ("average_exit", "average exit, equal lengths"),
+    "lengths": ("average_exit", "average exit, lengths that vary"),
+    "batches": ("batch_size", "batch size"),
+}
+
+
+def quality(lines: Sequence[Line], path: Path) -> None:
+    """Draws BLEU on `test` against average exit, FLOPs and, where it was measured in turn, time."""
+    lines = [line for line in lines if line["split"] == "test"]
+    timed = all("timed_sentences" in line for line in lines)
+    costs = dict(list(_COSTS.items())[: 3 if timed else 2])
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(
+        1, len(costs), figsize=(5 * len(costs), 4), sharey=True, layout="constrained"
+    )
+    series = defaultdict(list)
+    for line in lines:
+        series[_family(line)].append(line)
+    for axis, (label, cost) in zip(axes, costs.items(), strict=True):
+        for family, (name, style) in _FAMILIES.items():
+            points = sorted(series[family], key=cost)
+            if points:
+                bleu = [point["bleu"] for point in points]
+                axis.plot([cost(point) for point in points], bleu, style, label=name, ms=5)
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(f"BLEU, beam {lines[0]['beam_size']}")
+    axes[0].legend(fontsize="small")
+    _save(figure, path)
+
+
+def _family(line: Line) -> str:
+    """The series that a line is a point of."""
+    if line["point"].startswith("baseline_"):
+        return "baseline"
+    return line["policy"].partition(":")[0]
+
+
+def ablation(lines: Sequence[Line], path: Path) -> None:
+    """Draws the average exit against lambda, and BLEU against the average exit, a line a sigma."""
+    lines = [line for line in lines if not line["policy"].startswith("fixed:")]
+    figure, (left, right) = _pyplot().subplots(1, 2, figsize=(10, 4), layout="constrained")
+    by_sigma = defaultdict(list)
+    for line in lines:
+        by_sigma[line["sigma"]].append(line)
+    for sigma, points in sorted(by_sigma.items()):
+        points = sorted(points, key=lambda line: line["lambda"])
+        exits = [point["average_exit"] for point in points]
+        label = f"sigma {sigma:g}"
+        left.plot([point["lambda"] for point in points], exits, "o-", label=label, ms=5)
+        right.plot(exits, [point["bleu"] for point in points], "o-", label=label, ms=5)
+    left.set(xlabel="lambda", ylabel="average exit")
+    right.set(xlabel="average exit", ylabel=f"BLEU on {lines[0]['split']}")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    left.legend()
+    _save(figure, path)
+
+
+def positions(lines: Sequence[Line], path: Path) -> None:
+    """Draws the average exit in each tenth of the translations, a line for each rule."""
+    figure, axis = _pyplot().subplots(figsize=(6, 4), layout="constrained")
+    for line in _chosen(lines):
+        axis.plot(range(1, PARTS + 1), line["exit_by_position"], "o-", label=_name(line), ms=4)
+    axis.set(xlabel="tenth of the translation", ylabel="average exit")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    _save(figure, path)
+
+
+def scores(lines: Sequence[Line], path: Path) -> None:
+    """Draws how many tokens have each exit and each tenth of probability, a panel for each rule."""
+    chosen = [line for line in _chosen(lines) if line["exit_by_score"]]
+    figure, axes = _pyplot().subplots(
+        1, len(chosen), figsize=(4.5 * len(chosen), 3.5), squeeze=False, layout="constrained"
+    )
+    for axis, line in zip(axes[0], chosen, strict=True):
+        counts = np.array(line["exit_by_score"])
+        image = axis.imshow(
+            counts / counts.sum(),
+            origin="lower",
+            aspect="auto",
+            extent=(0, 1, 0.5, len(counts) + 0.5),
+            cmap="viridis",
+        )
+        axis.set(xlabel="probability of the reference", ylabel="exit", title=_name(line))
+        figure.colorbar(image, ax=axis, label="share of tokens")
+    _save(figure, path)
+
+
+def _chosen(lines: Sequence[Line]) -> list[Line]:
+    """Of the tuned thresholds of each kind on `test` those that are nearest to average exits of 2
+    and of 3."""
+    chosen = []
+    for kind in ("token_geometric", "confidence"):
+        tuned = [x for x in lines if x["policy"].startswith(f"{kind}:") and x["split"] == "test"]
+        nearest = [
+            min(tuned, key=lambda line: abs(line["average_exit"] - wanted))
+            for wanted in (2.0, 3.0)
+            if tuned
+        ]
+        chosen += [line for n, line in enumerate(nearest) if line not in nearest[:n]]
+    return chosen
+
+
+def _name(line: Line) -> str:
+    """A rule, with its average exit."""
+    kind = line["policy"].partition(":")[0].replace("_", " ")
+    return f"{kind}, average exit {line['average_exit']:.1f}"
+
+
+def speed(lines: Sequence[Line], path: Path) -> None:
+    """Draws the lines of `benchmarks.decode`: a row for each beam, a panel for each table."""
+    beams = sorted({line["beam_size"] for line in lines})
+    systems = dict.fromkeys(line["system"] for line in lines)
+    colours = {system: f"C{number}" for number, system in enumerate(systems)}
+    tables = {line["table"] for line in lines}
+    panels = {table: panel for table, panel in _PANELS.items() if table in tables}
+    size = (6 * len(panels), 5 * len(beams))
+    figure, axes = _pyplot().subplots(
+        len(beams), len(panels), figsize=size, squeeze=False, layout="constrained"
+    )
+    for row, beam in zip(axes, beams, strict=True):
+        for axis, (table, (key, label)) in zip(row, panels.items(), strict=True):
+            series = defaultdict(list)
+            for line in lines:
+                if line["table"] == table and line["beam_size"] == beam and key in line:
+                    series[line["system"]].append((line[key], line["tokens_per_second"]))
+            for system, points in series.items():
+                xs, ys = zip(*sorted(points), strict=True)
+                axis.plot(xs, ys, "o-", color=colours[system], label=system, ms=4)
+            axis.set_xlabel(label)
+            axis.set_ylabel(f"tokens/s, beam {beam}")
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="x-small")
+            if key == "batch_size":
+                axis.set_xscale("log", base=2)
+    _save(figure, path)
+
+
+def _pyplot() -> Any:
+    """Matplotlib, which draws the same file for the same data."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "dat_jax"
+    return pyplot
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None})
+    _pyplot().close(figure)
+
+
+FIGURES: dict[str, Callable[[Sequence[Line], Path], None]] = {
+    "quality": quality,
+    "ablation": ablation,
+    "positions": positions,
+    "scores": scores,
+    "speed": speed,
+}
+"""Of a name, what draws it into a file."""

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All tables and figures of README.md and docs/, made of the lines in results/ and nothing else.
+
+    python -m benchmarks.report
+    python -m benchmarks.report --table="results/NAME.jsonl by_exit valid"
+    python -m benchmarks.report --figure="quality results/NAME.jsonl" --output=FILE.svg
+
+The first makes anew what stands between a page's marks, `<!-- table: SOURCE -->` and
+`<!-- end -->`, and draws the figures that its marks `<!-- figure: SOURCE -->` are followed by. The
+others print one table or draw one figure. A table's SOURCE is a file of results and, of a suite of
+`benchmarks.reproduce`, a view and what it is of: by_exit, differences or against_cuts and a split,
+against_time and a batch size; of `benchmarks.decode`, its table; of other files, numbers of lines
+if not all. A figure's is its kind, quality, ablation, positions, scores or speed, and files.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from benchmarks import _systems, compiled
+from benchmarks._figures import FIGURES
+from benchmarks._lines import Line, read_lines
+from benchmarks._views import VIEWS
+from dat_jax.command_line import run
+from dat_jax.errors import UserError
+from dat_jax.evaluation.tables import format_table
+from dat_jax.files import write_text
+from dat_jax.paths import as_path
+
+_ROOT = Path(__file__).resolve().parent.parent
+_TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?\n?(<!-- end -->)", re.DOTALL)
+_FIGURE = re.compile(r"<!-- figure: ([^>\n]+) -->\n!\[[^\]]*\]\(([^)]+)\)")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reports as the command line says; returns the exit status."""
+    options = flags.FlagValues()
+    flags.DEFINE_string("table", None, "Print this table.", options)
+    flags.DEFINE_string("figure", None, "Draw this figure.", options)
+    flags.DEFINE_string("output", None, "The file of the figure.", options)
+    return run(argv, options, lambda: _main(options))
+
+
+def _main(options: flags.FlagValues) -> None:
+    """Prints, draws, or makes all pages anew."""
+    if (options.figure is None) != (options.output is None):
+        raise UserError("--figure=SOURCE and --output=FILE.svg go together: give both")
+    if options.table is not None:
+        print(table(options.table))
+    if options.figure is not None:
+        draw(options.figure, as_path(options.output))
+    if options.table is None and options.figure is None:
+        for page in pages():
+            _renew(page)
+
+
+def pages() -> list[Path]:
+    """The pages that hold tables and figures."""
+    return [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+
+
+def _renew(page: Path) -> None:
+    """Makes the tables of a page anew, and draws its figures."""
+    before = page.read_text(encoding="utf-8")
+    after = renewed(before)
+    if after != before:
+        write_text(page, after)
+        print(f"{page.relative_to(_ROOT)}: tables made anew")
+    for source, name in figures(after):
+        draw(source, page.parent / name)
+        print(f"{page.relative_to(_ROOT)}: {name} drawn")
+
+
+def renewed(text: str) -> str:
+    """The text of a page with the tables that its marks ask for.
+
+    Raises:
+        UserError: a mark asks for what there is not.
+    """
+    return _TABLE.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", text)
+
+
+def figures(text: str) -> list[tuple[str, str]]:
+    """The figures of a page: what each is made of, and its file as seen from the page."""
+    return _FIGURE.findall(text)
+
+
+def table(source: str) -> str:
+    """The table of a file of results.
+
+    Raises:
+        UserError: there is no such file, view or line.
+    """
+    name, *arguments = source.split()
+    lines = _read(name)
+    match lines[0].get("benchmark"):
+        case "decode":
+            return _systems.format_lines([x for x in lines if x["table"] in arguments])
+        case "compiled":
+            return compiled.format_table(lines)
+        case "reproduce":
+            view, argument = _two(arguments, source)
+            return VIEWS[view](lines, argument)
+    numbers = [int(number) for number in arguments]
+    return format_table([lines[number - 1] for number in numbers] if numbers else lines)
+
+
+def draw(source: str, path: Path) -> None:
+    """Draws the figure of some files of results.
+
+    Raises:
+        UserError: there is no such figure or file.
+    """
+    kind, *names = source.split()
+    if kind not in FIGURES or not names:
+        raise UserError(f"{source!r} is no figure: must be KIND FILE, of {', '.join(FIGURES)}")
+    FIGURES[kind]([line for name in names for line in _read(name)], path)
+
+
+def _two(arguments: list[str], source: str) -> tuple[str, str]:
+    if len(arguments) != 2 or arguments[0] not in VIEWS:
+        raise UserError(
+            f"{source!r} is no table: must be FILE VIEW SPLIT, with a view of {', '.join(VIEWS)}"
+        )
+    return arguments[0], arguments[1]
+
+
+def _read(name: str) -> list[Line]:
+    """The lines of a file, named from where we are or from the repository."""
+    path = as_path(name)
+    path = path if path.exists() else _ROOT / name
+    if not path.is_file():
+        raise UserError(f"{name} is no file: measure it, or name another")
+    lines = read_lines(path)
+    if not lines:
+        raise UserError(f"{name} has no lines: measure it, or name another")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A budget stops a training as a signal does, and nothing else."""
+
+import signal
+import time
+
+import pytest
+
+from benchmarks._budget import Budget, Spent
+from dat_jax.errors import Stopped
+from dat_jax.training.stopping import StopRequest
+
+
+def train(steps: int) -> int:
+    """Steps of a hundredth of a second, until a signal asks to stop; as the training loop does."""
+    with StopRequest() as request:
+        for step in range(1, steps + 1):
+            time.sleep(0.01)
+            if asked := request.after(step):
+                raise Stopped(f"at step {step}", int(asked))
+    return steps
+
+
+def test_a_training_is_stopped_when_the_time_is_up():
+    budget, started = Budget(0.2 / 60), time.monotonic()
+    with pytest.raises(Spent), budget.stopping():
+        train(1_000)
+    assert 0.2 <= time.monotonic() - started < 5
+    with pytest.raises(Spent):
+        budget.check()
+
+
+def test_a_training_that_cannot_hear_yet_is_asked_again():
+    budget = Budget(0.1 / 60)
+    with pytest.raises(Spent), budget.stopping():
+        time.sleep(0.3)  # the signal comes now
+        train(1_000)
+
+
+@pytest.mark.parametrize("minutes", [None, 1.0])
+def test_a_training_that_ends_in_time_is_not_stopped(minutes: float | None):
+    budget, before = Budget(minutes), signal.getsignal(signal.SIGALRM)
+    with budget.stopping():
+        assert train(3) == 3
+    budget.check()
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_somebody_elses_wish_to_stop_is_passed_on():
+    with pytest.raises(Stopped, match="by hand"), Budget(1.0).stopping():
+        raise Stopped("by hand", 0)
+
+
+def test_without_time_nothing_begins():
+    budget = Budget(0)
+    with pytest.raises(Spent), budget.stopping():
+        pytest.fail("it began")

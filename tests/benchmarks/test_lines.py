@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file of lines that grows, is found again and not mixed up with others."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks._lines import Lines, read_lines
+from dat_jax.errors import UserError
+
+FIRST, SECOND = ({"suite": "small", "number": n, "score": 0.5 * n} for n in (1, 2))
+
+
+def test_lines_are_written_at_once_and_found_again(tmp_path: Path):
+    path = tmp_path / "lines.jsonl"
+    lines = Lines(path, "small", ("number",))
+    lines.add(FIRST)
+    assert read_lines(path) == [FIRST]
+    again = Lines(path, "small", ("number",))
+    assert (len(again), again.find(number=1), again.find(number=2)) == (1, FIRST, None)
+    again.add(SECOND)
+    assert read_lines(path) == [FIRST, SECOND]
+
+
+def test_a_line_that_was_broken_off_is_written_anew(tmp_path: Path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text(json.dumps(FIRST) + "\n" + json.dumps(SECOND)[:10])
+    lines = Lines(path, "small", ("number",))
+    assert lines.find(number=2) is None
+    lines.add(SECOND)
+    assert read_lines(path) == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("text", ["no JSON\n", '{"suite": "other"}\n', '{"policy": "fixed:1"}\n'])
+def test_other_files_are_refused_and_left_alone(tmp_path: Path, text: str):
+    path = tmp_path / "lines.jsonl"
+    path.write_text(text)
+    with pytest.raises(UserError, match="name another --output"):
+        Lines(path, "small", ("number",))
+    assert path.read_text() == text
+
+
+def test_a_folder_that_is_missing_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="none is no folder"):
+        Lines(tmp_path / "none" / "lines.jsonl", "small", ())

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and figures of lines: what stands in them, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import _figures, _views, report
+from benchmarks._exits import by_position
+from benchmarks._statistics import bleu, pack, unpack
+from dat_jax.decoding.translator import Translation
+from tests.scripts.calls import refuse, succeed
+
+GENERATOR = np.random.default_rng(0)
+LENGTHS = GENERATOR.integers(5, 20, 50)
+LUCK = GENERATOR.random((50, 20))
+
+
+def counts_of(share: float) -> np.ndarray:
+    """Counts of a system that has so many of the n-grams right, more or less by the sentence."""
+    rows = []
+    for length, luck in zip(LENGTHS, LUCK, strict=True):
+        right = luck[:length] < share
+        grams = [np.lib.stride_tricks.sliding_window_view(right, n).all(-1) for n in range(1, 5)]
+        rows.append([*(g.sum() for g in grams), *(len(g) for g in grams), length, length])
+    return np.array(rows, np.int32)
+
+
+def line(point: str, policy: str, share: float, seed: int = 0, **others: Any) -> dict[str, Any]:
+    """A line of a suite."""
+    counts, exits = counts_of(share), others.get("average_exit", 1.0)
+    return {
+        "benchmark": "reproduce",
+        "suite": "table1",
+        "point": point,
+        "policy": policy,
+        "seed": seed,
+        "split": "test",
+        "bleu": bleu(counts.sum(axis=0)),
+        "bleu_counts": pack(counts),
+        "average_exit": exits,
+        "exit_histogram": {"1": 5, "2": 5},
+        "flops_per_token": 1e6 * exits,
+        "tokens_per_second": 1e4 / exits,
+        "beam_size": 1,
+        "batch_size": 32,
+        "exit_by_position": [exits] * 10,
+        "exit_by_score": [[1] * 10, [2] * 10],
+    } | others
+
+
+TABLE1 = [
+    line("aligned", "fixed:1", 0.80),
+    line("aligned", "fixed:1", 0.82, seed=1),
+    line("aligned", "fixed:2", 0.90, average_exit=2.0),
+    line("aligned", "uniform:0", 0.84, average_exit=1.5),
+    line("baseline_1", "fixed:1", 0.85),
+    line("baseline_2", "fixed:2", 0.90, average_exit=2.0),
+    line("mixed_1", "fixed:2", 0.70, average_exit=2.0),
+]
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[c.strip() for c in row.strip("|").split("|")] for row in table.splitlines()]
+
+
+def test_by_exit_has_a_row_for_each_training_and_the_mean_over_seeds():
+    heading, _, *rows = cells(_views.by_exit(TABLE1, "test"))
+    assert heading == ["training", "uniform", "1", "2", "mean"]
+    baseline, aligned, mixed = rows
+    scores = [TABLE1[n]["bleu"] for n in (0, 1)]
+    assert aligned[2] == f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"
+    assert aligned[1:4:2] == [f"{TABLE1[n]['bleu']:.1f}" for n in (3, 2)]
+    assert aligned[4] == f"{np.mean([np.mean(scores), TABLE1[2]['bleu']]):.1f}"
+    assert baseline[:2] == ["baseline", ""] and baseline[2] == f"{TABLE1[4]['bleu']:.1f}"
+    assert mixed == ["mixed_1", "", "", f"{TABLE1[6]['bleu']:.1f}", ""]
+
+
+def test_the_papers_row_stands_under_ours_where_depths_are_the_same():
+    six = [line("aligned", f"fixed:{n}", 0.8, exit_histogram={"6": 1}) for n in range(1, 7)]
+    _, _, ours, paper = cells(_views.by_exit(six, "test"))
+    assert ours[0] == "aligned"
+    assert paper == [
+        "aligned, paper",
+        "34.4",
+        "33.2",
+        "34.4",
+        "34.8",
+        "34.9",
+        "35.0",
+        "34.9",
+        "34.5",
+    ]
+
+
+def test_differences_are_from_the_baseline_of_as_many_blocks_or_from_aligned():
+    _, _, *rows = cells(_views.differences(TABLE1, "test"))
+    assert [row[:4] for row in rows] == [
+        ["aligned", "baseline_1", "1", "1"],
+        ["aligned", "baseline_2", "2", "1"],
+        ["mixed_1", "aligned", "2", "1"],
+    ]
+    assert rows[0][5] == f"{TABLE1[0]['bleu'] - TABLE1[4]['bleu']:+.2f}"
+    assert rows[1][5:7] == ["+0.00", "[+0.00, +0.00]"]
+    low, high = map(float, re.findall(r"[+-][\d.]+", rows[2][6]))
+    assert low < float(rows[2][5]) < high < 0
+
+
+def test_several_seeds_are_compared_seed_by_seed():
+    lines = [
+        line(point, "fixed:1", share, seed)
+        for seed, (mine, theirs) in enumerate([(0.8, 0.7), (0.9, 0.85)])
+        for point, share in (("aligned", mine), ("baseline_1", theirs))
+    ]
+    _, _, row = cells(_views.differences(lines, "test"))
+    each = [lines[n]["bleu"] - lines[n + 1]["bleu"] for n in (0, 2)]
+    assert row[5] == f"{np.mean(each):+.2f}"
+    assert row[7] == " ".join(f"{value:+.1f}" for value in each)
+
+
+def test_exits_that_adapt_are_compared_with_the_line_between_two_cuts():
+    cuts = TABLE1[0], TABLE1[2]
+    adaptive = line("aligned", "confidence:0.5", 0.88, average_exit=1.25)
+    _, _, *rows = cells(_views.against_cuts([*cuts, adaptive], "test"))
+    assert [row[-1] == "" for row in rows] == [True, True, False]
+    expected = adaptive["bleu"] - (0.75 * cuts[0]["bleu"] + 0.25 * cuts[1]["bleu"])
+    assert rows[2][-1].startswith(f"{expected:+.2f} [")
+
+
+def test_at_equal_time_too_and_only_within_the_range_of_the_cuts():
+    cuts = TABLE1[0], TABLE1[2]
+    slow = line("aligned", "confidence:0.5", 0.88, average_exit=1.25, tokens_per_second=1e3)
+    _, _, *rows = cells(_views.against_time([*cuts, slow], "32"))
+    assert rows[2][-2] != "" and rows[2][-1] == ""  # slower than all cuts
+    assert len(cells(_views.against_time([*cuts, slow], "1"))) == 2
+
+
+def test_the_average_exit_of_each_tenth():
+    one = Translation("", (), tuple(range(1, 21)), 0.0, 1)
+    two = Translation("", (), (7, 7, 7, 7, 7), 0.0, 1)
+    means = by_position([one, two])
+    assert means[0] == (1 + 2 + 7) / 3
+    assert means[1] == (3 + 4) / 2
+    assert by_position([]) == [None] * 10
+
+
+FIGURES = {
+    "quality": ["one model, cut", "models of fewer blocks", "confidence", "average exit"],
+    "positions": ["confidence, average exit 1.5"],
+    "scores": ["confidence, average exit 1.5", "probability of the reference"],
+    "ablation": ["lambda", "sigma 0", "sigma 2"],
+}
+
+
+@pytest.mark.parametrize(("kind", "texts"), FIGURES.items())
+def test_figures_hold_what_there_is_and_are_drawn_alike(
+    kind: str, texts: list[str], tmp_path: Path
+):
+    adaptive = [
+        line("aligned", "confidence:0.5", 0.88, average_exit=1.5, **{"lambda": x, "sigma": sigma})
+        for x in (0.1, 0.2)
+        for sigma in (0.0, 2.0)
+    ]
+    lines = adaptive if kind == "ablation" else [*TABLE1, adaptive[0]]
+    paths = [tmp_path / name for name in ("one.svg", "two.svg")]
+    for path in paths:
+        _figures.FIGURES[kind](lines, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    for text in texts:
+        assert f"<!-- {text} -->" in paths[0].read_text()
+
+
+def test_time_is_a_panel_where_it_was_measured_in_turn(tmp_path: Path):
+    label = "<!-- ms/token, measured -->"
+    _figures.quality(TABLE1, tmp_path / "a.svg")
+    assert label not in (tmp_path / "a.svg").read_text()
+    _figures.quality([x | {"timed_sentences": 9} for x in TABLE1], tmp_path / "a.svg")
+    assert label in (tmp_path / "a.svg").read_text()
+
+
+def test_a_table_that_was_changed_by_hand_is_made_anew(tmp_path: Path):
+    file = tmp_path / "lines.jsonl"
+    file.write_text("".join(json.dumps(x) + "\n" for x in TABLE1))
+    mark = f"<!-- table: {file} by_exit test -->\n"
+    page = report.renewed(f"Before.\n\n{mark}<!-- end -->\n\nAfter.\n")
+    assert _views.by_exit(TABLE1, "test") in page
+    assert report.renewed(page.replace("mixed_1", "mixed_7")) == page
+
+
+def test_the_command_prints_a_table_and_draws_a_figure(tmp_path: Path):
+    file, figure = tmp_path / "lines.jsonl", tmp_path / "figure.svg"
+    file.write_text("".join(json.dumps(x) + "\n" for x in TABLE1))
+    printed = succeed(report.main, f"--table={file} by_exit test").stdout
+    assert printed == _views.by_exit(TABLE1, "test") + "\n"
+    succeed(report.main, f"--figure=quality {file}", f"--output={figure}")
+    assert "<svg" in figure.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--table=no.jsonl by_exit test"], "no.jsonl is no file: measure it, or name another"),
+        (["--figure=quality no.jsonl"], "--figure=SOURCE and --output=FILE.svg go together"),
+        (["--figure=other no.jsonl", "--output=x.svg"], "is no figure: must be KIND FILE, of qual"),
+        (["--table=FILE other test"], "is no table: must be FILE VIEW SPLIT, with a view of by_e"),
+        (["--table=FILE by_exit"], "is no table: must be FILE VIEW SPLIT"),
+        (["--table=EMPTY by_exit test"], "has no lines: measure it, or name another"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(arguments: list[str], message: str, tmp_path: Path):
+    names = {"FILE": json.dumps(TABLE1[0]) + "\n", "EMPTY": ""}
+    for name, text in names.items():
+        (tmp_path / name).write_text(text)
+        arguments = [x.replace(f"={name}", f"={tmp_path / name}") for x in arguments]
+    refuse(message, report.main, *arguments)
+
+
+def test_counts_come_back_whole():
+    np.testing.assert_array_equal(unpack(TABLE1[0]["bleu_counts"]), counts_of(0.80))

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suites of `benchmarks.reproduce`: what they make, what they do not make twice, what they
+refuse."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from benchmarks import reproduce
+from benchmarks._lines import read_lines
+from benchmarks._suites import SUITES, Setting
+from benchmarks._trainings import Trainer, Training, changed, differences
+from configs import multi30k_de_en, multi30k_exits
+from dat_jax.data.sources.generated import GeneratedCorpus
+from dat_jax.exits.parsing import parse_policy
+from tests.scripts.calls import Finished, call, files, refuse, succeed
+
+LAYERS = 3
+SMALL = [f"--config.model.decoder_layers={LAYERS}", "--config.data.max_length=24"]
+EXITS = differences(*(c.get_config().to_dict() for c in (multi30k_exits, multi30k_de_en)))
+POINTS = ["exits", "baseline_2", "aligned"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of text."""
+    folder, corpus = tmp_path_factory.mktemp("text"), GeneratedCorpus(200, seed=0)
+    for split in ("train", "valid", "test"):
+        pairs = [pair for pair in corpus.pairs(split) if len(pair[0]) < 40][:200]
+        for side, language in enumerate(("de", "en")):
+            lines = "".join(f"{pair[side]}\n" for pair in pairs)
+            (folder / f"{split}.{language}").write_text(lines, encoding="utf-8")
+    return folder
+
+
+class Smoke:
+    """The suite `smoke`, whose calls share their trainings."""
+
+    def __init__(self, text: Path, folder: Path) -> None:
+        self.output = folder / "lines.jsonl"
+        self.arguments = [f"--data={text}", f"--runs={folder / 'runs'}", *SMALL]
+        self.runs = folder / "runs"
+
+    def call(self, *arguments: str | Path, output: Path | None = None) -> Finished:
+        suite = ["--suite=smoke", f"--output={output or self.output}"]
+        return succeed(reproduce.main, *suite, *self.arguments, *arguments)
+
+
+@pytest.fixture(scope="module")
+def smoke(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Smoke:
+    """The suite `smoke`, in two calls: some points, then what is left of it."""
+    made = Smoke(text, tmp_path_factory.mktemp("smoke"))
+    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dat_jax.workdir.on_local_devices", lambda: first)
+        made.call("--points=baseline_2")
+        before = made.output.read_text()
+        result = made.call()
+    assert made.output.read_text().startswith(before)
+    assert "nothing is left to do" in result.stdout
+    return made
+
+
+def test_every_point_has_its_lines(smoke: Smoke):
+    lines = read_lines(smoke.output)
+    policies = {
+        name: [x["policy"].partition(":")[0] for x in lines if x["point"] == name]
+        for name in POINTS
+    }
+    assert policies["baseline_2"] == ["fixed"]
+    assert policies["aligned"] == ["fixed", "fixed", "uniform"]
+    assert policies["exits"][:3] == ["fixed", "fixed", "token_geometric"]
+    assert {line["split"] for line in lines if line["point"] == "aligned"} == {"valid"}
+
+
+def test_a_line_says_what_it_is_of_and_what_it_cost(smoke: Smoke):
+    for line in read_lines(smoke.output):
+        assert (line["benchmark"], line["suite"], line["seed"], line["steps"]) == (
+            *("reproduce", "smoke", 0),
+            6,
+        )
+        assert line.keys() >= {"bleu", "bleu_signature", "chrf", "average_exit", "jax", "device"}
+        assert line.keys() >= {"flops_per_token", "tokens_per_second", "seconds", "commit"}
+        ends = [
+            x["bleu"]
+            for policy in ("fixed:1", f"fixed:{LAYERS}")
+            for x in read_lines(smoke.output)
+            if (x["point"], x["policy"]) == (line["point"], policy)
+        ]
+        assert line["span"] == (ends[1] - ends[0] if line["point"] != "baseline_2" else None)
+    one = next(x for x in read_lines(smoke.output) if x["policy"].startswith("token_geometric"))
+    assert (one["lambda"], one["sigma"]) == (EXITS["exit.exit_penalty"], 0.0)
+    assert sum(map(sum, one["exit_by_score"])) > 0
+
+
+def test_nothing_is_done_twice(smoke: Smoke):
+    before = files(smoke.runs) | files(smoke.output.parent)
+    result = smoke.call()
+    assert files(smoke.runs) | files(smoke.output.parent) == before
+    assert result.stdout.splitlines()[-1].endswith("nothing is left to do")
+    assert "training" not in result.stdout
+
+
+def test_the_second_phase_begins_with_the_aligned_training(smoke: Smoke):
+    (aligned,), (exits,) = (list(smoke.runs.glob(f"{name}-0-*")) for name in ("aligned", "exits"))
+    config = json.loads((exits / "config.json").read_text())
+    assert Path(config["training"]["initial_workdir"]) == aligned
+
+
+def test_a_budget_that_ends_at_once_says_that_nothing_was_done(smoke: Smoke, tmp_path: Path):
+    output = tmp_path / "lines.jsonl"
+    message = "--budget_minutes=0 is too small for any point"
+    suite = ["--suite=smoke", f"--output={output}", *smoke.arguments]
+    refuse(message, reproduce.main, *suite, "--budget_minutes=0")
+    assert not output.exists()
+
+
+def test_a_budget_that_is_spent_leaves_what_there_is(smoke: Smoke):
+    before = smoke.output.read_text()
+    result = smoke.call("--budget_minutes=0", "--seeds=1")
+    assert "the budget is spent: run again to go on" in result.stdout
+    assert smoke.output.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--suite": "table9"}, "value should be one of <smoke|table1|table2|table3|exits|"),
+        ({"--data": "no"}, "no is no folder: name one that holds the text"),
+        ({"--points": "aligned,other"}, "the suite smoke has no 'other', it has exits, baseline_2"),
+        ({"--seeds": "0,x"}, "--seeds: 'x' is no number from 0 on"),
+        ({"--exits_config": "no.py"}, "no.py is no config of a second phase"),
+        ({"--config.model.dropout": "2.0"}, "model.dropout is 2.0: must be in [0, 1)"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(
+    text: Path, tmp_path: Path, changes: dict[str, str], message: str
+):
+    usual = {"--suite": "smoke", "--data": str(text), "--output": str(tmp_path / "lines.jsonl")}
+    usual |= {"--runs": str(tmp_path / "runs")}
+    refuse(message, reproduce.main, *(f"{key}={value}" for key, value in (usual | changes).items()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_that_is_missing_is_named(text: Path, tmp_path: Path):
+    part = tmp_path / "part"
+    shutil.copytree(text, part)
+    (part / "test.en").unlink()
+    suite = ["--suite=smoke", f"--data={part}", f"--output={tmp_path / 'lines.jsonl'}"]
+    refuse("test.en is missing", reproduce.main, *suite)
+
+
+def test_a_file_of_another_suite_is_left_alone(smoke: Smoke):
+    before = smoke.output.read_text()
+    suite = ["--suite=table1", f"--output={smoke.output}", *smoke.arguments]
+    refuse("name another --output", reproduce.main, *suite)
+    assert smoke.output.read_text() == before
+
+
+@pytest.mark.parametrize("layers", [2, 6])
+@pytest.mark.parametrize("suite", SUITES)
+def test_all_points_of_a_suite_are_possible(suite: str, layers: int, text: Path, tmp_path: Path):
+    values = changed(
+        multi30k_de_en.get_config().to_dict(),
+        {"data.source": f"text:{text}", "model.decoder_layers": layers},
+    )
+    trainer = Trainer(values, tmp_path)
+    points = SUITES[suite](Setting(layers, lambda: EXITS))
+    folders = [trainer.folder(point.training, 0) for point in points]
+    assert len(points) > 1 and len(set(folders)) == len(points)
+    for point in points:
+        config = trainer.config(point.training, 0)
+        for policy in point.policies:
+            kind, _, of = policy.partition(":")
+            parse_policy(f"{of}:0.5" if kind == "tuned" else policy, config.model)
+
+
+def test_table1_has_the_papers_trainings():
+    names = [point.training.name for point in SUITES["table1"](Setting(6, lambda: EXITS))]
+    assert set(names) == {"aligned", *(f"mixed_{m}" for m in (1, 3, 6))} | {
+        f"baseline_{n}" for n in range(1, 7)
+    }
+    assert names[:2] == ["aligned", "baseline_6"]
+
+
+def checksum(text: Path, runs: Path, changes: dict[str, Any], seed: int = 0) -> str:
+    values = changed(multi30k_de_en.get_config().to_dict(), {"data.source": f"text:{text}"})
+    start = Training("aligned", {})
+    return Trainer(changed(values, changes), runs).sha256(Training("exits", EXITS, start), seed)
+
+
+def test_a_checksum_is_of_settings_and_text_and_of_no_path(text: Path, tmp_path: Path):
+    usual = checksum(text, tmp_path / "a", {})
+    copy = tmp_path / "copy"
+    shutil.copytree(text, copy)
+    for same in (
+        checksum(copy, tmp_path / "b", {}),
+        checksum(text, tmp_path, {"decoding.beam_size": 2, "training.log_every": 7}),
+    ):
+        assert same == usual
+    others = [
+        checksum(text, tmp_path, changes)
+        for changes in ({"training.steps": 700}, {"model.dropout": 0.2}, {"data.max_length": 30})
+    ]
+    others.append(checksum(text, tmp_path, {}, seed=1))
+    (copy / "train.en").write_text((copy / "train.en").read_text().replace("e", "a"))
+    others.append(checksum(copy, tmp_path, {}))
+    assert len({usual, *others}) == 6
+
+
+def test_a_wrong_suite_leaves_nothing_behind(tmp_path: Path):
+    result = call(reproduce.main, "--suite=smoke", f"--output={tmp_path / 'x.jsonl'}")
+    assert "--data" in result.stderr and list(tmp_path.iterdir()) == []
