@@ -30,7 +30,7 @@ from dat_jax.config import Config, DecodingConfig
 from dat_jax.decoding.sizing import is_deep, platform_of
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
-from dat_jax.evaluation.scores import score, tokenizer_of
+from dat_jax.evaluation.scores import score, tokenizers_of
 from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
 from dat_jax.evaluation.tally import Tally
 from dat_jax.evaluation.texts import Text, TextConfig
@@ -146,9 +146,8 @@ def _translate(
             print(*texts, sep="\n", flush=True)
     summary = tally.summary()
     if text.references is not None and is_first():
-        tokenizer = tokenizer_of(translator.trained.config, translator.decoding)
-        scores = score(hypotheses, text.references, tokenizer)
-        summary = dataclasses.asdict(scores) | summary
+        tokenizers = tokenizers_of(translator.trained.config, translator.decoding)
+        summary = score(hypotheses, text.references, tokenizers) | summary
     if writer:
         writer.finish(summary)
     return summary

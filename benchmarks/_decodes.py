@@ -16,7 +16,7 @@ from benchmarks._trainings import Trained
 from dat_jax.config import DecodingConfig
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.evaluate import evaluate
-from dat_jax.evaluation.scores import score, tokenizer_of
+from dat_jax.evaluation.scores import score, tokenizers_of
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy, parse_policy
 from dat_jax.trained import TrainedModel
@@ -106,8 +106,8 @@ def _evaluate(model: Model, policy: Policy, split: str) -> Line:
 def _counts(model: Model, translations: Translations, split: str) -> Line:
     """BLEU's counts of each sentence."""
     texts = [sentence.text for sentence in translations.sentences]
-    tokenizer = tokenizer_of(model.model.config, model.decoding)
-    counts = count(texts, model.trained.run.text(split)[1], tokenizer)
+    tokenizers = tokenizers_of(model.model.config, model.decoding)
+    counts = count(texts, model.trained.run.text(split)[1], tokenizers.asked)
     return {"bleu_counts": pack(counts)}
 
 
@@ -204,9 +204,9 @@ def _scored(model: Model, translator: Translator, translations: Translations) ->
     tally = Tally(translator)
     tally.add(translations)
     texts = [sentence.text for sentence in translations.sentences]
-    tokenizer = tokenizer_of(model.model.config, translator.decoding)
-    scores = score(texts, model.trained.run.text("test")[1], tokenizer)
-    summary = _ours(model, dataclasses.asdict(scores) | tally.summary())
+    tokenizers = tokenizers_of(model.model.config, translator.decoding)
+    scores = score(texts, model.trained.run.text("test")[1], tokenizers)
+    summary = _ours(model, scores | tally.summary())
     return summary | _counts(model, translations, "test")
 
 

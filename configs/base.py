@@ -198,7 +198,8 @@ def get_config() -> ConfigDict:
     config.decoding.max_length_extra = 16
     # How BLEU cuts translations and references into words. language: as sacreBLEU does for the
     # target language, zh for Chinese, char for Japanese and Korean, 13a for all others; or one of
-    # 13a, zh, char, intl and, for text that is tokenised already, none.
+    # 13a, zh, char, intl and, for text that is tokenised already, none: tokenised BLEU. If it is
+    # another than the language's, that one's BLEU is told too, as bleu_default.
     config.decoding.bleu_tokenizer = "language"
     # Sources of more pieces, </s> included, are cut there, counted and reported; 0 for no limit.
     config.decoding.max_source_length = 0

@@ -8,7 +8,8 @@ to prepare. Meant for a TPU slice or several GPUs. Compiled for 16 chips of a TP
 10.9 GB of the 15.75 that each has; the compiler says so, it has not run there. With fewer or
 smaller devices set `model.rematerialisation` to blocks (3.9 GB) or raise `training.microbatches`;
 with one, `training.sharding` must be replicated. The paper has 43.6 tokenised BLEU at exits 5 and 6
-on test; time and score of this config: not measured.
+on test, which BLEU on this text, as it is written, is not to be compared with; time and score of
+this config: not measured.
 
 From the paper: Transformer big with 6 blocks, one matrix for all embeddings and classifiers, 460k
 tokens a batch, 50,000 updates, beam 4, the last 10 checkpoints averaged. Not in the paper: dropout

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One split, translated and scored: quality beside what it cost."""
 
-import dataclasses
 from typing import Any
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.translator import Translations, Translator
-from dat_jax.evaluation.scores import score, tokenizer_of
+from dat_jax.evaluation.scores import score, tokenizers_of
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy
 from dat_jax.trained import TrainedModel
@@ -27,7 +26,7 @@ def evaluate(
     sources, references = dataset.text(split)
     translations = translator.translate(sources, f"{split}, {policy.name}")
     hypotheses = [sentence.text for sentence in translations.sentences]
-    scores = score(hypotheses, references, tokenizer_of(trained.config, decoding))
+    scores = score(hypotheses, references, tokenizers_of(trained.config, decoding))
     tally = Tally(translator)
     tally.add(translations)
-    return translations, dataclasses.asdict(scores) | tally.summary()
+    return translations, scores | tally.summary()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translation quality as sacreBLEU measures it, on detokenised text."""
+"""Translation quality as sacreBLEU measures it, on detokenised text or on tokens."""
 
-import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from sacrebleu.metrics import BLEU, CHRF
 
@@ -16,14 +16,11 @@ _TOKENIZERS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Corpus scores from 0 to 100, with the signatures that say how they were computed."""
+class Tokenizers(NamedTuple):
+    """SacreBLEU's names of what cuts lines into words: as asked for, and as the language needs."""
 
-    bleu: float
-    bleu_signature: str
-    chrf: float
-    chrf_signature: str
+    asked: str
+    default: str
 
 
 def check_lengths(sentences: int, references: int) -> None:
@@ -41,31 +38,36 @@ def check_lengths(sentences: int, references: int) -> None:
         raise UserError("no sentences to score: give an input of at least one line")
 
 
-def tokenizer_of(config: Config, decoding: DecodingConfig) -> str:
-    """Returns sacreBLEU's name of the tokenizer that `decoding` asks for.
+def tokenizers_of(config: Config, decoding: DecodingConfig) -> Tokenizers:
+    """Returns the tokenizers of BLEU in decoding so with a model that was trained by `config`.
 
-    By default it follows from the target language that `config` has been trained for: 13a splits at
-    blanks, which not all languages have.
+    The language's follows from the target of that: 13a splits at blanks, which not all have.
     """
-    if decoding.bleu_tokenizer != "language":
-        return decoding.bleu_tokenizer
     language = re.split("[-_]", config.data.target_language.lower())[0]
-    return _TOKENIZERS.get(language, "13a")
+    default = _TOKENIZERS.get(language, "13a")
+    asked = decoding.bleu_tokenizer
+    return Tokenizers(default if asked == "language" else asked, default)
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> Scores:
+def score(
+    hypotheses: Sequence[str], references: Sequence[str], tokenizers: Tokenizers
+) -> dict[str, Any]:
     """Compares each hypothesis with the one reference on the same line.
 
-    `tokenizer` is sacreBLEU's name of what cuts them into words for BLEU.
+    Returns:
+        `bleu`, by the tokenizer that was asked for; `bleu_default`, by the language's if that is
+        another; and `chrf`: from 0 to 100, each with the signature that says how it was computed.
 
     Raises:
         UserError: there are no lines, or not as many hypotheses as references.
     """
     check_lengths(len(hypotheses), len(references))
-    bleu, chrf = BLEU(tokenize=tokenizer), CHRF()
-    return Scores(
-        bleu=bleu.corpus_score(hypotheses, [references]).score,
-        bleu_signature=str(bleu.get_signature()),
-        chrf=chrf.corpus_score(hypotheses, [references]).score,
-        chrf_signature=str(chrf.get_signature()),
-    )
+    known = tokenizers.asked == "none"  # that the text is tokenised, of which sacreBLEU would warn
+    metrics = {"bleu": BLEU(tokenize=tokenizers.asked, force=known)}
+    if tokenizers.default != tokenizers.asked:
+        metrics["bleu_default"] = BLEU(tokenize=tokenizers.default, force=known)
+    scores = dict[str, Any]()
+    for name, metric in {**metrics, "chrf": CHRF()}.items():
+        scores[name] = metric.corpus_score(hypotheses, [references]).score
+        scores[f"{name}_signature"] = str(metric.get_signature())
+    return scores

@@ -9,6 +9,7 @@ from typing import Any
 _COLUMNS = {
     "policy": ("policy", "{}"),
     "BLEU": ("bleu", "{:.1f}"),
+    "default BLEU": ("bleu_default", "{:.1f}"),
     "chrF": ("chrf", "{:.1f}"),
     "average exit": ("average_exit", "{:.2f}"),
     "MFLOPs/token": ("flops_per_token", "{:.2f}"),

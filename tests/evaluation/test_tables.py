@@ -25,6 +25,13 @@ def test_the_table_is_aligned_markdown():
     ]
 
 
+def test_the_usual_bleu_stands_beside_another_that_was_asked_for():
+    rows = format_table([SHALLOW | {"bleu_default": 8.5}, DEEP | {"bleu_default": 33.96}])
+    cells = [[cell.strip() for cell in row.split("|")[1:5]] for row in rows.splitlines()]
+    assert cells[0] == ["policy", "BLEU", "default BLEU", "chrF"]
+    assert cells[2:] == [["fixed:1", "9.3", "8.5", "30.0"], ["fixed:12", "34.8", "34.0", "30.0"]]
+
+
 def test_without_runs_there_is_a_heading():
     assert len(format_table([]).splitlines()) == 2
 
