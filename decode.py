@@ -10,7 +10,6 @@ Prints scores where there is a reference; `configs/decode.py` explains every key
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,10 +29,9 @@ from dat_jax.config import Config, DecodingConfig
 from dat_jax.decoding.sizing import is_deep, platform_of
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
-from dat_jax.evaluation.scores import score, tokenizers_of
 from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
-from dat_jax.evaluation.tally import Tally
 from dat_jax.evaluation.texts import Text, TextConfig
+from dat_jax.evaluation.translate import translate
 from dat_jax.meeting import together
 from dat_jax.paths import as_path, destination
 from dat_jax.processes import by_first, count, is_first
@@ -84,7 +82,7 @@ def _decode(options: flags.FlagValues) -> None:
         misfit = describe_misfit(policy.name, workdir, translator.trained, decoding)
         if misfit and is_first():
             print(f"warning: {misfit}", file=sys.stderr)
-        summary = _translate(translator, text, writer, echo=asked.input == "-")
+        summary = translate(translator, text, writer, echo=asked.input == "-")
     if is_first():
         _tell(summary, translator, text, folder, asked)
 
@@ -108,58 +106,6 @@ def _tell(
 def _is_finished(writer: ResultsWriter | None, resume: bool, stack: contextlib.ExitStack) -> bool:
     """Begins to write until `stack` ends, if at all; true if there is nothing left to resume."""
     return bool(writer and stack.enter_context(writer).finished and resume)
-
-
-def _kept(
-    writer: ResultsWriter | None, translator: Translator, text: Text
-) -> dict[str, Any] | None:
-    """The figures of results to go on with, if any, which must be of the same contents."""
-    if writer is None or not writer.progress:
-        return None
-    writer.progress.check(_contents(translator, text))
-    return writer.progress.tally
-
-
-def _translate(
-    translator: Translator, text: Text, writer: ResultsWriter | None, echo: bool
-) -> dict[str, Any]:
-    """Translates, prints and writes what was asked for; returns all figures."""
-    kept = by_first(lambda: _kept(writer, translator, text))
-    tally = Tally.restored(translator, kept) if kept else Tally(translator)
-    hypotheses = writer.hypotheses() if writer and text.references is not None else []
-    for translations in translator.stream(
-        itertools.islice(text.lines, tally.sentences, None),
-        total=text.total,
-        arrives_within=text.arrives_within,
-        done=tally.sentences,
-        work=tally.work,
-    ):
-        tally.add(translations)
-        texts = [sentence.text for sentence in translations.sentences]
-        if writer:
-            writer.add(translations)
-            if text.sha256 and tally.sentences != text.total:
-                writer.keep(_contents(translator, text), tally.state())
-        if text.references is not None:
-            hypotheses += texts
-        if echo:
-            print(*texts, sep="\n", flush=True)
-    summary = tally.summary()
-    if text.references is not None and is_first():
-        tokenizers = tokenizers_of(translator.trained.config, translator.decoding)
-        summary = score(hypotheses, text.references, tokenizers) | summary
-    if writer:
-        writer.finish(summary)
-    return summary
-
-
-def _contents(translator: Translator, text: Text) -> dict[str, Any]:
-    """Checksums of all that is behind the names of a request, by which it is known again."""
-    return {
-        "text": text.sha256,
-        "model": translator.trained.sha256,
-        "policy": repr(translator.policy.rule),
-    }
 
 
 def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:

@@ -21,7 +21,11 @@ TERMS = {"losses", "metrics", "flops"}
 BELOW_ENGINES = BASE | ISLANDS | TERMS | {"trained"}
 ENGINES = {"training", "decoding"}
 REPORTS = {"evaluation", "tuning"}
-SCRIPTS = {"dat_jax.data.prepare": "prepare", "dat_jax.tuning.__main__": "tune"}
+SCRIPTS = {
+    "dat_jax.data.prepare": "prepare",
+    "dat_jax.tuning.__main__": "tune",
+    "dat_jax.distill": "distill",
+}
 """Modules that are run by `python -m`, parts of their own that nobody imports."""
 
 MAY_IMPORT = {
@@ -54,6 +58,7 @@ MAY_IMPORT = {
     "translation": BELOW_ENGINES | ENGINES | REPORTS | {"workdir"},
     "prepare": BELOW_ENGINES | {"workdir", "command_line"},
     "tune": BELOW_ENGINES | REPORTS | {"workdir", "command_line"},
+    "distill": BELOW_ENGINES | REPORTS | {"decoding", "workdir", "command_line"},
 }
 """The parts that each part may import besides itself."""
 

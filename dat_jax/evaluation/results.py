@@ -19,7 +19,7 @@ from dat_jax.formats import read_stamped, write_stamped
 HYPOTHESES, EXITS, SUMMARY = "hypotheses.txt", "exits.jsonl", "summary.json"
 PROGRESS = "progress.json"
 _OURS = (HYPOTHESES, EXITS, SUMMARY)
-_MEND = "name another folder with --config.output, or remove this one"
+_MEND = "name another folder for the results, or remove this one"
 _LITTER = {LOCK, *(name + UNFINISHED for name in (*_OURS, PROGRESS))}
 
 
@@ -85,7 +85,8 @@ class ResultsWriter:
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         self._stack.close()
         if error and (self._folder / PROGRESS).exists():
-            error.add_note(f"{self._folder} keeps what was done: add --config.resume=true to go on")
+            more = "run the same" if self._resume else "add --config.resume=true"
+            error.add_note(f"{self._folder} keeps what was done: {more} to go on")
 
     def add(self, translations: Translations) -> None:
         """Writes these too."""

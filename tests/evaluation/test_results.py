@@ -83,7 +83,7 @@ def test_results_take_the_place_of_those_of_the_same_request_and_of_no_other(tmp
     before = contents(tmp_path)
     assert before["hypotheses.txt"] == "\n"
     for key, value in {"input": "b/text", "beam_size": 1, "split": "test"}.items():
-        message = f"holds results with {key} = .*, not {value!r}: name another folder with"
+        message = f"holds results with {key} = .*, not {value!r}: name another folder for"
         with pytest.raises(UserError, match=message):
             write(tmp_path, REQUEST | {key: value}, EIGHT)
     with pytest.raises(UserError, match="holds results with beam_size = 4, not None"):
@@ -97,7 +97,7 @@ def test_results_of_nobody_knows_what_are_kept(tmp_path: Path, summary: str | No
     if summary is not None:
         (tmp_path / "summary.json").write_text(summary)
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="does not say of what: name another folder with --config"):
+    with pytest.raises(UserError, match="does not say of what: name another folder"):
         write(tmp_path, REQUEST, EIGHT)
     assert contents(tmp_path) == before
 

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distills sequences (Kim and Rush, 2016): a text folder whose targets a trained model wrote.
+
+    python -m dat_jax.distill --workdir=runs/teacher --output=DIR [--beam_size=5]
+    python train.py --config=... --workdir=runs/student --config.data.source=text:DIR
+
+DIR gets the training sentences of the teacher's source with its translations of them, by beam
+search at its full depth, and valid and test as they are. It may be broken off: the same command
+goes on. Exits of a student differ less, since what it learns is easier to say.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from dat_jax.command_line import define_path, define_workdir, run
+from dat_jax.data.sources import Source, open_source
+from dat_jax.data.splits import SPLITS
+from dat_jax.decoding.translator import Translator
+from dat_jax.evaluation.results import HYPOTHESES, ResultsWriter
+from dat_jax.evaluation.texts import TextConfig
+from dat_jax.evaluation.translate import translate
+from dat_jax.files import Unfinished, sole_writer
+from dat_jax.programs import keep_programs
+from dat_jax.schema import require
+from dat_jax.tuning.fronts import resolve_policy
+from dat_jax.workdir import Run
+
+_TRANSLATED = "translated"  # the folder of results in that of the text
+
+
+def main(argv: Sequence[str]) -> int:
+    """Distills as the command line says; returns the exit status."""
+    options = flags.FlagValues()
+    define_workdir(options)
+    define_path(options, "output", "The folder of the new text.")
+    flags.DEFINE_string("policy", "fixed", "By which the teacher exits.", options)
+    flags.DEFINE_integer("beam_size", None, "By default the run's.", 1, flag_values=options)
+    average = "Last checkpoints to average, by default as the run says."
+    flags.DEFINE_integer("average_checkpoints", None, average, 1, flag_values=options)
+    return run(argv, options, lambda: _main(options))
+
+
+def _main(options: flags.FlagValues) -> None:
+    """Writes the text folder, the translations last."""
+    keep_programs()
+    workdir, folder = Run(options.workdir), options.output
+    config = workdir.config
+    policy = resolve_policy(options.policy, config.model, workdir)
+    changes = {"policy": policy.name, "beam_size": options.beam_size or config.decoding.beam_size}
+    decoding = dataclasses.replace(config.decoding, **changes)
+    source = open_source(config.data)
+    require(
+        not any(path.parent.resolve() == folder.resolve() for path in source.files),
+        f"--output={folder} holds the text that the model was trained on: name another folder",
+    )
+    with sole_writer(folder):
+        if (folder / _target("train")).exists():
+            print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
+            return
+        _write_text(source, folder)
+        translator = Translator(workdir.load(options.average_checkpoints), policy, decoding)
+        _translate(translator, workdir, folder)
+    print(f"wrote {folder}: train a student with --config.data.source=text:{folder}")
+
+
+def _write_text(source: Source, folder: Path) -> None:
+    """Writes all of the source's text but the targets to train on, unless that has been done.
+
+    Raises:
+        UserError: the text cannot be read.
+    """
+    if (folder / _source("train")).exists():
+        return
+    for split in (x for x in SPLITS if x != "train"):
+        _write(folder, {_source(split): 0, _target(split): 1}, source.pairs(split))
+    pairs = tqdm(source.pairs("train"), "text", unit=" pairs", disable=not sys.stderr.isatty())
+    _write(folder, {_source("train"): 0}, iter(pairs))
+
+
+def _write(folder: Path, sides: dict[str, int], pairs: Iterator[tuple[str, str]]) -> None:
+    """Writes sides of pairs, each into the file of a name."""
+    unfinished = Unfinished(*(folder / name for name in sides))
+    with unfinished as files:
+        for pair in pairs:
+            for file, side in zip(files, sides.values(), strict=True):
+                file.write(pair[side] + "\n")
+        unfinished.finish()
+
+
+def _translate(translator: Translator, workdir: Run, folder: Path) -> None:
+    """Translates the training sentences, or goes on with it, and makes them the targets.
+
+    Raises:
+        UserError: what there is was made by another model, or otherwise.
+    """
+    results, file = folder / _TRANSLATED, folder / _source("train")
+    request = {"workdir": os.path.relpath(workdir.path.resolve(), results.resolve())}
+    request |= dataclasses.asdict(translator.decoding)
+    del request["report_policies"]
+    asked = TextConfig("test", str(file), reference="", output=str(results), resume=True)
+    with contextlib.ExitStack() as stack:
+        text = asked.open(workdir, stack)
+        writer = stack.enter_context(ResultsWriter(results, request, resume=True))
+        if not writer.finished:
+            translate(translator, text, writer)
+    unfinished = Unfinished(folder / _target("train"))
+    with unfinished as (target,), (results / HYPOTHESES).open(encoding="utf-8") as lines:
+        target.writelines(lines)
+        unfinished.finish()
+
+
+def _source(split: str) -> str:
+    return f"{split}.src"
+
+
+def _target(split: str) -> str:
+    return f"{split}.tgt"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
