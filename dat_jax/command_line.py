@@ -77,9 +77,16 @@ def define_processes(options: flags.FlagValues) -> None:
     flags.DEFINE_integer("process_id", None, "The number of this one, from 0.", flag_values=options)
 
 
-def define_path(options: flags.FlagValues, name: str, meaning: str) -> None:
-    """Defines `--NAME=PATH`, required, in which `~` is the user's home."""
-    flags.DEFINE(_PathParser(), name, None, meaning, options, required=True)
+def define_path(
+    options: flags.FlagValues, name: str, meaning: str, *, required: bool = True
+) -> None:
+    """Defines `--NAME=PATH`, in which `~` is the user's home; None if it need not be given."""
+    flags.DEFINE(_PathParser(), name, None, meaning, options, required=required)
+
+
+def define_arguments(options: flags.FlagValues, meaning: str) -> None:
+    """Lets arguments stand without a flag, anywhere: `options.arguments` has them in order."""
+    flags.DEFINE_multi_string("arguments", [], meaning, options)
 
 
 def read_config(options: flags.FlagValues) -> dict[str, Any]:
@@ -147,7 +154,9 @@ def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
         raise _no_config_file(argv) from None
     except Exception as error:
         raise _refusal(error, argv, default) from None
-    if len(remaining) > 1:
+    if "arguments" in options:
+        options.arguments = [*options.arguments, *remaining[1:]]
+    elif len(remaining) > 1:
         raise UserError(f"unexpected argument {remaining[1]!r}: options start with --")
 
 

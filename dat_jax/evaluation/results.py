@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError
@@ -121,6 +121,35 @@ class ResultsWriter:
         self._summary.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         self._unfinished.finish()
         (self._folder / PROGRESS).unlink(missing_ok=True)
+
+
+class Results(NamedTuple):
+    """Finished results."""
+
+    hypotheses: list[str]
+    summary: dict[str, Any]
+
+
+def read_results(folder: Path) -> Results:
+    """Reads what a `ResultsWriter` finished.
+
+    Raises:
+        UserError: there are none, or they are unfinished or damaged.
+    """
+    if not (folder / SUMMARY).exists() or (folder / PROGRESS).exists():
+        raise UserError(f"{folder} holds no finished results: let decode.py finish them")
+    try:
+        summary = dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+        text = (folder / HYPOTHESES).read_bytes().decode("utf-8")
+        hypotheses = text.removesuffix("\n").split("\n")
+    except (FileNotFoundError, ValueError, TypeError):
+        raise UserError(f"{folder} holds damaged results: decode again") from None
+    if len(hypotheses) != summary.get("sentences"):
+        raise UserError(
+            f"{folder / HYPOTHESES} has {len(hypotheses)} lines and {SUMMARY} says "
+            f"{summary.get('sentences')}: decode again"
+        )
+    return Results(hypotheses, summary)
 
 
 def _check_contents(folder: Path, request: dict[str, Any]) -> None:

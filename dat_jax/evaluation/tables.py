@@ -34,6 +34,27 @@ def format_table(summaries: Sequence[dict[str, Any]]) -> str:
     for summary in summaries:
         scaled = summary | {"flops_per_token": summary["flops_per_token"] / 1e6}
         rows.append([form.format(scaled[key]) for key, form in columns.values()])
+    return _align(rows)
+
+
+def format_comparison(rows: Sequence[dict[str, Any]]) -> str:
+    """One row for each system that `dat_jax.evaluation.significance.paired` compares; in brackets
+    the mean of resampled texts, and where 95 % of them lie."""
+    heading = ["system", "BLEU (95 %)", "difference", "p", "chrF (95 %)", "difference", "p"]
+    cells = [[row["system"], *_compared(row, "bleu"), *_compared(row, "chrf")] for row in rows]
+    return _align([heading, *cells])
+
+
+def _compared(row: dict[str, Any], key: str) -> list[str]:
+    """The cells of one measure; those of the baseline have no difference."""
+    score, mean, interval = (row[name] for name in (key, f"{key}_mean", f"{key}_interval"))
+    difference, p = row[f"{key}_difference"], row[f"{key}_p"]
+    compared = ["", ""] if p is None else [f"{difference:+.2f}", f"{p:.4f}"]
+    return [f"{score:.1f} ({mean:.1f} ± {interval:.1f})", *compared]
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of these cells, the first row being its heading; numbers stand right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| "

@@ -5,9 +5,11 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from dat_jax.decoding.lines import Extent, Lines
+from dat_jax.errors import UserError
 from dat_jax.evaluation.scores import check_lengths
 from dat_jax.paths import as_path, destination
 from dat_jax.schema import require
@@ -22,6 +24,14 @@ class Text(NamedTuple):
     sha256: str | None  # None: it cannot be read again
     references: list[str] | None
     arrives_within: Callable[[float], bool] = lambda _: True
+
+    @property
+    def checksums(self) -> dict[str, str | None]:
+        """Returns what tells by their contents if results are of one text."""
+        if self.references is None:
+            return {"text_sha256": self.sha256}
+        references = Extent.of(self.references).sha256
+        return {"text_sha256": self.sha256, "references_sha256": references}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +91,32 @@ class TextConfig:
             for key, name in files.items()
         }
         return {"split": "" if self.input else self.split} | places
+
+
+def read_references(folder: Path, summary: dict[str, Any]) -> list[str]:
+    """Reads the references by which the results in `folder` were scored.
+
+    Raises:
+        UserError: they are not where they were, or others are.
+    """
+    request = summary["request"]
+    if request["split"]:
+        place = destination(str(destination(str(folder)) / request["workdir"]))
+        _, references = Run(place).text(request["split"])
+    else:
+        place = Path(request["reference"])
+        if not place.exists():
+            raise UserError(
+                f"{place}, the references of {folder}, is missing: put it back, or decode again"
+            )
+        with Lines(str(place)) as file:
+            references = list(file)
+    if Extent.of(references).sha256 != summary["references_sha256"]:
+        raise UserError(
+            f"{place} does not hold the references of {folder} any more: put them back, or decode "
+            "again"
+        )
+    return references
 
 
 def _is_one_file(one: str, other: str) -> bool:

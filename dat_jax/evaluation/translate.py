@@ -48,7 +48,7 @@ def translate(
             hypotheses += texts
         if echo:
             print(*texts, sep="\n", flush=True)
-    summary = tally.summary()
+    summary = tally.summary() | text.checksums
     if text.references is not None and is_first():
         tokenizers = tokenizers_of(translator.trained.config, translator.decoding)
         summary = score(hypotheses, text.references, tokenizers) | summary

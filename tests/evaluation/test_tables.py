@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text for people, to the letter: the table of decoding runs, and translations with exits."""
 
-from dat_jax.evaluation.tables import format_exits, format_table, wants_colour
+from dat_jax.evaluation.tables import format_comparison, format_exits, format_table, wants_colour
 
 SHALLOW = {
     "policy": "fixed:1",
@@ -30,6 +30,22 @@ def test_the_usual_bleu_stands_beside_another_that_was_asked_for():
     cells = [[cell.strip() for cell in row.split("|")[1:5]] for row in rows.splitlines()]
     assert cells[0] == ["policy", "BLEU", "default BLEU", "chrF"]
     assert cells[2:] == [["fixed:1", "9.3", "8.5", "30.0"], ["fixed:12", "34.8", "34.0", "30.0"]]
+
+
+def test_differences_stand_beside_scores_and_their_intervals():
+    baseline = {"system": "a"}
+    for key in ("bleu", "chrf"):
+        baseline |= {key: 34.72, f"{key}_mean": 34.7, f"{key}_interval": 0.56}
+        baseline |= {f"{key}_difference": None, f"{key}_p": None}
+    other = {"system": "b", "bleu_difference": -0.304, "bleu_p": 0.00011}
+    other |= {"chrf_difference": 0.0, "chrf_p": 1.0}
+    rows = format_comparison([baseline, baseline | other]).splitlines()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    score = "34.7 (34.7 ± 0.6)"
+    measures = ["BLEU (95 %)", "difference", "p", "chrF (95 %)", "difference", "p"]
+    assert cells[0] == ["system", *measures]
+    assert cells[2] == ["a", score, "", "", score, "", ""]
+    assert cells[3] == ["b", score, "-0.30", "0.0001", score, "+0.00", "1.0000"]
 
 
 def test_without_runs_there_is_a_heading():

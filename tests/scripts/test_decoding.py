@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import decode
+from benchmarks import compare
 from tests.scripts.calls import succeed
 
 
@@ -94,6 +95,8 @@ def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path)
             [summary[name] for name in ("bleu", "tokens", "average_exit", "flops_per_token")],
         )
     assert results["continuous"] == results["lockstep"]
+    compared = succeed(compare.main, *(tmp_path / engine for engine in results)).stdout
+    assert compared.splitlines()[3].count("| 1.0000 |") == 2
 
 
 @pytest.mark.usefixtures("one_device")

@@ -110,7 +110,7 @@ def test_a_decode_that_was_broken_off_goes_on(
         assert stopped.status == 130
         assert stopped.stderr.splitlines() == [
             "error: interrupted",
-            f"{folder} keeps what was done: add --config.resume=true to go on",
+            f"{folder} keeps what was done: run the same to go on",
         ]
     succeed(decode.main, *resume)
     # The window that was not whole is made again, and no other.

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Equal systems do not differ, one that is clearly better does, and chance is told from both."""
+
+from random import Random
+from typing import get_args
+
+import pytest
+
+from dat_jax.errors import UserError
+from dat_jax.evaluation.scores import Tokenizers, score
+from dat_jax.evaluation.significance import Test, paired
+
+WORDS = [f"{first}{second}" for first in "bdfgk" for second in ("ado", "eni", "ira", "oru")]
+
+
+def text(lines: int) -> list[str]:
+    random = Random(0)
+    return [" ".join(random.choices(WORDS, k=12)) for _ in range(lines)]
+
+
+def worse(lines: list[str], share: float, seed: int) -> list[str]:
+    """The lines with that share of their words replaced."""
+    random = Random(seed)
+    return [
+        " ".join(random.choice(WORDS) if random.random() < share else word for word in line.split())
+        for line in lines
+    ]
+
+
+REFERENCES = text(60)
+BASELINE = worse(REFERENCES, 0.3, seed=1)
+
+
+@pytest.mark.parametrize("test", get_args(Test))
+def test_a_difference_is_chance_or_is_not(test: Test):
+    systems = {
+        "baseline": BASELINE,
+        "equal": list(BASELINE),
+        "other chance": worse(REFERENCES, 0.3, seed=2),
+        "better": worse(REFERENCES, 0.1, seed=3),
+    }
+    rows = paired(systems, REFERENCES, test=test)
+    assert [row["system"] for row in rows] == list(systems)
+    baseline, equal, chance, better = rows
+    for key in ("bleu", "chrf"):
+        assert baseline[f"{key}_difference"] is baseline[f"{key}_p"] is None
+        assert (equal[f"{key}_difference"], equal[f"{key}_p"]) == (0, 1)
+        assert 0.05 < chance[f"{key}_p"] < 1
+        assert better[f"{key}_p"] < 0.01
+        assert better[f"{key}_difference"] == better[key] - baseline[key] > 10
+        for row in rows:
+            assert abs(row[key] - row[f"{key}_mean"]) < row[f"{key}_interval"] < 10
+            assert f"{test}:1000" in row[f"{key}_signature"]
+            assert "seed:12345" in row[f"{key}_signature"]
+
+
+@pytest.mark.parametrize("tokenizer", ["13a", "none"])
+def test_scores_are_those_that_summaries_have(tokenizer: str, caplog: pytest.LogCaptureFixture):
+    """Without a warning that text is tokenised, if it is said to be."""
+    lines = [f"{line} ." for line in BASELINE * 2]
+    references = [f"{line} ." for line in REFERENCES * 2]
+    rows = paired({"one": lines, "two": references}, references, tokenizer)
+    expected = score(lines, references, Tokenizers(tokenizer, tokenizer))
+    assert (rows[0]["bleu"], rows[0]["chrf"]) == (expected["bleu"], expected["chrf"])
+    assert f"tok:{tokenizer}|" in rows[0]["bleu_signature"]
+    assert bool(caplog.records) == (tokenizer != "none")
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(UserError, match="nothing to compare: name a baseline and another"):
+        paired({"one": BASELINE}, REFERENCES)
+    with pytest.raises(UserError, match="59 sentences but 60 references"):
+        paired({"one": BASELINE, "two": BASELINE[1:]}, REFERENCES)

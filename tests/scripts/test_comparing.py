@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""benchmarks.compare compares decodes of one text, and nothing else."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import compare
+from dat_jax.evaluation.texts import Text
+from dat_jax.workdir import Run
+from tests.scripts.calls import refuse, succeed
+
+COUNTS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+REFERENCES = [f"{count} green bottles hang on the wall at {count} Elm Road" for count in COUNTS] * 3
+WORSE = [line.replace("green bottles", "bottles green").replace("at", "by") for line in REFERENCES]
+SUMMARY = dict.fromkeys(compare._KEPT, 1) | {"bleu_signature": "nrefs:1|tok:13a|version:2"}
+
+
+def results(
+    folder: Path,
+    hypotheses: Sequence[str],
+    references: Sequence[str] = REFERENCES,
+    text: str = "abc",
+    **request: str,
+) -> Path:
+    """A folder as `decode.py` leaves it, of a file whose sha256 is `text`."""
+    folder.mkdir()
+    if not request:
+        reference = folder.parent / f"{folder.name}.references"
+        reference.write_text("".join(f"{line}\n" for line in references))
+        request = {"split": "", "reference": str(reference)}
+    of = Text(hypotheses, len(hypotheses), text, list(references)).checksums
+    summary: dict[str, Any] = SUMMARY | of | {"sentences": len(hypotheses), "request": request}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "hypotheses.txt").write_text("".join(f"{line}\n" for line in hypotheses))
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """The baseline, one equal to it, and a better one."""
+    named = {"base": WORSE, "equal": WORSE, "better": REFERENCES}
+    return [results(tmp_path / name, lines) for name, lines in named.items()]
+
+
+@pytest.mark.parametrize("test", ["bs", "ar"])
+def test_the_table_and_the_lines_tell_what_differs(folders: list[Path], tmp_path: Path, test: str):
+    output = tmp_path / "lines.jsonl"
+    for repetition in (1, 2):
+        printed = succeed(compare.main, *folders, f"--test={test}", f"--output={output}").stdout
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
+        assert len(lines) == 3 * repetition
+    *table, bleu, chrf = printed.splitlines()
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table]
+    assert [row[0] for row in rows[2:]] == list(map(str, folders))
+    assert rows[2][2:4] == ["", ""]
+    assert rows[3][2:4] == ["+0.00", "1.0000"]
+    assert float(rows[4][3]) < 0.01
+    assert rows[4][1] == "100.0 (100.0 ± 0.0)"
+    baseline, equal, better = lines[:3]
+    assert (baseline["bleu_p"], equal["bleu_p"]) == (None, 1)
+    assert better["bleu_difference"] == pytest.approx(100 - baseline["bleu"])
+    assert (baseline["bleu_signature"], baseline["chrf_signature"]) == (bleu, chrf)
+    assert f"{test}:" in bleu
+    for line, folder in zip(lines, folders * 2, strict=True):
+        assert (line["suite"], line["test"], line["system"]) == ("compare", test, str(folder))
+        assert line["baseline"] == str(folders[0])
+        assert line["references_sha256"] and "config_sha256" in line and "commit" in line
+
+
+def test_options_may_stand_anywhere(folders: list[Path]):
+    plain = succeed(compare.main, *folders).stdout
+    assert succeed(compare.main, folders[0], "--test", "bs", *folders[1:]).stdout == plain
+    assert succeed(compare.main, "--test=ar", *folders).stdout != plain
+
+
+def test_references_of_a_split_are_those_of_the_workdir(trained: Path, tmp_path: Path):
+    copy = tmp_path / "run"
+    for part in ("data", "config.json"):
+        copying = shutil.copytree if (trained / part).is_dir() else shutil.copy
+        copy.mkdir(exist_ok=True)
+        copying(trained / part, copy / part)
+    _, references = Run(copy).text("test")
+    request = {"split": "test", "workdir": "../run", "reference": ""}
+    one = results(tmp_path / "one", references, references, **request)
+    other = results(tmp_path / "other", references[::-1], references, **request)
+    assert "100.0" in succeed(compare.main, one, other).stdout.splitlines()[2]
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(folders: list[Path], tmp_path: Path):
+    base, equal, better = folders
+
+    def refused(message: str, *given: str | Path) -> None:
+        refuse(message, compare.main, *given, f"--output={tmp_path / 'lines.jsonl'}")
+        assert not (tmp_path / "lines.jsonl").exists()
+
+    refused("give two or more folders of results, the baseline first and", base)
+    refused("give two or more folders of results, the baseline first and")
+    refused("give two or more folders of results, the baseline first and", base, equal, f"{base}/")
+    refused("nowhere holds no finished results: let decode.py", base, tmp_path / "nowhere")
+    other_text = results(tmp_path / "text", REFERENCES, text="abd")
+    refused("text is of another text than", base, other_text)
+    other_references = results(tmp_path / "references", WORSE, WORSE)
+    refused("references is of another references than", base, other_references)
+    refused("value should be one of <bs|ar>", base, better, "--test=t")
+
+    (tmp_path / "equal.references").write_text("others\n")
+    refused("equal.references does not hold the references of", equal, base)
+    (tmp_path / "equal.references").unlink()
+    refused(f"equal.references, the references of {equal}, is missing", equal, base)
+    (equal / "progress.json").write_text("{}")
+    refused("equal holds no finished results", base, equal)
+    (better / "hypotheses.txt").write_text("\n".join(REFERENCES[1:]) + "\n")
+    refused("hypotheses.txt has 23 lines and summary.json says 24: decode again", base, better)
+    (better / "hypotheses.txt").unlink()
+    refused("better holds damaged results: decode again", base, better)
+    summary = json.loads((base / "summary.json").read_text())
+    del summary["references_sha256"]
+    (base / "summary.json").write_text(json.dumps(summary))
+    refused(
+        "base does not say of what references it is: decode",
+        base,
+        results(tmp_path / "last", WORSE),
+    )
+
+
+def test_lines_of_something_else_are_not_added_to(folders: list[Path], tmp_path: Path):
+    output = tmp_path / "lines.jsonl"
+    output.write_text('{"suite": "table1"}\n')
+    refuse("name another --output", compare.main, *folders, f"--output={output}")
+    assert output.read_text() == '{"suite": "table1"}\n'
