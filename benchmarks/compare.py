@@ -59,7 +59,8 @@ def _main(options: flags.FlagValues) -> None:
     if lines is not None:
         for row in rows:
             kept = {key: results[row["system"]].summary[key] for key in _KEPT}
-            lines.add({"suite": _SUITE, "test": options.test, "baseline": names[0]} | row | kept)
+            labels = {"benchmark": _SUITE, "suite": _SUITE, "test": options.test}
+            lines.add(labels | {"baseline": names[0]} | row | kept)
 
 
 def _check_same(results: Mapping[str, Results]) -> None:

@@ -26,7 +26,7 @@ from benchmarks._lines import Line, read_lines
 from benchmarks._views import VIEWS
 from dat_jax.command_line import run
 from dat_jax.errors import UserError
-from dat_jax.evaluation.tables import format_table
+from dat_jax.evaluation.tables import format_comparison, format_table
 from dat_jax.files import write_text
 from dat_jax.paths import as_path
 
@@ -101,6 +101,8 @@ def table(source: str) -> str:
             return _systems.format_lines([x for x in lines if x["table"] in arguments])
         case "compiled":
             return compiled.format_table(lines)
+        case "compare":
+            return format_comparison(lines)
         case "reproduce":
             view, argument = _two(arguments, source)
             return VIEWS[view](lines, argument)

@@ -9,6 +9,8 @@ import pytest
 
 import decode
 from benchmarks import compare
+from dat_jax.evaluation.texts import read_references
+from dat_jax.workdir import Run
 from tests.scripts.calls import succeed
 
 
@@ -48,6 +50,7 @@ def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
     assert sum(summary["engines"].values()) == 20
     assert summary["device"].startswith("8 x ")
     assert 1 <= summary["busiest_device"] < 8
+    assert read_references(tmp_path, summary) == Run(trained).text("test")[1]
     hypotheses = (tmp_path / "hypotheses.txt").read_text().splitlines()
     exits = [json.loads(line) for line in (tmp_path / "exits.jsonl").read_text().splitlines()]
     assert len(hypotheses) == len(exits) == 20

@@ -2,16 +2,14 @@
 """benchmarks.compare compares decodes of one text, and nothing else."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import compare
+from benchmarks import compare, report
 from dat_jax.evaluation.texts import Text
-from dat_jax.workdir import Run
 from tests.scripts.calls import refuse, succeed
 
 COUNTS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
@@ -66,8 +64,10 @@ def test_the_table_and_the_lines_tell_what_differs(folders: list[Path], tmp_path
     assert better["bleu_difference"] == pytest.approx(100 - baseline["bleu"])
     assert (baseline["bleu_signature"], baseline["chrf_signature"]) == (bleu, chrf)
     assert f"{test}:" in bleu
+    assert report.table(f"{output}") == "\n".join([*table, *table[2:]])
     for line, folder in zip(lines, folders * 2, strict=True):
         assert (line["suite"], line["test"], line["system"]) == ("compare", test, str(folder))
+        assert line["benchmark"] == "compare"
         assert line["baseline"] == str(folders[0])
         assert line["references_sha256"] and "config_sha256" in line and "commit" in line
 
@@ -76,19 +76,6 @@ def test_options_may_stand_anywhere(folders: list[Path]):
     plain = succeed(compare.main, *folders).stdout
     assert succeed(compare.main, folders[0], "--test", "bs", *folders[1:]).stdout == plain
     assert succeed(compare.main, "--test=ar", *folders).stdout != plain
-
-
-def test_references_of_a_split_are_those_of_the_workdir(trained: Path, tmp_path: Path):
-    copy = tmp_path / "run"
-    for part in ("data", "config.json"):
-        copying = shutil.copytree if (trained / part).is_dir() else shutil.copy
-        copy.mkdir(exist_ok=True)
-        copying(trained / part, copy / part)
-    _, references = Run(copy).text("test")
-    request = {"split": "test", "workdir": "../run", "reference": ""}
-    one = results(tmp_path / "one", references, references, **request)
-    other = results(tmp_path / "other", references[::-1], references, **request)
-    assert "100.0" in succeed(compare.main, one, other).stdout.splitlines()[2]
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(folders: list[Path], tmp_path: Path):
