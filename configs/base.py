@@ -144,7 +144,8 @@ def get_config() -> ConfigDict:
     # Of mixed: a depth drawn per_token or per_sequence, uniformly. The paper says "random".
     config.training.exit_sampling = "per_token"
     # Gamma in gamma_n = gamma (N - n), by which block n's own loss counts more for its parameters
-    # than later ones; gamma_N = 1 (paper, appendix A). 0 is off; it costs a second backward pass.
+    # than later ones; gamma_N = 1 (paper, appendix A). 0 is off; else
+    # blocks are run and differentiated twice.
     config.training.gradient_scaling = 0.0
     # Of aligned: how much of a block's gradient that comes from the exits above it reaches it: 1 is
     # all, as in the paper; with 0 each block learns from its own exit alone.

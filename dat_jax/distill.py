@@ -6,7 +6,7 @@
 
 DIR gets the training sentences of the teacher's source with its translations of them, by beam
 search at its full depth, and valid and test as they are. It may be broken off: the same command
-goes on. Exits of a student differ less, since what it learns is easier to say.
+goes on. A student needs no `data.valid_every`: what the teacher held out is in valid already.
 """
 
 import contextlib

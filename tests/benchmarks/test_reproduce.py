@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import pytest
 
-from benchmarks import reproduce
+from benchmarks import _decodes, _views, reproduce
 from benchmarks._lines import read_lines
-from benchmarks._suites import SUITES, Setting
+from benchmarks._suites import SUITES, Point, Setting
 from benchmarks._trainings import Trainer, Training, changed, differences
 from configs import multi30k_de_en, multi30k_exits
 from dat_jax.data.sources.generated import GeneratedCorpus
@@ -43,7 +43,7 @@ class Smoke:
     def __init__(self, text: Path, folder: Path) -> None:
         self.output = folder / "lines.jsonl"
         self.arguments = [f"--data={text}", f"--runs={folder / 'runs'}", *SMALL]
-        self.runs = folder / "runs"
+        self.runs, self.text = folder / "runs", text
 
     def call(self, *arguments: str | Path, output: Path | None = None) -> Finished:
         suite = ["--suite=smoke", f"--output={output or self.output}"]
@@ -215,3 +215,39 @@ def test_a_checksum_is_of_settings_and_text_and_of_no_path(text: Path, tmp_path:
 def test_a_wrong_suite_leaves_nothing_behind(tmp_path: Path):
     result = call(reproduce.main, "--suite=smoke", f"--output={tmp_path / 'x.jsonl'}")
     assert "--data" in result.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_speed_is_measured_in_batches_of_several_sizes(
+    smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of the training that `smoke` made."""
+    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    monkeypatch.setattr("dat_jax.workdir.on_local_devices", lambda: first)
+    monkeypatch.setattr(_decodes, "_BATCHES", {8: None, 2: 2})
+    monkeypatch.setattr(_decodes, "_REPETITIONS", 1)
+
+    def of_smoke(setting: Setting) -> list[Point]:
+        policies = (*setting.fixed, "tuned:token_geometric", "tuned:confidence")
+        return [SUITES["smoke"](setting)[0]._replace(policies=policies)]
+
+    monkeypatch.setitem(SUITES, "time", of_smoke)
+    output = tmp_path / "time.jsonl"
+    arguments = ["--suite=time", f"--output={output}", *smoke.arguments]
+    result = succeed(reproduce.main, *arguments)
+    assert "training" not in result.stdout
+    lines = read_lines(output)
+    whole, part = ([x for x in lines if x["batch_size"] == size] for size in (8, 2))
+    assert [x["policy"] for x in whole] == [x["policy"] for x in part]
+    kinds = [x["policy"].partition(":")[0] for x in whole]
+    assert kinds[:LAYERS] == ["fixed"] * LAYERS
+    assert set(kinds[LAYERS:]) == {"token_geometric", "confidence"}
+    texts = len((smoke.text / "test.de").read_text().splitlines())
+    assert {x["timed_sentences"] for x in whole} == {texts}
+    assert {x["timed_sentences"] for x in part} == {2}
+    for one, other in zip(whole, part, strict=True):
+        assert one["tokens_per_second"] > 0 and one["repetitions"] == 1
+        assert all(one[key] == other[key] for key in ("bleu", "bleu_counts", "span"))
+    before = output.read_text()
+    again = succeed(reproduce.main, *arguments)
+    assert "nothing is left to do" in again.stdout and output.read_text() == before
+    assert _views.against_time(lines, "8").count("\n") == 1 + len(whole)
