@@ -55,13 +55,13 @@ class Hypotheses(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    """The 2J best continuations of each sentence, best first."""
+    """Continuations of a sentence's live beams, best first."""
 
-    parents: jax.Array  # [B, 2J] the live beam that each continues
-    log_probs: jax.Array  # [B, 2J]
-    tokens: jax.Array  # [B, 2J, T] with the new token
-    exits: jax.Array  # [B, 2J, T] with the new exit
-    ends: jax.Array  # [B, 2J] whether the new token is EOS
+    parents: jax.Array  # [B, Q] the live beam that each continues
+    log_probs: jax.Array  # [B, Q]
+    tokens: jax.Array  # [B, Q] the new one
+    exits: jax.Array  # [B, Q] its exit
+    ends: jax.Array  # [B, Q] whether it is EOS
 
 
 def init(limits: Int[Array, "B"], beam_size: int, max_length: int, pad_id: int) -> BeamState:
@@ -133,9 +133,8 @@ def advance(
         whatever else belongs to the beams (a cache, say) must be gathered. Sentences that were
         done keep their state and their order.
     """
-    candidates = _best_candidates(state, continuations, exits, eos_id)
-    live_state, parents = _continue(state, candidates)
-    new_state = _finish(live_state, candidates, length_penalty)
+    candidates = _best_candidates(continuations, exits, eos_id)
+    new_state, parents = _continue(_finish(state, candidates, length_penalty), candidates)
 
     frozen = done(state)
     same_order = jnp.arange(exits.shape[1], dtype=jnp.int32)[None]
@@ -149,73 +148,83 @@ def best(state: BeamState) -> Hypotheses:
     A sentence without one has length 0 and score -inf.
     """
     slot = jnp.argmax(state.finished_scores, axis=1)[:, None]
-    finished = Hypotheses(
+    return jax.tree.map(lambda values: _take_beams(values, slot)[:, 0], _finished(state))
+
+
+def _finished(state: BeamState) -> Hypotheses:
+    """The finished hypotheses, J of each sentence."""
+    return Hypotheses(
         tokens=state.finished_tokens,
         exits=state.finished_exits,
         lengths=state.finished_lengths,
         log_probs=state.finished_log_probs,
         scores=state.finished_scores,
     )
-    return jax.tree.map(lambda values: _take_beams(values, slot)[:, 0], finished)
 
 
-def _best_candidates(
-    state: BeamState, continuations: Continuations, exits: jax.Array, eos_id: int
-) -> _Candidates:
-    """Ranks the continuations of all live beams together."""
+def _best_candidates(continuations: Continuations, exits: jax.Array, eos_id: int) -> _Candidates:
+    """Ranks the continuations of all live beams together; returns the 2J best."""
     sentences, beam_size, count = continuations.tokens.shape
     top, index = jax.lax.top_k(continuations.log_probs.reshape(sentences, -1), 2 * beam_size)
+    tokens = jnp.take_along_axis(continuations.tokens.reshape(sentences, -1), index, axis=1)
     parents = index // count
-    chosen = jnp.take_along_axis(continuations.tokens.reshape(sentences, -1), index, axis=1)
-    here = jnp.arange(state.tokens.shape[2])[None, None] == state.position[:, None, None]
-    return _Candidates(
-        parents=parents,
-        log_probs=top,
-        tokens=jnp.where(here, chosen[:, :, None], _take_beams(state.tokens, parents)),
-        exits=jnp.where(
-            here, _take_beams(exits, parents)[:, :, None], _take_beams(state.exits, parents)
-        ),
-        ends=chosen == eos_id,
+    return _Candidates(parents, top, tokens, _take_beams(exits, parents), tokens == eos_id)
+
+
+def _finish(state: BeamState, candidates: _Candidates, length_penalty: float) -> BeamState:
+    """Files the candidates among the first J that end, best first, while there are empty slots."""
+    beam_size = state.log_probs.shape[1]
+    first = jax.tree.map(lambda values: values[:, :beam_size], candidates)
+    ends = first.ends & (first.log_probs > -jnp.inf)
+    ranks = jnp.arange(beam_size)[None] - state.num_finished[:, None]
+    chosen, is_new = _choose(first, ends, ranks)
+    tokens, exits = _extend(state, chosen)
+    length = jnp.broadcast_to(state.position[:, None] + 1, ranks.shape)
+    scores = chosen.log_probs / length.astype(jnp.float32) ** length_penalty
+    new = Hypotheses(tokens, exits, length, chosen.log_probs, scores)
+    filed = jax.tree.map(lambda new, old: _where(is_new, new, old), new, _finished(state))
+    return state._replace(
+        num_finished=jnp.minimum(state.num_finished + jnp.sum(ends, axis=1), beam_size),
+        finished_tokens=filed.tokens,
+        finished_exits=filed.exits,
+        finished_lengths=filed.lengths,
+        finished_log_probs=filed.log_probs,
+        finished_scores=filed.scores,
     )
 
 
 def _continue(state: BeamState, candidates: _Candidates) -> tuple[BeamState, jax.Array]:
     """Makes the first J candidates that do not end the live beams; returns their parents too."""
-    beam_size = state.log_probs.shape[1]
-    order = jnp.argsort(candidates.ends, axis=1, stable=True)[:, :beam_size]
+    ranks = jnp.arange(state.log_probs.shape[1])[None]
+    chosen, _ = _choose(candidates, ~candidates.ends, ranks)
+    tokens, exits = _extend(state, chosen)
     state = state._replace(
-        position=state.position + 1,
-        tokens=_take_beams(candidates.tokens, order),
-        exits=_take_beams(candidates.exits, order),
-        log_probs=_take_beams(candidates.log_probs, order),
+        position=state.position + 1, tokens=tokens, exits=exits, log_probs=chosen.log_probs
     )
-    return state, _take_beams(candidates.parents, order)
+    return state, chosen.parents
 
 
-def _finish(state: BeamState, candidates: _Candidates, length_penalty: float) -> BeamState:
-    """Files the candidates among the first J that end, best first, while there are empty slots.
+def _choose(
+    candidates: _Candidates, condition: jax.Array, ranks: jax.Array
+) -> tuple[_Candidates, jax.Array]:
+    """Picks, of the candidates for which `condition` [B, Q] holds, those of these ranks [B, J],
+    counted from 0; returns too which ranks there are.
 
-    `state` is the one after `_continue`: its position is the length of a hypothesis that ends.
+    Comparisons instead of sorts and scatters, which would each be a kernel of their own on GPU.
     """
-    sentences, beam_size = state.log_probs.shape
-    first = jax.tree.map(lambda values: values[:, :beam_size], candidates)
-    ends = first.ends & (first.log_probs > -jnp.inf)
-    rank = jnp.cumsum(ends, axis=1) - 1
-    slot = jnp.where(ends, state.num_finished[:, None] + rank, beam_size)
-    row = jnp.arange(sentences)[:, None]
+    rank = jnp.cumsum(condition, axis=1) - 1
+    matches = condition[:, None] & (rank[:, None] == ranks[..., None])
+    index = jnp.argmax(matches, axis=2)
+    return jax.tree.map(lambda x: _take_beams(x, index), candidates), jnp.any(matches, axis=2)
 
-    def file(slots: jax.Array, values: jax.Array) -> jax.Array:
-        return slots.at[row, slot].set(values, mode="drop")
 
-    length = state.position[:, None]
-    scores = first.log_probs / length.astype(jnp.float32) ** length_penalty
-    return state._replace(
-        num_finished=jnp.minimum(state.num_finished + jnp.sum(ends, axis=1), beam_size),
-        finished_tokens=file(state.finished_tokens, first.tokens),
-        finished_exits=file(state.finished_exits, first.exits),
-        finished_lengths=file(state.finished_lengths, length),
-        finished_log_probs=file(state.finished_log_probs, first.log_probs),
-        finished_scores=file(state.finished_scores, scores),
+def _extend(state: BeamState, candidates: _Candidates) -> tuple[jax.Array, jax.Array]:
+    """The tokens and exits [B, Q, T] of candidates, their newest ones included."""
+    here = jnp.arange(state.tokens.shape[2])[None, None] == state.position[:, None, None]
+    tokens, exits = (_take_beams(x, candidates.parents) for x in (state.tokens, state.exits))
+    return (
+        jnp.where(here, candidates.tokens[..., None], tokens),
+        jnp.where(here, candidates.exits[..., None], exits),
     )
 
 
@@ -225,6 +234,7 @@ def _take_beams(values: jax.Array, beams: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, beams, axis=1)
 
 
-def _where(condition: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-    """Picks between two arrays [B, ...] by `condition` [B]."""
-    return jnp.where(condition.reshape((-1,) + (1,) * (old.ndim - 1)), old, new)
+def _where(condition: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
+    """Picks between two arrays [*B, ...] by `condition` [*B]."""
+    shape = condition.shape + (1,) * (one.ndim - condition.ndim)
+    return jnp.where(condition.reshape(shape), one, other)

@@ -129,7 +129,8 @@ def refill_is_due(
 
 def first_slots(condition: Bool[Array, " G"], count: int) -> Int[Array, " A"]:
     """The first `count` slots where `condition` holds; G for no slot where there are fewer."""
-    return jnp.nonzero(condition, size=count, fill_value=len(condition))[0]
+    # As many as come before it: no sort and no scatter, as `jnp.nonzero` has.
+    return jnp.sum(jnp.cumsum(condition)[None] <= jnp.arange(count)[:, None], axis=1)
 
 
 def _no_sentences(queue: Queue, settings: SearchSettings) -> Sentences:
