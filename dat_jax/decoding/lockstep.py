@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from dat_jax.data.vocabulary import BOS, EOS
 from dat_jax.decoding import beam
 from dat_jax.decoding.ancestry import claim, follow, no_ancestors, visible, write
-from dat_jax.decoding.beam import BeamState, Hypotheses
+from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.halting import Halting
-from dat_jax.decoding.queue import Arrivals, Queue, Sentences, put, serve
+from dat_jax.decoding.queue import Arrivals, Queue, Sentences, no_sentences, put, serve
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.top_tokens import TopTokens, continuations, top_tokens
 from dat_jax.decoding.unstacked import MemoryAttended, UnstackedModel, no_values, run_if
@@ -32,9 +32,10 @@ from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Bool, Float, Int, Params
 
 
-class _OfSentences(NamedTuple):
-    """The slots' contents, beside what `queue.serve` keeps of them."""
+class _Slots(NamedTuple):
+    """The slots' contents."""
 
+    sentences: Sentences
     ceilings: jax.Array  # [B] the depth above which none of their tokens goes
     memory: MemoryAttended
     memory_mask: jax.Array  # [B, S]
@@ -45,7 +46,7 @@ class _State(NamedTuple):
     """All that a step hands to the next."""
 
     step: jax.Array  # []
-    sentences: _OfSentences
+    slots: _Slots
     layers: tuple[Attended, ...]  # each block's cache, of P = T J slots
     work: Work
 
@@ -78,7 +79,14 @@ def search(
     """
     unstacked = UnstackedModel(model, params, settings.attended)
     engine = _Engine(unstacked, Halting(unstacked, rule), settings)
-    hypotheses, state = serve(queue, settings, engine.empty(queue), engine.admit, engine.step)
+    hypotheses, state = serve(
+        queue,
+        settings,
+        engine.empty(queue),
+        lambda state: state.slots.sentences,
+        engine.admit,
+        engine.step,
+    )
     return hypotheses, state.work
 
 
@@ -100,32 +108,35 @@ class _Engine:
             no_values(partial(self.model.self_attended, depth), cached)
             for depth in range(1, self.model.num_layers + 1)
         ]
-        sentences = _OfSentences(
+        contents = _Slots(
+            no_sentences(queue, settings),
             jnp.zeros(slots, jnp.int32),
             self.model.no_memory(slots, source_length),
             jnp.zeros((slots, source_length), bool),
             no_ancestors(slots, settings.beam_size, settings.length),
         )
         zero = jnp.zeros((), jnp.int32)
-        return _State(zero, sentences, tuple(layers), no_work(self.model.num_layers))
+        return _State(zero, contents, tuple(layers), no_work(self.model.num_layers))
 
     def admit(self, state: _State, arrivals: Arrivals) -> _State:
         """Runs the encoder, and projects its output for each block that some sentence can reach."""
         memory = self.model.encode(arrivals.source, arrivals.mask)
         ceilings = self.halting.before_sentence(memory, arrivals.mask)
-        new = _OfSentences(
+        new = _Slots(
+            arrivals.sentences,
             ceilings,
             self.model.memory_attended(memory, ceilings),
             arrivals.mask,
             no_ancestors(len(ceilings), self.settings.beam_size, self.settings.length),
         )
-        return state._replace(sentences=put(state.sentences, arrivals.slots, new))
+        return state._replace(slots=put(state.slots, arrivals.slots, new))
 
-    def step(self, state: _State, sentences: Sentences) -> tuple[_State, BeamState]:
+    def step(self, state: _State) -> _State:
         """Finds the next token of each live hypothesis."""
         ring_position = state.step % self.settings.length
-        ancestors = claim(state.sentences.ancestors, ring_position)
-        climb = self._climb(state, sentences, ring_position, visible(ancestors))
+        ancestors = claim(state.slots.ancestors, ring_position)
+        climb = self._climb(state, ring_position, visible(ancestors))
+        sentences = state.slots.sentences
         before = sentences.beams
         positions, limits = before.position[:, None], before.limit[:, None]
         beams, parents = beam.advance(
@@ -135,23 +146,25 @@ class _Engine:
             length_penalty=self.settings.length_penalty,
             eos_id=EOS,
         )
-        of_sentences = state.sentences._replace(ancestors=follow(ancestors, parents))
-        return _State(state.step + 1, of_sentences, climb.layers, climb.work), beams
+        slots = state.slots._replace(
+            sentences=sentences._replace(beams=beams), ancestors=follow(ancestors, parents)
+        )
+        return _State(state.step + 1, slots, climb.layers, climb.work)
 
     def _climb(
         self,
         state: _State,
-        sentences: Sentences,
         ring_position: Int[Array, ""],
         self_mask: Bool[Array, "B J P"],
     ) -> _Climb:
         """Takes the newest token of each live hypothesis as far up as the rule says."""
-        model, halting, beams = self.model, self.halting, sentences.beams
+        model, halting, sentences = self.model, self.halting, state.slots.sentences
+        beams = sentences.beams
         tokens = beam.last_tokens(beams, BOS)
         x = model.embed(tokens, jnp.broadcast_to(beams.position[:, None], tokens.shape))
         active = beam.live(beams)
         plan = halting.before_token(
-            state.sentences.ceilings,
+            state.slots.ceilings,
             sentences.numbers,
             beams.position,
             beams.limit,
@@ -204,8 +217,8 @@ class _Engine:
             depth,
             self_attended=cache,
             self_mask=self_mask,
-            memory_attended=model.memory_of(depth, state.sentences.memory),
-            memory_mask=state.sentences.memory_mask,
+            memory_attended=model.memory_of(depth, state.slots.memory),
+            memory_mask=state.slots.memory_mask,
         )
         return cache, run_if(needed, run_block, x)
 

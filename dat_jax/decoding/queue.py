@@ -60,7 +60,6 @@ class _Loop(NamedTuple):
     """All that a refill hands to the next."""
 
     next_place: jax.Array  # [] of the first sentence that is still in the queue
-    sentences: Sentences
     state: Any  # the engine's
 
 
@@ -68,8 +67,9 @@ def serve(
     queue: Queue,
     settings: SearchSettings,
     empty: State,
+    sentences_of: Callable[[State], Sentences],
     admit: Callable[[State, Arrivals], State],
-    step: Callable[[State, Sentences], tuple[State, BeamState]],
+    step: Callable[[State], State],
 ) -> tuple[Hypotheses, State]:
     """Brings all sentences of a queue through an engine.
 
@@ -77,8 +77,9 @@ def serve(
         queue: the sentences.
         settings: how many are in work, how many come in together, and how they are searched.
         empty: the engine's state before the first sentence, any pytree.
-        admit: gives arrivals their part of the state, in their slots.
-        step: goes on with the sentences in work, and returns their beams after it.
+        sentences_of: the part of a state that all engines have, `no_sentences` at first.
+        admit: puts arrivals, and whatever belongs to them, into their slots of the state.
+        step: goes on with the sentences in work.
 
     Returns:
         The best hypothesis of each sentence, [Q], and the engine's last state.
@@ -86,32 +87,35 @@ def serve(
 
     # Results stay outside the inner loop: in it, they would be copied at each step.
     def refill_and_step(carry: tuple[_Loop, Hypotheses]) -> tuple[_Loop, Hypotheses]:
-        (next_place, old, state), results = carry
+        (next_place, state), results = carry
+        old = sentences_of(state)
         arrivals = _next_arrivals(queue, next_place, beam.done(old.beams), settings)
         leaving = jax.tree.map(lambda leaf: leaf.at[arrivals.slots].get(mode="clip"), old.beams)
         places = old.places.at[arrivals.slots].get(mode="fill", fill_value=queue.size)
-        sentences = put(old, arrivals.slots, arrivals.sentences)
         next_place += jnp.sum(arrivals.slots < settings.slots)
-        loop = _Loop(next_place, sentences, admit(state, arrivals))
+        loop = _Loop(next_place, admit(state, arrivals))
         return jax.lax.while_loop(steps_on, step_on, loop), _harvest(results, places, leaving)
 
     def unfinished(carry: tuple[_Loop, Hypotheses]) -> Bool[Array, ""]:
         loop, _ = carry
-        return (loop.next_place < queue.count) | jnp.any(~beam.done(loop.sentences.beams))
+        return (loop.next_place < queue.count) | jnp.any(~done_of(loop))
+
+    def done_of(loop: _Loop) -> Bool[Array, " G"]:
+        return beam.done(sentences_of(loop.state).beams)
 
     def steps_on(loop: _Loop) -> Bool[Array, ""]:
-        done = beam.done(loop.sentences.beams)
+        done = done_of(loop)
         return jnp.any(~done) & ~refill_is_due(queue, loop.next_place, done, settings.refill)
 
     def step_on(loop: _Loop) -> _Loop:
         with jax.named_scope("step"):
-            state, beams = step(loop.state, loop.sentences)
-        return loop._replace(state=state, sentences=loop.sentences._replace(beams=beams))
+            return loop._replace(state=step(loop.state))
 
-    start = _Loop(jnp.zeros((), jnp.int32), _no_sentences(queue, settings), empty)
+    start = _Loop(jnp.zeros((), jnp.int32), empty)
     results = beam.best(beam.init(jnp.zeros(queue.size, jnp.int32), 1, settings.length, PAD))
     end, results = jax.lax.while_loop(unfinished, refill_and_step, (start, results))
-    return _harvest(results, end.sentences.places, end.sentences.beams), end.state
+    last = sentences_of(end.state)
+    return _harvest(results, last.places, last.beams), end.state
 
 
 def put(tree: State, slots: Int[Array, " A"], new: State) -> State:
@@ -133,7 +137,7 @@ def first_slots(condition: Bool[Array, " G"], count: int) -> Int[Array, " A"]:
     return jnp.sum(jnp.cumsum(condition)[None] <= jnp.arange(count)[:, None], axis=1)
 
 
-def _no_sentences(queue: Queue, settings: SearchSettings) -> Sentences:
+def no_sentences(queue: Queue, settings: SearchSettings) -> Sentences:
     """Slots that are all empty."""
     zeros = jnp.zeros(settings.slots, jnp.int32)
     beams = beam.init(zeros, settings.beam_size, settings.length, PAD)

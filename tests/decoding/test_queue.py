@@ -13,12 +13,12 @@ from hypothesis import given
 
 from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding import beam
-from dat_jax.decoding.beam import BeamState
 from dat_jax.decoding.queue import (
     Arrivals,
     Queue,
     Sentences,
     first_slots,
+    no_sentences,
     put,
     refill_is_due,
     serve,
@@ -33,6 +33,7 @@ NUMBERS = np.arange(100, 100 + Q)
 class Steps(NamedTuple):
     """The state of an engine that writes what it was told when a sentence came in."""
 
+    sentences: Sentences  # [G]
     words: jax.Array  # [G]
     busy: jax.Array  # [] slots at work, summed over steps
     steps: jax.Array  # []
@@ -44,29 +45,32 @@ def admit(state: Steps, arrivals: Arrivals) -> Steps:
     """The word of a sentence is the sum of its source and its number."""
     words = jnp.sum(arrivals.source, axis=1) + arrivals.sentences.numbers
     return state._replace(
+        sentences=put(state.sentences, arrivals.slots, arrivals.sentences),
         words=put(state.words, arrivals.slots, words),
         arrived=state.arrived + jnp.sum(arrivals.slots < len(state.words)),
         refills=state.refills + 1,
     )
 
 
-def step(state: Steps, sentences: Sentences) -> tuple[Steps, BeamState]:
+def step(state: Steps) -> Steps:
     """Writes the word once more, or the end where the limit says so."""
-    beams = sentences.beams
+    beams = state.sentences.beams
     token = jnp.where(beams.position + 1 == beams.limit, EOS, state.words)[:, None, None]
     log_probs = jnp.concatenate([jnp.zeros(token.shape), jnp.full(token.shape, -jnp.inf)], axis=-1)
     continuations = Continuations(log_probs, jnp.broadcast_to(token, log_probs.shape))
     exits = jnp.ones((len(state.words), 1), jnp.int32)
     after, _ = beam.advance(beams, continuations, exits, length_penalty=1.0, eos_id=EOS)
     busy = state.busy + jnp.sum(~beam.done(beams))
-    return state._replace(busy=busy, steps=state.steps + 1), after
+    sentences = state.sentences._replace(beams=after)
+    return state._replace(sentences=sentences, busy=busy, steps=state.steps + 1)
 
 
 @jax.jit
 def serve_all(queue: Queue) -> tuple[beam.Hypotheses, Steps]:
     settings = SearchSettings(1, 1.0, T, slots=G, refill=2, cohort=G, attended="keys_values")
-    zero = jnp.zeros((), jnp.int32)
-    return serve(queue, settings, Steps(jnp.zeros(G, jnp.int32), *[zero] * 4), admit, step)
+    zero, words = jnp.zeros((), jnp.int32), jnp.zeros(G, jnp.int32)
+    empty = Steps(no_sentences(queue, settings), words, *[zero] * 4)
+    return serve(queue, settings, empty, lambda state: state.sentences, admit, step)
 
 
 def steps_of(limits: list[int]) -> tuple[int, int]:

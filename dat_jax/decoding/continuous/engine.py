@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from dat_jax.data.vocabulary import BOS, EOS
 from dat_jax.decoding import beam
 from dat_jax.decoding.ancestry import claim, follow
-from dat_jax.decoding.beam import BeamState, Hypotheses
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.continuous.packed import pack
 from dat_jax.decoding.continuous.pool import (
     CLASSIFIED,
     Pool,
@@ -35,34 +36,26 @@ from dat_jax.decoding.continuous.pool import (
 )
 from dat_jax.decoding.continuous.stages import Classified, Cohort, Passed, Stages, Stores
 from dat_jax.decoding.halting import Halting
-from dat_jax.decoding.queue import Arrivals, Queue, Sentences, first_slots, put, serve
+from dat_jax.decoding.queue import Arrivals, Queue, first_slots, no_sentences, put, serve
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.unstacked import UnstackedModel
-from dat_jax.decoding.work import Work, add_runs, no_work
+from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Plan, Rule
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Float, Int, Params
 
 
 class _State(NamedTuple):
-    """All that a tick hands to the next, beside what `queue.serve` keeps of the sentences."""
+    """All that a tick hands to the next."""
 
-    ceilings: jax.Array  # [G] the depth above which none of a sentence's tokens goes
-    ancestors: jax.Array  # [G, J, T]
-    rows: Rows
+    pool: Pool
     stores: Stores
-    tick: jax.Array  # []
-    work: Work
+    counts: jax.Array  # [2, N + 1] runs of each stage, and the rows that needed them
 
-    def pool(self, sentences: Sentences) -> Pool:
-        """The pool of these sentences."""
-        return Pool(Slots(sentences, self.ceilings, self.ancestors), self.rows)
-
-    def with_pool(self, pool: Pool) -> "_State":
-        """The state with a pool's part of it."""
-        return self._replace(
-            ceilings=pool.slots.ceilings, ancestors=pool.slots.ancestors, rows=pool.rows
-        )
+    @property
+    def tick(self) -> Int[Array, ""]:
+        """The number of ticks so far."""
+        return jnp.sum(self.counts[0])
 
 
 @partial(jax.jit, static_argnames=("model", "settings"))
@@ -85,8 +78,16 @@ def search(
     """
     unstacked = UnstackedModel(model, params, settings.attended)
     engine = _Engine(Stages(unstacked, Halting(unstacked, rule), settings))
-    hypotheses, state = serve(queue, settings, engine.empty(queue), engine.admit, engine.tick)
-    return hypotheses, state.work
+    hypotheses, state = serve(
+        queue,
+        settings,
+        engine.empty(queue),
+        lambda state: state.pool.slots.tree.sentences,
+        engine.admit,
+        engine.tick,
+    )
+    runs, needed = state.counts
+    return hypotheses, Work(runs, needed, runs * settings.cohort)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,38 +114,29 @@ class _Engine:
             self.model.no_memory(slots, source_length),
             jnp.zeros((slots, source_length), bool),
         )
-        return _State(
-            jnp.zeros(slots, jnp.int32),
-            jnp.zeros((slots, settings.beam_size, settings.length), jnp.int32),
-            self._idle_rows(slots),
-            stores,
-            jnp.zeros((), jnp.int32),
-            no_work(self.model.num_layers),
-        )
+        zeros, sentences = jnp.zeros(slots, jnp.int32), no_sentences(queue, settings)
+        nobody = jnp.zeros_like(sentences.beams.tokens)
+        pool = Pool(pack(Slots(sentences, zeros, nobody)), pack(self._idle_rows(slots)))
+        return _State(pool, stores, jnp.zeros((2, self.model.num_layers + 1), jnp.int32))
 
     def admit(self, state: _State, arrivals: Arrivals) -> _State:
         """Runs the encoder, and lets the arrivals' rows wait for block 1 with their first token."""
-        settings, slots = self.settings, arrivals.slots
+        slots, sentences = arrivals.slots, arrivals.sentences
         memory = self.model.encode(arrivals.source, arrivals.mask)
         ceilings = self.stages.halting.before_sentence(memory, arrivals.mask)
-        nobody = jnp.zeros((len(slots), settings.beam_size, settings.length), jnp.int32)
-        new = Pool(Slots(arrivals.sentences, ceilings, nobody), self._idle_rows(len(slots)))
-        new, address, x = self._start_tokens(new, slots, state.tick)
+        nobody = jnp.zeros_like(sentences.beams.tokens)
+        contents, rows = Slots(sentences, ceilings, nobody), self._idle_rows(len(slots))
+        new, address, x = self._start_tokens(contents, rows, slots, state.tick)
         stores = Stores(
             state.stores.states.at[address].set(x, mode="drop"),
             put(state.stores.memory, slots, self.model.memory_attended(memory, ceilings)),
             put(state.stores.memory_mask, slots, arrivals.mask),
         )
-        return state._replace(
-            ceilings=put(state.ceilings, slots, ceilings),
-            ancestors=put(state.ancestors, slots, new.slots.ancestors),
-            rows=put(state.rows, rows_of(slots, settings.beam_size), new.rows),
-            stores=stores,
-        )
+        return state._replace(pool=place(state.pool, slots, new), stores=stores)
 
-    def tick(self, state: _State, sentences: Sentences) -> tuple[_State, BeamState]:
+    def tick(self, state: _State) -> _State:
         """Runs the stage whose turn it is on the rows that have waited longest for it."""
-        pool, stores, stages = state.pool(sentences), state.stores, self.stages
+        pool, stores, stages = state.pool, state.stores, self.stages
         num_layers, cohort_size = self.model.num_layers, self.settings.cohort
         stage = 1 + next_stage(waiting(pool, stages.count), cohort_size)
         rows = longest_waiting(pool, stage, cohort_size)
@@ -161,32 +153,31 @@ class _Engine:
         )
         stage_counted = jnp.minimum(stage, num_layers + 1) - 1
         needed = jnp.sum(rows < stages.rows)
-        state = state.with_pool(pool)._replace(
-            stores=stores._replace(states=stores.states.at[address].set(x, mode="drop")),
-            tick=state.tick + 1,
-            work=add_runs(state.work, stage_counted, 1, needed, cohort_size),
+        return _State(
+            pool,
+            stores._replace(states=stores.states.at[address].set(x, mode="drop")),
+            state.counts.at[:, stage_counted].add(jnp.stack([jnp.ones_like(needed), needed])),
         )
-        return state, pool.slots.sentences.beams
 
     def _gather(self, pool: Pool, stores: Stores, rows: Int[Array, " C"]) -> Cohort:
         """All that a stage needs of these rows."""
         slots = rows // self.settings.beam_size
-        positions = pool.slots.sentences.beams.position.at[slots].get(mode="clip")
-        depths, plan = jax.tree.map(
-            lambda leaf: leaf.at[rows].get(mode="clip"), (pool.rows.depth, pool.rows.plan)
-        )
-        x = stores.states.at[self.stages.address(depths, rows, positions)].get(mode="clip")
-        return Cohort(rows, slots, positions, depths, plan, x)
+        tokens, contents = pool.rows.take(rows), pool.slots.take(slots).tree
+        positions = contents.sentences.beams.position
+        address = self.stages.address(tokens.tree.depth, rows, positions)
+        x = stores.states.at[address].get(mode="clip")
+        return Cohort(rows, slots, positions, tokens, x)
 
     def _after_block(
         self, tick: Int[Array, ""], pool: Pool, cohort: Cohort, passed: Passed
     ) -> tuple[Pool, Int[Array, " C"], Float[Array, "C D"]]:
         """The rows one block further up; and the states to write, with where."""
-        depths = cohort.depths + 1
-        stage = jnp.where(passed.leaves, self.stages.classifier_of(depths), depths + 1)
-        moved = (stage, jnp.full_like(stage, tick), depths, passed.plan)
-        rows = Rows(*put(pool.rows[:4], cohort.rows, moved), pool.rows.continuations)
-        address = self.stages.address(depths, cohort.rows, cohort.positions)
+        tokens = cohort.tokens.tree
+        depth = tokens.depth + 1
+        stage = jnp.where(passed.leaves, self.stages.classifier_of(depth), depth + 1)
+        moved = Rows(stage, jnp.full_like(stage, tick), depth, passed.plan, tokens.continuations)
+        rows = put(pool.rows, cohort.rows, pack(moved))
+        address = self.stages.address(depth, cohort.rows, cohort.positions)
         return pool._replace(rows=rows), address, passed.x
 
     def _after_classifier(
@@ -194,33 +185,35 @@ class _Engine:
     ) -> tuple[Pool, Int[Array, " C"], Float[Array, "C D"]]:
         """Files the continuations, and advances sentences all of whose rows have theirs, as many as
         have room in a cohort; and the states of their new tokens, with where to write them."""
-        stage = jnp.where(classified.leaves, CLASSIFIED, cohort.depths + 1)
-        moved = (stage, jnp.full_like(stage, tick), cohort.depths, classified.plan)
-        rows = put(pool.rows, cohort.rows, Rows(*moved, classified.continuations))
-        pool = pool._replace(rows=rows)
+        depth = cohort.tokens.tree.depth
+        stage = jnp.where(classified.leaves, CLASSIFIED, depth + 1)
+        since = jnp.full_like(stage, tick)
+        moved = Rows(stage, since, depth, classified.plan, classified.continuations)
+        pool = pool._replace(rows=put(pool.rows, cohort.rows, pack(moved)))
         slots = first_slots(ready(pool), self.settings.cohort // pool.beam_size)
         part = take(pool, slots)
+        contents, rows = part.slots.tree, part.rows.tree
         shape = (len(slots), pool.beam_size)
         beams, parents = beam.advance(
-            part.slots.sentences.beams,
-            jax.tree.map(lambda x: x.reshape(*shape, -1), part.rows.continuations),
-            part.rows.depth.reshape(shape),
+            contents.sentences.beams,
+            jax.tree.map(lambda x: x.reshape(*shape, -1), rows.continuations),
+            rows.depth.reshape(shape),
             length_penalty=self.settings.length_penalty,
             eos_id=EOS,
         )
-        of_slots = part.slots._replace(
-            sentences=part.slots.sentences._replace(beams=beams),
-            ancestors=follow(part.slots.ancestors, parents),
+        contents = contents._replace(
+            sentences=contents.sentences._replace(beams=beams),
+            ancestors=follow(contents.ancestors, parents),
         )
-        part, address, x = self._start_tokens(part._replace(slots=of_slots), slots, tick)
+        part, address, x = self._start_tokens(contents, rows, slots, tick)
         return place(pool, slots, part), address, x
 
     def _start_tokens(
-        self, part: Pool, slots: Int[Array, " A"], tick: Int[Array, ""]
+        self, contents: Slots, rows: Rows, slots: Int[Array, " A"], tick: Int[Array, ""]
     ) -> tuple[Pool, Int[Array, " R"], Float[Array, "R D"]]:
-        """Lets the live rows of sentences in these slots wait for block 1 with their newest tokens;
-        and the states of these, with where to write them."""
-        (sentences, ceilings, ancestors), rows = part
+        """The pool of these slots' contents and rows, the live ones waiting for block 1 with their
+        newest tokens; and the states of these, with where to write them."""
+        sentences, ceilings, ancestors = contents
         beams, stages, beam_size = sentences.beams, self.stages, self.settings.beam_size
         live = beam.live(beams).reshape(-1)
         plan = stages.halting.before_token(
@@ -233,13 +226,13 @@ class _Engine:
             depth=zeros,
             plan=Plan(*(leaf.reshape(len(zeros), *leaf.shape[2:]) for leaf in plan)),
         )
-        of_slots = part.slots._replace(ancestors=claim(ancestors, beams.position))
+        contents = contents._replace(ancestors=claim(ancestors, beams.position))
 
         positions = jnp.broadcast_to(beams.position[:, None], beams.log_probs.shape)
         x = self.model.embed(beam.last_tokens(beams, BOS), positions)
         rows_to_write = jnp.where(live, rows_of(slots, beam_size), stages.rows)
         address = stages.address(zeros, rows_to_write, positions.reshape(-1))
-        return Pool(of_slots, rows), address, x.reshape(len(zeros), -1)
+        return Pool(pack(contents), pack(rows)), address, x.reshape(len(zeros), -1)
 
     def _idle_rows(self, slots: int) -> Rows:
         rule = self.stages.halting.rule

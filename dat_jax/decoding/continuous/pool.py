@@ -6,14 +6,14 @@ a depth of its own and waits for one stage: block 1 to N, then a classifier. A r
 has been classified waits for its siblings; when all have been, the sentence advances.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dat_jax.decoding import beam
-from dat_jax.decoding.queue import Sentences
+from dat_jax.decoding.continuous.packed import Packed
+from dat_jax.decoding.queue import Sentences, put
 from dat_jax.decoding.top_tokens import Continuations
 from dat_jax.exits.questions import Plan
 from dat_jax.types import Array, Bool, Int
@@ -42,13 +42,13 @@ class Rows(NamedTuple):
 class Pool(NamedTuple):
     """All about the sentences in work but the large arrays that blocks attend to."""
 
-    slots: Slots
-    rows: Rows
+    slots: Packed[Slots]
+    rows: Packed[Rows]
 
     @property
     def beam_size(self) -> int:
         """J."""
-        return self.slots.ancestors.shape[1]
+        return len(self.rows) // len(self.slots)
 
 
 def idle_rows(count: int, continuations: int, carry_width: int) -> Rows:
@@ -75,7 +75,7 @@ def idle_rows(count: int, continuations: int, carry_width: int) -> Rows:
 def waiting(pool: Pool, num_stages: int) -> Int[Array, " stages"]:
     """Counts the rows that wait for each stage, the first stage first."""
     stages = jnp.arange(1, num_stages + 1)
-    return jnp.sum(pool.rows.stage[:, None] == stages[None], axis=0)
+    return jnp.sum(pool.rows.tree.stage[:, None] == stages[None], axis=0)
 
 
 def next_stage(waiting: Int[Array, " stages"], cohort: int) -> Int[Array, ""]:
@@ -91,14 +91,14 @@ def next_stage(waiting: Int[Array, " stages"], cohort: int) -> Int[Array, ""]:
 
 def ready(pool: Pool) -> Bool[Array, " G"]:
     """The sentences all of whose rows have been classified."""
-    classified = (pool.rows.stage == CLASSIFIED).reshape(-1, pool.beam_size)
-    return ~beam.done(pool.slots.sentences.beams) & jnp.all(classified, axis=1)
+    classified = (pool.rows.tree.stage == CLASSIFIED).reshape(-1, pool.beam_size)
+    return ~beam.done(pool.slots.tree.sentences.beams) & jnp.all(classified, axis=1)
 
 
 def longest_waiting(pool: Pool, stage: Int[Array, ""], count: int) -> Int[Array, " C"]:
     """The `count` rows that have waited longest for `stage`; R for no row where there are fewer."""
-    rows = len(pool.rows.stage)
-    patience = jnp.where(pool.rows.stage == stage, -pool.rows.since.astype(jnp.float32), -jnp.inf)
+    rows, tokens = len(pool.rows), pool.rows.tree
+    patience = jnp.where(tokens.stage == stage, -tokens.since.astype(jnp.float32), -jnp.inf)
     patience, chosen = jax.lax.top_k(patience, min(count, rows))
     chosen = jnp.where(patience > -jnp.inf, chosen, rows)
     return jnp.pad(chosen, (0, count - len(chosen)), constant_values=rows)
@@ -111,19 +111,10 @@ def rows_of(slots: Int[Array, " A"], beam_size: int) -> Int[Array, " R"]:
 
 def take(pool: Pool, slots: Int[Array, " A"]) -> Pool:
     """The sentences of these slots as a pool of their own; of no slot, those of the last."""
-    return _at(lambda leaf, index: leaf.at[index].get(mode="clip"), slots, pool)
+    return Pool(pool.slots.take(slots), pool.rows.take(rows_of(slots, pool.beam_size)))
 
 
 def place(pool: Pool, slots: Int[Array, " A"], part: Pool) -> Pool:
     """The pool with the sentences of `part` in these slots; those of no slot are dropped."""
-    return _at(lambda leaf, index, new: leaf.at[index].set(new, mode="drop"), slots, pool, part)
-
-
-def _at(function: Callable[..., Array], slots: Array, pool: Pool, *others: Pool) -> Pool:
-    """Maps leaves along with the indices of these slots, or of their rows."""
-    indices = (slots, rows_of(slots, pool.beam_size))
-    parts = [
-        jax.tree.map(lambda leaf, *rest, index=index: function(leaf, index, *rest), *trees)
-        for index, *trees in zip(indices, pool, *others, strict=True)
-    ]
-    return Pool(*parts)
+    rows = put(pool.rows, rows_of(slots, pool.beam_size), part.rows)
+    return Pool(put(pool.slots, slots, part.slots), rows)

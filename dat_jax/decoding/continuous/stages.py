@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from dat_jax.data.vocabulary import EOS
-from dat_jax.decoding.continuous.pool import Pool
+from dat_jax.decoding.continuous.packed import Packed
+from dat_jax.decoding.continuous.pool import Pool, Rows
 from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.top_tokens import Continuations, continuations, top_tokens
@@ -40,9 +41,8 @@ class Cohort(NamedTuple):
     rows: jax.Array  # [C]
     slots: jax.Array  # [C]
     positions: jax.Array  # [C]
-    depths: jax.Array  # [C] before the tick
-    plan: Plan  # [C]
-    x: jax.Array  # [C, D] their states at this depth
+    tokens: Packed[Rows]  # [C] their newest ones
+    x: jax.Array  # [C, D] their states
 
 
 class Passed(NamedTuple):
@@ -142,17 +142,18 @@ class Stages:
             jax.tree.map(lambda x: x.at[cohort.slots].get(mode="clip"), memory),
             stores.memory_mask.at[cohort.slots].get(mode="clip"),
         )[:, 0]
-        plan = self.halting.after_block(depth, cohort.x, x, cohort.plan)
+        plan = self.halting.after_block(depth, cohort.x, x, cohort.tokens.tree.plan)
         return Passed(x, plan, self._goes_to_classifier(depth, plan))
 
     def _past(self, depth: int, room: int, pool: Pool, cohort: Cohort) -> Int[Array, "C P"]:
         """Addresses of the states that block `depth` attends to: those that entered it, or the last
         ones of tokens that left below it."""
         beam_size, positions = self.settings.beam_size, jnp.arange(room)[None]
+        contents = pool.slots.tree
         ancestors, exits = (
             # Whole rows, cut then: a gather of parts of rows is a loop over them on TPU.
             table.reshape(self.rows, -1).at[cohort.rows].get(mode="clip")[:, :room]
-            for table in (pool.slots.ancestors, pool.slots.sentences.beams.exits)
+            for table in (contents.ancestors, contents.sentences.beams.exits)
         )
         earlier = positions < cohort.positions[:, None]
         depths = jnp.where(earlier, jnp.minimum(exits, depth - 1), depth - 1)
@@ -167,13 +168,13 @@ class Stages:
 
     def _classify(self, table: int, pool: Pool, cohort: Cohort) -> Classified:
         """The classifiers that use a table."""
-        logits = self.model.classify_by_table(table, cohort.depths, cohort.x)
+        tokens, beams = cohort.tokens.tree, pool.slots.tree.sentences.beams
+        logits = self.model.classify_by_table(table, tokens.depth, cohort.x)
         top = top_tokens(logits, self.continuations, EOS)
-        plan, leaves = cohort.plan, jnp.ones(len(cohort.rows), bool)
+        plan, leaves = tokens.plan, jnp.ones(len(cohort.rows), bool)
         if self.halting.classifies_each_block:
-            plan = self.halting.after_classifier(cohort.depths, logits, top, plan)
-            leaves = plan.exit_at <= cohort.depths
-        beams = pool.slots.sentences.beams
+            plan = self.halting.after_classifier(tokens.depth, logits, top, plan)
+            leaves = plan.exit_at <= tokens.depth
         log_probs = beams.log_probs.reshape(-1).at[cohort.rows].get(mode="clip")
         limits = beams.limit.at[cohort.slots].get(mode="clip")
         following = continuations(top, log_probs, cohort.positions, limits, EOS)

@@ -10,6 +10,7 @@ from hypothesis import given
 
 from dat_jax.data.vocabulary import PAD
 from dat_jax.decoding import beam
+from dat_jax.decoding.continuous.packed import pack
 from dat_jax.decoding.continuous.pool import (
     CLASSIFIED,
     Pool,
@@ -37,7 +38,8 @@ def empty_pool(slots: int = G) -> Pool:
     zeros, limits = jnp.zeros(slots, jnp.int32), jnp.zeros(slots, jnp.int32)
     sentences = Sentences(zeros + 9, zeros, beam.init(limits, J, T, PAD))
     ancestors = jnp.zeros((slots, J, T), jnp.int32)
-    return Pool(Slots(sentences, zeros, ancestors), idle_rows(slots * J, Q, carry_width=2))
+    rows = idle_rows(slots * J, Q, carry_width=2)
+    return Pool(pack(Slots(sentences, zeros, ancestors)), pack(rows))
 
 
 def random_pool(seed: int, slots: int = G) -> Pool:
@@ -47,16 +49,17 @@ def random_pool(seed: int, slots: int = G) -> Pool:
     def fill(leaf: jax.Array) -> jax.Array:
         return jnp.asarray(generator.permutation(leaf.size).reshape(leaf.shape), leaf.dtype)
 
-    return jax.tree.map(fill, empty_pool(slots))
+    return Pool(*(pack(jax.tree.map(fill, packed.tree)) for packed in empty_pool(slots)))
 
 
 def pool_of(row_stages: list[int], since: list[int], working: list[bool] | None = None) -> Pool:
     """A pool whose rows wait for these stages since these ticks."""
     pool = empty_pool()
-    rows = pool.rows._replace(stage=jnp.asarray(row_stages), since=jnp.asarray(since))
+    rows = pool.rows.tree._replace(stage=jnp.asarray(row_stages), since=jnp.asarray(since))
     limits = jnp.where(jnp.asarray([True] * G if working is None else working), T, 0)
-    sentences = pool.slots.sentences._replace(beams=beam.init(limits, J, T, PAD))
-    return Pool(pool.slots._replace(sentences=sentences), rows)
+    contents = pool.slots.tree
+    sentences = contents.sentences._replace(beams=beam.init(limits, J, T, PAD))
+    return Pool(pack(contents._replace(sentences=sentences)), pack(rows))
 
 
 def assert_equal(one: Pool, other: Pool) -> None:
@@ -106,13 +109,13 @@ def test_what_is_taken_is_what_lies_in_these_slots():
     some = take(pool, slots)
     jax.tree.map(
         lambda x, whole: np.testing.assert_array_equal(x, whole[slots]),
-        some.slots,
-        pool.slots,
+        some.slots.tree,
+        pool.slots.tree,
     )
     jax.tree.map(
         lambda x, whole: np.testing.assert_array_equal(x, whole[rows_of(slots, J)]),
-        some.rows,
-        pool.rows,
+        some.rows.tree,
+        pool.rows.tree,
     )
 
 
