@@ -57,11 +57,10 @@ def test_devices_find_what_one_finds(engine: str, rule: Any, beam_size: int):
     settings = decoding(engine=engine, beam_size=beam_size)
     results = {
         devices: search(trained_on(devices), rule, sources, settings, numbers=numbers)
-        for devices in (1, 2, 8)
+        for devices in (1, 8)
     }
     assert len({exit for h in results[1].hypotheses for exit in h.exits}) > 1
-    for devices in (2, 8):
-        assert_same(results[devices], results[1])
+    assert_same(results[8], results[1])
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -45,7 +45,7 @@ try:
 except Stopped as stopped:
     sys.exit(f"status {stopped.status}: {stopped}")
 """
-KILLS = 20
+KILLS = 8
 
 
 def start(workdir: Path) -> subprocess.Popen[bytes]:
