@@ -23,11 +23,11 @@ def get_config() -> ConfigDict:
     config.exit.loss_weight = 0.1
 
     config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_steps = 100
+    config.optimizer.warmup_steps = 200
 
     config.training.initial_workdir = "runs/multi30k"
     config.training.loss_weights = "1/sqrt_n"
-    config.training.steps = 600
-    config.training.validate_every = 200
-    config.training.checkpoint_every = 100
+    config.training.steps = 1_500
+    config.training.validate_every = 500
+    config.training.checkpoint_every = 300
     return config
