@@ -5,7 +5,7 @@
 
 Downloads 41 million pairs through tensorflow-datasets, which takes some 16 GB of memory and hours
 to prepare. Meant for a TPU slice or several GPUs. Compiled for 16 chips of a TPU v5e, a step takes
-10.9 GB of the 15.75 that each has; the compiler says so, it has not run there. With fewer or
+10.5 GB of the 15.75 that each has; the compiler says so, it has not run there. With fewer or
 smaller devices set `model.rematerialisation` to blocks (3.9 GB) or raise `training.microbatches`;
 with one, `training.sharding` must be replicated. The paper has 43.6 tokenised BLEU at exits 5 and 6
 on test, which BLEU on this text, as it is written, is not to be compared with; time and score of
