@@ -38,6 +38,8 @@ from dat_jax.training.stopping import StopRequest
 from dat_jax.training.utilization import peak_flops, step_flops
 from dat_jax.types import Params, PRNGKeyArray
 
+_AHEAD = 2  # steps that the device may still have to make: whoever asks to stop waits for them
+
 
 class TrainingFiles(NamedTuple):
     """The places in which training leaves what it makes."""
@@ -94,6 +96,8 @@ def train(
             metrics |= {"flops": Mean(step_flops(model, config, *batches.lengths), 1)}
             unread.append(Made(step, *batches.last, metrics))
             reports.progress.advance()
+            if len(unread) > _AHEAD:
+                jax.block_until_ready(unread[-1 - _AHEAD].metrics)
 
             asked = request.after(step)
             save = bool(asked) or _due(step, training.checkpoint_every, training.steps)

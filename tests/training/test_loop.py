@@ -16,7 +16,7 @@ from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
 from dat_jax.errors import UserError
-from dat_jax.metrics import compute
+from dat_jax.metrics import Metrics, compute
 from dat_jax.model.transformer import init_params
 from dat_jax.training import loop
 from dat_jax.training.checkpoint import average
@@ -238,3 +238,19 @@ def test_so_many_steps_may_be_skipped_and_no_more(
     _, first = last_params(dataset, tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(first))
     assert list(values_at_steps(tmp_path, "train/loss")) == [2]
+
+
+def test_the_device_is_never_far_behind(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever asks to stop waits for all steps that were handed to it."""
+    waits, wait = list[float](), jax.block_until_ready
+
+    def recorded(metrics: Metrics) -> Metrics:
+        waits.append(float(metrics["loss"].total))
+        return wait(metrics)
+
+    monkeypatch.setattr(loop.jax, "block_until_ready", recorded)
+    rarely = {"log_every": 7, "validate_every": 7, "checkpoint_every": 7}
+    run(with_training(CONFIG, **rarely), dataset, tmp_path)
+    assert len(set(waits)) == 7 - 2  # each step's but the last two
