@@ -106,7 +106,9 @@ def test_if_one_is_killed_the_other_ends_and_goes_on_alone(alone: Path, tmp_path
         first, second = finish(processes)
     assert second.status == -signal.SIGKILL
     assert first.status not in (0, None)
-    assert "unhealthy (stopped sending heartbeats):\n1\n" in first.stderr
+    # The runtime says that the other is gone or, in the midst of an exchange, we do.
+    told = ("unhealthy (stopped sending heartbeats):\n1\n", "if another process has ended, see")
+    assert any(line in first.stderr for line in told)
     assert_close(metrics(workdir, 4), metrics(alone, 4)[:4])
     last = max(saved_steps(workdir / "checkpoints"))
     go_on(workdir, last + 1)
