@@ -204,7 +204,7 @@ def test_a_checksum_is_of_settings_and_text_and_of_no_path(text: Path, tmp_path:
         assert same == usual
     others = [
         checksum(text, tmp_path, changes)
-        for changes in ({"training.steps": 700}, {"model.dropout": 0.2}, {"data.max_length": 30})
+        for changes in ({"training.steps": 7_000}, {"model.dropout": 0.2}, {"data.max_length": 30})
     ]
     others.append(checksum(text, tmp_path, {}, seed=1))
     (copy / "train.en").write_text((copy / "train.en").read_text().replace("e", "a"))
