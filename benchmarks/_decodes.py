@@ -2,9 +2,10 @@
 """Lines of a trained point: quality and cost by each of its policies, and measured speed."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast, get_args
 
 from benchmarks._budget import Budget
 from benchmarks._exits import by_position, by_score
@@ -13,15 +14,12 @@ from benchmarks._statistics import count, pack
 from benchmarks._suites import TUNED, Point
 from benchmarks._timing import interleaved, machine, rate
 from benchmarks._trainings import Trained
-from dat_jax.config import DecodingConfig
 from dat_jax.decoding.translator import Translations, Translator
-from dat_jax.evaluation.evaluate import evaluate
-from dat_jax.evaluation.scores import score, tokenizers_of
-from dat_jax.evaluation.tally import Tally
+from dat_jax.evaluation.evaluate import figures
+from dat_jax.evaluation.scores import tokenizers_of
 from dat_jax.exits.parsing import Policy, parse_policy
-from dat_jax.trained import TrainedModel
 from dat_jax.tuning.fronts import Kind, conditions, load_front, save_front
-from dat_jax.tuning.search import tune
+from dat_jax.tuning.search import Observed, observe, tune
 
 KEYS = ("config_sha256", "split", "policy", "beam_size", "batch_size")
 """What a line is known by: the training, the text, and the way to decode."""
@@ -32,16 +30,19 @@ _BATCHES = {512: None, 32: 512, 1: 64}
 _REPETITIONS = 3
 
 
-class Model(NamedTuple):
-    """A trained point with its parameters."""
+class Model:
+    """A trained point with its parameters; what its lines have in common is read or found once."""
 
-    trained: Trained
-    model: TrainedModel
+    def __init__(self, trained: Trained) -> None:
+        """Loads the parameters."""
+        self.trained, self.model = trained, trained.run.load()
+        self.decoding = self.model.config.decoding
+        self.text = functools.cache(trained.run.text)
+        self.observed = functools.cache(self._observe)
 
-    @property
-    def decoding(self) -> DecodingConfig:
-        """The settings of its decoding."""
-        return self.model.config.decoding
+    def _observe(self, kind: Kind, split: str) -> Observed:
+        """All that rules of a kind look at on the references of a split."""
+        return observe(self.model, self.trained.run.dataset().tokens(split), kind)
 
 
 def decode(trained: Trained, point: Point, lines: Lines, budget: Budget) -> Iterator[Line]:
@@ -50,7 +51,7 @@ def decode(trained: Trained, point: Point, lines: Lines, budget: Budget) -> Iter
     Raises:
         Spent: the time is up.
     """
-    model = Model(trained, trained.run.load())
+    model = Model(trained)
     budget.check()
     policies = _policies(model, point)
     for split in point.splits:
@@ -93,27 +94,27 @@ def _front(model: Model, kind: Kind) -> list[dict[str, Any]]:
 
 
 def _evaluate(model: Model, policy: Policy, split: str) -> Line:
-    """Quality and cost of a policy, BLEU's counts of each sentence, and where its exits are."""
-    dataset = model.trained.run.dataset()
-    translations, summary = evaluate(model.model, dataset, policy, model.decoding, split)
+    """Quality and cost of a policy, and where its exits are."""
+    translator = Translator(model.model, policy, model.decoding)
+    translations = translator.translate(model.text(split)[0], f"{split}, {policy.name}")
+    kind = policy.rule.kind
+    observed = model.observed(cast(Kind, kind), split) if kind in get_args(Kind) else None
     exits = {
         "exit_by_position": by_position(translations.sentences),
-        "exit_by_score": by_score(model.model, dataset, policy, split),
+        "exit_by_score": by_score(observed, policy.rule) if observed else None,
     }
-    return _ours(model, summary) | exits | _counts(model, translations, split)
+    return _scored(model, translator, translations, split) | exits
 
 
-def _counts(model: Model, translations: Translations, split: str) -> Line:
-    """BLEU's counts of each sentence."""
+def _scored(model: Model, translator: Translator, translations: Translations, split: str) -> Line:
+    """Quality and cost of translations of a split, and BLEU's counts of each sentence; the config's
+    checksum has no paths."""
+    references = model.text(split)[1]
     texts = [sentence.text for sentence in translations.sentences]
-    tokenizers = tokenizers_of(model.model.config, model.decoding)
-    counts = count(texts, model.trained.run.text(split)[1], tokenizers.asked)
-    return {"bleu_counts": pack(counts)}
-
-
-def _ours(model: Model, summary: dict[str, Any]) -> Line:
-    """A summary, in which the config's checksum has no paths."""
-    return summary | machine() | {"config_sha256": model.trained.sha256}
+    tokenizer = tokenizers_of(model.model.config, translator.decoding).asked
+    own = {"config_sha256": model.trained.sha256}
+    own["bleu_counts"] = pack(count(texts, references, tokenizer))
+    return figures(translator, translations, references) | machine() | own
 
 
 def _known_by(model: Model, policy: Policy, split: str, batch_size: int | None = None) -> Line:
@@ -138,7 +139,7 @@ def _labels(model: Model, split: str) -> Line:
 
 
 def _span(model: Model, bleu: dict[str, float]) -> dict[str, float | None] | None:
-    """How much BLEU is between the first exit and the last; None until that is known."""
+    """The BLEU between the first exit and the last; None until that is known."""
     depths = model.model.config.model.exit_depths
     if len(depths) == 1:
         return {"span": None}
@@ -158,7 +159,7 @@ def measure_speed(
     """
     candidates = []
     for trained, point in points:
-        model = Model(trained, trained.run.load())
+        model = Model(trained)
         for policy in _policies(model, point):
             budget.check()
             candidates.append((model, policy))
@@ -182,12 +183,12 @@ def _speeds(
         settings = {"engine": "auto", "batch_size": batch_size}
         decoding = dataclasses.replace(model.decoding, **settings)
         translator = Translator(model.model, policy, decoding)
-        sources = model.trained.run.text("test")[0][:sentences]
+        sources = model.text("test")[0][:sentences]
         translators.append(translator)
         runs.append(partial(translator.translate, sources, policy.name))
     timed = interleaved(runs, _REPETITIONS, f"batches of {batch_size}")
     fresh = [
-        old or _scored(model, translator, one.outcome)
+        old or _scored(model, translator, one.outcome, "test")
         for (model, _), translator, one, old in zip(
             candidates, translators, timed, whole, strict=True
         )
@@ -197,17 +198,6 @@ def _speeds(
         amount = sum(len(sentence.exits) for sentence in one.outcome.sentences)
         speed = rate(amount, one.seconds) | {"timed_sentences": len(one.outcome.sentences)}
         yield _labels(model, "test") | line | span | {"batch_size": batch_size} | speed
-
-
-def _scored(model: Model, translator: Translator, translations: Translations) -> Line:
-    """Quality and cost of translations of `test`."""
-    tally = Tally(translator)
-    tally.add(translations)
-    texts = [sentence.text for sentence in translations.sentences]
-    tokenizers = tokenizers_of(model.model.config, translator.decoding)
-    scores = score(texts, model.trained.run.text("test")[1], tokenizers)
-    summary = _ours(model, scores | tally.summary())
-    return summary | _counts(model, translations, "test")
 
 
 def _spans(

@@ -21,14 +21,14 @@ class Point(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a suite is made for."""
+    """The models that a suite is made for."""
 
     layers: int  # of the models' decoders
     second_phase: Callable[[], dict[str, Any]]  # what it changes, "section.key" to a value
 
     @property
     def exits(self) -> dict[str, Any]:
-        """What the second phase changes.
+        """The changes of the second phase.
 
         Raises:
             UserError: it has no config.
@@ -154,7 +154,7 @@ def _ablation(setting: Setting) -> list[Point]:
 
 
 def _lifts(setting: Setting) -> list[Point]:
-    """What may lift low exits, beside aligned training as the paper has it."""
+    """Trainings that may lift low exits, beside aligned training as the paper has it."""
     changes = {
         "from_above_0.5": {"training.gradient_from_above": 0.5},
         "distillation_0.5": {"training.distillation": 0.5},

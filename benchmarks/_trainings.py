@@ -17,16 +17,11 @@ from train import train_model
 
 # What a training's results do not depend on, or what their lines say beside it.
 _ELSEWHERE = {
-    "data": {"source"},
-    "model": {"rematerialisation"},
-    "training": {
-        *("initial_workdir", "checkpoint_folder", "profile", "sharding", "log_every"),
-        "validate_every",
-    },
-    "decoding": {
-        *("policy", "engine", "report_policies", "beam_size", "batch_size", "cohort_size"),
-        "pool_size",
-    },
+    *("data.source", "model.rematerialisation", "training.initial_workdir", "training.profile"),
+    *("training.checkpoint_folder", "training.sharding", "training.log_every"),
+    *("training.validate_every", "decoding.policy", "decoding.engine", "decoding.beam_size"),
+    *("decoding.report_policies", "decoding.batch_size", "decoding.cohort_size"),
+    "decoding.pool_size",
 }
 
 
@@ -40,10 +35,9 @@ class Training:
 
 
 class Trained(NamedTuple):
-    """A training that was made with a seed."""
+    """A training that was made."""
 
     training: Training
-    seed: int
     run: Run
     sha256: str
 
@@ -61,11 +55,6 @@ class Trainer:
         text = open_source(Config.from_dict(values).data).files
         self._text = [Checksum.of(path).sha256 for path in text]
 
-    @property
-    def values(self) -> Mapping[str, Any]:
-        """The config that all trainings change."""
-        return self._values
-
     def config(self, training: Training, seed: int) -> Config:
         """The config of a training.
 
@@ -82,12 +71,8 @@ class Trainer:
         """The checksum of all that makes a training: its text, its settings where they are not the
         defaults, and the training that it begins with. No path is part of it, nor how its results
         are decoded."""
-        settings = {
-            f"{section}.{key}": value
-            for section, values in dataclasses.asdict(self.config(training, seed)).items()
-            for key, value in values.items()
-            if key not in _ELSEWHERE.get(section, set()) and value != _DEFAULTS[section][key]
-        }
+        changes = differences(dataclasses.asdict(self.config(training, seed)), _DEFAULTS)
+        settings = {key: value for key, value in changes.items() if key not in _ELSEWHERE}
         start = self.sha256(training.start, seed) if training.start else None
         text = json.dumps([self._text, settings, start], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -111,7 +96,7 @@ class Trainer:
             print(f"training {training.name}, seed {seed}, in {run.path}", flush=True)
             with run.writing():
                 train_model(config, run)
-        return Trained(training, seed, run, self.sha256(training, seed))
+        return Trained(training, run, self.sha256(training, seed))
 
 
 def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from benchmarks import _paper
 from benchmarks._lines import Line
 from benchmarks._statistics import Interval, difference, unpack
+from dat_jax.evaluation.tables import markdown_table
 
 Row = list[str]
 
@@ -70,7 +71,7 @@ def by_exit(lines: Sequence[Line], split: str) -> str:
         if known:
             rows.append([name, *cells, mean])
         rows += _paper_row(name, split, depth)
-    return table(heading, rows)
+    return markdown_table([heading, *rows])
 
 
 def _paper_row(name: str, split: str, depth: int) -> Iterator[Row]:
@@ -97,7 +98,7 @@ def differences(lines: Sequence[Line], split: str) -> str:
             one, against = (pick(lines, split, point, policy) for point in (name, other))
             if one and against:
                 rows.append(_difference_row(name, other, policy, one, against))
-    return table(heading, rows)
+    return markdown_table([heading, *rows])
 
 
 def _opponent(name: str, policy: str) -> str:
@@ -159,7 +160,7 @@ def _beside_cuts(lines: Sequence[Line], costs: dict[str, Callable[[Line], float]
             gain = None if line["policy"].startswith("fixed:") else _gain(line, lines, cost)
             cells.append(f"{gain.value:+.2f} {shown_ends(gain)}" if gain else "")
         rows.append(cells)
-    return table(heading, rows)
+    return markdown_table([heading, *rows])
 
 
 def _gain(line: Line, lines: Sequence[Line], cost: Callable[[Line], float]) -> Interval | None:
@@ -183,12 +184,6 @@ def _gain(line: Line, lines: Sequence[Line], cost: Callable[[Line], float]) -> I
 def shown_ends(interval: Interval) -> str:
     """The ends of an interval."""
     return f"[{interval.low:+.2f}, {interval.high:+.2f}]"
-
-
-def table(heading: Sequence[str], rows: Sequence[Row]) -> str:
-    """A Markdown table whose first column is text and whose others are figures."""
-    marks = ["---", *["--:"] * (len(heading) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (list(heading), marks, *rows))
 
 
 VIEWS: dict[str, Callable[[Sequence[Line], str], str]] = {

@@ -15,9 +15,11 @@ each.
 The second phase changes in its first what `--exits_config` changes in `--config`.
 """
 
+import functools
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +80,6 @@ def _main(options: flags.FlagValues) -> None:
         print(f"{options.output} has {len(lines)} lines: nothing is left to do")
 
 
-Measured = Callable[[Trainer, list[Point], list[int], Lines, Budget], Iterator[Line]]
-
-
 def _decoded(
     trainer: Trainer, points: list[Point], seeds: list[int], lines: Lines, budget: Budget
 ) -> Iterator[Line]:
@@ -111,7 +110,8 @@ def _points(options: flags.FlagValues, values: dict[str, Any]) -> list[Point]:
     Raises:
         UserError: there is none of a name.
     """
-    setting = Setting(values["model"]["decoder_layers"], lambda: _second_phase(options))
+    second_phase = functools.cache(partial(_second_phase, options))
+    setting = Setting(values["model"]["decoder_layers"], second_phase)
     points = SUITES[options.suite](setting)
     known = [point.training.name for point in points]
     for name in options.points:
@@ -119,13 +119,12 @@ def _points(options: flags.FlagValues, values: dict[str, Any]) -> list[Point]:
             raise UserError(
                 f"--points: the suite {options.suite} has no {name!r}, it has {', '.join(known)}"
             )
-    return [
-        point for point in points if not options.points or point.training.name in options.points
-    ]
+    wanted = options.points or known
+    return [point for point in points if point.training.name in wanted]
 
 
 def _second_phase(options: flags.FlagValues) -> dict[str, Any]:
-    """What the second phase changes: the differences of two config files.
+    """The changes of the second phase, which are the differences of two config files.
 
     Raises:
         UserError: there is no such file.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One split, translated and scored: quality beside what it cost."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from dat_jax.config import DecodingConfig
@@ -25,8 +26,19 @@ def evaluate(
     translator = Translator(trained, policy, decoding)
     sources, references = dataset.text(split)
     translations = translator.translate(sources, f"{split}, {policy.name}")
+    return translations, figures(translator, translations, references)
+
+
+def figures(
+    translator: Translator, translations: Translations, references: Sequence[str]
+) -> dict[str, Any]:
+    """All figures of translations: their scores, and what they cost.
+
+    Raises:
+        UserError: there are none, or not as many as references.
+    """
     hypotheses = [sentence.text for sentence in translations.sentences]
-    scores = score(hypotheses, references, tokenizers_of(trained.config, decoding))
+    tokenizers = tokenizers_of(translator.trained.config, translator.decoding)
     tally = Tally(translator)
     tally.add(translations)
-    return translations, scores | tally.summary()
+    return score(hypotheses, references, tokenizers) | tally.summary()

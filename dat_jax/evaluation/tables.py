@@ -34,7 +34,7 @@ def format_table(summaries: Sequence[dict[str, Any]]) -> str:
     for summary in summaries:
         scaled = summary | {"flops_per_token": summary["flops_per_token"] / 1e6}
         rows.append([form.format(scaled[key]) for key, form in columns.values()])
-    return _align(rows)
+    return markdown_table(rows)
 
 
 def format_comparison(rows: Sequence[dict[str, Any]]) -> str:
@@ -42,7 +42,7 @@ def format_comparison(rows: Sequence[dict[str, Any]]) -> str:
     the mean of resampled texts, and where 95 % of them lie."""
     heading = ["system", "BLEU (95 %)", "difference", "p", "chrF (95 %)", "difference", "p"]
     cells = [[row["system"], *_compared(row, "bleu"), *_compared(row, "chrf")] for row in rows]
-    return _align([heading, *cells])
+    return markdown_table([heading, *cells])
 
 
 def _compared(row: dict[str, Any], key: str) -> list[str]:
@@ -53,7 +53,7 @@ def _compared(row: dict[str, Any], key: str) -> list[str]:
     return [f"{score:.1f} ({mean:.1f} ± {interval:.1f})", *compared]
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table of these cells, the first row being its heading; numbers stand right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

@@ -72,9 +72,8 @@ class Decoder(nn.Module):
 
             params = block.variables["params"]
             after = run(params)
-            handed_up = after
-            if gradient_from_above != 1:
-                handed_up = scale_gradient(after, gradient_from_above)
+            whole = gradient_from_above == 1
+            handed_up = after if whole else scale_gradient(after, gradient_from_above)
             if not gradient_scaling:
                 return handed_up, after
             return handed_up, run(jax.tree.map(lambda p: scale_gradient(p, scale), params))

@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from dat_jax.config import Config, TrainingConfig
-from dat_jax.data.batching import BatchIterator, ChooseRows, one_pass, shapes_for
+from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
 from dat_jax.errors import Stopped, UserError
@@ -79,8 +79,7 @@ def train(
     like = abstract_state(model, optimizer, mesh, training.sharding)
     restored = restore(files.checkpoints, like)
     state, position = restored or (_first_state(initial_params(init_key), optimizer, like), None)
-    own = partial(own_rows, mesh=mesh)
-    batches = _resume_batches(dataset, shapes, training.seed, position, own)
+    batches = _resume_batches(dataset, shapes, training.seed, position, mesh)
     first_step = int(state.step)
     divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
     with (
@@ -175,16 +174,16 @@ def _resume_batches(
     shapes: Sequence[Shape],
     seed: int,
     position: Position | None,
-    own: ChooseRows,
+    mesh: Mesh,
 ) -> BatchIterator:
     """Goes on in the data at `position`, or with the next epoch if batches have other shapes now.
 
-    Of each batch it reads those rows that `own` chooses.
+    Of each batch it reads those rows that are of this process's devices in `mesh`.
 
     Raises:
         UserError: the vocabulary is another one.
     """
-    train = dataset.tokens("train")
+    train, own = dataset.tokens("train"), partial(own_rows, mesh=mesh)
     if position is None:
         return BatchIterator(train, shapes, seed, own=own)
     plan, state = _plan(dataset, shapes), position["batches"]
