@@ -60,15 +60,18 @@ class Program(NamedTuple):
                 yield from self.all_below(inner)
 
     def loop(self, scope: str) -> Instruction:
-        """The loop in whose body, and in no loop in between, something was traced under `scope`."""
+        """The loop in whose body, and in no loop in between, most was traced under `scope`: what
+        never changes in it may have been moved out, into a loop around it."""
         loops = [
             instruction
             for computation in self.computations.values()
             for instruction in computation
             if instruction.body
-            and any(scope in inner.scopes for inner in self.computations[instruction.body])
         ]
-        return max(loops, key=lambda loop: len(self.computations[loop.body or ""]))
+        return max(
+            loops,
+            key=lambda loop: sum(scope in one.scopes for one in self.computations[loop.body or ""]),
+        )
 
     def cycles(self, name: str, scopes: frozenset[str], known: frozenset[str]) -> int:
         """Estimated cycles of a computation in which, of all branches, those are taken that were

@@ -35,6 +35,7 @@ Words name the sizes of a few arrays, most of them in one module alone.
 | top | next tokens, or continuations, that are kept of a hypothesis, best first |
 | groups | groups of tokens of the target vocabulary |
 | grouped | tokens of a group |
+| history | entries of a hypothesis' history, three of each position: 3T |
 | devices | devices that decode together |
 | stages | stages of the continuous engine: blocks, then tables of classifiers |
 | tokens | tokens of a whole data set, padding left out |

@@ -10,6 +10,7 @@ here asks where a sentence begins: a cache may be a ring, and a position one of 
 import jax
 import jax.numpy as jnp
 
+from dat_jax.decoding.beam import take_beams
 from dat_jax.model.attention import Attended
 from dat_jax.types import Array, Bool, Int
 
@@ -28,7 +29,7 @@ def claim(ancestors: Int[Array, "B J T"], position: Int[Array, "*#B"]) -> Int[Ar
 
 def follow(ancestors: Int[Array, "B J T"], parents: Int[Array, "B J"]) -> Int[Array, "B J T"]:
     """Lets each new beam continue the one that `parents` names."""
-    return jnp.take_along_axis(ancestors, parents[:, :, None], axis=1)
+    return take_beams(ancestors, parents)
 
 
 def visible(ancestors: Int[Array, "B J T"]) -> Bool[Array, "B J P"]:

@@ -9,9 +9,12 @@ finished hypotheses, or at its length limit. Equal scores go to the lower beam, 
 token.
 
 Every field of the state has the sentences B on its leading axis, each sentence has its own
-position, and a sentence that is done no longer changes: an engine may advance all sentences
-together or gather some of them, advance those and scatter them back, to the same result.
+position, and one that is done has no live beams and finishes no more: an engine may advance all
+sentences together or gather some of them, advance those and scatter them back, to the same result.
 In the annotations below J is the beam size, T the room for tokens.
+
+What is chosen among few is picked by comparing numbers: a gather, a scatter or a sort would each
+be an operation of its own on a TPU, and a kernel on a GPU.
 """
 
 from typing import NamedTuple
@@ -19,29 +22,26 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dat_jax.decoding.history import Entries, entries, extend, no_history
 from dat_jax.decoding.top_tokens import Continuations
-from dat_jax.types import Array, Bool, Int
+from dat_jax.types import Array, Bool, Float, Int, Shaped
 
 
 class BeamState(NamedTuple):
     """Live and finished hypotheses of B sentences with J beams each.
 
-    Live beams hold `position` tokens. Finished hypotheses fill slots 0 to `num_finished` - 1 in
-    the order in which they ended; an empty slot scores -inf. Past the end of a hypothesis, tokens
-    are `pad_id` and exits 0.
+    Live beams hold `position` tokens. Finished hypotheses fill places in the order in which they
+    ended.
     """
 
     limit: jax.Array  # [B] the most tokens a hypothesis may have, EOS counted
     position: jax.Array  # [B] tokens in each live beam
-    tokens: jax.Array  # [B, J, T]
-    exits: jax.Array  # [B, J, T] the depth at which each token exited
-    log_probs: jax.Array  # [B, J] the sum over tokens; -inf where there is no beam yet
-    num_finished: jax.Array  # [B]
-    finished_tokens: jax.Array  # [B, J, T]
-    finished_exits: jax.Array  # [B, J, T]
-    finished_lengths: jax.Array  # [B, J] EOS counted
-    finished_log_probs: jax.Array  # [B, J]
-    finished_scores: jax.Array  # [B, J] log-probability / length ** length_penalty
+    tokens: jax.Array  # [B, J] that live beams feed to the decoder next
+    history: jax.Array  # [B, J, history] of live beams
+    log_probs: jax.Array  # [B, J] of live beams, the sum over tokens; -inf where none is
+    finished_history: jax.Array  # [B, J, history]
+    finished_lengths: jax.Array  # [B, J] EOS counted; 0 where none has finished yet
+    finished_log_probs: jax.Array  # [B, J] -inf where none has
 
 
 class Hypotheses(NamedTuple):
@@ -51,190 +51,167 @@ class Hypotheses(NamedTuple):
     exits: jax.Array  # [B, T] 0 past the end
     lengths: jax.Array  # [B] EOS counted
     log_probs: jax.Array  # [B]
-    scores: jax.Array  # [B]
+    scores: jax.Array  # [B] log-probability / length ** length_penalty
 
 
 class _Candidates(NamedTuple):
     """Continuations of a sentence's live beams, best first."""
 
-    parents: jax.Array  # [B, Q] the live beam that each continues
-    log_probs: jax.Array  # [B, Q]
-    tokens: jax.Array  # [B, Q] the new one
-    exits: jax.Array  # [B, Q] its exit
-    ends: jax.Array  # [B, Q] whether it is EOS
+    log_probs: jax.Array  # [B, top]
+    entries: Entries  # [B, top]
 
 
-def init(limits: Int[Array, "B"], beam_size: int, max_length: int, pad_id: int) -> BeamState:
+def init(limits: Int[Array, "B"], beam_size: int, max_length: int, start_id: int) -> BeamState:
     """The state before the first token: one empty live beam a sentence, nothing finished.
 
     Args:
         limits: the most tokens a hypothesis of each sentence may have, EOS counted, up to
-            `max_length`; 0 where there is no sentence.
+            `max_length`; 0 where there is no sentence, which so is done.
         beam_size: live beams, and finished hypotheses to wait for, J.
         max_length: room for tokens, T.
-        pad_id: fills the room past the end of a hypothesis.
+        start_id: what is fed to the decoder first.
     """
-    sentences = limits.shape[0]
-    no_tokens = jnp.full((sentences, beam_size, max_length), pad_id, jnp.int32)
-    no_exits = jnp.zeros((sentences, beam_size, max_length), jnp.int32)
-    no_scores = jnp.full((sentences, beam_size), -jnp.inf, jnp.float32)
+    sentences = len(limits)
+    nothing = jnp.full((sentences, beam_size), -jnp.inf, jnp.float32)
+    history = no_history(sentences, beam_size, max_length)
     return BeamState(
         limit=limits.astype(jnp.int32),
         position=jnp.zeros(sentences, jnp.int32),
-        tokens=no_tokens,
-        exits=no_exits,
-        log_probs=no_scores.at[:, 0].set(0.0),
-        num_finished=jnp.zeros(sentences, jnp.int32),
-        finished_tokens=no_tokens,
-        finished_exits=no_exits,
+        tokens=jnp.full((sentences, beam_size), start_id, jnp.int32),
+        history=history,
+        log_probs=nothing.at[:, 0].set(jnp.where(limits > 0, 0.0, -jnp.inf)),
+        finished_history=history,
         finished_lengths=jnp.zeros((sentences, beam_size), jnp.int32),
-        finished_log_probs=no_scores,
-        finished_scores=no_scores,
+        finished_log_probs=nothing,
     )
+
+
+def live(state: BeamState) -> Bool[Array, "B J"]:
+    """True for beams that hold a hypothesis to continue."""
+    return state.log_probs > -jnp.inf
 
 
 def done(state: BeamState) -> Bool[Array, "B"]:
     """True for sentences that have their J finished hypotheses or have reached their limit."""
-    beam_size = state.log_probs.shape[1]
-    return (state.num_finished >= beam_size) | (state.position >= state.limit)
+    return ~jnp.any(live(state), axis=1)
 
 
-def live(state: BeamState) -> Bool[Array, "B J"]:
-    """True for beams that hold a hypothesis of a sentence that is not done."""
-    return ~done(state)[:, None] & (state.log_probs > -jnp.inf)
-
-
-def last_tokens(state: BeamState, start_id: int) -> Int[Array, "B J"]:
-    """The token that each live beam feeds to the decoder next: its last, or `start_id` if none."""
-    last = jnp.maximum(state.position - 1, 0)
-    tokens = jnp.take_along_axis(state.tokens, last[:, None, None], axis=2)[:, :, 0]
-    return jnp.where(state.position[:, None] == 0, start_id, tokens)
+def num_finished(state: BeamState) -> Int[Array, "B"]:
+    """The number of finished hypotheses."""
+    return jnp.sum(state.finished_lengths > 0, axis=1, dtype=jnp.int32)
 
 
 def advance(
-    state: BeamState,
-    continuations: Continuations,
-    exits: Int[Array, "B J"],
-    *,
-    length_penalty: float,
-    eos_id: int,
+    state: BeamState, continuations: Continuations, exits: Int[Array, "B J"], *, eos_id: int
 ) -> tuple[BeamState, Int[Array, "B J"]]:
-    """Appends one token to every live beam of the sentences that are not done.
+    """Appends one token to every live beam.
 
     Args:
         state: the search so far.
-        continuations: the best of each live beam, [B, J, Q], where Q is 2J or all there are.
+        continuations: the best of each live beam, [B, J, top], where `top` is 2J or all there are.
         exits: the depth at which each live beam's continuations were found.
-        length_penalty: the exponent of the length that divides a finished log-probability.
         eos_id: the token that ends a hypothesis.
 
     Returns:
         The new state, and for each new live beam the old one that it continues: the order in which
-        whatever else belongs to the beams (a cache, say) must be gathered. Sentences that were
-        done keep their state and their order.
+        whatever else belongs to the beams (a cache, say) must be gathered. Where nothing is live
+        any more it means nothing.
     """
-    candidates = _best_candidates(continuations, exits, eos_id)
-    new_state, parents = _continue(_finish(state, candidates, length_penalty), candidates)
+    num_beams, working = exits.shape[1], ~done(state)
+    candidates = _best_candidates(continuations, exits)
+    ends = candidates.entries.tokens == eos_id
+    first = jnp.arange(ends.shape[1])[None] < num_beams
+    ranks = jnp.arange(num_beams)[None]
 
-    frozen = done(state)
-    same_order = jnp.arange(exits.shape[1], dtype=jnp.int32)[None]
-    parents = jnp.where(frozen[:, None], same_order, parents)
-    return jax.tree.map(lambda old, new: _where(frozen, old, new), state, new_state), parents
+    ending = ends & first & (candidates.log_probs > -jnp.inf)
+    filed, is_new = _choose(candidates, ending, ranks - num_finished(state)[:, None])
+    going, _ = _choose(candidates, ~ends, ranks)  # at least J, unless all must end
+
+    position = state.position + working
+    lengths = jnp.where(is_new, position[:, None], state.finished_lengths)
+    over = (position >= state.limit) | (jnp.min(lengths, axis=1) > 0)
+    new_state = BeamState(
+        limit=state.limit,
+        position=position,
+        tokens=going.entries.tokens,
+        history=_extend(state, going.entries),
+        log_probs=jnp.where(over[:, None], -jnp.inf, going.log_probs),
+        finished_history=jnp.where(
+            is_new[..., None], _extend(state, filed.entries), state.finished_history
+        ),
+        finished_lengths=lengths,
+        finished_log_probs=jnp.where(is_new, filed.log_probs, state.finished_log_probs),
+    )
+    return new_state, going.entries.parents
 
 
-def best(state: BeamState) -> Hypotheses:
+def best(state: BeamState, length_penalty: float, pad_id: int) -> Hypotheses:
     """The finished hypothesis with the best score; of equals, the one that ended first.
 
     A sentence without one has length 0 and score -inf.
+
+    Args:
+        state: the search at its end.
+        length_penalty: the exponent of the length that divides a log-probability.
+        pad_id: fills the room past the end of a hypothesis.
     """
-    slot = jnp.argmax(state.finished_scores, axis=1)[:, None]
-    return jax.tree.map(lambda values: _take_beams(values, slot)[:, 0], _finished(state))
-
-
-def _finished(state: BeamState) -> Hypotheses:
-    """The finished hypotheses, J of each sentence."""
+    scores = finished_scores(state, length_penalty)
+    place = jnp.argmax(scores, axis=1)[:, None]
+    length = take_beams(state.finished_lengths, place)
+    tokens, exits, _ = entries(take_beams(state.finished_history, place)[:, 0])
+    inside = jnp.arange(tokens.shape[1])[None] < length
     return Hypotheses(
-        tokens=state.finished_tokens,
-        exits=state.finished_exits,
-        lengths=state.finished_lengths,
-        log_probs=state.finished_log_probs,
-        scores=state.finished_scores,
+        tokens=jnp.where(inside, tokens, pad_id),
+        exits=jnp.where(inside, exits, 0),
+        lengths=length[:, 0],
+        log_probs=take_beams(state.finished_log_probs, place)[:, 0],
+        scores=take_beams(scores, place)[:, 0],
     )
 
 
-def _best_candidates(continuations: Continuations, exits: jax.Array, eos_id: int) -> _Candidates:
+def finished_scores(state: BeamState, length_penalty: float) -> Float[Array, "B J"]:
+    """Log-probability / length ** length_penalty of finished hypotheses; -inf where none is."""
+    lengths = jnp.maximum(state.finished_lengths, 1).astype(jnp.float32)
+    return state.finished_log_probs / lengths**length_penalty
+
+
+def take_beams(
+    values: Shaped[Array, "B J *D"], beams: Int[Array, "B top"]
+) -> Shaped[Array, "B top *D"]:
+    """Picks beams of each sentence."""
+    return _pick(values, jax.nn.one_hot(beams, values.shape[1], dtype=bool))
+
+
+def _best_candidates(continuations: Continuations, exits: Int[Array, "B J"]) -> _Candidates:
     """Ranks the continuations of all live beams together; returns the 2J best."""
-    sentences, beam_size, count = continuations.tokens.shape
-    top, index = jax.lax.top_k(continuations.log_probs.reshape(sentences, -1), 2 * beam_size)
-    tokens = jnp.take_along_axis(continuations.tokens.reshape(sentences, -1), index, axis=1)
+    sentences, num_beams, count = continuations.tokens.shape
+    log_probs, tokens = (leaf.reshape(sentences, -1) for leaf in continuations)
+    log_probs, index = jax.lax.top_k(log_probs, 2 * num_beams)
     parents = index // count
-    return _Candidates(parents, top, tokens, _take_beams(exits, parents), tokens == eos_id)
-
-
-def _finish(state: BeamState, candidates: _Candidates, length_penalty: float) -> BeamState:
-    """Files the candidates among the first J that end, best first, while there are empty slots."""
-    beam_size = state.log_probs.shape[1]
-    first = jax.tree.map(lambda values: values[:, :beam_size], candidates)
-    ends = first.ends & (first.log_probs > -jnp.inf)
-    ranks = jnp.arange(beam_size)[None] - state.num_finished[:, None]
-    chosen, is_new = _choose(first, ends, ranks)
-    tokens, exits = _extend(state, chosen)
-    length = jnp.broadcast_to(state.position[:, None] + 1, ranks.shape)
-    scores = chosen.log_probs / length.astype(jnp.float32) ** length_penalty
-    new = Hypotheses(tokens, exits, length, chosen.log_probs, scores)
-    filed = jax.tree.map(lambda new, old: _where(is_new, new, old), new, _finished(state))
-    return state._replace(
-        num_finished=jnp.minimum(state.num_finished + jnp.sum(ends, axis=1), beam_size),
-        finished_tokens=filed.tokens,
-        finished_exits=filed.exits,
-        finished_lengths=filed.lengths,
-        finished_log_probs=filed.log_probs,
-        finished_scores=filed.scores,
+    return _Candidates(
+        log_probs, Entries(take_beams(tokens, index), take_beams(exits, parents), parents)
     )
-
-
-def _continue(state: BeamState, candidates: _Candidates) -> tuple[BeamState, jax.Array]:
-    """Makes the first J candidates that do not end the live beams; returns their parents too."""
-    ranks = jnp.arange(state.log_probs.shape[1])[None]
-    chosen, _ = _choose(candidates, ~candidates.ends, ranks)
-    tokens, exits = _extend(state, chosen)
-    state = state._replace(
-        position=state.position + 1, tokens=tokens, exits=exits, log_probs=chosen.log_probs
-    )
-    return state, chosen.parents
 
 
 def _choose(
-    candidates: _Candidates, condition: jax.Array, ranks: jax.Array
-) -> tuple[_Candidates, jax.Array]:
-    """Picks, of the candidates for which `condition` [B, Q] holds, those of these ranks [B, J],
-    counted from 0; returns too which ranks there are.
-
-    Comparisons instead of sorts and scatters, which would each be a kernel of their own on GPU.
-    """
-    rank = jnp.cumsum(condition, axis=1) - 1
-    matches = condition[:, None] & (rank[:, None] == ranks[..., None])
-    index = jnp.argmax(matches, axis=2)
-    return jax.tree.map(lambda x: _take_beams(x, index), candidates), jnp.any(matches, axis=2)
+    candidates: _Candidates, condition: Bool[Array, "B top"], ranks: Int[Array, "#B J"]
+) -> tuple[_Candidates, Bool[Array, "B J"]]:
+    """Picks, of the candidates for which `condition` holds, those of these ranks, counted from 0;
+    returns too which ranks there are."""
+    so_far = jnp.cumsum(condition, axis=1)
+    chosen = condition[:, None] & (so_far[:, None] == 1 + ranks[..., None])
+    are_there = (ranks >= 0) & (ranks < so_far[:, -1:])
+    return jax.tree.map(lambda leaf: _pick(leaf, chosen), candidates), are_there
 
 
-def _extend(state: BeamState, candidates: _Candidates) -> tuple[jax.Array, jax.Array]:
-    """The tokens and exits [B, Q, T] of candidates, their newest ones included."""
-    here = jnp.arange(state.tokens.shape[2])[None, None] == state.position[:, None, None]
-    tokens, exits = (_take_beams(x, candidates.parents) for x in (state.tokens, state.exits))
-    return (
-        jnp.where(here, candidates.tokens[..., None], tokens),
-        jnp.where(here, candidates.exits[..., None], exits),
-    )
+def _extend(state: BeamState, new: Entries) -> Int[Array, "B J history"]:
+    """The histories of beams that continue live ones by these entries, [B, J]."""
+    return extend(take_beams(state.history, new.parents), state.position, new)
 
 
-def _take_beams(values: jax.Array, beams: jax.Array) -> jax.Array:
-    """Picks `beams` [B, Q] of `values` [B, J, ...], giving [B, Q, ...]."""
-    beams = beams.reshape(beams.shape + (1,) * (values.ndim - 2))
-    return jnp.take_along_axis(values, beams, axis=1)
-
-
-def _where(condition: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
-    """Picks between two arrays [*B, ...] by `condition` [*B]."""
-    shape = condition.shape + (1,) * (one.ndim - condition.ndim)
-    return jnp.where(condition.reshape(shape), one, other)
+def _pick(
+    values: Shaped[Array, "B J *D"], chosen: Bool[Array, "B top J"]
+) -> Shaped[Array, "B top *D"]:
+    """Picks the one of J that is chosen; 0 where none is."""
+    chosen = chosen.reshape(chosen.shape + (1,) * (values.ndim - 2))
+    return jnp.sum(jnp.where(chosen, values[:, None], 0), axis=2, dtype=values.dtype)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dat_jax.data.vocabulary import BOS, EOS
+from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding import beam
 from dat_jax.decoding.ancestry import claim, follow, no_ancestors, visible, write
 from dat_jax.decoding.beam import Hypotheses
@@ -143,7 +143,6 @@ class _Engine:
             before,
             continuations(climb.top, before.log_probs, positions, limits, EOS),
             climb.exits,
-            length_penalty=self.settings.length_penalty,
             eos_id=EOS,
         )
         slots = state.slots._replace(
@@ -160,8 +159,8 @@ class _Engine:
         """Takes the newest token of each live hypothesis as far up as the rule says."""
         model, halting, sentences = self.model, self.halting, state.slots.sentences
         beams = sentences.beams
-        tokens = beam.last_tokens(beams, BOS)
-        x = model.embed(tokens, jnp.broadcast_to(beams.position[:, None], tokens.shape))
+        positions = jnp.broadcast_to(beams.position[:, None], beams.tokens.shape)
+        x = model.embed(beams.tokens, positions)
         active = beam.live(beams)
         plan = halting.before_token(
             state.slots.ceilings,
@@ -170,7 +169,7 @@ class _Engine:
             beams.limit,
             self.settings.beam_size,
         )
-        exits, layers, work, top = jnp.zeros_like(tokens), [], state.work, None
+        exits, layers, work, top = jnp.zeros_like(positions), [], state.work, None
         live, rows = jnp.sum(active), active.size
 
         for depth in range(1, model.num_layers + 1):

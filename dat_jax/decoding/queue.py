@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from dat_jax.data.vocabulary import PAD
+from dat_jax.data.vocabulary import BOS, PAD
 from dat_jax.decoding import beam
 from dat_jax.decoding.beam import BeamState, Hypotheses
 from dat_jax.decoding.sizing import SearchSettings
@@ -85,6 +85,9 @@ def serve(
         The best hypothesis of each sentence, [Q], and the engine's last state.
     """
 
+    def harvest(results: Hypotheses, places: Int[Array, " G"], beams: BeamState) -> Hypotheses:
+        return put(results, places, beam.best(beams, settings.length_penalty, PAD))
+
     # Results stay outside the inner loop: in it, they would be copied at each step.
     def refill_and_step(carry: tuple[_Loop, Hypotheses]) -> tuple[_Loop, Hypotheses]:
         (next_place, state), results = carry
@@ -94,7 +97,7 @@ def serve(
         places = old.places.at[arrivals.slots].get(mode="fill", fill_value=queue.size)
         next_place += jnp.sum(arrivals.slots < settings.slots)
         loop = _Loop(next_place, admit(state, arrivals))
-        return jax.lax.while_loop(steps_on, step_on, loop), _harvest(results, places, leaving)
+        return jax.lax.while_loop(steps_on, step_on, loop), harvest(results, places, leaving)
 
     def unfinished(carry: tuple[_Loop, Hypotheses]) -> Bool[Array, ""]:
         loop, _ = carry
@@ -112,10 +115,11 @@ def serve(
             return loop._replace(state=step(loop.state))
 
     start = _Loop(jnp.zeros((), jnp.int32), empty)
-    results = beam.best(beam.init(jnp.zeros(queue.size, jnp.int32), 1, settings.length, PAD))
+    nothing = beam.init(jnp.zeros(queue.size, jnp.int32), 1, settings.length, BOS)
+    results = beam.best(nothing, settings.length_penalty, PAD)
     end, results = jax.lax.while_loop(unfinished, refill_and_step, (start, results))
     last = sentences_of(end.state)
-    return _harvest(results, last.places, last.beams), end.state
+    return harvest(results, last.places, last.beams), end.state
 
 
 def put(tree: State, slots: Int[Array, " A"], new: State) -> State:
@@ -140,7 +144,7 @@ def first_slots(condition: Bool[Array, " G"], count: int) -> Int[Array, " A"]:
 def no_sentences(queue: Queue, settings: SearchSettings) -> Sentences:
     """Slots that are all empty."""
     zeros = jnp.zeros(settings.slots, jnp.int32)
-    beams = beam.init(zeros, settings.beam_size, settings.length, PAD)
+    beams = beam.init(zeros, settings.beam_size, settings.length, BOS)
     return Sentences(zeros + queue.size, zeros, beams)
 
 
@@ -160,10 +164,5 @@ def _next_arrivals(
     source, limits, numbers = (
         leaf.at[places].get(mode="clip") for leaf in (queue.source, queue.limits, queue.numbers)
     )
-    beams = beam.init(limits, settings.beam_size, settings.length, PAD)
+    beams = beam.init(limits, settings.beam_size, settings.length, BOS)
     return Arrivals(jnp.where(is_real, slots, len(free)), Sentences(places, numbers, beams), source)
-
-
-def _harvest(results: Hypotheses, places: Int[Array, " G"], beams: BeamState) -> Hypotheses:
-    """The results with the best hypotheses of sentences from these places in the queue."""
-    return put(results, places, beam.best(beams))

@@ -108,13 +108,13 @@ def _top(
 
     A maximum is one vectorised pass over the values; `top_k` itself compares them one by one.
     """
-    *batch, groups, size = logits.shape
+    groups, size = logits.shape[-2:]
     # One more, as those aside may be what raises the first group, which has them all. Sorted, lest
     # equal values change places.
     _, best = jax.lax.top_k(maxima, min(count + 1, groups))
-    best = jnp.sort(best, axis=-1)[..., None]
-    kept = jnp.take_along_axis(logits, best, axis=-2)
-    tokens = best * size + jax.lax.broadcasted_iota(jnp.int32, kept.shape, kept.ndim - 1)
-    kept, tokens = kept.reshape(*batch, -1), tokens.reshape(*batch, -1)
-    top, order = jax.lax.top_k(jnp.where(tokens < lowest, -jnp.inf, kept), count)
-    return top, jnp.take_along_axis(tokens, order, axis=-1)
+    best = jnp.sort(best, axis=-1)
+    kept = jnp.take_along_axis(logits, best[..., None], axis=-2, mode="clip")
+    tokens = best[..., None] * size + jax.lax.broadcasted_iota(jnp.int32, kept.shape, kept.ndim - 1)
+    kept = jnp.where(tokens < lowest, -jnp.inf, kept)
+    top, order = jax.lax.top_k(kept.reshape(*kept.shape[:-2], -1), count)
+    return top, jnp.take_along_axis(best, order // size, axis=-1, mode="clip") * size + order % size

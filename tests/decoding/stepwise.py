@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A beam search that runs step by step over log-probabilities which follow from the prefix."""
 
-import functools
 import itertools
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dat_jax.decoding import beam
+from dat_jax.decoding.history import entries
 from dat_jax.decoding.top_tokens import continuations, in_groups, top_tokens
 
 PAD, EOS, START = 0, 3, 2
@@ -37,17 +37,17 @@ def exit_of(prefix: tuple[int, ...]) -> int:
     return 1 + sum((i + 3) * token for i, token in enumerate(prefix)) % 6
 
 
-def step(state, log_probs_of, length_penalty=1.0):
+def step(state, log_probs_of):
     """Advances the state with log-probabilities and exits computed from the live prefixes."""
-    sentences, beam_size, _ = state.tokens.shape
+    sentences, beam_size = state.tokens.shape
     log_probs = np.zeros((sentences, beam_size, V), np.float32)
     exits = np.zeros((sentences, beam_size), np.int32)
-    tokens, position = np.asarray(state.tokens), np.asarray(state.position)
+    tokens, position = np.asarray(entries(state.history).tokens), np.asarray(state.position)
     for g, k in itertools.product(range(sentences), range(beam_size)):
         prefix = tuple(tokens[g, k, : position[g]].tolist())
         log_probs[g, k] = log_probs_of(g, prefix)
         exits[g, k] = exit_of(prefix)
-    return advance(state, jnp.asarray(log_probs), jnp.asarray(exits), length_penalty=length_penalty)
+    return advance(state, jnp.asarray(log_probs), jnp.asarray(exits))
 
 
 def grouped(logits: jax.Array) -> jax.Array:
@@ -60,25 +60,32 @@ def unfinished(state):
     return ~beam.done(state).all()
 
 
-@functools.partial(jax.jit, static_argnames="length_penalty")
-def advance(state, log_probs, exits, length_penalty=1.0):
+@jax.jit
+def advance(state, log_probs, exits):
     count = min(2 * exits.shape[1], log_probs.shape[-1])
     top = top_tokens(grouped(log_probs), count, EOS)
     top = top._replace(normaliser=jnp.zeros_like(top.normaliser))  # they are normalised already
     positions, limits = state.position[:, None], state.limit[:, None]
-    best = continuations(top, state.log_probs, positions, limits, EOS)
-    return beam.advance(state, best, exits, length_penalty=length_penalty, eos_id=EOS)
+    following = continuations(top, state.log_probs, positions, limits, EOS)
+    return beam.advance(state, following, exits, eos_id=EOS)
 
 
-def search(log_probs_of, limits: list[int], beam_size: int, length_penalty=1.0) -> beam.BeamState:
-    state = beam.init(jnp.asarray(limits), beam_size, T, PAD)
+def search(log_probs_of, limits: list[int], beam_size: int) -> beam.BeamState:
+    state = beam.init(jnp.asarray(limits), beam_size, T, START)
     while unfinished(state):
-        state, _ = step(state, log_probs_of, length_penalty)
+        state, _ = step(state, log_probs_of)
     return state
+
+
+def best(state: beam.BeamState, length_penalty: float = 1.0) -> beam.Hypotheses:
+    """The best finished hypotheses, as numpy arrays."""
+    return jax.tree.map(np.asarray, beam.best(state, length_penalty, PAD))
 
 
 def sequences(state: beam.BeamState, g: int) -> list[tuple[int, ...]]:
     """The tokens of the finished hypotheses of sentence `g`, in the order of their slots."""
-    lengths = np.asarray(state.finished_lengths)[g, : np.asarray(state.num_finished)[g]]
-    tokens = np.asarray(state.finished_tokens)[g]
-    return [tuple(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=False)]
+    lengths = np.asarray(state.finished_lengths)[g]
+    tokens = np.asarray(entries(state.finished_history).tokens)[g]
+    return [
+        tuple(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True) if length
+    ]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dat_jax.decoding import beam
+from dat_jax.decoding.history import entries
 from tests.decoding.plain_search import plain_search
 from tests.decoding.stepwise import (
     EOS,
@@ -18,6 +19,7 @@ from tests.decoding.stepwise import (
     T,
     V,
     advance,
+    best,
     exit_of,
     log_softmax,
     random_log_probs,
@@ -39,7 +41,7 @@ def test_a_beam_of_one_is_an_argmax_loop(seed):
         total += log_probs[token]
         prefix += (token,)
 
-    found = beam.best(search(lambda _, p: random_log_probs(seed, p), [T], beam_size=1))
+    found = best(search(lambda _, p: random_log_probs(seed, p), [T], beam_size=1))
     assert tuple(found.tokens[0, : len(prefix)].tolist()) == prefix
     assert found.lengths.tolist() == [len(prefix)]
     assert found.log_probs[0] == total
@@ -69,9 +71,8 @@ def test_a_wide_beam_finds_the_best_of_all_sequences_of_a_markov_chain(seed, len
         lambda _, prefix: table[prefix[-1] if prefix else START],
         [limit],
         beam_size=len(everything),
-        length_penalty=length_penalty,
     )
-    found = beam.best(state)
+    found = best(state, length_penalty)
     assert sorted(sequences(state, 0)) == sorted(everything)
     assert tuple(found.tokens[0, : len(winner)].tolist()) == winner
     np.testing.assert_allclose(found.scores[0], max(scores), rtol=1e-5)
@@ -87,15 +88,15 @@ def test_the_search_is_the_plain_rule(beam_size, length_penalty, ties):
     def log_probs_of(g, prefix):
         return random_log_probs(g, prefix, ties=ties)
 
-    state = search(log_probs_of, limits, beam_size, length_penalty)
-    found = jax.tree.map(np.asarray, beam.best(state))
+    state = search(log_probs_of, limits, beam_size)
+    found = best(state, length_penalty)
     for g, limit in enumerate(limits):
         rule = functools.partial(log_probs_of, g)
         expected = plain_search(rule, limit, beam_size, length_penalty)
         assert sequences(state, g) == [hypothesis.tokens for hypothesis in expected]
         assert state.position[g] == len(expected[-1].tokens)  # it stopped when it was done
         count = len(expected)
-        assert state.num_finished[g] == count
+        assert beam.num_finished(state)[g] == count
         np.testing.assert_array_equal(
             state.finished_log_probs[g, :count], [hypothesis.log_prob for hypothesis in expected]
         )
@@ -108,39 +109,45 @@ def test_the_search_is_the_plain_rule(beam_size, length_penalty, ties):
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_exits_follow_their_tokens(beam_size):
     state = search(lambda g, prefix: random_log_probs(g, prefix), [T] * 6, beam_size)
-    exits = np.asarray(state.finished_exits)
+    exits = np.asarray(entries(state.finished_history).exits)
     for g in range(6):
         for k, tokens in enumerate(sequences(state, g)):
             expected = [exit_of(tokens[:t]) for t in range(len(tokens))]
-            assert exits[g, k].tolist() == expected + [0] * (T - len(tokens))
-    chosen = beam.best(state)
+            assert exits[g, k, : len(tokens)].tolist() == expected
+    chosen = best(state)
     for tokens, depths, length in zip(*map(np.asarray, chosen[:3]), strict=True):
         prefix = tuple(tokens[:length].tolist())
-        assert depths[:length].tolist() == [exit_of(prefix[:t]) for t in range(length)]
+        assert depths.tolist() == [exit_of(prefix[:t]) for t in range(length)] + [0] * (T - length)
 
 
 def test_parents_say_which_beam_each_new_one_continues():
-    state = beam.init(jnp.asarray([T, T]), 3, T, PAD)
+    state = beam.init(jnp.asarray([T, T]), 3, T, START)
     for length in range(4):
         after, parents = step(state, lambda g, prefix: random_log_probs(g + 2, prefix))
         for g, k in itertools.product(range(2), range(3)):
             if after.position[g] > state.position[g]:
-                old = state.tokens[g, parents[g, k], :length]
-                assert (after.tokens[g, k, :length] == old).all()
+                old = entries(state.history).tokens[g, parents[g, k], :length]
+                new = jax.tree.map(lambda part, g=g, k=k: part[g, k], entries(after.history))
+                assert (new.tokens[:length] == old).all()
+                assert new.parents[length] == parents[g, k]
         state = after
 
 
 def test_eos_is_forced_at_each_sentences_own_limit():
     reluctant = np.log(np.asarray([0.1, 0.1, 0.1, 1e-6, 0.2, 0.2, 0.1, 0.1, 0.1], np.float32))
     state = search(lambda *_: reluctant, [1, 3, T], beam_size=2)
-    found = beam.best(state)
+    found = best(state)
     assert found.lengths.tolist() == [1, 3, T]
     for g, length in enumerate([1, 3, T]):
         assert found.tokens[g, length - 1] == EOS
         total = (length - 1) * reluctant[EOS + 1] + reluctant[EOS]
         np.testing.assert_allclose(found.log_probs[g], total, rtol=1e-6)
         np.testing.assert_allclose(found.scores[g], total / length, rtol=1e-6)
-    assert state.num_finished.tolist() == [1, 2, 2]  # after one step there is but one empty beam
+    assert beam.num_finished(state).tolist() == [
+        1,
+        2,
+        2,
+    ]  # after one step there is but one empty beam
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
@@ -149,14 +156,23 @@ def test_a_sentence_does_not_depend_on_its_neighbours(beam_size):
     together = search(lambda g, prefix: random_log_probs(g, prefix), limits, beam_size)
     for g, limit in enumerate(limits):
         alone = search(lambda _, prefix, g=g: random_log_probs(g, prefix), [limit], beam_size)
-        jax.tree.map(lambda a, b, g=g: np.testing.assert_array_equal(a[0], b[g]), alone, together)
+        jax.tree.map(
+            lambda a, b, g=g: np.testing.assert_array_equal(a[0], b[g]),
+            results(alone),
+            results(together),
+        )
 
 
-def test_a_sentence_that_is_done_is_frozen():
+def results(state: beam.BeamState) -> list[jax.Array]:
+    """All that lasts when a sentence is done."""
+    return [state.limit, state.position, beam.live(state), *state[-3:]]
+
+
+def test_a_sentence_that_is_done_finishes_no_more():
     state = search(lambda g, prefix: random_log_probs(g, prefix), [2, T], 3)
-    after, parents = step(state, lambda g, prefix: random_log_probs(g + 9, prefix))
-    jax.tree.map(np.testing.assert_array_equal, state, after)
-    assert parents.tolist() == [[0, 1, 2]] * 2
+    after, _ = step(state, lambda g, prefix: random_log_probs(g + 9, prefix))
+    jax.tree.map(np.testing.assert_array_equal, results(state), results(after))
+    assert beam.done(after).all()
 
 
 def test_sentences_at_different_positions_may_be_advanced_together():
@@ -165,7 +181,7 @@ def test_sentences_at_different_positions_may_be_advanced_together():
 
     limits = [T, T, 4, T]
     together = search(log_probs_of, limits, 3)
-    state = beam.init(jnp.asarray(limits), 3, T, PAD)
+    state = beam.init(jnp.asarray(limits), 3, T, START)
     generator = np.random.default_rng(0)
     while unfinished(state):
         some = generator.choice(len(limits), size=2, replace=False)
@@ -174,21 +190,22 @@ def test_sentences_at_different_positions_may_be_advanced_together():
         state = jax.tree.map(
             lambda values, new, some=some: values.at[some].set(new), state, gathered
         )
-    jax.tree.map(np.testing.assert_array_equal, together, state)
+    jax.tree.map(np.testing.assert_array_equal, results(together), results(state))
 
 
 def test_the_search_runs_inside_a_while_loop():
     table = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (V, V)))
 
     def body(state):
-        log_probs = table[beam.last_tokens(state, START)]
+        log_probs = table[state.tokens]
         return advance(state, log_probs, jnp.ones(log_probs.shape[:2], jnp.int32))[0]
 
-    start = beam.init(jnp.asarray([T, 3]), 3, T, PAD)
+    start = beam.init(jnp.asarray([T, 3]), 3, T, START)
     looped = jax.jit(lambda state: jax.lax.while_loop(unfinished, body, state))(start)
     stepped = search(lambda _, prefix: table[prefix[-1] if prefix else START], [T, 3], 3)
-    stepped = stepped._replace(exits=looped.exits, finished_exits=looped.finished_exits)
-    jax.tree.map(np.testing.assert_array_equal, looped, stepped)
+    for g in range(2):
+        assert sequences(looped, g) == sequences(stepped, g)
+    np.testing.assert_array_equal(looped.finished_log_probs, stepped.finished_log_probs)
 
 
 @pytest.mark.parametrize("never", range(EOS))
@@ -203,14 +220,14 @@ def test_what_is_no_text_is_never_chosen(never):
 def test_eos_comes_first_only_where_nothing_else_fits(beam_size):
     eager = np.full(V, np.log(0.1 / V), np.float32)
     eager[EOS] = np.log(0.9)
-    found = beam.best(search(lambda *_: eager, [1, 2, T], beam_size))
+    found = best(search(lambda *_: eager, [1, 2, T], beam_size))
     assert found.lengths.tolist() == [1, 2, 2]
     np.testing.assert_allclose(found.log_probs[0], eager[EOS])
     np.testing.assert_allclose(found.log_probs[1:], eager[EOS] + eager[V - 1], rtol=1e-6)
 
 
-def test_last_tokens_are_the_start_and_then_the_live_beams_last():
-    state = beam.init(jnp.asarray([T]), 2, T, PAD)
-    assert beam.last_tokens(state, START).tolist() == [[START, START]]
+def test_live_beams_read_the_start_and_then_their_last_token():
+    state = beam.init(jnp.asarray([T]), 2, T, START)
+    assert state.tokens.tolist() == [[START, START]]
     state, _ = step(state, lambda g, prefix: random_log_probs(g, prefix))
-    assert (beam.last_tokens(state, START) == state.tokens[:, :, 0]).all()
+    assert (state.tokens == entries(state.history).tokens[:, :, 0]).all()

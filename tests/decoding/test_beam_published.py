@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dat_jax.decoding import beam
-from tests.decoding.stepwise import EOS, V, search, sequences
+from tests.decoding.stepwise import EOS, V, best, search, sequences
 
 W1, W2 = 4, 5
 _ENDS = (1.0, 0.0, 0.0)
@@ -41,12 +41,13 @@ def log_probs_of(sentence: int, prefix: tuple[int, ...]) -> np.ndarray:
 
 def ranked(limit: int, length_penalty: float) -> list[list[tuple[tuple[int, ...], float]]]:
     """Of each sentence the finished hypotheses, EOS left out, with their scores; the best first."""
-    state = search(log_probs_of, [limit, limit], 2, length_penalty)
+    state = search(log_probs_of, [limit, limit], 2)
+    scores = np.asarray(beam.finished_scores(state, length_penalty))
     return [
         sorted(
             zip(
                 [tokens[:-1] for tokens in sequences(state, sentence)],
-                np.asarray(state.finished_scores)[sentence].tolist(),
+                scores[sentence].tolist(),
                 strict=True,
             ),
             key=lambda hypothesis: -hypothesis[1],
@@ -84,5 +85,5 @@ def test_published_cases(limit: int, length_penalty: float, expected):
 
 
 def test_the_best_is_the_first():
-    best = beam.best(search(log_probs_of, [8, 8], 2, 5.0))
-    assert best.tokens[:, :4].tolist() == [[W2, W1, W2, EOS], [W1, W2, W1, EOS]]
+    found = best(search(log_probs_of, [8, 8], 2), length_penalty=5.0)
+    assert found.tokens[:, :4].tolist() == [[W2, W1, W2, EOS], [W1, W2, W1, EOS]]

@@ -59,7 +59,7 @@ def step(state: Steps) -> Steps:
     log_probs = jnp.concatenate([jnp.zeros(token.shape), jnp.full(token.shape, -jnp.inf)], axis=-1)
     continuations = Continuations(log_probs, jnp.broadcast_to(token, log_probs.shape))
     exits = jnp.ones((len(state.words), 1), jnp.int32)
-    after, _ = beam.advance(beams, continuations, exits, length_penalty=1.0, eos_id=EOS)
+    after, _ = beam.advance(beams, continuations, exits, eos_id=EOS)
     busy = state.busy + jnp.sum(~beam.done(beams))
     sentences = state.sentences._replace(beams=after)
     return state._replace(sentences=sentences, busy=busy, steps=state.steps + 1)

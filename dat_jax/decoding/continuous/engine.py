@@ -15,13 +15,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dat_jax.data.vocabulary import BOS, EOS
+from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding import beam
-from dat_jax.decoding.ancestry import claim, follow
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.continuous.packed import pack
 from dat_jax.decoding.continuous.pool import (
     CLASSIFIED,
+    IDLE,
     Pool,
     Rows,
     Slots,
@@ -115,8 +115,7 @@ class _Engine:
             jnp.zeros((slots, source_length), bool),
         )
         zeros, sentences = jnp.zeros(slots, jnp.int32), no_sentences(queue, settings)
-        nobody = jnp.zeros_like(sentences.beams.tokens)
-        pool = Pool(pack(Slots(sentences, zeros, nobody)), pack(self._idle_rows(slots)))
+        pool = Pool(pack(Slots(sentences, zeros)), pack(self._idle_rows(slots)))
         return _State(pool, stores, jnp.zeros((2, self.model.num_layers + 1), jnp.int32))
 
     def admit(self, state: _State, arrivals: Arrivals) -> _State:
@@ -124,8 +123,7 @@ class _Engine:
         slots, sentences = arrivals.slots, arrivals.sentences
         memory = self.model.encode(arrivals.source, arrivals.mask)
         ceilings = self.stages.halting.before_sentence(memory, arrivals.mask)
-        nobody = jnp.zeros_like(sentences.beams.tokens)
-        contents, rows = Slots(sentences, ceilings, nobody), self._idle_rows(len(slots))
+        contents, rows = Slots(sentences, ceilings), self._idle_rows(len(slots))
         new, address, x = self._start_tokens(contents, rows, slots, state.tick)
         stores = Stores(
             state.stores.states.at[address].set(x, mode="drop"),
@@ -162,11 +160,12 @@ class _Engine:
     def _gather(self, pool: Pool, stores: Stores, rows: Int[Array, " C"]) -> Cohort:
         """All that a stage needs of these rows."""
         slots = rows // self.settings.beam_size
-        tokens, contents = pool.rows.take(rows), pool.slots.take(slots).tree
-        positions = contents.sentences.beams.position
-        address = self.stages.address(tokens.tree.depth, rows, positions)
+        tokens, beams = pool.rows.take(rows), pool.slots.take(slots).tree.sentences.beams
+        address = self.stages.address(tokens.tree.depth, rows, beams.position)
         x = stores.states.at[address].get(mode="clip")
-        return Cohort(rows, slots, positions, tokens, x)
+        this = (rows % self.settings.beam_size)[:, None]
+        log_probs = beam.take_beams(beams.log_probs, this)[:, 0]
+        return Cohort(rows, slots, beams.position, beams.limit, log_probs, tokens, x)
 
     def _after_block(
         self, tick: Int[Array, ""], pool: Pool, cohort: Cohort, passed: Passed
@@ -194,17 +193,13 @@ class _Engine:
         part = take(pool, slots)
         contents, rows = part.slots.tree, part.rows.tree
         shape = (len(slots), pool.beam_size)
-        beams, parents = beam.advance(
+        beams, _ = beam.advance(
             contents.sentences.beams,
             jax.tree.map(lambda x: x.reshape(*shape, -1), rows.continuations),
             rows.depth.reshape(shape),
-            length_penalty=self.settings.length_penalty,
             eos_id=EOS,
         )
-        contents = contents._replace(
-            sentences=contents.sentences._replace(beams=beams),
-            ancestors=follow(contents.ancestors, parents),
-        )
+        contents = contents._replace(sentences=contents.sentences._replace(beams=beams))
         part, address, x = self._start_tokens(contents, rows, slots, tick)
         return place(pool, slots, part), address, x
 
@@ -213,7 +208,7 @@ class _Engine:
     ) -> tuple[Pool, Int[Array, " R"], Float[Array, "R D"]]:
         """The pool of these slots' contents and rows, the live ones waiting for block 1 with their
         newest tokens; and the states of these, with where to write them."""
-        sentences, ceilings, ancestors = contents
+        sentences, ceilings = contents
         beams, stages, beam_size = sentences.beams, self.stages, self.settings.beam_size
         live = beam.live(beams).reshape(-1)
         plan = stages.halting.before_token(
@@ -221,15 +216,14 @@ class _Engine:
         )
         zeros = jnp.zeros_like(rows.depth)
         rows = rows._replace(
-            stage=jnp.where(live, 1, CLASSIFIED),
+            stage=jnp.where(live, 1, IDLE),
             since=zeros + tick,
             depth=zeros,
             plan=Plan(*(leaf.reshape(len(zeros), *leaf.shape[2:]) for leaf in plan)),
         )
-        contents = contents._replace(ancestors=claim(ancestors, beams.position))
 
         positions = jnp.broadcast_to(beams.position[:, None], beams.log_probs.shape)
-        x = self.model.embed(beam.last_tokens(beams, BOS), positions)
+        x = self.model.embed(beams.tokens, positions)
         rows_to_write = jnp.where(live, rows_of(slots, beam_size), stages.rows)
         address = stages.address(zeros, rows_to_write, positions.reshape(-1))
         return Pool(pack(contents), pack(rows)), address, x.reshape(len(zeros), -1)

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dat_jax.decoding import beam
 from dat_jax.decoding.continuous.packed import Packed
 from dat_jax.decoding.queue import Sentences, put
 from dat_jax.decoding.top_tokens import Continuations
 from dat_jax.exits.questions import Plan
 from dat_jax.types import Array, Bool, Int
 
-CLASSIFIED = 0  # the stage of a row that waits for its siblings; those to be run count from 1
+IDLE = -1  # the stage of a row that holds no hypothesis
+CLASSIFIED = 0  # of one that waits for its siblings; stages to be run count from 1
 
 
 class Slots(NamedTuple):
@@ -26,7 +26,6 @@ class Slots(NamedTuple):
 
     sentences: Sentences
     ceilings: jax.Array  # [G] the depth above which none of their tokens goes
-    ancestors: jax.Array  # [G, J, T] which row of the sentence wrote a hypothesis' position
 
 
 class Rows(NamedTuple):
@@ -61,7 +60,7 @@ def idle_rows(count: int, continuations: int, carry_width: int) -> Rows:
     """
     zeros = jnp.zeros(count, jnp.int32)
     return Rows(
-        stage=jnp.full_like(zeros, CLASSIFIED),
+        stage=jnp.full_like(zeros, IDLE),
         since=zeros,
         depth=zeros,
         plan=Plan(zeros, jnp.zeros((count, carry_width), jnp.float32)),
@@ -91,8 +90,8 @@ def next_stage(waiting: Int[Array, " stages"], cohort: int) -> Int[Array, ""]:
 
 def ready(pool: Pool) -> Bool[Array, " G"]:
     """The sentences all of whose rows have been classified."""
-    classified = (pool.rows.tree.stage == CLASSIFIED).reshape(-1, pool.beam_size)
-    return ~beam.done(pool.slots.tree.sentences.beams) & jnp.all(classified, axis=1)
+    stages = pool.rows.tree.stage.reshape(-1, pool.beam_size)
+    return jnp.max(stages, axis=1) == CLASSIFIED
 
 
 def longest_waiting(pool: Pool, stage: Int[Array, ""], count: int) -> Int[Array, " C"]:

@@ -18,6 +18,7 @@ from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.continuous.packed import Packed
 from dat_jax.decoding.continuous.pool import Pool, Rows
 from dat_jax.decoding.halting import Halting
+from dat_jax.decoding.history import entries
 from dat_jax.decoding.sizing import SearchSettings
 from dat_jax.decoding.top_tokens import Continuations, continuations, top_tokens
 from dat_jax.decoding.unstacked import MemoryAttended, UnstackedModel
@@ -41,6 +42,8 @@ class Cohort(NamedTuple):
     rows: jax.Array  # [C]
     slots: jax.Array  # [C]
     positions: jax.Array  # [C]
+    limits: jax.Array  # [C]
+    log_probs: jax.Array  # [C] of their hypotheses
     tokens: Packed[Rows]  # [C] their newest ones
     x: jax.Array  # [C, D] their states
 
@@ -117,7 +120,7 @@ class Stages:
 
         def classifier(table: int, pool: Pool, _: Stores, cohort: Cohort) -> Made:
             with jax.named_scope("classifier"):
-                return after_classifier(pool, cohort, self._classify(table, pool, cohort))
+                return after_classifier(pool, cohort, self._classify(table, cohort))
 
         blocks = [partial(block, n, room) for n in range(1, num_layers + 1) for room in rooms]
         classifiers = [partial(classifier, table) for table in range(self.model.num_tables)]
@@ -149,16 +152,17 @@ class Stages:
         """Addresses of the states that block `depth` attends to: those that entered it, or the last
         ones of tokens that left below it."""
         beam_size, positions = self.settings.beam_size, jnp.arange(room)[None]
-        contents = pool.slots.tree
-        ancestors, exits = (
-            # Whole rows, cut then: a gather of parts of rows is a loop over them on TPU.
-            table.reshape(self.rows, -1).at[cohort.rows].get(mode="clip")[:, :room]
-            for table in (contents.ancestors, contents.sentences.beams.exits)
-        )
+        histories = pool.slots.tree.sentences.beams.history.reshape(self.rows, -1)
+        # Whole rows, cut then: a gather of parts of rows is a loop over them on TPU.
+        past = entries(histories.at[cohort.rows].get(mode="clip"))
+        exits, parents = past.exits[:, :room], past.parents[:, :room]
+        rows = cohort.slots[:, None] * beam_size + parents
         earlier = positions < cohort.positions[:, None]
-        depths = jnp.where(earlier, jnp.minimum(exits, depth - 1), depth - 1)
-        rows = cohort.slots[:, None] * beam_size + ancestors
-        return self.address(depths, rows, positions)
+        return self.address(
+            jnp.where(earlier, jnp.minimum(exits, depth - 1), depth - 1),
+            jnp.where(earlier, rows, cohort.rows[:, None]),
+            positions,
+        )
 
     def _goes_to_classifier(self, depth: int, plan: Plan) -> Bool[Array, " C"]:
         """The rows that are classified after block `depth`."""
@@ -166,16 +170,14 @@ class Stages:
             return jnp.ones(len(plan.exit_at), bool)
         return plan.exit_at <= depth
 
-    def _classify(self, table: int, pool: Pool, cohort: Cohort) -> Classified:
+    def _classify(self, table: int, cohort: Cohort) -> Classified:
         """The classifiers that use a table."""
-        tokens, beams = cohort.tokens.tree, pool.slots.tree.sentences.beams
+        tokens = cohort.tokens.tree
         logits = self.model.classify_by_table(table, tokens.depth, cohort.x)
         top = top_tokens(logits, self.continuations, EOS)
         plan, leaves = tokens.plan, jnp.ones(len(cohort.rows), bool)
         if self.halting.classifies_each_block:
             plan = self.halting.after_classifier(tokens.depth, logits, top, plan)
             leaves = plan.exit_at <= tokens.depth
-        log_probs = beams.log_probs.reshape(-1).at[cohort.rows].get(mode="clip")
-        limits = beams.limit.at[cohort.slots].get(mode="clip")
-        following = continuations(top, log_probs, cohort.positions, limits, EOS)
+        following = continuations(top, cohort.log_probs, cohort.positions, cohort.limits, EOS)
         return Classified(plan, leaves, following)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from dat_jax.data.vocabulary import PAD
+from dat_jax.data.vocabulary import BOS
 from dat_jax.decoding import beam
 from dat_jax.decoding.continuous.packed import pack
 from dat_jax.decoding.continuous.pool import (
     CLASSIFIED,
+    IDLE,
     Pool,
     Slots,
     idle_rows,
@@ -29,17 +30,16 @@ from dat_jax.decoding.queue import Sentences
 G, J, T, Q = 5, 3, 4, 6
 R = G * J
 STAGES = 4
-stages = st.lists(st.integers(CLASSIFIED, STAGES), min_size=R, max_size=R)
+stages = st.lists(st.integers(IDLE, STAGES), min_size=R, max_size=R)
 ticks = st.lists(st.integers(0, 5) | st.integers(0, 2**24), min_size=R, max_size=R)
 
 
 def empty_pool(slots: int = G) -> Pool:
     """A pool with nothing in it."""
     zeros, limits = jnp.zeros(slots, jnp.int32), jnp.zeros(slots, jnp.int32)
-    sentences = Sentences(zeros + 9, zeros, beam.init(limits, J, T, PAD))
-    ancestors = jnp.zeros((slots, J, T), jnp.int32)
+    sentences = Sentences(zeros + 9, zeros, beam.init(limits, J, T, BOS))
     rows = idle_rows(slots * J, Q, carry_width=2)
-    return Pool(pack(Slots(sentences, zeros, ancestors)), pack(rows))
+    return Pool(pack(Slots(sentences, zeros)), pack(rows))
 
 
 def random_pool(seed: int, slots: int = G) -> Pool:
@@ -52,14 +52,11 @@ def random_pool(seed: int, slots: int = G) -> Pool:
     return Pool(*(pack(jax.tree.map(fill, packed.tree)) for packed in empty_pool(slots)))
 
 
-def pool_of(row_stages: list[int], since: list[int], working: list[bool] | None = None) -> Pool:
+def pool_of(row_stages: list[int], since: list[int]) -> Pool:
     """A pool whose rows wait for these stages since these ticks."""
     pool = empty_pool()
     rows = pool.rows.tree._replace(stage=jnp.asarray(row_stages), since=jnp.asarray(since))
-    limits = jnp.where(jnp.asarray([True] * G if working is None else working), T, 0)
-    contents = pool.slots.tree
-    sentences = contents.sentences._replace(beams=beam.init(limits, J, T, PAD))
-    return Pool(pack(contents._replace(sentences=sentences)), pack(rows))
+    return pool._replace(rows=pack(rows))
 
 
 def assert_equal(one: Pool, other: Pool) -> None:
@@ -89,14 +86,11 @@ def test_first_come_first_served(count: int, row_stages: list[int], since: list[
     assert found == (there + [R] * count)[:count]
 
 
-@given(stages, st.lists(st.booleans(), min_size=G, max_size=G))
-def test_a_sentence_is_ready_when_all_its_rows_are_classified(row_stages, working):
-    pool = pool_of(row_stages, [0] * R, working)
-    expected = [
-        working[slot] and all(row_stages[slot * J + beam] == CLASSIFIED for beam in range(J))
-        for slot in range(G)
-    ]
-    assert ready(pool).tolist() == expected
+@given(stages)
+def test_a_sentence_is_ready_when_all_rows_with_a_hypothesis_are_classified(row_stages: list[int]):
+    of_slots = [set(row_stages[slot * J : slot * J + J]) - {IDLE} for slot in range(G)]
+    expected = [found == {CLASSIFIED} for found in of_slots]
+    assert ready(pool_of(row_stages, [0] * R)).tolist() == expected
 
 
 def test_rows_lie_together_by_sentence():
