@@ -164,8 +164,10 @@ class _Engine:
         address = self.stages.address(tokens.tree.depth, rows, beams.position)
         x = stores.states.at[address].get(mode="clip")
         this = (rows % self.settings.beam_size)[:, None]
-        log_probs = beam.take_beams(beams.log_probs, this)[:, 0]
-        return Cohort(rows, slots, beams.position, beams.limit, log_probs, tokens, x)
+        log_probs, history = (
+            beam.take_beams(of_beams, this)[:, 0] for of_beams in (beams.log_probs, beams.history)
+        )
+        return Cohort(rows, slots, beams.position, beams.limit, log_probs, history, tokens, x)
 
     def _after_block(
         self, tick: Int[Array, ""], pool: Pool, cohort: Cohort, passed: Passed

@@ -44,6 +44,7 @@ class Cohort(NamedTuple):
     positions: jax.Array  # [C]
     limits: jax.Array  # [C]
     log_probs: jax.Array  # [C] of their hypotheses
+    history: jax.Array  # [C, 3T]
     tokens: Packed[Rows]  # [C] their newest ones
     x: jax.Array  # [C, D] their states
 
@@ -116,7 +117,7 @@ class Stages:
 
         def block(depth: int, room: int, pool: Pool, stores: Stores, cohort: Cohort) -> Made:
             with jax.named_scope(f"block_{depth}"):
-                return after_block(pool, cohort, self._block(depth, room, pool, stores, cohort))
+                return after_block(pool, cohort, self._block(depth, room, stores, cohort))
 
         def classifier(table: int, pool: Pool, _: Stores, cohort: Cohort) -> Made:
             with jax.named_scope("classifier"):
@@ -133,9 +134,9 @@ class Stages:
         )
         return jax.lax.switch(branch, [*blocks, *classifiers], pool, stores, cohort)
 
-    def _block(self, depth: int, room: int, pool: Pool, stores: Stores, cohort: Cohort) -> Passed:
+    def _block(self, depth: int, room: int, stores: Stores, cohort: Cohort) -> Passed:
         """Block `depth`, over the first `room` positions."""
-        past = stores.states.at[self._past(depth, room, pool, cohort)].get(mode="clip")
+        past = stores.states.at[self._past(depth, room, cohort)].get(mode="clip")
         memory = self.model.memory_of(depth, stores.memory)
         x = self.model.block(
             depth,
@@ -148,13 +149,11 @@ class Stages:
         plan = self.halting.after_block(depth, cohort.x, x, cohort.tokens.tree.plan)
         return Passed(x, plan, self._goes_to_classifier(depth, plan))
 
-    def _past(self, depth: int, room: int, pool: Pool, cohort: Cohort) -> Int[Array, "C P"]:
+    def _past(self, depth: int, room: int, cohort: Cohort) -> Int[Array, "C P"]:
         """Addresses of the states that block `depth` attends to: those that entered it, or the last
         ones of tokens that left below it."""
         beam_size, positions = self.settings.beam_size, jnp.arange(room)[None]
-        histories = pool.slots.tree.sentences.beams.history.reshape(self.rows, -1)
-        # Whole rows, cut then: a gather of parts of rows is a loop over them on TPU.
-        past = entries(histories.at[cohort.rows].get(mode="clip"))
+        past = entries(cohort.history)
         exits, parents = past.exits[:, :room], past.parents[:, :room]
         rows = cohort.slots[:, None] * beam_size + parents
         earlier = positions < cohort.positions[:, None]
