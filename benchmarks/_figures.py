@@ -35,7 +35,8 @@ _PANELS = {
 
 
 def quality(lines: Sequence[Line], path: Path) -> None:
-    """Draws BLEU on `test` against average exit, FLOPs and, where it was measured in turn, time."""
+    """Draws BLEU on `test` against average exit, FLOPs and, where it was measured in turn, time: a
+    line for each model, or for the models of fewer blocks together, and each seed."""
     lines = [line for line in lines if line["split"] == "test"]
     timed = all("timed_sentences" in line for line in lines)
     costs = dict(list(_COSTS.items())[: 3 if timed else 2])
@@ -43,15 +44,17 @@ def quality(lines: Sequence[Line], path: Path) -> None:
     figure, axes = pyplot.subplots(
         1, len(costs), figsize=(5 * len(costs), 4), sharey=True, layout="constrained"
     )
-    series = defaultdict(list)
+    series = defaultdict(lambda: defaultdict(list))
     for line in lines:
-        series[_family(line)].append(line)
+        family = _family(line)
+        model = family if family == "baseline" else line["point"]
+        series[family][model, line["seed"]].append(line)
     for axis, (label, cost) in zip(axes, costs.items(), strict=True):
-        for family, (name, style) in _FAMILIES.items():
-            points = sorted(series[family], key=cost)
-            if points:
-                bleu = [point["bleu"] for point in points]
-                axis.plot([cost(point) for point in points], bleu, style, label=name, ms=5)
+        for number, (family, (name, style)) in enumerate(_FAMILIES.items()):
+            for n, points in enumerate(series[family].values()):
+                across, up = zip(*sorted((cost(x), x["bleu"]) for x in points), strict=True)
+                label_once = None if n else name
+                axis.plot(across, up, style, color=f"C{number}", label=label_once, ms=5)
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"BLEU, beam {lines[0]['beam_size']}")

@@ -12,6 +12,7 @@ from benchmarks._statistics import Interval, difference, unpack
 from dat_jax.evaluation.tables import markdown_table
 
 Row = list[str]
+Cost = Callable[[Line], float]
 
 
 class Group(NamedTuple):
@@ -55,10 +56,10 @@ def points_of(lines: Sequence[Line]) -> list[str]:
 
 
 def by_exit(lines: Sequence[Line], split: str) -> str:
-    """BLEU of each training at exits by chance, at each exit, and in the mean, as table 1 has it;
-    under it the paper's, which is of another text."""
+    """BLEU of each training at exits by chance, at each exit, and in the mean, as table 1 has it,
+    and from the first exit to the last; under it the paper's, which is of another text."""
     depth = depth_of(lines)
-    heading = ["training", "uniform", *map(str, range(1, depth + 1)), "mean"]
+    heading = ["training", "uniform", *map(str, range(1, depth + 1)), "mean", "span"]
     trainings = [p for p in points_of(lines) if not p.startswith("baseline_")]
     rows: list[Row] = []
     for name in (["baseline"] if len(trainings) < len(points_of(lines)) else []) + trainings:
@@ -66,10 +67,10 @@ def by_exit(lines: Sequence[Line], split: str) -> str:
         fixed = [pick(lines, split, point, f"fixed:{n}") for n, point in enumerate(points, 1)]
         by_chance = pick(lines, split, name, "uniform:0")
         known = [group.bleu for group in fixed if group]
-        mean = f"{statistics.mean(known):.1f}" if known and all(fixed) else ""
+        ends = _mean_and_span(known) if all(fixed) else ["", ""]
         cells = [group.shown if group else "" for group in (by_chance, *fixed)]
         if known:
-            rows.append([name, *cells, mean])
+            rows.append([name, *cells, *ends])
         rows += _paper_row(name, split, depth)
     return markdown_table([heading, *rows])
 
@@ -79,7 +80,12 @@ def _paper_row(name: str, split: str, depth: int) -> Iterator[Row]:
     row = _paper.BLEU.get(split, {}).get(name)
     if row and len(row) == depth + 1:
         cells = ["" if value is None else f"{value:.1f}" for value in row]
-        yield [f"{name}, paper", *cells, f"{statistics.mean(v for v in row[1:] if v):.1f}"]
+        yield [f"{name}, paper", *cells, *_mean_and_span([v for v in row[1:] if v])]
+
+
+def _mean_and_span(bleu: Sequence[float]) -> Row:
+    """The mean over exits, and the difference between the last and the first."""
+    return [f"{statistics.mean(bleu):.1f}", f"{bleu[-1] - bleu[0]:+.1f}"]
 
 
 def differences(lines: Sequence[Line], split: str) -> str:
@@ -131,40 +137,64 @@ def _mean_difference(pairs: Sequence[tuple[Line, Line]]) -> Interval:
 
 
 def against_cuts(lines: Sequence[Line], split: str) -> str:
-    """Exits that adapt beside cuts of the same model at equal average exit: the straight line
-    between the two fixed exits around it."""
-    costs = {"average exit": lambda line: line["average_exit"]}
+    """Exits that adapt beside cuts of the same model at equal average exit and at equal FLOPs: the
+    straight line between the two fixed exits around it."""
+    costs = {"average exit": _average_exit, "MFLOPs/token": lambda x: x["flops_per_token"] / 1e6}
     return _beside_cuts([x for x in lines if x["split"] == split], costs)
 
 
 def against_time(lines: Sequence[Line], batch_size: str) -> str:
     """Exits that adapt beside cuts of the same model at equal average exit and at equal measured
     time, in batches of one size."""
-    costs = {
-        "average exit": lambda line: line["average_exit"],
-        "ms/token": lambda line: 1e3 / line["tokens_per_second"],
-    }
+    costs = {"average exit": _average_exit, "ms/token": lambda x: 1e3 / x["tokens_per_second"]}
     return _beside_cuts([x for x in lines if x["batch_size"] == int(batch_size)], costs)
 
 
-def _beside_cuts(lines: Sequence[Line], costs: dict[str, Callable[[Line], float]]) -> str:
-    """Each line with its costs and, if it adapts, its difference from the cuts at equal cost."""
-    heading = ["training", "seed", "policy", "BLEU", "MFLOPs/token"]
-    heading += [*costs, *(f"beside cuts of equal {name}, 95 %" for name in costs)]
-    rows = list[Row]()
+def _average_exit(line: Line) -> float:
+    return line["average_exit"]
+
+
+def _beside_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
+    """A row for each rule and each depth, of the thresholds whose average exit is from there up to
+    the next: the means over thresholds and seeds, and the mean difference from cuts."""
+    heading = ["training", "rule", "thresholds", "seeds", "BLEU", *costs]
+    for name in costs:
+        heading += [f"beside cuts of equal {name}, 95 %", "by seed"]
+    groups: dict[tuple[str, str, int], list[Line]] = {}
     for line in lines:
-        cells = [line["point"], str(line["seed"]), line["policy"], f"{line['bleu']:.1f}"]
-        cells += [f"{line['flops_per_token'] / 1e6:.2f}"]
-        cells += [f"{cost(line):.2f}" for cost in costs.values()]
+        rule = line["policy"].partition(":")[0]
+        if rule != "fixed":
+            groups.setdefault((line["point"], rule, int(line["average_exit"])), []).append(line)
+    rows = list[Row]()
+    for (point, rule, _), group in sorted(groups.items()):
+        means = [statistics.mean(x["bleu"] for x in group)]
+        means += [statistics.mean(map(cost, group)) for cost in costs.values()]
+        seeds = len({line["seed"] for line in group})
+        row = [point, rule.replace("_", " "), str(len(group)), str(seeds), f"{means[0]:.1f}"]
+        row += [f"{mean:.2f}" for mean in means[1:]]
         for cost in costs.values():
-            gain = None if line["policy"].startswith("fixed:") else _gain(line, lines, cost)
-            cells.append(f"{gain.value:+.2f} {shown_ends(gain)}" if gain else "")
-        rows.append(cells)
+            row += _gains(group, lines, cost)
+        rows.append(row)
     return markdown_table([heading, *rows])
 
 
-def _gain(line: Line, lines: Sequence[Line], cost: Callable[[Line], float]) -> Interval | None:
-    """The difference from the straight line between the two cuts around a cost, if there are."""
+def _gains(group: Sequence[Line], lines: Sequence[Line], cost: Cost) -> tuple[str, str]:
+    """The mean difference from cuts of equal cost, and that of each seed; nothing of lines that are
+    beyond the cheapest or the dearest cut."""
+    known = [(line, found) for line in group if (found := _contrast(line, lines, cost))]
+    if not known:
+        return "", ""
+    gain = _mean_contrast([found for _, found in known])
+    each = [
+        _mean_contrast([found for line, found in known if line["seed"] == seed]).value
+        for seed in sorted({line["seed"] for line, _ in known})
+    ]
+    return f"{gain.value:+.2f} {shown_ends(gain)}", " ".join(f"{value:+.1f}" for value in each)
+
+
+def _contrast(line: Line, lines: Sequence[Line], cost: Cost) -> list[tuple[Line, float]] | None:
+    """Lines with weights that come to the difference from the straight line between the two cuts
+    around a cost, if there are two."""
     same = ("point", "seed", "split", "beam_size", "batch_size")
     cuts = [
         x
@@ -177,8 +207,14 @@ def _gain(line: Line, lines: Sequence[Line], cost: Callable[[Line], float]) -> I
         return None
     width = cost(above) - cost(below)
     share = (cost(line) - cost(below)) / width if width else 0.0
-    systems = [unpack(x["bleu_counts"]) for x in (line, below, above)]
-    return difference(systems, [1.0, share - 1, -share])
+    return [(line, 1.0), (below, share - 1), (above, -share)]
+
+
+def _mean_contrast(contrasts: Sequence[Sequence[tuple[Line, float]]]) -> Interval:
+    """The mean of several."""
+    weighted = [part for contrast in contrasts for part in contrast]
+    systems = [unpack(line["bleu_counts"]) for line, _ in weighted]
+    return difference(systems, [weight / len(contrasts) for _, weight in weighted])
 
 
 def shown_ends(interval: Interval) -> str:

@@ -70,14 +70,15 @@ def cells(table: str) -> list[list[str]]:
 
 def test_by_exit_has_a_row_for_each_training_and_the_mean_over_seeds():
     heading, _, *rows = cells(_views.by_exit(TABLE1, "test"))
-    assert heading == ["training", "uniform", "1", "2", "mean"]
+    assert heading == ["training", "uniform", "1", "2", "mean", "span"]
     baseline, aligned, mixed = rows
     scores = [TABLE1[n]["bleu"] for n in (0, 1)]
     assert aligned[2] == f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"
     assert aligned[1:4:2] == [f"{TABLE1[n]['bleu']:.1f}" for n in (3, 2)]
     assert aligned[4] == f"{np.mean([np.mean(scores), TABLE1[2]['bleu']]):.1f}"
+    assert aligned[5] == f"{TABLE1[2]['bleu'] - np.mean(scores):+.1f}"
     assert baseline[:2] == ["baseline", ""] and baseline[2] == f"{TABLE1[4]['bleu']:.1f}"
-    assert mixed == ["mixed_1", "", "", f"{TABLE1[6]['bleu']:.1f}", ""]
+    assert mixed == ["mixed_1", "", "", f"{TABLE1[6]['bleu']:.1f}", "", ""]
 
 
 def test_the_papers_row_stands_under_ours_where_depths_are_the_same():
@@ -94,6 +95,7 @@ def test_the_papers_row_stands_under_ours_where_depths_are_the_same():
         "35.0",
         "34.9",
         "34.5",
+        "+1.7",
     ]
 
 
@@ -122,20 +124,48 @@ def test_several_seeds_are_compared_seed_by_seed():
     assert row[7] == " ".join(f"{value:+.1f}" for value in each)
 
 
+def gain_of(adaptive: dict[str, Any], cheap: dict[str, Any], dear: dict[str, Any]) -> float:
+    """The difference from the straight line between two cuts, at exits 1 and 2."""
+    share = adaptive["average_exit"] - 1
+    return adaptive["bleu"] - ((1 - share) * cheap["bleu"] + share * dear["bleu"])
+
+
 def test_exits_that_adapt_are_compared_with_the_line_between_two_cuts():
     cuts = TABLE1[0], TABLE1[2]
     adaptive = line("aligned", "confidence:0.5", 0.88, average_exit=1.25)
-    _, _, *rows = cells(_views.against_cuts([*cuts, adaptive], "test"))
-    assert [row[-1] == "" for row in rows] == [True, True, False]
-    expected = adaptive["bleu"] - (0.75 * cuts[0]["bleu"] + 0.25 * cuts[1]["bleu"])
-    assert rows[2][-1].startswith(f"{expected:+.2f} [")
+    heading, _, row = cells(_views.against_cuts([*cuts, adaptive], "test"))
+    assert heading[2:7] == ["thresholds", "seeds", "BLEU", "average exit", "MFLOPs/token"]
+    assert row[:4] == ["aligned", "confidence", "1", "1"]
+    for of_cost in (row[7:9], row[9:]):
+        assert of_cost[0].startswith(f"{gain_of(adaptive, *cuts):+.2f} [")
+        assert of_cost[1] == f"{gain_of(adaptive, *cuts):+.1f}"
+
+
+def test_thresholds_of_one_depth_are_a_row_over_all_seeds():
+    cuts = [
+        [line("aligned", f"fixed:{n}", share + seed / 50, seed, average_exit=float(n))
+         for n, share in ((1, 0.8), (2, 0.9))]
+        for seed in (0, 1)
+    ]  # fmt: skip
+    found = [(0, 1.25, 0.85), (0, 1.75, 0.93), (1, 1.5, 0.95)]
+    adaptive = [
+        line("aligned", f"confidence:{x}", share, seed, average_exit=x) for seed, x, share in found
+    ]
+    deeper = line("aligned", "confidence:0.9", 0.9, average_exit=2.0)
+    lines = [*cuts[0], *cuts[1], *adaptive, deeper]
+    _, _, row, other = cells(_views.against_cuts(lines, "test"))
+    gains = [gain_of(x, *cuts[x["seed"]]) for x in adaptive]
+    assert row[2:4] == ["3", "2"] and other[2:4] == ["1", "1"]
+    assert row[-2].startswith(f"{np.mean(gains):+.2f} [")
+    assert row[-1] == f"{np.mean(gains[:2]):+.1f} {gains[2]:+.1f}"
+    assert row[5] == "1.50" and other[5] == "2.00"
 
 
 def test_at_equal_time_too_and_only_within_the_range_of_the_cuts():
     cuts = TABLE1[0], TABLE1[2]
     slow = line("aligned", "confidence:0.5", 0.88, average_exit=1.25, tokens_per_second=1e3)
-    _, _, *rows = cells(_views.against_time([*cuts, slow], "32"))
-    assert rows[2][-2] != "" and rows[2][-1] == ""  # slower than all cuts
+    _, _, row = cells(_views.against_time([*cuts, slow], "32"))
+    assert row[-4] != "" and row[-2:] == ["", ""]  # slower than all cuts
     assert len(cells(_views.against_time([*cuts, slow], "1"))) == 2
 
 
@@ -172,6 +202,19 @@ def test_figures_hold_what_there_is_and_are_drawn_alike(
     assert paths[0].read_bytes() == paths[1].read_bytes()
     for text in texts:
         assert f"<!-- {text} -->" in paths[0].read_text()
+
+
+def test_each_model_and_seed_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    drawn = []
+    monkeypatch.setattr(_figures, "_save", lambda figure, _: drawn.append(figure))
+    _figures.quality(TABLE1, tmp_path / "a.svg")
+    lines = drawn[0].axes[0].lines
+    assert sorted(len(x.get_xdata()) for x in lines) == [1, 1, 1, 2, 2]
+    assert [x.get_label() for x in lines if not x.get_label().startswith("_")] == [
+        "models of fewer blocks",
+        "one model, cut",
+        "exits by chance",
+    ]
 
 
 def test_time_is_a_panel_where_it_was_measured_in_turn(tmp_path: Path):
