@@ -56,4 +56,4 @@ def read_lines(path: Path) -> list[Line]:
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError:
-        raise UserError(f"{path} holds no JSON lines: name another file") from None
+        raise UserError(f"{path} holds no JSON lines: name another --output") from None
