@@ -2,9 +2,8 @@
 """Lines of a trained point: quality and cost by each of its policies, and measured speed."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast, get_args
 
 from benchmarks._budget import Budget
@@ -37,8 +36,8 @@ class Model:
         """Loads the parameters."""
         self.trained, self.model = trained, trained.run.load()
         self.decoding = self.model.config.decoding
-        self.text = functools.cache(trained.run.text)
-        self.observed = functools.cache(self._observe)
+        self.text = cache(trained.run.text)
+        self.observed = cache(self._observe)
 
     def _observe(self, kind: Kind, split: str) -> Observed:
         """All that rules of a kind look at on the references of a split."""

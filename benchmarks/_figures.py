@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._costs import Cost, average_exit, megaflops, milliseconds
 from benchmarks._exits import PARTS
 from benchmarks._lines import Line
 
-Cost = Callable[[Line], float]
-
 _COSTS: dict[str, Cost] = {
-    "average exit": lambda line: line["average_exit"],
-    "MFLOPs/token (decoder)": lambda line: line["flops_per_token"] / 1e6,
-    "ms/token, measured": lambda line: 1e3 / line["tokens_per_second"],
+    "average exit": average_exit,
+    "MFLOPs/token (decoder)": megaflops,
+    "ms/token, measured": milliseconds,
 }
 _FAMILIES = {
     "baseline": ("models of fewer blocks", "^--"),

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from benchmarks import _paper
+from benchmarks._costs import Cost, average_exit, megaflops, milliseconds
 from benchmarks._lines import Line
 from benchmarks._statistics import Interval, difference, unpack
 from dat_jax.evaluation.tables import markdown_table
 
 Row = list[str]
-Cost = Callable[[Line], float]
 
 
 class Group(NamedTuple):
@@ -139,19 +139,15 @@ def _mean_difference(pairs: Sequence[tuple[Line, Line]]) -> Interval:
 def against_cuts(lines: Sequence[Line], split: str) -> str:
     """Exits that adapt beside cuts of the same model at equal average exit and at equal FLOPs: the
     straight line between the two fixed exits around it."""
-    costs = {"average exit": _average_exit, "MFLOPs/token": lambda x: x["flops_per_token"] / 1e6}
+    costs = {"average exit": average_exit, "MFLOPs/token": megaflops}
     return _beside_cuts([x for x in lines if x["split"] == split], costs)
 
 
 def against_time(lines: Sequence[Line], batch_size: str) -> str:
     """Exits that adapt beside cuts of the same model at equal average exit and at equal measured
     time, in batches of one size."""
-    costs = {"average exit": _average_exit, "ms/token": lambda x: 1e3 / x["tokens_per_second"]}
+    costs = {"average exit": average_exit, "ms/token": milliseconds}
     return _beside_cuts([x for x in lines if x["batch_size"] == int(batch_size)], costs)
-
-
-def _average_exit(line: Line) -> float:
-    return line["average_exit"]
 
 
 def _beside_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:

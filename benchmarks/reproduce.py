@@ -15,11 +15,10 @@ each.
 The second phase changes in its first what `--exits_config` changes in `--config`.
 """
 
-import functools
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,7 @@ def _points(options: flags.FlagValues, values: dict[str, Any]) -> list[Point]:
     Raises:
         UserError: there is none of a name.
     """
-    second_phase = functools.cache(partial(_second_phase, options))
+    second_phase = cache(partial(_second_phase, options))
     setting = Setting(values["model"]["decoder_layers"], second_phase)
     points = SUITES[options.suite](setting)
     known = [point.training.name for point in points]

@@ -89,7 +89,7 @@ def next_stage(waiting: Int[Array, " stages"], cohort: int) -> Int[Array, ""]:
 
 
 def ready(pool: Pool) -> Bool[Array, " G"]:
-    """The sentences all of whose rows have been classified."""
+    """The sentences in work all of whose rows with a hypothesis have been classified."""
     stages = pool.rows.tree.stage.reshape(-1, pool.beam_size)
     return jnp.max(stages, axis=1) == CLASSIFIED
 

@@ -44,7 +44,7 @@ class Cohort(NamedTuple):
     positions: jax.Array  # [C]
     limits: jax.Array  # [C]
     log_probs: jax.Array  # [C] of their hypotheses
-    history: jax.Array  # [C, 3T]
+    history: jax.Array  # [C, 3T] whole: a gather of parts of rows is a loop over them on TPU
     tokens: Packed[Rows]  # [C] their newest ones
     x: jax.Array  # [C, D] their states
 
