@@ -15,6 +15,8 @@ from dat_jax.data.vocabulary import Vocabularies
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Params
 
+DEVICES = "devices"  # the axis of a mesh that decodes
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
@@ -51,6 +53,11 @@ def on_local_devices() -> NamedSharding:
     return NamedSharding(mesh_of(jax.local_devices()), PartitionSpec())
 
 
+def rows_on(devices: Sequence[jax.Device]) -> NamedSharding:
+    """Places arrays on devices, each of which holds its share of the leading axis."""
+    return NamedSharding(mesh_of(devices), PartitionSpec(DEVICES))
+
+
 def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
     """The devices on which one model decodes, in a row."""
-    return Mesh(np.asarray(devices), ("devices",), (AxisType.Auto,))
+    return Mesh(np.asarray(devices), (DEVICES,), (AxisType.Auto,))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from dat_jax.decoding import lockstep
 from dat_jax.decoding.beam import Hypotheses
@@ -18,12 +18,12 @@ from dat_jax.decoding.sizing import Engine, SearchSettings
 from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
-from dat_jax.trained import TrainedModel, mesh_of
+from dat_jax.trained import DEVICES, TrainedModel, mesh_of, rows_on
 from dat_jax.types import Params
 
 SEARCHES = {"lockstep": lockstep.search, "continuous": continuous.search}
 _PROGRAMS = 64  # compiled ones to keep
-_EACH, _WHOLE = PartitionSpec("devices"), PartitionSpec()
+_EACH, _WHOLE = PartitionSpec(DEVICES), PartitionSpec()
 
 Item = TypeVar("Item")
 Search = Callable[[Params, Rule, Queue], tuple[Hypotheses, Work]]
@@ -59,7 +59,7 @@ def run(
     """Searches each queue, of numpy arrays, on a device of its own that has the model."""
     mesh = mesh_of(trained.devices)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *queues)
-    shared = jax.device_put(stacked, NamedSharding(mesh, _EACH))
+    shared = jax.device_put(stacked, rows_on(trained.devices))
     arguments = (trained.params, jax.tree.map(_as_array, rule), shared)
     started = time.monotonic()
     # A linen module hashes by its fields, which ty does not see.

@@ -29,14 +29,14 @@ from dat_jax.model.classifiers import classify
 from dat_jax.model.transformer import Transformer
 from dat_jax.modes import our_modes
 from dat_jax.processes import gather, is_first
-from dat_jax.trained import TrainedModel
+from dat_jax.trained import TrainedModel, rows_on
 from dat_jax.training.objective import forward
 from dat_jax.tuning.fronts import Kind, rule_of
 from dat_jax.types import Array, Params
 
 CANDIDATES = 10_000  # as many as in the paper
 SEGMENT = 0.5  # of average exit; the paper does not say
-_BATCH_TOKENS = 4_096  # of the teacher-forced pass, more if that many rows need more
+_BATCH_TOKENS = 4_096  # of the teacher-forced pass on a device, more if that many rows need more
 _ROWS = 8
 
 
@@ -98,13 +98,17 @@ def tune(
 
 @our_modes()
 def observe(trained: TrainedModel, file: TokenFile, kind: Kind) -> Observed:
-    """Runs all exits over the references of the pairs in `file`, once."""
+    """Runs all exits over the references of the pairs in `file`, once, on all devices that hold
+    the model."""
+    devices = len(trained.devices)
     longest = max(file.header.longest_source, file.header.longest_target)
-    batch_tokens = max(_BATCH_TOKENS, _ROWS * longest)
-    shapes = shapes_for([file], trained.config.training.num_shapes, batch_tokens, _ROWS)
+    batch_tokens = devices * max(_BATCH_TOKENS, _ROWS * longest)
+    num_shapes = trained.config.training.num_shapes
+    shapes = shapes_for([file], num_shapes, batch_tokens, devices * _ROWS)
     signals, token_lls = [], []
     for batch in one_pass(file, shapes):
-        signal, token_ll = _observe_batch(trained.model, trained.params, batch, kind)
+        rows = jax.device_put(batch, rows_on(trained.devices))
+        signal, token_ll = _observe_batch(trained.model, trained.params, rows, kind)
         real = batch.target != PAD
         signals.append(np.asarray(signal)[:, real])
         token_lls.append(np.asarray(token_ll)[:, real])

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tuning: what one pass observes, how vectors are scored and chosen, and what is kept."""
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from dat_jax.data.batching import Batch
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import BOS
 from dat_jax.exits.questions import Block, Plan
 from dat_jax.exits.rules import TokenGeometric
 from dat_jax.model.transformer import Transformer
-from dat_jax.trained import TrainedModel
+from dat_jax.trained import TrainedModel, mesh_of
+from dat_jax.tuning import search
 from dat_jax.tuning.fronts import Kind, load_front, save_front
 from dat_jax.tuning.search import (
     Estimate,
@@ -96,6 +101,28 @@ def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
         for expected in np.vstack([signal, token_ll]).T:
             distance = np.abs(np.vstack(observed).T - expected).max(axis=1).min()
             assert distance < 1e-4
+
+
+def test_devices_share_the_pass_and_observe_the_same(
+    trained: TrainedModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    file, rows = dataset.tokens("valid"), []
+    observe_batch = search._observe_batch
+
+    def observed_batch(model: Transformer, params: Params, batch: Batch, kind: Kind) -> Any:
+        rows.append({shard.data.shape[0] for shard in batch.target.addressable_shards})
+        assert batch.target.shape[0] == 8 * sum(rows[-1])
+        return observe_batch(model, params, batch, kind)
+
+    monkeypatch.setattr(search, "_observe_batch", observed_batch)
+    on_all = NamedSharding(mesh_of(jax.devices()), PartitionSpec())
+    everywhere = dataclasses.replace(trained, params=jax.device_put(trained.params, on_all))
+    shared = observe(everywhere, file, "confidence")
+    assert len(rows) > 0
+    monkeypatch.undo()
+    alone = observe(trained, file, "confidence")
+    ordered = [np.vstack(each)[:, np.argsort(each.token_ll[0])] for each in (alone, shared)]
+    np.testing.assert_allclose(*ordered, atol=1e-4)
 
 
 def test_exits_of_is_the_rule_itself():
