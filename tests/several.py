@@ -78,10 +78,15 @@ def start(
 
 
 @contextlib.contextmanager
-def started(program: str, *arguments: str | Path) -> Iterator[list[subprocess.Popen[str]]]:
-    """Starts two processes, which are gone afterwards."""
+def started(
+    program: str, *arguments: str | Path, second: str = ""
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Starts two processes, which are gone afterwards; the second may run another program."""
     port = free_port()
-    processes = [start(program, *arguments, *flags(number, port)) for number in range(PROCESSES)]
+    processes = [
+        start(own, *arguments, *flags(number, port))
+        for number, own in enumerate((program, second or program))
+    ]
     try:
         yield processes
     finally:

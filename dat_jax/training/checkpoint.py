@@ -7,6 +7,7 @@ creates and deletes nothing, waits for nobody, and what it reads may be deleted 
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -131,6 +132,7 @@ class Checkpoints:
             create=True,
             async_options=ocp.AsyncOptions(
                 post_finalization_callback=self._add_manifest,
+                barrier_sync_fn=_wait_for_all,
                 # Otherwise, where a folder cannot be made, its writers wait for it ten minutes.
                 create_directories_asynchronously=False,
             ),
@@ -202,6 +204,13 @@ class Checkpoints:
 
     def _explained(self, failure: Exception) -> Exception:
         return explained(failure, self._directory, saved_steps(self._directory))
+
+
+def _wait_for_all(*, key: str, timeout_ms: int) -> None:
+    """A barrier, which a process that is failing passes: all would wait for it there, as it would
+    for them, and none would learn why for twenty minutes."""
+    if sys.exception() is None:
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _readable(directory: epath.Path, **like: Any) -> Iterator[tuple[int, dict[str, Any], Position]]:

@@ -11,13 +11,15 @@ from logging import ERROR, LogRecord, getLogger
 from pathlib import Path, PurePath
 from types import TracebackType
 
+import jax
 from absl import logging
 
 from dat_jax.errors import UserError
 
 
 def explained(failure: Exception, directory: PurePath, kept: list[int]) -> Exception:
-    """Makes a `UserError` of what the system refused to write; any other failure is a defect.
+    """Makes a `UserError` of what the system refused to write; any other failure is a defect, or
+    another process is lost.
 
     Args:
         failure: what was raised for a checkpoint.
@@ -25,8 +27,11 @@ def explained(failure: Exception, directory: PurePath, kept: list[int]) -> Excep
         kept: the steps of those that are there, oldest first.
 
     Returns:
-        One line with the system's words, such as "No space left on device", or `failure` itself.
+        One line with the system's words, such as "No space left on device", or what the runtime
+        said of another process, or `failure` itself.
     """
+    if isinstance(failure.__cause__, jax.errors.JaxRuntimeError):
+        return failure.__cause__  # orbax says that it waited too long, however short that was
     words = _words_of_system(failure)
     if words is None:
         return failure

@@ -34,6 +34,8 @@ TRAINING = [
     "--config.training.batch_tokens=256",  # 8 rows, all of them pairs
 ]
 DEVICES = 2  # of each
+# The runtime says that the other is gone or, in the midst of an exchange, we do.
+ENDED = ("unhealthy (stopped sending heartbeats):\n1\n", "if another process has ended, see")
 
 
 def metrics(workdir: Path, steps: int) -> list[dict[str, float]]:
@@ -106,13 +108,31 @@ def test_if_one_is_killed_the_other_ends_and_goes_on_alone(alone: Path, tmp_path
         first, second = finish(processes)
     assert second.status == -signal.SIGKILL
     assert first.status not in (0, None)
-    # The runtime says that the other is gone or, in the midst of an exchange, we do.
-    told = ("unhealthy (stopped sending heartbeats):\n1\n", "if another process has ended, see")
-    assert any(line in first.stderr for line in told)
+    assert any(line in first.stderr for line in ENDED)
     assert_close(metrics(workdir, 4), metrics(alone, 4)[:4])
     last = max(saved_steps(workdir / "checkpoints"))
     go_on(workdir, last + 1)
     assert [line["step"] for line in metrics(workdir, last + 1)][-2:] == [last + 1] * 2
+
+
+@pytest.mark.slow
+def test_if_one_cannot_write_its_share_of_a_checkpoint_it_says_so_and_both_end(tmp_path: Path):
+    workdir = tmp_path / "run"
+    program = script("train")
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))\n"
+    arguments = [
+        *TRAINING,
+        "--config.training.steps=100000",
+        "--config.training.sharding=fsdp",
+        f"--workdir={workdir}",
+    ]
+    with started(program, *arguments, second=limit + program) as processes:
+        first, second = finish(processes)
+    check_refusal(second, "a checkpoint cannot be written, File too large: mend that and run again")
+    assert first.status not in (0, None)
+    assert any(line in first.stderr for line in ENDED)
+    assert "Traceback" not in first.stderr
+    assert saved_steps(workdir / "checkpoints") == []
 
 
 @pytest.mark.slow
