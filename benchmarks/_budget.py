@@ -9,6 +9,7 @@ from types import FrameType
 
 from dat_jax.errors import Stopped
 
+_AT_ONCE = 1e-3  # seconds; 0 would turn the timer off
 _AGAIN = 1.0  # seconds after which a training that could not hear yet is asked once more
 
 
@@ -46,7 +47,7 @@ class Budget:
             yield
             return
         before = signal.signal(signal.SIGALRM, _stop)
-        signal.setitimer(signal.ITIMER_REAL, self.left, _AGAIN)
+        signal.setitimer(signal.ITIMER_REAL, self.left or _AT_ONCE, _AGAIN)
         try:
             yield
         except Stopped:

@@ -13,6 +13,7 @@ from benchmarks._statistics import count, pack
 from benchmarks._suites import TUNED, Point
 from benchmarks._timing import interleaved, machine, rate
 from benchmarks._trainings import Trained
+from dat_jax.config import DecodingConfig
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.evaluate import figures
 from dat_jax.evaluation.scores import tokenizers_of
@@ -57,7 +58,7 @@ def decode(trained: Trained, point: Point, lines: Lines, budget: Budget) -> Iter
         bleu: dict[str, float] = {}
         new: list[Line] = []
         for policy in policies:
-            line = lines.find(**_known_by(model, policy, split))
+            line = lines.find(**known_by(model.trained.sha256, model.decoding, policy.name, split))
             if line is None:
                 budget.check()
                 line = _labels(model, split) | _evaluate(model, policy, split)
@@ -116,14 +117,14 @@ def _scored(model: Model, translator: Translator, translations: Translations, sp
     return figures(translator, translations, references) | machine() | own
 
 
-def _known_by(model: Model, policy: Policy, split: str, batch_size: int | None = None) -> Line:
+def known_by(sha256: str, decoding: DecodingConfig, policy: str, split: str) -> Line:
     """The values of `KEYS`."""
     return {
-        "config_sha256": model.trained.sha256,
+        "config_sha256": sha256,
         "split": split,
-        "policy": policy.name,
-        "beam_size": model.decoding.beam_size,
-        "batch_size": batch_size or model.decoding.batch_size,
+        "policy": policy,
+        "beam_size": decoding.beam_size,
+        "batch_size": decoding.batch_size,
     }
 
 
@@ -163,11 +164,29 @@ def measure_speed(
             budget.check()
             candidates.append((model, policy))
     for batch_size, sentences in _BATCHES.items():
-        known = [lines.find(**_known_by(*both, "test", batch_size)) for both in candidates]
+        known = _timed(candidates, lines, batch_size)
         if None in known:
             budget.check()
-            whole = [lines.find(**_known_by(*both, "test", max(_BATCHES))) for both in candidates]
-            yield from _speeds(candidates, batch_size, sentences, whole)
+            whole = _timed(candidates, lines, max(_BATCHES))
+            new = _speeds(candidates, batch_size, sentences, whole)
+            yield from (line for old, line in zip(known, new, strict=True) if old is None)
+
+
+def _timed(
+    candidates: Sequence[tuple[Model, Policy]], lines: Lines, batch_size: int
+) -> list[Line | None]:
+    """The line of each candidate at a batch size, if it is there."""
+    return [
+        lines.find(
+            **known_by(model.trained.sha256, _in_batches(model, batch_size), policy.name, "test")
+        )
+        for model, policy in candidates
+    ]
+
+
+def _in_batches(model: Model, batch_size: int) -> DecodingConfig:
+    """How a model is timed."""
+    return dataclasses.replace(model.decoding, engine="auto", batch_size=batch_size)
 
 
 def _speeds(
@@ -176,11 +195,11 @@ def _speeds(
     sentences: int | None,
     whole: Sequence[Line | None],
 ) -> Iterator[Line]:
-    """Lines of one batch size. Those of a part of the text have the scores of the whole."""
+    """The line of each candidate at a batch size. Those of a part of the text have the scores of
+    the whole."""
     translators, runs = [], []
     for model, policy in candidates:
-        settings = {"engine": "auto", "batch_size": batch_size}
-        decoding = dataclasses.replace(model.decoding, **settings)
+        decoding = _in_batches(model, batch_size)
         translator = Translator(model.model, policy, decoding)
         sources = model.text("test")[0][:sentences]
         translators.append(translator)

@@ -2,21 +2,17 @@
 """Figures of results, the same file for the same lines. They need the extra `plots`."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._costs import Cost, average_exit, megaflops, milliseconds
+from benchmarks._costs import average_exit, megaflops, milliseconds
 from benchmarks._exits import PARTS
-from benchmarks._lines import Line
+from benchmarks._lines import Line, lines_of
+from dat_jax.errors import UserError
 
-_COSTS: dict[str, Cost] = {
-    "average exit": average_exit,
-    "MFLOPs/token (decoder)": megaflops,
-    "ms/token, measured": milliseconds,
-}
 _FAMILIES = {
     "baseline": ("models of fewer blocks", "^--"),
     "fixed": ("one model, cut", "o-"),
@@ -26,6 +22,7 @@ _FAMILIES = {
     "token_geometric": ("token geometric", "s-"),
     "confidence": ("confidence", "D-"),
 }
+_TUNED = ("token_geometric", "confidence")
 _PANELS = {
     "averages": ("average_exit", "average exit, equal lengths"),
     "lengths": ("average_exit", "average exit, lengths that vary"),
@@ -34,21 +31,26 @@ _PANELS = {
 
 
 def quality(lines: Sequence[Line], path: Path) -> None:
-    """Draws BLEU on `test` against average exit, FLOPs and, where it was measured in turn, time: a
-    line for each model, or for the models of fewer blocks together, and each seed."""
-    lines = [line for line in lines if line["split"] == "test"]
-    timed = all("timed_sentences" in line for line in lines)
-    costs = dict(list(_COSTS.items())[: 3 if timed else 2])
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(
-        1, len(costs), figsize=(5 * len(costs), 4), sharey=True, layout="constrained"
+    """Draws BLEU on `test` against average exit and FLOPs or, where it was measured in turn, time
+    in batches of each size: a line for each model, or for the models of fewer blocks together, and
+    each seed."""
+    panels = [("average exit", average_exit, lines), ("MFLOPs/token (decoder)", megaflops, lines)]
+    if all("timed_sentences" in line for line in lines):
+        panels = [
+            (f"ms/token, measured, batches of {size}", milliseconds, lines_of(lines, *key))
+            for size in sorted({line["batch_size"] for line in lines}, reverse=True)
+            for key in [("batch_size", str(size))]
+        ]
+    figure, (axes,) = _pyplot().subplots(
+        1,
+        len(panels),
+        figsize=(5 * len(panels), 4),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
-    series = defaultdict(lambda: defaultdict(list))
-    for line in lines:
-        family = _family(line)
-        model = family if family == "baseline" else line["point"]
-        series[family][model, line["seed"]].append(line)
-    for axis, (label, cost) in zip(axes, costs.items(), strict=True):
+    for axis, (label, cost, shown) in zip(axes, panels, strict=True):
+        series = _by_model(lines_of(shown, "split", "test"))
         for number, (family, (name, style)) in enumerate(_FAMILIES.items()):
             for n, points in enumerate(series[family].values()):
                 across, up = zip(*sorted((cost(x), x["bleu"]) for x in points), strict=True)
@@ -61,6 +63,16 @@ def quality(lines: Sequence[Line], path: Path) -> None:
     _save(figure, path)
 
 
+def _by_model(lines: Sequence[Line]) -> dict[str, dict[tuple[str, int], list[Line]]]:
+    """The lines of each family, and in it of each model and seed."""
+    series: dict[str, dict[tuple[str, int], list[Line]]] = {family: {} for family in _FAMILIES}
+    for line in lines:
+        family = _family(line)
+        model = family if family == "baseline" else line["point"]
+        series[family].setdefault((model, line["seed"]), []).append(line)
+    return series
+
+
 def _family(line: Line) -> str:
     """The series that a line is a point of."""
     if line["point"].startswith("baseline_"):
@@ -69,20 +81,25 @@ def _family(line: Line) -> str:
 
 
 def ablation(lines: Sequence[Line], path: Path) -> None:
-    """Draws the average exit against lambda, and BLEU against the average exit, a line a sigma."""
-    lines = [line for line in lines if not line["policy"].startswith("fixed:")]
+    """Draws the average exit on `valid` against lambda, and BLEU against the average exit, a line
+    for each sigma and seed."""
+    series = defaultdict(list)
+    for line in lines_of(lines, "split", "valid"):
+        if "sigma" in line and not line["policy"].startswith("fixed:"):
+            series[line["sigma"], line["seed"]].append(line)
+    _check_any(series, "an exit head")
     figure, (left, right) = _pyplot().subplots(1, 2, figsize=(10, 4), layout="constrained")
-    by_sigma = defaultdict(list)
-    for line in lines:
-        by_sigma[line["sigma"]].append(line)
-    for sigma, points in sorted(by_sigma.items()):
+    sigmas = sorted({sigma for sigma, _ in series})
+    first = min(seed for _, seed in series)
+    for (sigma, seed), points in sorted(series.items()):
         points = sorted(points, key=lambda line: line["lambda"])
         exits = [point["average_exit"] for point in points]
-        label = f"sigma {sigma:g}"
-        left.plot([point["lambda"] for point in points], exits, "o-", label=label, ms=5)
-        right.plot(exits, [point["bleu"] for point in points], "o-", label=label, ms=5)
+        look = {"color": f"C{sigmas.index(sigma)}", "ms": 5}
+        look["label"] = f"sigma {sigma:g}" if seed == first else None
+        left.plot([point["lambda"] for point in points], exits, "o-", **look)
+        right.plot(exits, [point["bleu"] for point in points], "o-", **look)
     left.set(xlabel="lambda", ylabel="average exit")
-    right.set(xlabel="average exit", ylabel=f"BLEU on {lines[0]['split']}")
+    right.set(xlabel="average exit", ylabel="BLEU on valid")
     for axis in (left, right):
         axis.grid(alpha=0.3)
     left.legend()
@@ -122,17 +139,30 @@ def scores(lines: Sequence[Line], path: Path) -> None:
 
 def _chosen(lines: Sequence[Line]) -> list[Line]:
     """Of the tuned thresholds of each kind on `test` those that are nearest to average exits of 2
-    and of 3."""
+    and of 3; of one model, the first that has some, and its lowest seed."""
+    tuned = [x for x in lines_of(lines, "split", "test") if x["policy"].partition(":")[0] in _TUNED]
+    _check_any(tuned, "a tuned rule")
+    own = [x for x in tuned if x["point"] == tuned[0]["point"]]
+    own = [x for x in own if x["seed"] == min(x["seed"] for x in own)]
     chosen = []
-    for kind in ("token_geometric", "confidence"):
-        tuned = [x for x in lines if x["policy"].startswith(f"{kind}:") and x["split"] == "test"]
+    for kind in _TUNED:
         nearest = [
-            min(tuned, key=lambda line: abs(line["average_exit"] - wanted))
+            min(of_kind, key=lambda line: abs(line["average_exit"] - wanted))
             for wanted in (2.0, 3.0)
-            if tuned
+            if (of_kind := [x for x in own if x["policy"].startswith(f"{kind}:")])
         ]
         chosen += [line for n, line in enumerate(nearest) if line not in nearest[:n]]
     return chosen
+
+
+def _check_any(lines: Collection[Any], what: str) -> None:
+    """Makes sure that there is something to draw.
+
+    Raises:
+        UserError: there is not.
+    """
+    if not lines:
+        raise UserError(f"no line is of {what}: name a file that has some")
 
 
 def _name(line: Line) -> str:
@@ -169,6 +199,18 @@ def speed(lines: Sequence[Line], path: Path) -> None:
             if key == "batch_size":
                 axis.set_xscale("log", base=2)
     _save(figure, path)
+
+
+def check_drawing() -> None:
+    """Makes sure that figures can be drawn.
+
+    Raises:
+        UserError: Matplotlib is not installed.
+    """
+    try:
+        _pyplot()
+    except ImportError:
+        raise UserError("figures need matplotlib: pip install -e '.[plots]'") from None
 
 
 def _pyplot() -> Any:

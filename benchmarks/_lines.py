@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file of JSON lines that grows: what it has already is not measured again."""
 
+import contextlib
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,14 @@ class Lines:
         """
         self._path, self._keys = check_output(path), keys
         self._lines: list[Line] = read_lines(path) if path.exists() else []
-        if path.exists() and not path.read_text(encoding="utf-8").endswith("\n"):
-            write_lines(path, self._lines)
         for line in self._lines:
             if line.get("suite") != suite:
                 raise UserError(
                     f"{path} holds other lines than those of the suite {suite}: name another "
                     "--output"
                 )
+        if path.exists() and not path.read_text(encoding="utf-8").endswith("\n"):
+            write_lines(path, self._lines)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -52,8 +55,37 @@ def read_lines(path: Path) -> list[Line]:
     Raises:
         UserError: the file is damaged otherwise.
     """
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    damaged = UserError(f"{path} holds no JSON lines: name another --output")
     try:
-        return [json.loads(line) for line in whole.splitlines()]
+        *whole, last = path.read_text(encoding="utf-8").split("\n")
+        lines = [json.loads(line) for line in whole]
     except ValueError:
-        raise UserError(f"{path} holds no JSON lines: name another --output") from None
+        raise damaged from None
+    if last[:1] not in ("", "{"):
+        raise damaged
+    with contextlib.suppress(ValueError):  # it was broken off
+        lines += [json.loads(last)] if last else []
+    if not all(isinstance(line, dict) for line in lines):
+        raise damaged
+    return lines
+
+
+def lines_of(lines: Sequence[Line], key: str, value: str) -> list[Line]:
+    """The lines of `benchmarks.reproduce` that have a value, as text, under a key.
+
+    Raises:
+        UserError: there are none, or several of the same training, seed, split and policy.
+    """
+    chosen = [line for line in lines if str(line[key]) == value]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(str(line[key]) for line in lines))
+        raise UserError(f"no line has the {key} {value!r}: must be one of {there}")
+    names = Counter((x["point"], x["seed"], x["split"], x["policy"]) for x in chosen)
+    (name, count), *_ = names.most_common(1)
+    if count > 1:
+        point, seed, split, policy = name
+        raise UserError(
+            f"{count} lines are of {point}, seed {seed}, {split}, {policy}: leave out those of "
+            "other configs, beams or batch sizes"
+        )
+    return chosen

@@ -74,5 +74,9 @@ def difference(systems: Sequence[Counts], weights: Sequence[float]) -> Interval:
     sums = [drawn @ counts for counts in systems]  # [samples, counts]
     samples = np.array([[bleu(sample) for sample in of_system] for of_system in sums])
     low, high = np.quantile(np.asarray(weights) @ samples, [0.025, 0.975])
-    whole = [bleu(counts.sum(axis=0)) for counts in systems]
-    return Interval(float(np.dot(weights, whole)), float(low), float(high))
+    return Interval(weighted_sum(systems, weights), float(low), float(high))
+
+
+def weighted_sum(systems: Sequence[Counts], weights: Sequence[float]) -> float:
+    """The weighted sum of several systems' BLEU."""
+    return float(np.dot(weights, [bleu(counts.sum(axis=0)) for counts in systems]))

@@ -116,14 +116,14 @@ def _head(setting: Setting, kind: str, oracle: str, penalty: float, smoothing: f
 
 def _chosen(setting: Setting) -> Training:
     """The second phase as its config has it."""
-    return Training("exits", setting.exits, _ALIGNED)
+    return Training("exits", {"exit.oracle_smoothing": 0.0} | setting.exits, _ALIGNED)
 
 
 def _exits(setting: Setting) -> list[Point]:
     """Section 4.2: the head that was chosen, then each kind of exit with each oracle."""
-    every = (*setting.fixed, "uniform:0")
+    chosen, every = _chosen(setting), (*setting.fixed, "uniform:0")
     grids = {"likelihood": (0.05, 0.02, 0.2), "correctness": (0.1, 0.05, 0.3)}
-    points = [Point(_chosen(setting), (*every, "tuned:token_geometric", "tuned:confidence"))]
+    points = [Point(chosen, (*every, "tuned:token_geometric", "tuned:confidence"))]
     points.append(Point(_ALIGNED, (*every, "tuned:confidence")))
     ends = setting.fixed[:2]
     for number in range(3):
@@ -137,7 +137,8 @@ def _exits(setting: Setting) -> list[Point]:
             penalty = (0.02, 0.0, 0.1)[number]
             head = _head(setting, "sequence_multinomial", oracle, penalty, 0.0)
             points.append(Point(head, (*ends, "sequence_multinomial")))
-    return points
+    again = [x for x in points[1:] if x.training.changes == chosen.changes]
+    return [point for point in points if point not in again]
 
 
 def _ablation(setting: Setting) -> list[Point]:

@@ -2,6 +2,7 @@
 """Systems that benchmarks of decoding time, each writing so many tokens, and lines of results."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from benchmarks._task import Task, drawn_exits, figures
 from benchmarks._timing import interleaved, rate
 from dat_jax.decoding.engines import SearchResult
 from dat_jax.decoding.sizing import default_cohort, platform_of
+from dat_jax.evaluation.tables import markdown_table
 from dat_jax.exits.questions import Rule
 
 _REFILLS = 16  # sentences for each row of a cohort
@@ -88,15 +90,16 @@ def _format_table(lines: list[dict[str, Any]]) -> str:
     """One table; for all beams the systems come in the same order."""
     beams = dict.fromkeys(line["beam_size"] for line in lines)
     columns = [[line for line in lines if line["beam_size"] == beam] for beam in beams]
-    heads = [f"beam {beam}: exit | occupancy | tokens/s | ratio" for beam in beams]
-    rows = [f"| system | batch | {' | '.join(heads)} |", "|---|--:|" + "--:|" * 4 * len(columns)]
+    heads = [[f"beam {beam}: exit", "occupancy", "tokens/s", "ratio"] for beam in beams]
+    rows = [["system", "batch", *itertools.chain(*heads)]]
     for alike in zip(*columns, strict=True):
         cells = [_cells(line, lines) for line in alike]
-        rows.append(f"| {alike[0]['system']} | {alike[0]['batch_size']} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+        first = [alike[0]["system"], str(alike[0]["batch_size"])]
+        rows.append([*first, *itertools.chain(*cells)])
+    return markdown_table(rows)
 
 
-def _cells(line: dict[str, Any], lines: list[dict[str, Any]]) -> str:
+def _cells(line: dict[str, Any], lines: list[dict[str, Any]]) -> list[str]:
     """The cells of a row for one beam."""
     full = next(
         other["tokens_per_second"]
@@ -106,4 +109,4 @@ def _cells(line: dict[str, Any], lines: list[dict[str, Any]]) -> str:
     )
     known = [f"{line[key]:.2f}" if key in line else "" for key in ("average_exit", "occupancy")]
     speed = line["tokens_per_second"]
-    return " | ".join([*known, f"{speed:,.0f}", f"{speed / full:.2f}"])
+    return [*known, f"{speed:,.0f}", f"{speed / full:.2f}"]

@@ -44,7 +44,6 @@ class Target(NamedTuple):
     """A kind of device."""
 
     platform: str  # as JAX calls it when it lowers
-    backend: str  # as JAX calls the devices' platform
     topology: str
     wheels: dict[str, str]  # modules that it takes, and what installs them
 
@@ -55,10 +54,10 @@ _CUDA = {
     "nvidia.cu13": "nvidia-cuda-nvcc and nvidia-nvvm",
 }
 TARGETS = {
-    "tpu:v4": Target("tpu", "tpu", "v4:2x2x1", _LIBTPU),
-    "tpu:v5e": Target("tpu", "tpu", "v5e:2x2", _LIBTPU),
-    "tpu:v6e": Target("tpu", "tpu", "v6e:2x2", _LIBTPU),
-    "gpu:h100": Target("cuda", "gpu", "1x1x1", _CUDA),
+    "tpu:v4": Target("tpu", "v4:2x2x1", _LIBTPU),
+    "tpu:v5e": Target("tpu", "v5e:2x2", _LIBTPU),
+    "tpu:v6e": Target("tpu", "v6e:2x2", _LIBTPU),
+    "gpu:h100": Target("cuda", "1x1x1", _CUDA),
 }
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from dat_jax.errors import UserError
 from dat_jax.evaluation.provenance import describe_commit
+from dat_jax.files import write_text
 
 Outcome = TypeVar("Outcome")
 _VECTORS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2")  # best first; one name may hide several
@@ -37,8 +38,8 @@ def check_output(path: Path) -> Path:
 
 
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Writes results, one a line."""
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    """Writes results, one a line, all or none."""
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 class Timed(NamedTuple, Generic[Outcome]):

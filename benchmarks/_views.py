@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 from benchmarks import _paper
 from benchmarks._costs import Cost, average_exit, megaflops, milliseconds
-from benchmarks._lines import Line
-from benchmarks._statistics import Interval, difference, unpack
+from benchmarks._lines import Line, lines_of
+from benchmarks._statistics import Counts, difference, unpack, weighted_sum
 from dat_jax.evaluation.tables import markdown_table
 
 Row = list[str]
+Contrast = list[tuple[Line, float]]
+"""Lines with weights: a difference of their BLEU."""
 
 
 class Group(NamedTuple):
@@ -32,15 +34,10 @@ class Group(NamedTuple):
             return f"{self.bleu:.1f}"
         return f"{self.bleu:.1f} ± {statistics.stdev(line['bleu'] for line in self.lines):.1f}"
 
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds."""
-        return [line["seed"] for line in self.lines]
 
-
-def pick(lines: Sequence[Line], split: str, point: str, policy: str) -> Group | None:
+def pick(lines: Sequence[Line], point: str, policy: str) -> Group | None:
     """The lines of a training by a policy, by seed, if there are any."""
-    wanted = {"split": split, "point": point, "policy": policy}
+    wanted = {"point": point, "policy": policy}
     picked = [line for line in lines if wanted.items() <= line.items()]
     return Group(sorted(picked, key=lambda line: line["seed"])) if picked else None
 
@@ -57,22 +54,37 @@ def points_of(lines: Sequence[Line]) -> list[str]:
 
 def by_exit(lines: Sequence[Line], split: str) -> str:
     """BLEU of each training at exits by chance, at each exit, and in the mean, as table 1 has it,
-    and from the first exit to the last; under it the paper's, which is of another text."""
+    and from the first exit to the last, of the seeds that have all; under it the paper's, which is
+    of another text."""
+    lines = lines_of(lines, "split", split)
     depth = depth_of(lines)
-    heading = ["training", "uniform", *map(str, range(1, depth + 1)), "mean", "span"]
+    heading = ["training", "seeds", "uniform", *map(str, range(1, depth + 1)), "mean", "span"]
     trainings = [p for p in points_of(lines) if not p.startswith("baseline_")]
     rows: list[Row] = []
     for name in (["baseline"] if len(trainings) < len(points_of(lines)) else []) + trainings:
         points = [f"baseline_{n}" if name == "baseline" else name for n in range(1, depth + 1)]
-        fixed = [pick(lines, split, point, f"fixed:{n}") for n, point in enumerate(points, 1)]
-        by_chance = pick(lines, split, name, "uniform:0")
-        known = [group.bleu for group in fixed if group]
-        ends = _mean_and_span(known) if all(fixed) else ["", ""]
-        cells = [group.shown if group else "" for group in (by_chance, *fixed)]
-        if known:
-            rows.append([name, *cells, *ends])
+        fixed = [pick(lines, point, f"fixed:{n}") for n, point in enumerate(points, 1)]
+        groups = [pick(lines, name, "uniform:0"), *fixed]
+        cells = [group.shown if group else "" for group in groups]
+        if any(fixed):
+            rows.append([name, _seeds_of(groups), *cells, *_ends_of(fixed)])
         rows += _paper_row(name, split, depth)
     return markdown_table([heading, *rows])
+
+
+def _seeds_of(groups: Sequence[Group | None]) -> str:
+    """How many seeds a row has, which may differ from cell to cell."""
+    counts = sorted({len(group.lines) for group in groups if group})
+    return " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
+
+
+def _ends_of(fixed: Sequence[Group | None]) -> Row:
+    """The mean over exits and the span, of the seeds that have all exits."""
+    by_exit = [{x["seed"]: x["bleu"] for x in group.lines} if group else {} for group in fixed]
+    seeds = set.intersection(*map(set, by_exit))
+    if not seeds:
+        return ["", ""]
+    return _mean_and_span([statistics.mean(one[seed] for seed in seeds) for one in by_exit])
 
 
 def _paper_row(name: str, split: str, depth: int) -> Iterator[Row]:
@@ -80,7 +92,7 @@ def _paper_row(name: str, split: str, depth: int) -> Iterator[Row]:
     row = _paper.BLEU.get(split, {}).get(name)
     if row and len(row) == depth + 1:
         cells = ["" if value is None else f"{value:.1f}" for value in row]
-        yield [f"{name}, paper", *cells, *_mean_and_span([v for v in row[1:] if v])]
+        yield [f"{name}, paper", "", *cells, *_mean_and_span([v for v in row[1:] if v])]
 
 
 def _mean_and_span(bleu: Sequence[float]) -> Row:
@@ -91,19 +103,22 @@ def _mean_and_span(bleu: Sequence[float]) -> Row:
 def differences(lines: Sequence[Line], split: str) -> str:
     """The difference in BLEU of each training from the one that it is to be compared with.
 
-    Aligned training is compared with the baseline of as many blocks, all others with aligned. The
-    interval is of the sentences, drawn a thousand times, the spread is over seeds.
+    Aligned training is compared with the baseline of as many blocks, all others with aligned, and
+    of each the seeds that both have. The interval is of the sentences, drawn a thousand times, the
+    spread is over seeds.
     """
-    heading = ["training", "against", "exit", "seeds", "BLEU", "difference", "95 %", "over seeds"]
+    lines = lines_of(lines, "split", split)
+    heading = ["training", "against", "exit", "BLEU", "difference, 95 %", "by seed"]
     depth, rows = depth_of(lines), list[Row]()
     for name in points_of(lines):
         if name.startswith("baseline_"):
             continue
         for policy in [*(f"fixed:{n}" for n in range(1, depth + 1)), "uniform:0"]:
             other = _opponent(name, policy)
-            one, against = (pick(lines, split, point, policy) for point in (name, other))
-            if one and against:
-                rows.append(_difference_row(name, other, policy, one, against))
+            one, against = (pick(lines, point, policy) for point in (name, other))
+            pairs = _pairs(one, against) if one and against else []
+            if pairs:
+                rows.append(_difference_row(name, other, policy, pairs))
     return markdown_table([heading, *rows])
 
 
@@ -112,48 +127,37 @@ def _opponent(name: str, policy: str) -> str:
     return f"baseline_{policy.partition(':')[2]}" if name == "aligned" else "aligned"
 
 
-def _difference_row(name: str, other: str, policy: str, one: Group, against: Group) -> Row:
-    """The row of a pair, over the seeds that both have."""
-    pairs = [
-        (mine, theirs)
-        for mine in one.lines
-        for theirs in against.lines
-        if mine["seed"] == theirs["seed"]
-    ]
-    interval = _mean_difference(pairs)
-    each = [mine["bleu"] - theirs["bleu"] for mine, theirs in pairs]
+def _pairs(one: Group, other: Group) -> list[tuple[Line, Line]]:
+    """The lines of two groups that are of the same seed."""
+    theirs = {line["seed"]: line for line in other.lines}
+    return [(line, theirs[line["seed"]]) for line in one.lines if line["seed"] in theirs]
+
+
+def _difference_row(name: str, other: str, policy: str, pairs: Sequence[tuple[Line, Line]]) -> Row:
+    """The row of two trainings."""
     exit_name = policy.removeprefix("fixed:").replace("uniform:0", "by chance")
-    return [
-        *(name, other, exit_name, str(len(pairs)), f"{one.bleu:.1f}", f"{interval.value:+.2f}"),
-        shown_ends(interval),
-        " ".join(f"{value:+.1f}" for value in each),
-    ]
-
-
-def _mean_difference(pairs: Sequence[tuple[Line, Line]]) -> Interval:
-    """The mean over pairs of their difference."""
-    systems = [unpack(line["bleu_counts"]) for pair in pairs for line in pair]
-    return difference(systems, [1 / len(pairs), -1 / len(pairs)] * len(pairs))
+    mine = Group([line for line, _ in pairs])
+    contrasts = [[(line, 1.0), (against, -1.0)] for line, against in pairs]
+    return [name, other, exit_name, mine.shown, *_gains(contrasts)]
 
 
 def against_cuts(lines: Sequence[Line], split: str) -> str:
-    """Exits that adapt beside cuts of the same model at equal average exit and at equal FLOPs: the
-    straight line between the two fixed exits around it."""
+    """Exits that adapt beside cuts of the same model, at equal average exit and at equal FLOPs."""
     costs = {"average exit": average_exit, "MFLOPs/token": megaflops}
-    return _beside_cuts([x for x in lines if x["split"] == split], costs)
+    return _beside_cuts(lines_of(lines, "split", split), costs)
 
 
 def against_time(lines: Sequence[Line], batch_size: str) -> str:
     """Exits that adapt beside cuts of the same model at equal average exit and at equal measured
     time, in batches of one size."""
     costs = {"average exit": average_exit, "ms/token": milliseconds}
-    return _beside_cuts([x for x in lines if x["batch_size"] == int(batch_size)], costs)
+    return _beside_cuts(lines_of(lines, "batch_size", batch_size), costs)
 
 
 def _beside_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
-    """A row for each rule and each depth, of the thresholds whose average exit is from there up to
-    the next: the means over thresholds and seeds, and the mean difference from cuts."""
-    heading = ["training", "rule", "thresholds", "seeds", "BLEU", *costs]
+    """A row for each rule and each depth, of the decodes whose average exit is from there up to the
+    next: means over each seed's and then over seeds, and the mean differences from cuts."""
+    heading = ["training", "rule", "decodes", "BLEU", *costs]
     for name in costs:
         heading += [f"beside cuts of equal {name}, 95 %", "by seed"]
     groups: dict[tuple[str, str, int], list[Line]] = {}
@@ -163,59 +167,69 @@ def _beside_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
             groups.setdefault((line["point"], rule, int(line["average_exit"])), []).append(line)
     rows = list[Row]()
     for (point, rule, _), group in sorted(groups.items()):
-        means = [statistics.mean(x["bleu"] for x in group)]
-        means += [statistics.mean(map(cost, group)) for cost in costs.values()]
-        seeds = len({line["seed"] for line in group})
-        row = [point, rule.replace("_", " "), str(len(group)), str(seeds), f"{means[0]:.1f}"]
-        row += [f"{mean:.2f}" for mean in means[1:]]
+        row = [point, rule.replace("_", " "), str(len(group))]
+        row.append(f"{_mean_of_seeds(group, lambda line: line['bleu']):.1f}")
+        row += [f"{_mean_of_seeds(group, cost):.2f}" for cost in costs.values()]
         for cost in costs.values():
-            row += _gains(group, lines, cost)
+            row += _gains([_contrast(line, lines, cost) for line in group])
         rows.append(row)
     return markdown_table([heading, *rows])
 
 
-def _gains(group: Sequence[Line], lines: Sequence[Line], cost: Cost) -> tuple[str, str]:
-    """The mean difference from cuts of equal cost, and that of each seed; nothing of lines that are
-    beyond the cheapest or the dearest cut."""
-    known = [(line, found) for line in group if (found := _contrast(line, lines, cost))]
-    if not known:
+def _mean_of_seeds(lines: Sequence[Line], value: Cost) -> float:
+    """The mean over seeds of the mean of each seed's lines."""
+    of_seed: dict[int, list[float]] = {}
+    for line in lines:
+        of_seed.setdefault(line["seed"], []).append(value(line))
+    return statistics.mean(map(statistics.mean, of_seed.values()))
+
+
+def _contrast(line: Line, lines: Sequence[Line], cost: Cost) -> Contrast:
+    """The difference of a line from the cuts of its model at its cost: from the straight line
+    between the two around it, or from the deepest where that is cheaper. Nothing if all cuts cost
+    more.
+
+    A cut that costs as much as a deeper one is none that anybody would take.
+    """
+    cuts = list[Line]()
+    fixed = [x for x in lines if x["policy"].startswith("fixed:")]
+    for cut in sorted(fixed, key=average_exit, reverse=True):
+        same = all(cut[key] == line[key] for key in ("point", "seed"))
+        if same and (not cuts or cost(cut) < cost(cuts[0])):
+            cuts.insert(0, cut)
+    if not cuts or cost(line) < cost(cuts[0]):
+        return []
+    if cost(line) >= cost(cuts[-1]):
+        return [(line, 1.0), (cuts[-1], -1.0)]
+    above = next(number for number, cut in enumerate(cuts) if cost(cut) > cost(line))
+    cheap, dear = cuts[above - 1], cuts[above]
+    share = (cost(line) - cost(cheap)) / (cost(dear) - cost(cheap))
+    return [(line, 1.0), (cheap, share - 1), (dear, -share)]
+
+
+def _gains(contrasts: Sequence[Contrast]) -> tuple[str, str]:
+    """The mean of some differences, each seed's first, with its interval, and that of each seed;
+    nothing if one of them is unknown. The line that a difference is of comes first in it."""
+    if not all(contrasts):
         return "", ""
-    gain = _mean_contrast([found for _, found in known])
-    each = [
-        _mean_contrast([found for line, found in known if line["seed"] == seed]).value
-        for seed in sorted({line["seed"] for line, _ in known})
-    ]
-    return f"{gain.value:+.2f} {shown_ends(gain)}", " ".join(f"{value:+.1f}" for value in each)
+    by_seed: dict[int, list[Contrast]] = {}
+    for contrast in sorted(contrasts, key=lambda contrast: contrast[0][0]["seed"]):
+        by_seed.setdefault(contrast[0][0]["seed"], []).append(contrast)
+    each = [_mean_contrast(own) for own in by_seed.values()]
+    gain = difference(*_systems(_mean_contrast(each)))
+    by_itself = [weighted_sum(*_systems(contrast)) for contrast in each]
+    ends = f"[{gain.low:+.2f}, {gain.high:+.2f}]"
+    return f"{gain.value:+.2f} {ends}", " ".join(f"{value:+.1f}" for value in by_itself)
 
 
-def _contrast(line: Line, lines: Sequence[Line], cost: Cost) -> list[tuple[Line, float]] | None:
-    """Lines with weights that come to the difference from the straight line between the two cuts
-    around a cost, if there are two."""
-    same = ("point", "seed", "split", "beam_size", "batch_size")
-    cuts = [
-        x
-        for x in lines
-        if x["policy"].startswith("fixed:") and all(x[key] == line[key] for key in same)
-    ]
-    below = max((x for x in cuts if cost(x) <= cost(line)), key=cost, default=None)
-    above = min((x for x in cuts if cost(x) >= cost(line)), key=cost, default=None)
-    if below is None or above is None:
-        return None
-    width = cost(above) - cost(below)
-    share = (cost(line) - cost(below)) / width if width else 0.0
-    return [(line, 1.0), (below, share - 1), (above, -share)]
-
-
-def _mean_contrast(contrasts: Sequence[Sequence[tuple[Line, float]]]) -> Interval:
+def _mean_contrast(contrasts: Sequence[Contrast]) -> Contrast:
     """The mean of several."""
-    weighted = [part for contrast in contrasts for part in contrast]
-    systems = [unpack(line["bleu_counts"]) for line, _ in weighted]
-    return difference(systems, [weight / len(contrasts) for _, weight in weighted])
+    return [(line, weight / len(contrasts)) for contrast in contrasts for line, weight in contrast]
 
 
-def shown_ends(interval: Interval) -> str:
-    """The ends of an interval."""
-    return f"[{interval.low:+.2f}, {interval.high:+.2f}]"
+def _systems(contrast: Contrast) -> tuple[list[Counts], list[float]]:
+    """The counts of its lines, and their weights."""
+    return [unpack(line["bleu_counts"]) for line, _ in contrast], [weight for _, weight in contrast]
 
 
 VIEWS: dict[str, Callable[[Sequence[Line], str], str]] = {

@@ -14,13 +14,15 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from absl import flags
 
 from benchmarks import _hlo, _thunks
 from benchmarks._hlo import Program
+from benchmarks._lines import Line
+from benchmarks._options import some
 from benchmarks._programs import search, training_step
 from benchmarks._targets import Compiled, Target, compile_for, find_target, make_mesh
 from benchmarks._task import LARGE, config_of, drawn_exits, make_config
@@ -30,14 +32,14 @@ from dat_jax.command_line import define_path, run
 from dat_jax.config import Config
 from dat_jax.decoding.sizing import Engine
 from dat_jax.evaluation.provenance import describe_commit
+from dat_jax.evaluation.tables import markdown_table
 
 _SOURCE, _LENGTH = 32, 64
 _ROWS = {"tpu": 256, "cuda": 64}
 _AVERAGE_EXIT = 1.75
 _ENGINES: tuple[Engine, ...] = ("lockstep", "continuous")
+_PROGRAMS = (*_ENGINES, "train")
 _LARGE = 1 << 20  # bytes of an array that a loop carries, from which on it is a store
-
-Line = dict[str, Any]
 
 
 class _Search(NamedTuple):
@@ -207,13 +209,9 @@ def format_table(lines: Sequence[Line]) -> str:
             row = (line["program"], line["piece"], str(line.get("average_exit", "")))
             values.setdefault(row, {})[line["target"], line["commit"]] = f"{value:,.0f}"
     heads = [f"{target}, {commit.partition('-')[0][:7]}" for target, commit in columns]
-    rows = [
-        f"| program | piece | exit | {' | '.join(heads)} |",
-        "|---|---|--:|" + "--:|" * len(heads),
-    ]
-    for row, cells in values.items():
-        rows.append(f"| {' | '.join([*row, *(cells.get(column, '') for column in columns)])} |")
-    return "\n".join(rows)
+    rows = [["program", "piece", "exit", *heads]]
+    rows += [[*row, *(cells.get(x, "") for x in columns)] for row, cells in values.items()]
+    return markdown_table(rows)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -221,14 +219,14 @@ def main(argv: Sequence[str]) -> int:
     options = flags.FlagValues()
     define_path(options, "output", "A file of JSON lines to write.")
     flags.DEFINE_string("target", None, "tpu:v4, tpu:v5e, tpu:v6e or gpu:h100.", options, True)
-    programs = [*_ENGINES, "train"]
-    flags.DEFINE_list("programs", programs, f"Some of {', '.join(programs)}.", options)
+    flags.DEFINE_list("programs", [], f"Some of {', '.join(_PROGRAMS)}.", options)
     return run(argv, options, lambda: _main(options))
 
 
 def _main(options: flags.FlagValues) -> None:
     """Checks, compiles, writes the lines, prints the table."""
     output, target = check_output(options.output), find_target(options.target)
+    programs = some("programs", options.programs, _PROGRAMS)
     jax.config.update("jax_platforms", "cpu")  # what is compiled for need not be here
     setting = {
         "target": options.target,
@@ -238,7 +236,7 @@ def _main(options: flags.FlagValues) -> None:
     }
     lines = []
     with output.open("w", encoding="utf-8") as file:
-        for line in lines_of(target, options.programs):
+        for line in lines_of(target, programs):
             lines.append({"benchmark": "compiled"} | line | setting)
             print(json.dumps(lines[-1]), file=file, flush=True)
     print("Estimates of the compiler; nothing was timed.\n")

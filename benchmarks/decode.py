@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Speed of decoding by both engines, beside other systems, on random weights of one size.
 
-    python -m benchmarks.decode --output=results/decode.jsonl [--opponents] [--beams=1,4]
+    python -m benchmarks.decode --output=FILE [--opponents] [--beams=1,4] [--tables=averages]
 
 Three tables: at batches of several sizes; at one batch for exits of several means, where the
 lockstep engine is also cut at each depth; and the same with lengths that vary from half of the
@@ -21,8 +21,9 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks._figures import speed
+from benchmarks._figures import check_drawing, speed
 from benchmarks._opponents import Size, ctranslate2_opponents, opponents
+from benchmarks._options import numbers, some
 from benchmarks._systems import (
     System,
     continuous_system,
@@ -135,7 +136,7 @@ def main(argv: Sequence[str]) -> int:
         flags.DEFINE_integer(name, size, meaning, 1, flag_values=options)
     define_path(options, "output", "A file of JSON lines to write.")
     flags.DEFINE_list("beams", ["1", "4"], "Beam sizes.", options)
-    flags.DEFINE_multi_enum("tables", list(_TABLES), list(_TABLES), "Which to measure.", options)
+    flags.DEFINE_list("tables", [], f"Some of {', '.join(_TABLES)}.", options)
     flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1, flag_values=options)
     flags.DEFINE_bool("opponents", False, "Time the systems of others too.", options)
     return run(argv, options, lambda: _main(options))
@@ -144,6 +145,8 @@ def main(argv: Sequence[str]) -> int:
 def _main(options: flags.FlagValues) -> None:
     """Measures, writes the lines, prints the table."""
     output = check_output(options.output)
+    beams, tables = numbers("beams", options.beams, 1), some("tables", options.tables, [*_TABLES])
+    check_drawing()
     sizes = {name: int(options[name].value or 0) for name in _SIZES}
     config = make_config(sizes)
     lengths = [sizes[name] for name in ("source_length", "target_length")]
@@ -151,8 +154,8 @@ def _main(options: flags.FlagValues) -> None:
     setting = machine() | {"dtype": config.model.dtype} | sizes
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        for beam in map(int, options.beams):
-            for table in options.tables:
+        for beam in beams:
+            for table in tables:
                 systems = list(_TABLES[table](task, beam))
                 if table == "averages" and options.opponents:
                     systems += opponents_systems(task, beam, Path(folder))

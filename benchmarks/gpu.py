@@ -21,13 +21,14 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 from absl import flags
 from jax.sharding import NamedSharding
 
+from benchmarks._lines import Line, read_lines
 from benchmarks._systems import (
     System,
     continuous_system,
@@ -70,7 +71,6 @@ _SMALL = {
 
 _PROJECTED: AttendedForm = "keys_values"
 Dtype = Literal["bfloat16", "float32"]
-Line = dict[str, Any]
 
 
 @contextlib.contextmanager
@@ -177,11 +177,14 @@ def one_graph(output: Path) -> Iterator[Line]:
     part = output.with_name(output.name + ".graph")
     command = [sys.executable, "-m", "benchmarks.gpu", f"--output={part}", "--only=cohort"]
     environment = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {_GRAPHS}"}
-    finished = subprocess.run(command, env=os.environ | environment, timeout=180, check=False)
-    if finished.returncode == 0:
-        for line in part.read_text().splitlines():
-            yield json.loads(line) | {"xla_flags": _GRAPHS}
-    part.unlink(missing_ok=True)
+    try:
+        subprocess.run(command, env=os.environ | environment, timeout=180, check=True)
+        for line in read_lines(part):
+            yield line | {"xla_flags": _GRAPHS}
+    except subprocess.SubprocessError as error:
+        print(f"no line of one graph: {error}", flush=True)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def parts(output: Path, repetitions: int) -> Iterator[tuple[str, Iterator[Line]]]:

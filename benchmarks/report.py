@@ -21,7 +21,7 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks import _systems, compiled
-from benchmarks._figures import FIGURES
+from benchmarks._figures import FIGURES, check_drawing
 from benchmarks._lines import Line, read_lines
 from benchmarks._views import VIEWS
 from dat_jax.command_line import run
@@ -94,11 +94,13 @@ def table(source: str) -> str:
     Raises:
         UserError: there is no such file, view or line.
     """
-    name, *arguments = source.split()
+    name, *arguments = source.split() or [""]
     lines = _read(name)
     match lines[0].get("benchmark"):
         case "decode":
-            return _systems.format_lines([x for x in lines if x["table"] in arguments])
+            tables = [line["table"] for line in lines]
+            wanted = _some(arguments or tables, tables, source)
+            return _systems.format_lines([line for line in lines if line["table"] in wanted])
         case "compiled":
             return compiled.format_table(lines)
         case "compare":
@@ -106,20 +108,35 @@ def table(source: str) -> str:
         case "reproduce":
             view, argument = _two(arguments, source)
             return VIEWS[view](lines, argument)
-    numbers = [int(number) for number in arguments]
-    return format_table([lines[number - 1] for number in numbers] if numbers else lines)
+    by_number = {str(number): line for number, line in enumerate(lines, 1)}
+    numbers = _some(arguments or list(by_number), list(by_number), source)
+    return format_table([by_number[number] for number in numbers])
 
 
 def draw(source: str, path: Path) -> None:
     """Draws the figure of some files of results.
 
     Raises:
-        UserError: there is no such figure or file.
+        UserError: there is no such figure or file, or it holds lines of something else.
     """
-    kind, *names = source.split()
+    kind, *names = source.split() or [""]
     if kind not in FIGURES or not names:
         raise UserError(f"{source!r} is no figure: must be KIND FILE, of {', '.join(FIGURES)}")
-    FIGURES[kind]([line for name in names for line in _read(name)], path)
+    check_drawing()
+    lines = [line for name in names for line in _read(name)]
+    benchmark = "decode" if kind == "speed" else "reproduce"
+    if any(line.get("benchmark") != benchmark for line in lines):
+        raise UserError(f"{source!r}: {kind} is drawn of lines of benchmarks.{benchmark} alone")
+    FIGURES[kind](lines, path)
+
+
+def _some(wanted: list[str], there: list[str], source: str) -> list[str]:
+    """The parts of a file that are wanted, all of which must be there."""
+    if not set(wanted) <= set(there):
+        raise UserError(
+            f"{source!r} is no table: parts of the file are {', '.join(dict.fromkeys(there))}"
+        )
+    return wanted
 
 
 def _two(arguments: list[str], source: str) -> tuple[str, str]:

@@ -8,9 +8,9 @@
 DIR holds train.de, train.en, valid.de and so on. Suites: smoke (a check that all works), table1,
 table2, table3, exits, ablation, lifts and time (benchmarks/_suites.py); `--points` takes some of
 one. Each point is a training, kept in a folder of `--runs`, and what decodes with it, a line of
-JSON each. What the file has is not done again, and a training that was broken off goes on: run the
-same command until nothing is left. Thresholds are tuned on `valid`; `test` is looked at once for
-each.
+JSON each. What the file has is not done again (but the training that thresholds are tuned of), and
+a training that was broken off goes on: run the same command until nothing is left. Thresholds are
+tuned on `valid`; `test` is looked at once for each.
 
 The second phase changes in its first what `--exits_config` changes in `--config`.
 """
@@ -26,13 +26,16 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks._budget import Budget, Spent
-from benchmarks._decodes import KEYS, decode, measure_speed
+from benchmarks._decodes import KEYS, decode, known_by, measure_speed
 from benchmarks._lines import Line, Lines
-from benchmarks._suites import SUITES, Point, Setting
+from benchmarks._options import numbers, some
+from benchmarks._suites import SUITES, TUNED, Point, Setting
 from benchmarks._trainings import Trained, Trainer, changed, differences
 from dat_jax.command_line import define_config, define_path, read_config, run
+from dat_jax.config import Config
 from dat_jax.errors import UserError
 from dat_jax.evaluation.tables import format_table
+from dat_jax.exits.parsing import parse_policy
 from dat_jax.paths import as_path
 from dat_jax.programs import keep_programs
 
@@ -63,7 +66,7 @@ def _main(options: flags.FlagValues) -> None:
     values = changed(read_config(options), {"data.source": f"text:{options.data}"})
     trainer = Trainer(values, as_path(options.runs))
     points = _points(options, values)
-    seeds = _seeds(options.seeds)
+    seeds = numbers("seeds", options.seeds, 0)
     for seed in seeds:
         for point in points:
             trainer.config(point.training, seed)
@@ -85,8 +88,21 @@ def _decoded(
     """Trains each point and decodes with it; yields the lines that are new."""
     for seed in seeds:
         for point in points:
-            trained = _train(trainer, point, seed, budget)
-            yield from decode(trained, point, lines, budget)
+            if not _has_all(trainer, point, seed, lines):
+                trained = _train(trainer, point, seed, budget)
+                yield from decode(trained, point, lines, budget)
+
+
+def _has_all(trainer: Trainer, point: Point, seed: int, lines: Lines) -> bool:
+    """True if no line of a point is missing; of tuned thresholds nobody knows before tuning."""
+    config, sha256 = trainer.config(point.training, seed), trainer.sha256(point.training, seed)
+    return not any(policy.startswith(TUNED) for policy in point.policies) and all(
+        lines.find(
+            **known_by(sha256, config.decoding, parse_policy(policy, config.model).name, split)
+        )
+        for policy in point.policies
+        for split in point.splits
+    )
 
 
 def _timed(
@@ -112,13 +128,7 @@ def _points(options: flags.FlagValues, values: dict[str, Any]) -> list[Point]:
     second_phase = cache(partial(_second_phase, options))
     setting = Setting(values["model"]["decoder_layers"], second_phase)
     points = SUITES[options.suite](setting)
-    known = [point.training.name for point in points]
-    for name in options.points:
-        if name not in known:
-            raise UserError(
-                f"--points: the suite {options.suite} has no {name!r}, it has {', '.join(known)}"
-            )
-    wanted = options.points or known
+    wanted = some("points", options.points, [point.training.name for point in points])
     return [point for point in points if point.training.name in wanted]
 
 
@@ -139,19 +149,27 @@ def _second_phase(options: flags.FlagValues) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """The values of a config file."""
+    """The values of a config file.
+
+    Raises:
+        UserError: it is none of a training.
+    """
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config().to_dict()
+    if spec is not None and spec.loader is not None:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if hasattr(module, "get_config"):
+            return _checked(module.get_config().to_dict(), path)
+    raise UserError(f"{path} is no config of a training: it has no get_config()")
 
 
-def _seeds(texts: list[str]) -> list[int]:
-    for text in texts:
-        if not text.isdecimal():
-            raise UserError(f"--seeds: {text!r} is no number from 0 on")
-    return [int(text) for text in texts]
+def _checked(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values of a config of a training, which those of another kind are not."""
+    try:
+        Config.from_dict(values)
+    except UserError as error:
+        raise UserError(f"{path} is no config of a training: {error}") from None
+    return values
 
 
 def _row(line: Line) -> str:

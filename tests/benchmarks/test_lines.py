@@ -32,13 +32,32 @@ def test_a_line_that_was_broken_off_is_written_anew(tmp_path: Path):
     assert read_lines(path) == [FIRST, SECOND]
 
 
-@pytest.mark.parametrize("text", ["no JSON\n", '{"suite": "other"}\n', '{"policy": "fixed:1"}\n'])
-def test_other_files_are_refused_and_left_alone(tmp_path: Path, text: str):
+def test_a_line_that_lacks_its_end_alone_is_kept(tmp_path: Path):
     path = tmp_path / "lines.jsonl"
-    path.write_text(text)
+    path.write_text(json.dumps(FIRST))
+    Lines(path, "small", ("number",)).add(SECOND)
+    assert read_lines(path) == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"no JSON\n",
+        b"no JSON",
+        b'{"suite": "other"}\n',
+        b'{"suite": "other"}',
+        b'{"suite": "other"}\n{"suite": "other", "n":',
+        b'{"policy": "fixed:1"}\n',
+        b"5\n",
+        b"\xff\xfe\n",
+    ],
+)
+def test_other_files_are_refused_and_left_alone(tmp_path: Path, text: bytes):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(text)
     with pytest.raises(UserError, match="name another --output"):
         Lines(path, "small", ("number",))
-    assert path.read_text() == text
+    assert path.read_bytes() == text
 
 
 def test_a_folder_that_is_missing_is_refused(tmp_path: Path):
