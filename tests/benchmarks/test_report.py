@@ -200,9 +200,9 @@ def test_no_cut_is_an_opponent_that_a_deeper_one_is_as_fast_as():
         line("aligned", f"fixed:{n}", 0.7 + n / 20, average_exit=float(n), tokens_per_second=speed)
         for n, speed in speeds.items()
     ]
-    adaptive = line("aligned", "confidence:0.5", 0.88, average_exit=2.5, tokens_per_second=390)
+    adaptive = line("aligned", "confidence:0.5", 0.88, average_exit=2.5, tokens_per_second=450)
     _, _, row = cells(_views.against_time([*cuts, adaptive], "32"))
-    share = (1 / 390 - 1 / 500) / (1 / 300 - 1 / 500)
+    share = (1 / 450 - 1 / 500) / (1 / 300 - 1 / 500)
     expected = (1 - share) * cuts[2]["bleu"] + share * cuts[3]["bleu"]
     assert row[-2].startswith(f"{adaptive['bleu'] - expected:+.2f} [")
 
