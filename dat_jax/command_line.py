@@ -6,6 +6,7 @@ scripts can be imported side by side and called again and again.
 """
 
 import io
+import itertools
 import logging
 import os
 import re
@@ -151,7 +152,8 @@ def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
         if "config" in options:  # without overrides, a file fails only when it is used
             options.config.to_dict()
     except OSError:
-        raise _no_config_file(argv) from None
+        file = _config_file(argv, default)
+        raise UserError(f"--config={file} cannot be read: name a Python file of configs/") from None
     except Exception as error:
         raise _refusal(error, argv, default) from None
     if "arguments" in options:
@@ -162,7 +164,7 @@ def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
 
 def _refusal(error: Exception, argv: Sequence[str], default: str | None) -> Exception:
     """Puts what a bad flag or a bad config file raises into one line."""
-    file = "".join(_named_configs(argv)[-1:] or [default or ""]).partition("=")[2].partition(":")[0]
+    file = _config_file(argv, default).partition(":")[0]
     if line := _line_in(file, error):
         kind = type(error).__name__
         return UserError(f"{file}, line {line}: {kind}: {_one_line(error)}: mend the config")
@@ -198,12 +200,17 @@ def _expand(match: re.Match[str]) -> str:
 
 
 def _named_configs(argv: Sequence[str]) -> list[str]:
-    return [argument for argument in argv if re.match("--?config(=|$)", argument)]
+    """The files that `--config=FILE` and `--config FILE` name."""
+    files = []
+    for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        if named := re.fullmatch("--?config(?:=(.*))?", argument):
+            files.append(following if named[1] is None else named[1])
+    return files
 
 
-def _no_config_file(argv: Sequence[str]) -> UserError:
-    given = _named_configs(argv)[-1:] or ["--config"]
-    return UserError(f"{given[0]} cannot be read: name a Python file of configs/")
+def _config_file(argv: Sequence[str], default: str | None) -> str:
+    """The file that is taken of those that are named, or the default."""
+    return [default or "", *_named_configs(argv)][-1]
 
 
 def _one_line(error: Exception) -> str:

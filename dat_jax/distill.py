@@ -11,10 +11,12 @@ goes on. A student needs no `data.valid_every`: what the teacher held out is in 
 
 import contextlib
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from tqdm import tqdm
@@ -23,16 +25,18 @@ from dat_jax.command_line import define_path, define_workdir, run
 from dat_jax.data.sources import Source, open_source
 from dat_jax.data.splits import SPLITS
 from dat_jax.decoding.translator import Translator
+from dat_jax.errors import UserError
 from dat_jax.evaluation.results import HYPOTHESES, ResultsWriter
 from dat_jax.evaluation.texts import TextConfig
 from dat_jax.evaluation.translate import translate
-from dat_jax.files import Unfinished, sole_writer
+from dat_jax.files import LOCK, Unfinished, sole_writer, write_text
 from dat_jax.programs import keep_programs
 from dat_jax.schema import require
 from dat_jax.tuning.fronts import resolve_policy
 from dat_jax.workdir import Run
 
 _TRANSLATED = "translated"  # the folder of results in that of the text
+_REQUEST = "request.json"  # what the folder was begun with
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,14 +64,47 @@ def _main(options: flags.FlagValues) -> None:
         not any(path.parent.resolve() == folder.resolve() for path in source.files),
         f"--output={folder} holds the text that the model was trained on: name another folder",
     )
+    request = {"workdir": os.path.relpath(workdir.path.resolve(), folder.resolve())}
+    request |= dataclasses.asdict(decoding)
+    if options.average_checkpoints:
+        request["average_checkpoints"] = options.average_checkpoints
+    del request["report_policies"]
     with sole_writer(folder):
+        _begin(folder, request)
         if (folder / _target("train")).exists():
             print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
             return
         _write_text(source, folder)
         translator = Translator(workdir.load(options.average_checkpoints), policy, decoding)
-        _translate(translator, workdir, folder)
+        _translate(translator, workdir, folder, request)
     print(f"wrote {folder}: train a student with --config.data.source=text:{folder}")
+
+
+def _begin(folder: Path, request: dict[str, Any]) -> None:
+    """Makes sure that a folder is empty or was begun by the same request, which it keeps.
+
+    Raises:
+        UserError: it was begun by another, or by nobody who distills.
+    """
+    file = folder / _REQUEST
+    if not file.exists():
+        others = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+        require(
+            not others,
+            f"--output={folder} holds {' '.join(others[:1])} already: name an empty folder",
+        )
+        write_text(file, json.dumps(request, indent=2) + "\n")
+        return
+    try:
+        begun = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise UserError(f"{file} is damaged: name another folder") from None
+    for key in request | begun:
+        require(
+            begun.get(key) == request.get(key),
+            f"--output={folder} was begun with {key} = {begun.get(key)!r}, not "
+            f"{request.get(key)!r}: name another folder",
+        )
 
 
 def _write_text(source: Source, folder: Path) -> None:
@@ -94,16 +131,13 @@ def _write(folder: Path, sides: dict[str, int], pairs: Iterator[tuple[str, str]]
         unfinished.finish()
 
 
-def _translate(translator: Translator, workdir: Run, folder: Path) -> None:
+def _translate(translator: Translator, workdir: Run, folder: Path, request: dict[str, Any]) -> None:
     """Translates the training sentences, or goes on with it, and makes them the targets.
 
     Raises:
         UserError: what there is was made by another model, or otherwise.
     """
     results, file = folder / _TRANSLATED, folder / _source("train")
-    request = {"workdir": os.path.relpath(workdir.path.resolve(), results.resolve())}
-    request |= dataclasses.asdict(translator.decoding)
-    del request["report_policies"]
     asked = TextConfig("test", str(file), reference="", output=str(results), resume=True)
     with contextlib.ExitStack() as stack:
         text = asked.open(workdir, stack)
@@ -111,7 +145,10 @@ def _translate(translator: Translator, workdir: Run, folder: Path) -> None:
         if not writer.finished:
             translate(translator, text, writer)
     unfinished = Unfinished(folder / _target("train"))
-    with unfinished as (target,), (results / HYPOTHESES).open(encoding="utf-8") as lines:
+    with (
+        unfinished as (target,),
+        (results / HYPOTHESES).open(encoding="utf-8", newline="\n") as lines,
+    ):
         target.writelines(lines)
         unfinished.finish()
 

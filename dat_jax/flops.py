@@ -66,7 +66,8 @@ def translation(
         vocabulary_size: of the target.
         source_length: source tokens, EOS counted.
         exits: the depth q of each token of the translation, EOS counted.
-        rule: the one that they exited by. With one depth for all tokens, nothing is copied upward.
+        rule: the one that they exited by. With one depth for all tokens of a
+            text, nothing is copied upward.
     """
     steps = np.arange(1, len(exits) + 1)
     blocks = sum(

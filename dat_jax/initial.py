@@ -41,7 +41,9 @@ def check_initial(run: Run, config: Config) -> None:
     trained = dataclasses.asdict(first.config.model)
     for key, value in dataclasses.asdict(config.model).items():
         if key not in _OF_HEAD_OR_TRAINING and value != trained[key]:
-            raise UserError(f"{name}: its model.{key} is {trained[key]!r}, not {value!r}")
+            raise UserError(
+                f"{name}: its model.{key} is {trained[key]!r}, not {value!r}: set it alike"
+            )
 
 
 def initial_params(

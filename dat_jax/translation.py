@@ -15,6 +15,7 @@ from dat_jax.decoding.translator import Translation, Translator
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, parse_policy
 from dat_jax.exits.questions import Rule
+from dat_jax.exits.rules import RULES
 from dat_jax.paths import as_path
 from dat_jax.schema import from_dict
 from dat_jax.trained import TrainedModel
@@ -22,6 +23,13 @@ from dat_jax.tuning.fronts import describe_misfit, resolve_policy
 from dat_jax.workdir import Run
 
 PolicyLike = str | Rule | Policy
+
+# Keys of `decoding` that no search looks at.
+_ELSEWHERE = {
+    "average_checkpoints": "give it to dat_jax.load",
+    "report_policies": "train.py reports",
+    "bleu_tokenizer": "decode.py scores",
+}
 
 
 def load(workdir: str | Path, average_checkpoints: int | None = None) -> "TranslationModel":
@@ -33,7 +41,8 @@ def load(workdir: str | Path, average_checkpoints: int | None = None) -> "Transl
             `decoding.average_checkpoints` says, or as many as there are.
 
     Raises:
-        UserError: nothing has been trained there, or a part is missing or damaged.
+        UserError: nothing has been trained there, a part is missing or damaged, or there are fewer
+            checkpoints than asked for.
     """
     run = Run(as_path(str(workdir)))
     return TranslationModel(run.load(average_checkpoints), run)
@@ -44,7 +53,7 @@ class TranslationModel:
     """A trained model, ready to translate.
 
     Settings that a method takes by name are the keys of `decoding` in `configs/base.py`, and those
-    that are left out are the run's.
+    that are left out are the run's; none is what reports and scores alone look at.
     """
 
     trained: TrainedModel
@@ -103,6 +112,8 @@ class TranslationModel:
         match config.decoding.policy if policy is None else policy:
             case Policy() as named:
                 return named
+            case Rule() as rule if type(rule) in RULES:  # its text says all of it
+                return Policy.of(parse_policy(str(rule), config.model).rule)
             case Rule() as rule if rule.fits(config.model):
                 return Policy.of(rule)
             case Rule() as rule:
@@ -117,6 +128,9 @@ class TranslationModel:
                 raise UserError(f"policy is {other!r}: must be a text such as 'fixed', or a rule")
 
     def _decoding(self, settings: dict[str, Any]) -> DecodingConfig:
+        for name, place in _ELSEWHERE.items():
+            if name in settings:
+                raise UserError(f"{name} is no setting of a search: {place}")
         values = dataclasses.asdict(self.trained.config.decoding)
         return from_dict(DecodingConfig, values | settings)
 

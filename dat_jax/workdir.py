@@ -169,6 +169,8 @@ class Run:
                 fewer checkpoints than asked for.
         """
         check_stored(str(destination(str(self.path))), "--workdir")
+        if average_checkpoints is not None and average_checkpoints < 1:
+            raise UserError(f"average_checkpoints is {average_checkpoints}: must be at least 1")
         config = self.config
         vocabularies = open_vocabularies(self.vocabulary, config.data)
         model = make_model(config, vocabularies)

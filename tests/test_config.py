@@ -186,6 +186,7 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("data.valid_every", 1, "must be 2 or more, or 0"),
         ("data.valid_every", -23, "must be 2 or more, or 0"),
         ("data.seed", -1, "must be 0 or more"),
+        ("training.seed", 1 << 32, "must be below 2**32"),
         ("model.decoder_layers", 0, "must be 1 or more"),
         ("model.encoder_dim", 0, "must be 1 or more"),
         ("model.encoder_dim", 7, "must be even"),

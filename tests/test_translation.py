@@ -121,6 +121,9 @@ WRONG = {
     "['acht', 3]": "translate takes a list of sentences, and item 1 is no text but int",
     "['acht'], policy=3": "policy is 3: must be a text such as 'fixed', or a rule",
     "['acht'], engine='fast'": "engine is 'fast': must be one of auto, continuous, lockstep",
+    "['acht'], policy=Fixed(0)": "policy is 'fixed:0': the model has exits at depth",
+    "['acht'], average_checkpoints=2": "average_checkpoints is no setting of a search: give it to",
+    "['acht'], report_policies=()": "report_policies is no setting of a search: train.py reports",
 }
 
 
@@ -130,7 +133,8 @@ def test_what_is_no_list_of_text_is_refused(workdir: Path):
         "try:\n    model.translate({})\nexcept dat_jax.UserError as error:\n    print(error)\n"
     )
     calls = "".join(attempt.format(wrong) for wrong in WRONG)
-    program = f"import dat_jax\nmodel = dat_jax.load({str(workdir)!r})\n{calls}"
+    program = "import dat_jax\nfrom dat_jax.exits.rules import Fixed\n"
+    program += f"model = dat_jax.load({str(workdir)!r})\n{calls}"
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
     )

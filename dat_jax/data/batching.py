@@ -20,7 +20,7 @@ _NO_PAIR = -1
 _Pairs = Int[np.ndarray, " _"]  # indices, as many as there may be
 _Members = Mapping[Shape, _Pairs]
 _Plan = list[tuple[Shape, _Pairs]]
-ChooseRows = Callable[[int], Int[np.ndarray, " R"]]
+ChooseRows = Callable[[int], Int[np.ndarray, " B"]]
 """Of a batch of so many rows, those to be read: all, or the share of a process."""
 
 

@@ -67,7 +67,7 @@ class TextConfig:
         lines = stack.enter_context(Lines(self.input))
         extent = lines.measure()
         require(
-            not self.resume or (extent is not None and self.input != "-"),
+            not self.resume or extent is not None,
             f"resume is true and {lines.name} can be read only once: put the text into a file",
         )
         total, sha256 = extent or (None, None)

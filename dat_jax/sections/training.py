@@ -71,6 +71,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require_at_least("training", self, 0, "seed gradient_scaling skip_nonfinite")
         require(
+            self.seed < 1 << 32,
+            f"training.seed is {self.seed}: must be below 2**32",
+        )
+        require(
             0 <= self.gradient_from_above <= 1,
             f"training.gradient_from_above is {self.gradient_from_above}: must be in [0, 1]",
         )

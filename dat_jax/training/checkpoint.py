@@ -7,9 +7,10 @@ creates and deletes nothing, waits for nobody, and what it reads may be deleted 
 """
 
 import contextlib
+import dataclasses
 import sys
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
+from orbax.checkpoint.checkpoint_managers import PreservationContext, PreservationPolicy
 
 from dat_jax.errors import Stopped, UserError
 from dat_jax.processes import by_first, gather, index, is_first
@@ -39,7 +41,9 @@ from dat_jax.types import Params
 Position = dict[str, Any]
 Item = TypeVar("Item")
 
-_HAS_MANIFEST = "has_manifest"  # in the position: one without it is of a version that wrote none
+# In the position: one without it is of a version that wrote none.
+_HAS_MANIFEST = "has_manifest"
+_STOPPED = "stopped"  # in the position of one that was made because training was stopped
 
 
 class Averaged(NamedTuple):
@@ -72,9 +76,7 @@ def restore(directory: epath.PathLike, like: TrainState) -> tuple[TrainState, Po
     directory = stored(directory)
     readable = _readable(directory, params=like.params, optimizer=like.optimizer_state)
     newest = next(readable, None)
-    step = newest[0] if newest else None
-    if len(steps := set(gather(step))) > 1:
-        raise UserError(f"processes read checkpoints of {directory} of different steps, {steps}")
+    _check_same_steps(directory, [newest[0]] if newest else [])
     if newest is None:
         return None
     step, items, position = newest
@@ -88,25 +90,37 @@ def restore(directory: epath.PathLike, like: TrainState) -> tuple[TrainState, Po
 def average(directory: epath.PathLike, like: Params, at_most: int) -> Averaged:
     """Averages the parameters of the newest checkpoints that can be read.
 
+    One that was made because training was stopped is left out once it has gone on, so that the mean
+    does not depend on that. All processes that make a run together do it together.
+
     Args:
         directory: where the checkpoints are.
         like: parameters of the same structure, as for `restore`.
         at_most: how many; all if there are fewer.
 
     Raises:
-        UserError: there is none that can be read.
+        UserError: there is none that can be read, or not the same by all.
     """
     directory = stored(directory)
     total: Params = {}
     positions: dict[int, Position] = {}
-    for step, items, position in islice(_readable(directory, params=like), at_most):
+    readable = _readable(directory, params=like)
+    newest = next(readable, None)
+    counted = (found for found in readable if not was_stopped(found[2]))
+    for step, items, position in islice(chain([newest] if newest else [], counted), at_most):
         params = items["params"]
         total = jax.tree.map(jnp.add, total, params) if positions else params
         positions[step] = position
     if not positions:
         raise UserError(f"{directory} holds no checkpoint: train a model first")
     steps = sorted(positions, reverse=True)
+    _check_same_steps(directory, steps)
     return Averaged(steps, jax.tree.map(lambda x: x / len(steps), total), positions[steps[0]])
+
+
+def was_stopped(position: Position) -> bool:
+    """True of a checkpoint that was made because training was stopped."""
+    return bool(position.get(_STOPPED))
 
 
 class Checkpoints:
@@ -117,17 +131,24 @@ class Checkpoints:
     next `save` or at the end.
     """
 
-    def __init__(self, directory: epath.PathLike, keep: int | None = None) -> None:
-        """Opens `directory`, which may not exist yet; the newest `keep` stay, by default all.
+    def __init__(
+        self, directory: epath.PathLike, keep: int | None = None, stopped_at: int | None = None
+    ) -> None:
+        """Opens `directory`, which may not exist yet.
 
         What an interrupted save left there is removed.
+
+        Args:
+            directory: where the checkpoints are.
+            keep: how many of the newest stay; by default all.
+            stopped_at: a step that has one because training was stopped; the next replaces it.
         """
         self._directory = stored(directory)
         self._failed = False
         quieten()
         by_first(self._remove_unfinished)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            preservation_policy=_Newest(keep, stopped_at),
             step_format_fixed_length=DIGITS,
             create=True,
             async_options=ocp.AsyncOptions(
@@ -155,17 +176,24 @@ class Checkpoints:
         """The steps that have a checkpoint, or will have when all is written, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, position: Position) -> None:
+    def save(self, state: TrainState, position: Position, *, stopped: bool = False) -> None:
         """Saves `state` and the position in the data.
+
+        Args:
+            state: of the training.
+            position: in the data.
+            stopped: it is saved because training is to stop here, and would not be otherwise.
 
         Raises:
             UserError: the system refused to write this checkpoint or the one before.
             RuntimeError: orbax declined to, as for a step that it has.
         """
+        marks = {_HAS_MANIFEST: not in_bucket(self._directory)}
+        marks |= {_STOPPED: True} if stopped else {}
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             optimizer=ocp.args.StandardSave(state.optimizer_state),
-            position=ocp.args.JsonSave(position | {_HAS_MANIFEST: not in_bucket(self._directory)}),
+            position=ocp.args.JsonSave(position | marks),
         )
         try:
             saved = self._manager.save(int(state.step), args=items)
@@ -204,6 +232,36 @@ class Checkpoints:
 
     def _explained(self, failure: Exception) -> Exception:
         return explained(failure, self._directory, saved_steps(self._directory))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Newest(PreservationPolicy):
+    """Keeps the newest checkpoints, without one of a stop that training has gone on from."""
+
+    count: int | None
+    stopped_at: int | None
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: PreservationContext
+    ) -> Sequence[bool]:
+        """Says of each, oldest first, if it is to stay."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        counted = [step for step in steps if step != self.stopped_at or step == steps[-1]]
+        kept = counted[-self.count :] if self.count else counted
+        return [step in kept for step in steps]
+
+
+def _check_same_steps(directory: epath.Path, steps: list[int]) -> None:
+    """Makes sure that all processes read the same.
+
+    Raises:
+        UserError: they do not.
+    """
+    if len({tuple(each) for each in gather(steps)}) > 1:
+        raise UserError(
+            f"processes read different checkpoints of {directory}: run again, on a disk that all "
+            "share and while no training writes there"
+        )
 
 
 def _wait_for_all(*, key: str, timeout_ms: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dat_jax.errors import UserError
 from dat_jax.files import write_text
 from dat_jax.processes import is_first
 
@@ -85,12 +86,19 @@ class MetricWriter:
     """
 
     def __init__(self, path: Path, tensorboard: Path, last_step: int) -> None:
-        """Goes on after `last_step`; later ones, which will be made again, are dropped."""
+        """Goes on after `last_step`; later ones, which will be made again, are dropped.
+
+        Raises:
+            UserError: what is there is damaged.
+        """
         from tensorboardX.event_file_writer import EventsWriter  # slow, and of use only here
 
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole_lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
-        kept = "".join(line for line in whole_lines if json.loads(line)["step"] <= last_step)
+        try:
+            kept = "".join(line for line in whole_lines if json.loads(line)["step"] <= last_step)
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{path} is damaged: restore it, or move it away") from None
         if kept != text:
             write_text(path, kept)
         tensorboard.mkdir(parents=True, exist_ok=True)

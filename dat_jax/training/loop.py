@@ -22,7 +22,7 @@ from dat_jax.errors import Stopped, UserError
 from dat_jax.metrics import Mean, add, compute
 from dat_jax.model.transformer import Transformer
 from dat_jax.modes import our_modes
-from dat_jax.training.checkpoint import Checkpoints, Position, restore
+from dat_jax.training.checkpoint import Checkpoints, Position, restore, was_stopped
 from dat_jax.training.divergence import Divergence, Made
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.profile import Profile
@@ -81,9 +81,10 @@ def train(
     state, position = restored or (_first_state(initial_params(init_key), optimizer, like), None)
     batches = _resume_batches(dataset, shapes, training.seed, position, mesh)
     first_step = int(state.step)
+    stopped_at = first_step if position and was_stopped(position) else None
     divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
     with (
-        Checkpoints(files.checkpoints, training.keep_checkpoints) as checkpoints,
+        Checkpoints(files.checkpoints, training.keep_checkpoints, stopped_at) as checkpoints,
         Reports(config, files.metrics, files.tensorboard, first_step, peak) as reports,
         Profile(training.profiled_steps, files.profile) as profile,
         StopRequest() as request,
@@ -99,19 +100,23 @@ def train(
                 jax.block_until_ready(unread[-1 - _AHEAD].metrics)
 
             asked = request.after(step)
-            save = bool(asked) or _due(step, training.checkpoint_every, training.steps)
+            due = _due(step, training.checkpoint_every, training.steps)
+            save = due or bool(asked)
             if save or _due(step, training.log_every, training.steps):
                 finite = divergence.finite(unread, checkpoints.steps, reports.progress.print)
                 unread = []
                 if finite:
                     reports.trained(step, reduce(add, finite))
             if save:
-                checkpoints.save(state, {"batches": batches.state} | _plan(dataset, shapes))
+                where = {"batches": batches.state} | _plan(dataset, shapes)
+                checkpoints.save(state, where, stopped=not due)
                 reports.progress.skip()
             if _due(step, training.validate_every, training.steps):
                 reports.validated(step, validate(state.params))
-            if asked and step < training.steps:
+            if asked:
                 raise _stopped(asked, step)
+        if asked := request.after(training.steps + 1):  # in the midst of the last validation
+            raise _stopped(asked, training.steps)
 
 
 def _first_state(

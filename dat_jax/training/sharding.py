@@ -84,7 +84,7 @@ def gather(shares: Tree, specs: Any) -> Tree:
     return jax.tree.map(whole, shares, specs)
 
 
-def own_rows(rows: int, mesh: Mesh) -> Int[np.ndarray, " R"]:
+def own_rows(rows: int, mesh: Mesh) -> Int[np.ndarray, " B"]:
     """The rows of a batch of so many that lie on this process's devices, in their order."""
     parts = NamedSharding(mesh, ROWS).addressable_devices_indices_map((rows,)).values()
     return np.unique(np.concatenate([np.arange(rows)[part] for part in parts]))

@@ -15,7 +15,7 @@ from dat_jax.command_line import define_workdir, run
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import parse_policy
 from dat_jax.programs import keep_programs
-from dat_jax.tuning.fronts import Kind, save_front
+from dat_jax.tuning.fronts import Kind, save_front, shown_budget
 from dat_jax.tuning.search import CANDIDATES, SEGMENT, tune
 from dat_jax.workdir import Run
 
@@ -51,7 +51,8 @@ def _main(options: flags.FlagValues) -> None:
         front = tune(trained, dataset, kind, decoding, *settings)
         save_front(workdir, kind, front)
     print(format_table(front))
-    print(f"decode with --config.policy='tuned:{kind}:AE<={front[-1]['average_exit']:.2f}'")
+    budget = shown_budget(front[-1]["average_exit"])
+    print(f"decode with --config.policy='tuned:{kind}:AE<={budget}'")
 
 
 if __name__ == "__main__":

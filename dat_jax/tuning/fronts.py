@@ -6,6 +6,7 @@ was at most 2.5 there; `tuned:confidence:AE<=2.5` looks at that kind of rule alo
 """
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -46,8 +47,9 @@ def load_front(run: Run, kind: Kind) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        front = json.loads(path.read_text(encoding="utf-8"))
+        return [{"thresholds": point["thresholds"]} | point for point in front]
+    except (ValueError, TypeError, KeyError):
         raise UserError(f"{path} is damaged: tune again") from None
 
 
@@ -123,6 +125,11 @@ def conditions(trained: TrainedModel, decoding: DecodingConfig) -> dict[str, Any
     }
 
 
+def shown_budget(average_exit: float) -> str:
+    """An average exit as a budget that it is within: rounded up."""
+    return f"{math.ceil(100 * average_exit) / 100:.2f}"
+
+
 def _best(text: str, kinds: Sequence[Kind], run: Run) -> dict[str, Any]:
     """The summary of the tuned policy that `text` asks for."""
     _, budget = _read(text)
@@ -136,8 +143,8 @@ def _best(text: str, kinds: Sequence[Kind], run: Run) -> dict[str, Any]:
     if not within:
         least = min(point["average_exit"] for point in fronts)
         raise UserError(
-            f"policy is {text!r}: the least average exit that was tuned is {least:.2f}, ask for "
-            "that or more"
+            f"policy is {text!r}: the least average exit that was tuned is {shown_budget(least)}, "
+            "ask for that or more"
         )
     return max(within, key=lambda point: point["bleu"])
 

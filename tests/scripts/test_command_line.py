@@ -103,6 +103,7 @@ def test_a_script_that_is_stopped_says_how_to_go_on_and_ends_as_it_is_told():
 
 
 @pytest.mark.parametrize("override", [[], ["--config.data.seed=1"]])
+@pytest.mark.parametrize("form", ["--config=", "-config=", "--config "])
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -114,12 +115,20 @@ def test_a_script_that_is_stopped_says_how_to_go_on_and_ends_as_it_is_told():
     ],
 )
 def test_a_config_file_that_is_wrong_is_named_with_its_line(
-    tmp_path: Path, source: str, message: str, override: list[str]
+    tmp_path: Path, source: str, message: str, override: list[str], form: str
 ):
     file = tmp_path / "mine.py"
     file.write_text(source)
-    refuse(message, train.main, f"--config={file}", f"--workdir={tmp_path / 'run'}", *override)
+    named = f"{form}{file}".split()
+    refuse(message, train.main, *named, f"--workdir={tmp_path / 'run'}", *override)
+    refuse(str(file), train.main, *named, f"--workdir={tmp_path / 'run'}", *override)
     assert list(tmp_path.glob("run*")) == []
+
+
+def test_a_config_file_that_is_missing_is_named(tmp_path: Path):
+    for named in (["--config=no.py"], ["--config", "no.py"]):
+        message = "--config=no.py cannot be read: name a Python file of configs/"
+        refuse(message, train.main, *named, f"--workdir={tmp_path / 'run'}")
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError("no file is known")])

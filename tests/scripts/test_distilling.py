@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distilling sequences: a text folder that the teacher's translations are the targets of."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,38 @@ def test_what_was_broken_off_goes_on_after_its_last_window(
     succeed(distill.main, *arguments)
     assert read(folder / "train.tgt") == read(distilled / "train.tgt")
     assert len(windows) == 4  # two, the one that broke, and that again: 200 lines are 4 windows
+
+
+def test_a_folder_of_another_request_is_refused_whatever_it_holds(
+    distilled: Path, trained: Path, tmp_path: Path
+):
+    usual, before = [f"--workdir={trained}", "--beam_size=2"], files(distilled)
+    refuse(
+        f"--output={distilled} was begun with beam_size = 2, not 1: name another folder",
+        distill.main,
+        *[f"--workdir={trained}", "--beam_size=1", f"--output={distilled}"],
+    )
+    assert files(distilled) == before
+    begun = tmp_path / "begun"  # killed when it had written the text and translated nothing
+    begun.mkdir()
+    for name in ("request.json", "train.src", "valid.src", "valid.tgt", "test.src", "test.tgt"):
+        shutil.copy(distilled / name, begun)
+    refuse(
+        "was begun with policy = ", distill.main, *usual, "--policy=fixed:1", f"--output={begun}"
+    )
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "valid.src").write_text("mine\n")
+    refuse(
+        f"--output={own} holds valid.src already: name an empty folder",
+        distill.main,
+        *[*usual, f"--output={own}"],
+    )
+    assert (own / "valid.src").read_text() == "mine\n"
+    (begun / "request.json").write_text("[")
+    refuse(
+        "request.json is damaged: name another folder", distill.main, *usual, f"--output={begun}"
+    )
 
 
 def test_wrong_input_is_refused_in_one_line(trained: Path, tmp_path: Path):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import decode
+from dat_jax.decoding import lines as decoding_lines
 from dat_jax.decoding import sizing
 from dat_jax.decoding.engines import search
 from dat_jax.decoding.sizing import Platform
@@ -169,15 +170,35 @@ def test_unfinished_results_are_kept_from_everything_but_going_on(
     assert results(folder)[0].count(b"\n") == len(LINES)
 
 
-def test_what_can_be_read_only_once_is_not_gone_on_with(trained: Path, tmp_path: Path):
+@pytest.mark.usefixtures("one_device")
+def test_standard_input_that_is_a_file_is_gone_on_with(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    text = "".join(f"{line}\n" for line in LINES)
+    folder = tmp_path / "parts"
+    asked = [*options(trained, Path("-"), "fixed:1")[:-1], f"--config.output={folder}"]
+    with monkeypatch.context() as patch:
+        break_off(patch, 2, KeyboardInterrupt())
+        assert call(decode.main, *asked, text=text).status == 130
+    resume = [*asked, "--config.resume=true"]
+    other = call(decode.main, *resume, text=text.replace("acht", "zwei"))
+    assert "the text is not the one that was begun with" in other.stderr
+    succeed(decode.main, *resume, text=text)
+    assert results(folder)[0].count(b"\n") == len(LINES)
+
+
+def test_what_can_be_read_only_once_is_not_gone_on_with(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     asked = [f"--workdir={trained}", f"--config.output={tmp_path / 'out'}"]
     reading, writing = os.pipe()
     os.write(writing, b"acht Uhr\n")
     os.close(writing)
+    monkeypatch.setattr(decoding_lines, "_standard_input", lambda: reading)
     for name, told in {"-": "standard input", f"/dev/fd/{reading}": f"/dev/fd/{reading}"}.items():
         message = f"{told} can be read only once: put the text into a file"
         again = [*asked, f"--config.input={name}", "--config.resume=true"]
-        check_refusal(call(decode.main, *again, text="acht Uhr\n"), message)
+        check_refusal(call(decode.main, *again), message)
     os.close(reading)
     assert not (tmp_path / "out").exists()
 

@@ -48,6 +48,12 @@ def save(directory: Path, *steps: int, keep: int | None = None) -> None:
             checkpoints.save(make_state(step), {"seed": 0, "epoch": 1, "next_batch": step})
 
 
+def stop(directory: Path, step: int, keep: int | None = None) -> None:
+    """Saves a state because training is stopped there."""
+    with Checkpoints(directory, keep) as checkpoints:
+        checkpoints.save(make_state(step), {}, stopped=True)
+
+
 def flipped(files: Iterable[Path]) -> Iterator[Path]:
     """Each file with one bit of it flipped, as a disk does it, and only that file."""
     for file in files:
@@ -72,6 +78,40 @@ def as_of_version_without_manifests(folder: Path) -> None:
     values = json.loads(position.read_text())
     assert values.pop("has_manifest")
     position.write_text(json.dumps(values))
+
+
+def test_means_are_as_if_training_had_not_been_stopped(tmp_path: Path):
+    """It is stopped twice, and killed before the checkpoints of a stop are removed."""
+    save(tmp_path / "whole", 2, 4, 6, 8, keep=3)
+    stopped = tmp_path / "stopped"
+    save(stopped, 2, 4, keep=3)
+    stop(stopped, 5, keep=3)
+    assert average(stopped, LIKE.params, at_most=2).steps == [5, 4]  # the newest state there is
+    restored = restore(stopped, LIKE)
+    assert restored is not None and checkpoint.was_stopped(restored[1])
+    with Checkpoints(stopped, 3, stopped_at=5) as checkpoints:
+        checkpoints.save(make_state(6), {})
+    assert saved_steps(stopped) == [2, 4, 6]
+    stop(stopped, 7, keep=3)
+    assert saved_steps(stopped) == [4, 6, 7]
+    save(stopped, 8)
+    assert saved_steps(stopped) == [4, 6, 7, 8]
+    for at_most in (1, 2, 3):
+        ours, theirs = (
+            average(folder, LIKE.params, at_most) for folder in (stopped, tmp_path / "whole")
+        )
+        assert ours.steps == theirs.steps == [8, 6, 4][:at_most]
+        jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+
+
+def test_processes_that_read_different_checkpoints_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save(tmp_path, 3, 7)
+    monkeypatch.setattr(checkpoint, "gather", lambda steps: [steps, [3]])
+    for read in (lambda: average(tmp_path, LIKE.params, 1), lambda: restore(tmp_path, LIKE)):
+        with pytest.raises(UserError, match="processes read different checkpoints"):
+            read()
 
 
 def test_state_and_position_come_back_bit_by_bit(tmp_path: Path):

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -15,13 +16,14 @@ from dat_jax.config import Config
 from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
-from dat_jax.errors import UserError
+from dat_jax.errors import Stopped, UserError
 from dat_jax.metrics import Metrics, compute
 from dat_jax.model.transformer import init_params
 from dat_jax.training import loop
 from dat_jax.training.checkpoint import average
 from dat_jax.training.loop import train
 from dat_jax.training.objective import aligned
+from dat_jax.training.storage import saved_steps
 from dat_jax.types import Params
 from dat_jax.workdir import Run, make_model
 from tests.tiny import tiny_config
@@ -76,6 +78,53 @@ def cut(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write('{"step": 5, "train/loss": 1.0}\n{"step": 6, "tr')
     run(with_training(CONFIG, log_every=1), dataset, workdir)
     return workdir
+
+
+class Asked:
+    """A request to stop after a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def __enter__(self) -> "Asked":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def after(self, step: int) -> signal.Signals | None:
+        return signal.SIGTERM if step >= self._step else None
+
+
+@pytest.mark.parametrize("asked_after", [7, 8])
+def test_asked_to_stop_when_all_steps_are_made_it_stops_too(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_after: int
+):
+    monkeypatch.setattr(loop, "StopRequest", lambda: Asked(asked_after))
+    with pytest.raises(Stopped, match="stopped by SIGTERM at step 7, which is saved"):
+        run(CONFIG, dataset, tmp_path)
+    assert saved_steps(tmp_path / "checkpoints") == [6, 7]
+
+
+def test_the_next_checkpoint_replaces_that_of_a_stop(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = with_training(CONFIG, keep_checkpoints=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "StopRequest", lambda: Asked(5))
+        with pytest.raises(Stopped):
+            run(config, dataset, tmp_path)
+    assert saved_steps(tmp_path / "checkpoints") == [2, 4, 5]
+    run(config, dataset, tmp_path)
+    assert saved_steps(tmp_path / "checkpoints") == [4, 6, 7]
+
+
+def test_damaged_metrics_are_refused_and_left_alone(dataset: Dataset, tmp_path: Path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("no JSON\n")
+    with pytest.raises(UserError, match="is damaged: restore it, or move it away"):
+        run(CONFIG, dataset, tmp_path)
+    assert file.read_text() == "no JSON\n"
 
 
 def last_params(dataset: Dataset, workdir: Path) -> tuple[list[int], Params]:

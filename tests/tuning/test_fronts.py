@@ -18,6 +18,7 @@ from dat_jax.tuning.fronts import (
     load_front,
     resolve_policy,
     save_front,
+    shown_budget,
     tuned_kinds,
 )
 from dat_jax.workdir import Run
@@ -118,6 +119,24 @@ def test_what_cannot_be_had_is_refused(workdir: Run, text: str, message: str):
         resolve_policy(text, MODEL, workdir)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("average", [1.2, 2.454, 2.4500001, 2.45, 3.0])
+def test_a_budget_as_it_is_shown_can_be_asked_for(tmp_path: Path, average: float):
+    run, best = Run(tmp_path), point("confidence", [0.1, 0.2], average, 20.0)
+    save_front(run, "confidence", [best])
+    resolved = resolve_policy(f"tuned:AE<={shown_budget(average)}", MODEL, run)
+    assert resolved.rule == Confidence((0.1, 0.2))
+    assert float(shown_budget(average)) - average < 0.0101
+
+
+@pytest.mark.parametrize("text", ["{", "3", "[3]", '[{"bleu": 1}]'])
+def test_a_damaged_front_is_refused(tmp_path: Path, text: str):
+    run = Run(tmp_path)
+    save_front(run, "confidence", [])
+    (run.tuned / "confidence.json").write_text(text)
+    with pytest.raises(UserError, match="is damaged: tune again"):
+        resolve_policy("tuned:AE<=2", MODEL, run)
 
 
 def test_a_kind_without_its_head_is_refused(workdir: Run):

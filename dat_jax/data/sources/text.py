@@ -20,7 +20,7 @@ class TextFolder:
         """Finds the two files of each split.
 
         Raises:
-            UserError: the folder or a file is missing, or a file is empty.
+            UserError: the folder or a file is missing, a file is empty, or both of a split are one.
         """
         if not folder.is_dir():
             raise UserError(f"data.source: {folder} is no folder: name one that holds the text")
