@@ -18,8 +18,8 @@ from dat_jax.exits.parsing import parse_policy
 from dat_jax.exits.rules import Confidence, Fixed, TokenMultinomial
 from dat_jax.model.transformer import init_params
 from dat_jax.trained import TrainedModel
-from dat_jax.training.checkpoint import Checkpoints
 from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.saving import Checkpoints
 from dat_jax.training.step import TrainState
 from dat_jax.workdir import Run, make_model
 from tests.tiny import SOURCE_VOCABULARY, random_params, tiny_config, tiny_model
@@ -154,7 +154,7 @@ def test_what_is_no_list_of_text_is_refused(workdir: Path):
         ({"policy": "tuned:AE<=2"}, "nothing has been tuned, run python -m dat_jax.tuning"),
         (
             {"policy": TokenMultinomial()},
-            "policy is token_multinomial: this model has no exit head",
+            "policy is 'token_multinomial': this model has no exit head",
         ),
     ],
 )

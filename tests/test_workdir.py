@@ -18,8 +18,8 @@ from dat_jax.data.vocabulary import Vocabularies, train_vocabulary
 from dat_jax.errors import UserError
 from dat_jax.initial import initial_params
 from dat_jax.sections import Schedule
-from dat_jax.training.checkpoint import Checkpoints
 from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.saving import Checkpoints
 from dat_jax.training.step import TrainState
 from dat_jax.types import Params
 from dat_jax.workdir import Run, make_model

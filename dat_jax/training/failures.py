@@ -52,7 +52,9 @@ def quieten() -> None:
     def pass_on(unraisable: "sys.UnraisableHookArgs") -> None:
         # Said of what ends, well or badly, after the first that failed has closed the loop.
         late = str(unraisable.exc_value) == "Event loop is closed"
-        if not late and not _leads_to_orbax(unraisable.exc_traceback):
+        coroutine = getattr(unraisable.object, "cr_code", None)
+        of_orbax = coroutine is not None and _is_of_orbax(coroutine.co_filename)
+        if not (late or of_orbax or _leads_to_orbax(unraisable.exc_traceback)):
             hook(unraisable)
 
     sys.unraisablehook = pass_on

@@ -22,11 +22,12 @@ from dat_jax.errors import Stopped, UserError
 from dat_jax.metrics import Mean, add, compute
 from dat_jax.model.transformer import Transformer
 from dat_jax.modes import our_modes
-from dat_jax.training.checkpoint import Checkpoints, Position, restore, was_stopped
+from dat_jax.training.checkpoint import Position, restore, was_stopped
 from dat_jax.training.divergence import Divergence, Made
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.profile import Profile
 from dat_jax.training.reports import Reports
+from dat_jax.training.saving import Checkpoints
 from dat_jax.training.sharding import data_parallel_mesh, own_rows, place, share_out_rows
 from dat_jax.training.step import (
     TrainState,

@@ -20,10 +20,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dat_jax.errors import Stopped, UserError
-from dat_jax.training import checkpoint
-from dat_jax.training.checkpoint import Checkpoints, average, restore
+from dat_jax.training import checkpoint, saving
+from dat_jax.training.checkpoint import average, restore
 from dat_jax.training.manifest import verify
 from dat_jax.training.optimizer import make_optimizer
+from dat_jax.training.saving import Checkpoints
 from dat_jax.training.step import TrainState
 from dat_jax.training.storage import saved_steps
 from tests.tiny import tiny_config
@@ -310,7 +311,7 @@ import resource, sys
 from pathlib import Path
 import jax.numpy as jnp
 from dat_jax.errors import UserError
-from dat_jax.training.checkpoint import Checkpoints
+from dat_jax.training.saving import Checkpoints
 from dat_jax.training.step import TrainState
 
 def save(checkpoints, step, size, limit=resource.RLIM_INFINITY):
@@ -427,7 +428,7 @@ def test_a_defect_of_ours_stays_one_and_nothing_unfinished_stays_though_threads_
         writers[0].start()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(checkpoint, "write_manifest", fail)
+    monkeypatch.setattr(saving, "write_manifest", fail)
     with pytest.raises(ZeroDivisionError):
         save(tmp_path, 3)
     threading.Thread.join(writers[0])

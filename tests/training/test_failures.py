@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import orbax.checkpoint as ocp
 import pytest
 
@@ -39,6 +40,12 @@ def test_what_the_system_refuses_is_one_line_in_its_words(
     assert str(error) == line
 
 
+def test_another_process_that_is_lost_is_told_in_the_runtimes_words():
+    failure = TimeoutError("Timed out while waiting for a barrier.")
+    failure.__cause__ = lost = jax.errors.JaxRuntimeError("UNAVAILABLE: task 1 is unhealthy")
+    assert explained(failure, Path("runs"), [7]) is lost
+
+
 @pytest.mark.parametrize("defect", [ValueError("Found empty item."), TimeoutError("A barrier.")])
 def test_a_defect_stays_what_it_is(defect: Exception):
     assert explained(defect, Path("runs"), [7]) is defect
@@ -52,11 +59,20 @@ def test_what_orbax_raises_elsewhere_goes_unheard_and_nothing_else(
     quieten.__wrapped__()
     with pytest.raises(ValueError, match="best_mode") as of_orbax:
         ocp.CheckpointManagerOptions(best_mode="none")
-    failures = [of_orbax.value, RuntimeError("Event loop is closed"), ValueError("another")]
-    for failure in failures:
-        unraisable = SimpleNamespace(exc_value=failure, exc_traceback=failure.__traceback__)
+    in_orbax = SimpleNamespace(cr_code=ocp.CheckpointManagerOptions.__post_init__.__code__)
+    failures = {
+        of_orbax.value: None,
+        RuntimeError("Event loop is closed"): None,
+        ValueError("of a coroutine"): in_orbax,
+        ValueError("another"): SimpleNamespace(cr_code=quieten.__wrapped__.__code__),
+        ValueError("of a file"): object(),
+    }
+    for failure, source in failures.items():
+        unraisable = SimpleNamespace(
+            exc_value=failure, exc_traceback=failure.__traceback__, object=source
+        )
         sys.unraisablehook(unraisable)
-    assert [unraisable.exc_value for unraisable in heard] == failures[2:]
+    assert [str(unraisable.exc_value) for unraisable in heard] == ["another", "of a file"]
 
     with pytest.raises(ZeroDivisionError) as another:
         _ = 1 / 0

@@ -11,7 +11,7 @@ from etils import epath
 from etils.epath import backend, gpath
 
 from dat_jax.errors import UserError
-from dat_jax.training.checkpoint import Checkpoints
+from dat_jax.training.saving import Checkpoints
 from dat_jax.training.storage import saved_steps, set_aside, stored
 
 
