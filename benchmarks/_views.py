@@ -217,9 +217,12 @@ def _gains(contrasts: Sequence[Contrast]) -> tuple[str, str]:
         by_seed.setdefault(contrast[0][0]["seed"], []).append(contrast)
     each = [_mean_contrast(own) for own in by_seed.values()]
     gain = difference(*_systems(_mean_contrast(each)))
-    by_itself = [weighted_sum(*_systems(contrast)) for contrast in each]
+    by_itself = [
+        f"{seed}: {weighted_sum(*_systems(contrast)):+.1f}"
+        for seed, contrast in zip(by_seed, each, strict=True)
+    ]
     ends = f"[{gain.low:+.2f}, {gain.high:+.2f}]"
-    return f"{gain.value:+.2f} {ends}", " ".join(f"{value:+.1f}" for value in by_itself)
+    return f"{gain.value:+.2f} {ends}", ", ".join(by_itself)
 
 
 def _mean_contrast(contrasts: Sequence[Contrast]) -> Contrast:

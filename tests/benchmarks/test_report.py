@@ -111,7 +111,7 @@ def test_differences_are_from_the_baseline_of_as_many_blocks_or_from_aligned():
         ["mixed_1", "aligned", "2", f"{TABLE1[6]['bleu']:.1f}"],
     ]
     assert rows[0][4].startswith(f"{TABLE1[0]['bleu'] - TABLE1[4]['bleu']:+.2f} [")
-    assert rows[1][4:] == ["+0.00 [+0.00, +0.00]", "+0.0"]
+    assert rows[1][4:] == ["+0.00 [+0.00, +0.00]", "0: +0.0"]
     value, low, high = map(float, re.findall(r"[+-][\d.]+", rows[2][4]))
     assert low < value < high < 0
 
@@ -131,7 +131,7 @@ def test_several_seeds_are_compared_seed_by_seed():
     each = [lines[n]["bleu"] - lines[n + 1]["bleu"] for n in (0, 2)]
     assert row[3].startswith(f"{np.mean([lines[n]['bleu'] for n in (0, 2)]):.1f} ± ")
     assert row[4].startswith(f"{np.mean(each):+.2f} [")
-    assert row[5] == " ".join(f"{value:+.1f}" for value in each)
+    assert row[5] == ", ".join(f"{seed}: {value:+.1f}" for seed, value in enumerate(each))
 
 
 def gain_of(adaptive: dict[str, Any], cheap: dict[str, Any], dear: dict[str, Any]) -> float:
@@ -148,7 +148,7 @@ def test_exits_that_adapt_are_compared_with_the_line_between_two_cuts():
     assert row[:3] == ["aligned", "confidence", "1"]
     for of_cost in (row[6:8], row[8:]):
         assert of_cost[0].startswith(f"{gain_of(adaptive, *cuts):+.2f} [")
-        assert of_cost[1] == f"{gain_of(adaptive, *cuts):+.1f}"
+        assert of_cost[1] == f"0: {gain_of(adaptive, *cuts):+.1f}"
 
 
 def test_thresholds_of_one_depth_are_a_row_over_all_seeds():
@@ -173,7 +173,7 @@ def test_thresholds_of_one_depth_are_a_row_over_all_seeds():
     )
     assert row[4] == "1.50" and other[4] == "2.00"
     assert row[-2].startswith(f"{np.mean(by_seed):+.2f} [")
-    assert row[-1] == " ".join(f"{value:+.1f}" for value in by_seed)
+    assert row[-1] == ", ".join(f"{seed}: {value:+.1f}" for seed, value in enumerate(by_seed))
 
 
 def test_no_difference_is_of_a_part_of_a_row():
