@@ -185,7 +185,7 @@ def _timed(
 
 
 def _in_batches(model: Model, batch_size: int) -> DecodingConfig:
-    """How a model is timed."""
+    """The settings by which a model is timed."""
     return dataclasses.replace(model.decoding, engine="auto", batch_size=batch_size)
 
 

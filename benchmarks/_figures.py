@@ -37,9 +37,12 @@ def quality(lines: Sequence[Line], path: Path) -> None:
     panels = [("average exit", average_exit, lines), ("MFLOPs/token (decoder)", megaflops, lines)]
     if all("timed_sentences" in line for line in lines):
         panels = [
-            (f"ms/token, measured, batches of {size}", milliseconds, lines_of(lines, *key))
+            (
+                f"ms/token, measured, batches of {size}",
+                milliseconds,
+                lines_of(lines, "batch_size", str(size)),
+            )
             for size in sorted({line["batch_size"] for line in lines}, reverse=True)
-            for key in [("batch_size", str(size))]
         ]
     figure, (axes,) = _pyplot().subplots(
         1,

@@ -73,7 +73,7 @@ def by_exit(lines: Sequence[Line], split: str) -> str:
 
 
 def _seeds_of(groups: Sequence[Group | None]) -> str:
-    """How many seeds a row has, which may differ from cell to cell."""
+    """The number of seeds of a row, or its range where cells differ."""
     counts = sorted({len(group.lines) for group in groups if group})
     return " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
 
