@@ -141,7 +141,8 @@ def _translate(translator: Translator, workdir: Run, folder: Path, request: dict
     asked = TextConfig("test", str(file), reference="", output=str(results), resume=True)
     with contextlib.ExitStack() as stack:
         text = asked.open(workdir, stack)
-        writer = stack.enter_context(ResultsWriter(results, request, resume=True))
+        own = {"workdir": os.path.relpath(workdir.path.resolve(), results.resolve())}
+        writer = stack.enter_context(ResultsWriter(results, request | own, resume=True))
         if not writer.finished:
             translate(translator, text, writer)
     unfinished = Unfinished(folder / _target("train"))
