@@ -158,11 +158,9 @@ def _lifts(setting: Setting) -> list[Point]:
     """Trainings that may lift low exits, beside aligned training as the paper has it."""
     changes = {
         "from_above_0.5": {"training.gradient_from_above": 0.5},
-        "distillation_0.5": {"training.distillation": 0.5},
         "layer_drop_0.1": {"model.layer_drop": 0.1},
         "layer_drop_rising_0.2": {"model.layer_drop": 0.2, "model.layer_drop_rates": "rising"},
         "from_above_0": {"training.gradient_from_above": 0.0},
-        "distillation_0.9": {"training.distillation": 0.9},
     }
     return [_all_exits(setting, _ALIGNED)] + [
         _changed(setting, name, changed) for name, changed in changes.items()

@@ -150,9 +150,6 @@ def get_config() -> ConfigDict:
     # Of aligned: how much of a block's gradient that comes from the exits above it reaches it: 1 is
     # all, as in the paper; with 0 each block learns from its own exit alone.
     config.training.gradient_from_above = 1.0
-    # Of aligned: the share of what lower exits learn that is exit N's prediction, and not the
-    # reference; 0 is off.
-    config.training.distillation = 0.0
     # Of aligned: how much exit n counts: 1, n, sqrt_n, 1/sqrt_n or 1/n (paper, appendix A).
     config.training.loss_weights = "1"
     config.training.label_smoothing = 0.1

@@ -14,7 +14,7 @@ from dat_jax.errors import UserError
 from dat_jax.files import write_text
 from dat_jax.version import __version__
 
-FORMAT = 5
+FORMAT = 6
 _FIRST_VERSION = "0.1.0"  # of format 1, which named neither
 
 _RENAMED_IN_2 = {
@@ -49,7 +49,7 @@ def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
             f"{path} was written by dat_jax {version} in format {number}, and this is dat_jax "
             f"{__version__}, which reads formats up to {FORMAT}: use that version or a later one"
         )
-    for older, to_next in enumerate((_from_1, _from_2, _from_3, _from_4), start=1):
+    for older, to_next in enumerate((_from_1, _from_2, _from_3, _from_4, _from_5), start=1):
         if number <= older:
             to_next(values)
     return values, version
@@ -97,8 +97,8 @@ def _from_3(values: dict[str, Any]) -> None:
 
 def _from_4(values: dict[str, Any]) -> None:
     """Adds what format 4 lacked: hidden units were dropped like all else, no block was passed over,
-    gradients flowed down whole, exits learned from the reference alone, the learning rate fell with
-    1/sqrt(step), no pair was lopsided, validation pairs were the source's own.
+    gradients flowed down whole, the learning rate fell with 1/sqrt(step), no pair was lopsided,
+    validation pairs were the source's own.
     """
     for data in (_section(values, "data"), values):
         if "source_language" in data:
@@ -106,12 +106,21 @@ def _from_4(values: dict[str, Any]) -> None:
     if "too_long" in values:  # the header of a token file
         values["lopsided"] = 0
     if training := _section(values, "training"):
-        training |= {"gradient_from_above": 1.0, "distillation": 0.0}
+        training["gradient_from_above"] = 1.0
     if model := _section(values, "model"):
         model["activation_dropout"] = model.get("dropout", 0.0)
         model |= {"layer_drop": 0.0, "layer_drop_rates": "constant"}
     if optimizer := _section(values, "optimizer"):
         optimizer["schedule"] = "inverse_sqrt"
+
+
+def _from_5(values: dict[str, Any]) -> None:
+    """Takes away what format 5 had more: exits could learn from the last one. A run whose exits
+    did keeps the key, by which it is refused: to go on with it here would change what it learns.
+    """
+    training = _section(values, "training")
+    if training.get("distillation") == 0:
+        del training["distillation"]
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -40,7 +40,6 @@ def decoder_loss(
     target: Int[Array, "B T"],
     token_weights: Float[Array, "X B T"],
     label_smoothing: float,
-    distillation: float = 0.0,
 ) -> tuple[Float[Array, ""], TokenTerms]:
     """Sums minus the log-likelihood of the reference, each token at each exit times its weight.
 
@@ -58,9 +57,6 @@ def decoder_loss(
         target: the reference tokens.
         token_weights: the weight of each token at each exit; no gradient flows to it.
         label_smoothing: the probability mass spread evenly over the vocabulary.
-        distillation: the share of the probability mass that all exits but the last are taught as
-            the last one predicts it, which is a constant to them; the rest as said above. It keeps
-            the logits of one more exit.
 
     Returns:
         The loss, and the terms of each token, through which no gradient flows.
@@ -72,43 +68,28 @@ def decoder_loss(
         target.reshape(-1),
         token_weights.reshape(exits, -1),
         label_smoothing,
-        distillation,
     )
     return loss, jax.tree.map(lambda x: x.reshape(exits, *batch), terms)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _loss_of_tokens(
     classifiers: dict[str, Any],
     states: Float[Array, "X B D"],
     target: Int[Array, "B"],
     token_weights: Float[Array, "X B"],
     label_smoothing: float,
-    distillation: float,
 ) -> tuple[Float[Array, ""], TokenTerms]:
     """Computes `decoder_loss` of tokens, whichever sentences they are of."""
-    teacher = _last_exit(classifiers, states) if distillation else None
 
-    def one_exit(xs: tuple[Any, Array, Array, Array]) -> tuple[Array, TokenTerms]:
-        per_exit, state, weight, share = xs
+    def one_exit(xs: tuple[Any, Array, Array]) -> tuple[Array, TokenTerms]:
+        per_exit, state, weight = xs
         logits = classify(classifiers["shared"] | per_exit, state)
-        loss, terms, _ = _cross_entropy(logits, target, weight, label_smoothing, teacher, share)
+        loss, terms, _ = _cross_entropy(logits, target, weight, label_smoothing)
         return loss, terms
 
-    of_exits = (classifiers["per_exit"], states, token_weights, _shares(distillation, len(states)))
-    losses, terms = jax.lax.map(one_exit, of_exits)
+    losses, terms = jax.lax.map(one_exit, (classifiers["per_exit"], states, token_weights))
     return losses.sum(), terms
-
-
-def _last_exit(classifiers: dict[str, Any], states: Float[Array, "X B D"]) -> Float[Array, "B V"]:
-    """The probabilities that the last exit gives."""
-    of_last = jax.tree.map(lambda leaf: leaf[-1], classifiers["per_exit"])
-    return jax.nn.softmax(classify(classifiers["shared"] | of_last, states[-1]))
-
-
-def _shares(distillation: float, exits: int) -> Float[Array, " X"]:
-    """The share that each exit learns from the last one, which has none of its own."""
-    return jnp.where(jnp.arange(exits) < exits - 1, distillation, 0.0)
 
 
 def _cross_entropy(
@@ -116,21 +97,14 @@ def _cross_entropy(
     target: Int[Array, "B"],
     weight: Float[Array, "B"],
     label_smoothing: float,
-    teacher: Float[Array, "B V"] | None,
-    share: Float[Array, ""],
 ) -> tuple[Float[Array, ""], TokenTerms, Float[Array, "B V"]]:
     """One exit's loss, its tokens' terms, and the loss's gradient with respect to the logits.
-
-    Its target is the reference, smoothed, but for the share that is the teacher's prediction.
 
     The gradient is written out: differentiation makes a scatter of a look-up.
     """
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     target_logit = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
     smoothed_logit = (1 - label_smoothing) * target_logit + label_smoothing * logits.mean(axis=-1)
-    if teacher is not None:
-        taught = jnp.sum(teacher * logits, axis=-1)
-        smoothed_logit = (1 - share) * smoothed_logit + share * taught
     # Equal to argmax(logits) == target but for ties, and several times faster on a CPU.
     correct = target_logit >= logits.max(axis=-1)
     loss = -jnp.sum(weight * (smoothed_logit - normaliser))
@@ -138,8 +112,6 @@ def _cross_entropy(
     size = logits.shape[-1]
     is_target = target[:, None] == jnp.arange(size)[None]
     smoothed_target = jnp.where(is_target, 1 - label_smoothing, 0.0) + label_smoothing / size
-    if teacher is not None:
-        smoothed_target = (1 - share) * smoothed_target + share * teacher
     to_logits = weight[:, None] * (jnp.exp(logits - normaliser[:, None]) - smoothed_target)
     return loss, TokenTerms(target_logit - normaliser, correct), to_logits
 
@@ -150,22 +122,17 @@ def _loss_forward(
     target: Array,
     token_weights: Array,
     label_smoothing: float,
-    distillation: float,
 ) -> tuple[tuple[Array, TokenTerms], tuple[dict[str, Any], Array]]:
     def logits_of(shared: Any, per_exit: Any, state: Array) -> Array:
         return classify(shared | per_exit, state)
 
-    teacher = _last_exit(classifiers, states) if distillation else None
-
     def one_exit(shared_gradient, xs):
-        per_exit, state, weight, share = xs
+        per_exit, state, weight = xs
         # What follows from targets alone is as large as the logits, and XLA would compute it before
         # the loop and keep it, unless targets seem to be the exit's own.
         state, weight, own_target = jax.lax.optimization_barrier((state, weight, target))
         logits, backward = jax.vjp(logits_of, classifiers["shared"], per_exit, state)
-        loss, terms, to_logits = _cross_entropy(
-            logits, own_target, weight, label_smoothing, teacher, share
-        )
+        loss, terms, to_logits = _cross_entropy(logits, own_target, weight, label_smoothing)
         to_shared, to_per_exit, to_state = backward(to_logits)
         shared_gradient = jax.tree.map(jnp.add, shared_gradient, to_shared)
         return shared_gradient, (loss, terms, to_per_exit, to_state)
@@ -173,7 +140,7 @@ def _loss_forward(
     to_shared, (losses, terms, to_per_exit, to_states) = jax.lax.scan(
         one_exit,
         jax.tree.map(jnp.zeros_like, classifiers["shared"]),
-        (classifiers["per_exit"], states, token_weights, _shares(distillation, len(states))),
+        (classifiers["per_exit"], states, token_weights),
     )
     gradients = ({"shared": to_shared, "per_exit": to_per_exit}, to_states)
     return (losses.sum(), terms), gradients
@@ -181,7 +148,6 @@ def _loss_forward(
 
 def _loss_backward(
     label_smoothing: float,
-    distillation: float,
     gradients: tuple[dict[str, Any], Array],
     cotangents: tuple[Array, TokenTerms],
 ) -> tuple[dict[str, Any], Array, None, None]:

@@ -207,7 +207,6 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("training.exit_samples", 0, "must be 1 or more"),
         ("training.gradient_scaling", -0.1, "must be 0 or more"),
         ("training.gradient_from_above", 1.5, "must be in [0, 1]"),
-        ("training.distillation", 1.0, "must be in [0, 1)"),
         ("model.layer_drop", 1.0, "must be in [0, 1)"),
         *(
             ("training.checkpoint_folder", folder, "on, gs://BUCKET/FOLDER, or empty")
@@ -306,7 +305,7 @@ def test_a_rate_that_falls_to_0_asks_for_steps_to_fall_in(schedule):
     )
 
 
-@pytest.mark.parametrize("key", ["gradient_scaling", "gradient_from_above", "distillation"])
+@pytest.mark.parametrize("key", ["gradient_scaling", "gradient_from_above"])
 def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key):
     changes = {"training.mode": "mixed", f"training.{key}": 0.3}
     assert refusal(changed(changes)) == (
@@ -319,7 +318,7 @@ def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key):
     [
         {"training.mode": "mixed", "training.exit_samples": 3},
         {"training.gradient_scaling": 0.3},
-        {"training.gradient_from_above": 0.0, "training.distillation": 0.5},
+        {"training.gradient_from_above": 0.0, "training.loss_weights": "n"},
         {"model.embeddings": "target", "data.vocabulary": "separate"},
         {"model.exit_head": "token_geometric", "exit.trains": "head_alone"},
         {"model.exit_head": "sequence_multinomial", "model.decoder_layers": 2},

@@ -64,7 +64,7 @@ def test_old_names_and_values_are_read_as_ours(old: Run):
     assert (config.training.profile, config.training.checkpoint_folder) == ("", "")
     assert config.model.activation_dropout == config.model.dropout == 0.0
     assert (config.model.layer_drop, config.model.layer_drop_rates) == (0, "constant")
-    assert (config.training.gradient_from_above, config.training.distillation) == (1, 0)
+    assert config.training.gradient_from_above == 1
 
 
 def test_an_old_run_may_be_gone_on_with(old: Run):
@@ -109,6 +109,17 @@ def test_later_formats_are_refused_with_the_version_that_wrote_them(tmp_path: Pa
         assert f"was written by dat_jax 9.9.9 in format {FORMAT + 1}" in message
         assert "use that version or a later one" in message
         assert "delete" not in message
+
+
+def test_of_format_5_exits_that_learned_from_the_last_one_are_refused(tmp_path: Path, old: Run):
+    path = tmp_path / "config.json"
+    values = dataclasses.asdict(old.config) | {"format": 5, "version": "0.2.0"}
+    values["training"]["distillation"] = 0.0
+    path.write_text(json.dumps(values))
+    assert Config.load(path) == old.config
+    values["training"]["distillation"] = 0.5
+    path.write_text(json.dumps(values))
+    assert "unknown config key training.distillation" in refusal(Config.load, path)
 
 
 def test_an_unknown_key_says_which_version_wrote_it(tmp_path: Path, old: Run):

@@ -55,7 +55,6 @@ class TrainingConfig:
     exit_sampling: Literal["per_token", "per_sequence"]
     gradient_scaling: float
     gradient_from_above: float
-    distillation: float
     loss_weights: LossWeights
     label_smoothing: float
     seed: int
@@ -85,12 +84,8 @@ class TrainingConfig:
             "steps batch_tokens num_shapes microbatches exit_samples log_every validate_every "
             "checkpoint_every keep_checkpoints",
         )
-        require_rate("training", self, "label_smoothing distillation")
-        for key, off in {
-            "gradient_scaling": 0.0,
-            "gradient_from_above": 1.0,
-            "distillation": 0.0,
-        }.items():
+        require_rate("training", self, "label_smoothing")
+        for key, off in {"gradient_scaling": 0.0, "gradient_from_above": 1.0}.items():
             require(
                 self.mode == "aligned" or getattr(self, key) == off,
                 f"training.{key} is {getattr(self, key)}: training.mode must be aligned, where one "

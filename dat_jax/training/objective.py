@@ -110,7 +110,6 @@ def aligned(
         target,
         weights[:, None, None] * target_mask[None],
         config.training.label_smoothing,
-        config.training.distillation,
     )
     counted = jnp.broadcast_to(target_mask, terms.token_ll.shape)
     metrics = {"loss": Mean(loss, jnp.sum(target_mask))} | token_metrics(terms, counted)
