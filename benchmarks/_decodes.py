@@ -11,12 +11,14 @@ from benchmarks._exits import by_position, by_score
 from benchmarks._lines import Line, Lines
 from benchmarks._statistics import count, pack
 from benchmarks._suites import TUNED, Point
-from benchmarks._timing import interleaved, machine, rate
+from benchmarks._timing import Timed, interleaved, machine, rate
 from benchmarks._trainings import Trained
 from dat_jax.config import DecodingConfig
+from dat_jax.decoding.sizing import Engine
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.evaluate import figures
 from dat_jax.evaluation.scores import tokenizers_of
+from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy, parse_policy
 from dat_jax.tuning.fronts import Kind, conditions, load_front, save_front
 from dat_jax.tuning.search import Observed, observe, tune
@@ -28,6 +30,9 @@ _BATCHES = {512: None, 32: 512, 1: 64}
 """Sentences decoded at a time, and of how many the speed is taken; of all where there is none."""
 
 _REPETITIONS = 3
+
+_OF_TEXT = ("average_exit", "exit_histogram", "flops_per_token", "config_sha256")
+"""Figures that are the same whichever engine decodes, and however much at a time."""
 
 
 class Model:
@@ -117,6 +122,13 @@ def _scored(model: Model, translator: Translator, translations: Translations, sp
     return figures(translator, translations, references) | machine() | own
 
 
+def _of_engine(translator: Translator, translations: Translations) -> Line:
+    """What an engine did for translations, without what is said of their text."""
+    tally = Tally(translator)
+    tally.add(translations)
+    return {key: value for key, value in tally.summary().items() if key not in _OF_TEXT}
+
+
 def known_by(sha256: str, decoding: DecodingConfig, policy: str, split: str) -> Line:
     """The values of `KEYS`."""
     return {
@@ -152,7 +164,7 @@ def measure_speed(
 ) -> Iterator[Line]:
     """Times all policies of all points in turn, at several batch sizes; yields the lines.
 
-    Each translates `test`, text to text, by the engine that is faster for it.
+    Each translates `test`, text to text, by both engines, and the faster one counts.
 
     Raises:
         Spent: the time is up.
@@ -186,7 +198,7 @@ def _timed(
 
 def _in_batches(model: Model, batch_size: int) -> DecodingConfig:
     """The settings by which a model is timed."""
-    return dataclasses.replace(model.decoding, engine="auto", batch_size=batch_size)
+    return dataclasses.replace(model.decoding, batch_size=batch_size)
 
 
 def _speeds(
@@ -195,27 +207,38 @@ def _speeds(
     sentences: int | None,
     whole: Sequence[Line | None],
 ) -> Iterator[Line]:
-    """The line of each candidate at a batch size. Those of a part of the text have the scores of
-    the whole."""
-    translators, runs = [], []
+    """The line of each candidate at a batch size, by the engine that was faster. Those of a part of
+    the text have the scores and the exits of the whole."""
+    trials: list[dict[Engine, Translator]] = []
     for model, policy in candidates:
         decoding = _in_batches(model, batch_size)
-        translator = Translator(model.model, policy, decoding)
-        sources = model.text("test")[0][:sentences]
-        translators.append(translator)
-        runs.append(partial(translator.translate, sources, policy.name))
-    timed = interleaved(runs, _REPETITIONS, f"batches of {batch_size}")
-    fresh = [
-        old or _scored(model, translator, one.outcome, "test")
-        for (model, _), translator, one, old in zip(
-            candidates, translators, timed, whole, strict=True
-        )
+        by_engine = {x: dataclasses.replace(decoding, engine=x) for x in get_args(Engine)}
+        trials.append({x: Translator(model.model, policy, by_engine[x]) for x in by_engine})
+    runs = [
+        partial(translator.translate, model.text("test")[0][:sentences], policy.name)
+        for (model, policy), trial in zip(candidates, trials, strict=True)
+        for translator in trial.values()
     ]
+    timed = iter(interleaved(runs, _REPETITIONS, f"batches of {batch_size}"))
+    fresh = []
+    for (model, _), trial, old in zip(candidates, trials, whole, strict=True):
+        outcomes = {engine: next(timed) for engine in trial}
+        speeds = {engine: _speed(one) for engine, one in outcomes.items()}
+        by_engine = {engine: speed["tokens_per_second"] for engine, speed in speeds.items()}
+        best = max(by_engine, key=lambda engine: by_engine[engine])
+        faster = trial[best], outcomes[best].outcome
+        line = old | _of_engine(*faster) if old else _scored(model, *faster, "test")
+        fresh.append(line | speeds[best] | {"by_engine": by_engine})
     spans = _spans(candidates, fresh)
-    for (model, _), line, one, span in zip(candidates, fresh, timed, spans, strict=True):
-        amount = sum(len(sentence.exits) for sentence in one.outcome.sentences)
-        speed = rate(amount, one.seconds) | {"timed_sentences": len(one.outcome.sentences)}
-        yield _labels(model, "test") | line | span | {"batch_size": batch_size} | speed
+    for (model, _), line, span in zip(candidates, fresh, spans, strict=True):
+        yield _labels(model, "test") | line | span
+
+
+def _speed(timed: Timed[Translations]) -> Line:
+    """Tokens a second, and of how many sentences that was taken."""
+    sentences = timed.outcome.sentences
+    amount = sum(len(sentence.exits) for sentence in sentences)
+    return rate(amount, timed.seconds) | {"timed_sentences": len(sentences)}
 
 
 def _spans(
