@@ -123,7 +123,8 @@ def _scored(model: Model, translator: Translator, translations: Translations, sp
 
 
 def _of_engine(translator: Translator, translations: Translations) -> Line:
-    """What an engine did for translations, without what is said of their text."""
+    """The work and the settings of the engine that made translations, without figures of their
+    text."""
     tally = Tally(translator)
     tally.add(translations)
     return {key: value for key, value in tally.summary().items() if key not in _OF_TEXT}
@@ -212,8 +213,8 @@ def _speeds(
     trials: list[dict[Engine, Translator]] = []
     for model, policy in candidates:
         decoding = _in_batches(model, batch_size)
-        by_engine = {x: dataclasses.replace(decoding, engine=x) for x in get_args(Engine)}
-        trials.append({x: Translator(model.model, policy, by_engine[x]) for x in by_engine})
+        settings = {x: dataclasses.replace(decoding, engine=x) for x in get_args(Engine)}
+        trials.append({x: Translator(model.model, policy, settings[x]) for x in settings})
     runs = [
         partial(translator.translate, model.text("test")[0][:sentences], policy.name)
         for (model, policy), trial in zip(candidates, trials, strict=True)
