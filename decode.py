@@ -26,10 +26,9 @@ from dat_jax.command_line import (
     run,
 )
 from dat_jax.config import Config, DecodingConfig
-from dat_jax.decoding.sizing import is_deep, platform_of
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
-from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
+from dat_jax.evaluation.tables import describe_cut, format_table
 from dat_jax.evaluation.texts import Text, TextConfig
 from dat_jax.evaluation.translate import translate
 from dat_jax.meeting import together
@@ -110,13 +109,8 @@ def _is_finished(writer: ResultsWriter | None, resume: bool, stack: contextlib.E
 
 def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
     """Yields what the user should know beside the figures."""
-    config = translator.trained.config
     if cut := summary["sentences_cut"]:
         yield f"warning: {describe_cut(cut, translator.decoding.max_source_length)}"
-    depth, num_layers = summary["average_exit"], config.model.decoder_layers
-    platform = platform_of(translator.trained.device.platform)
-    if "continuous" in summary["engines"] and is_deep(depth / num_layers, platform):
-        yield f"note: {describe_depth(depth, num_layers)}"
 
 
 def _settings(

@@ -180,11 +180,6 @@ def get_config() -> ConfigDict:
     # confidence:TAU, once the likeliest token's probability is. TAU is one number or N-1 with
     # commas. tuned[:KIND]:AE<=DEPTH takes what `python -m dat_jax.tuning` found for that budget.
     config.decoding.policy = "fixed"
-    # continuous: each token runs its own blocks and no more, in cohorts of tokens that are as deep.
-    # lockstep: the reference; a step waits for its deepest token. auto: the one that is faster, as
-    # far as one can know; few sentences, those that all exit at one depth, those after deep exits,
-    # and all on devices where nothing has been timed are decoded in lockstep.
-    config.decoding.engine = "auto"
     # Policies that `train.py` evaluates after the fixed exits; a tuned one is tuned first.
     config.decoding.report_policies = ()
     # 1 is greedy search.
@@ -201,13 +196,9 @@ def get_config() -> ConfigDict:
     config.decoding.bleu_tokenizer = "language"
     # Sources of more pieces, </s> included, are cut there, counted and reported; 0 for no limit.
     config.decoding.max_source_length = 0
-    # Sentences decoded at a time in lockstep.
-    config.decoding.batch_size = 128
-    # Of continuous: hypotheses that go through a block together; 0 for as many as the batch has
-    # sentences, or of a beam up to 64. And the sentences in work at a time, which memory depends
-    # on; 0 for as many as fill 6 cohorts, within a quarter of the memory.
-    config.decoding.cohort_size = 0
-    config.decoding.pool_size = 0
+    # Sentences in work, that is decoded together: speed and memory depend on it. 0 is as many as are
+    # efficient on the device, within a quarter of its memory.
+    config.decoding.batch_size = 0
     # Decode with the mean of the parameters of this many last checkpoints, or of all there are.
     config.decoding.average_checkpoints = 1
     return config

@@ -9,8 +9,7 @@ from typing import Any
 from absl import logging
 
 from dat_jax.config import DecodingConfig
-from dat_jax.decoding import engines
-from dat_jax.decoding.engines import Ids, SearchResult
+from dat_jax.decoding.search import Ids, SearchResult, search
 from dat_jax.decoding.translator import Translation, Translator
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, parse_policy
@@ -68,7 +67,7 @@ class TranslationModel:
         Args:
             lines: one sentence each; an empty one stays empty.
             policy: when tokens exit, as `--config.policy` reads it, or a rule.
-            **settings: `beam_size=4`, `engine="lockstep"` and so on.
+            **settings: `beam_size=4`, `length_penalty=0.6` and so on.
 
         Raises:
             UserError: `lines` is no list of text, a setting is unknown or impossible, or the model
@@ -94,7 +93,7 @@ class TranslationModel:
             policy: when tokens exit, as `--config.policy` reads it, or a rule.
             limits: the most tokens of each hypothesis, EOS counted; by default as
                 `max_length_ratio` and `max_length_extra` say.
-            **settings: `beam_size=4`, `engine="lockstep"` and so on.
+            **settings: `beam_size=4`, `length_penalty=0.6` and so on.
 
         Raises:
             UserError: an id is none of the vocabulary's, a source is empty, a setting is unknown or
@@ -105,7 +104,7 @@ class TranslationModel:
         self._check_ids(ids)
         if limits is not None and (len(limits) != len(ids) or min(limits, default=1) < 1):
             raise UserError("limits must be as many as there are sources, each 1 or more")
-        return engines.search(self.trained, rule, ids, decoding, limits=limits)
+        return search(self.trained, rule, ids, decoding, limits=limits)
 
     def _policy(self, policy: PolicyLike | None, decoding: DecodingConfig) -> Policy:
         config = self.trained.config

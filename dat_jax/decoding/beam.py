@@ -103,19 +103,14 @@ def num_finished(state: BeamState) -> Int[Array, "B"]:
 
 def advance(
     state: BeamState, continuations: Continuations, exits: Int[Array, "B J"], *, eos_id: int
-) -> tuple[BeamState, Int[Array, "B J"]]:
-    """Appends one token to every live beam.
+) -> BeamState:
+    """Appends one token to every live beam; its history names the beam that it continues.
 
     Args:
         state: the search so far.
         continuations: the best of each live beam, [B, J, top], where `top` is 2J or all there are.
         exits: the depth at which each live beam's continuations were found.
         eos_id: the token that ends a hypothesis.
-
-    Returns:
-        The new state, and for each new live beam the old one that it continues: the order in which
-        whatever else belongs to the beams (a cache, say) must be gathered. Where nothing is live
-        any more it means nothing.
     """
     num_beams, working = exits.shape[1], ~done(state)
     candidates = _best_candidates(continuations, exits)
@@ -130,7 +125,7 @@ def advance(
     position = state.position + working
     lengths = jnp.where(is_new, position[:, None], state.finished_lengths)
     over = (position >= state.limit) | (jnp.min(lengths, axis=1) > 0)
-    new_state = BeamState(
+    return BeamState(
         limit=state.limit,
         position=position,
         tokens=going.entries.tokens,
@@ -142,7 +137,6 @@ def advance(
         finished_lengths=lengths,
         finished_log_probs=jnp.where(is_new, filed.log_probs, state.finished_log_probs),
     )
-    return new_state, going.entries.parents
 
 
 def best(state: BeamState, length_penalty: float, pad_id: int) -> Hypotheses:

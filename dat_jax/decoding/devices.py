@@ -10,18 +10,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from dat_jax.decoding import lockstep
+from dat_jax.decoding import engine
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.continuous import engine as continuous
 from dat_jax.decoding.queue import Queue
-from dat_jax.decoding.sizing import Engine, SearchSettings
+from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
 from dat_jax.trained import DEVICES, TrainedModel, mesh_of, rows_on
 from dat_jax.types import Params
 
-SEARCHES = {"lockstep": lockstep.search, "continuous": continuous.search}
 _PROGRAMS = 64  # compiled ones to keep
 _EACH, _WHOLE = PartitionSpec(DEVICES), PartitionSpec()
 
@@ -51,7 +49,6 @@ def deal(items: Sequence[Item], devices: int) -> list[list[Item]]:
 
 def run(
     trained: TrainedModel,
-    engine: Engine,
     rule: Rule,
     queues: Sequence[Queue],
     settings: SearchSettings,
@@ -63,7 +60,7 @@ def run(
     arguments = (trained.params, jax.tree.map(_as_array, rule), shared)
     started = time.monotonic()
     # A linen module hashes by its fields, which ty does not see.
-    compiled = _compile(engine, trained.model, settings, mesh, _Shapes.of(arguments))  # ty: ignore
+    compiled = _compile(trained.model, settings, mesh, _Shapes.of(arguments))  # ty: ignore
     seconds_compiling = time.monotonic() - started
     hypotheses, work = jax.tree.map(np.asarray, compiled(*arguments))
     busiest = int(work.computed[:, :-1].sum(axis=1).max())
@@ -85,13 +82,13 @@ class _Shapes(NamedTuple):
 
 @functools.lru_cache(maxsize=_PROGRAMS)
 def _compile(
-    engine: Engine, model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _Shapes
+    model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _Shapes
 ) -> Search:
-    """Compiles an engine's search for arguments of these shapes, apart from running it."""
+    """Compiles a search for arguments of these shapes, apart from running it."""
 
     def on_each(params: Params, rule: Rule, queue: Queue) -> tuple[Hypotheses, Work]:
         own = (leaf[0] for leaf in queue)  # the device's share of the leading axis is one
-        results = SEARCHES[engine](model, params, rule, Queue(*own), settings)
+        results = engine.search(model, params, rule, Queue(*own), settings)
         return jax.tree.map(lambda leaf: leaf[None], results)
 
     # Each device's loops end when its own queue is empty.

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from dat_jax.data.vocabulary import BOS, PAD
 from dat_jax.decoding import beam
 from dat_jax.decoding.beam import BeamState, Hypotheses
-from dat_jax.decoding.sizing import SearchSettings
+from dat_jax.decoding.compaction import first_where
+from dat_jax.decoding.settings import SearchSettings
 from dat_jax.types import Array, Bool, Int
 
 State = TypeVar("State")
@@ -135,12 +136,6 @@ def refill_is_due(
     return (waiting > 0) & (jnp.sum(free) >= jnp.minimum(waiting, count))
 
 
-def first_slots(condition: Bool[Array, " G"], count: int) -> Int[Array, " A"]:
-    """The first `count` slots where `condition` holds; G for no slot where there are fewer."""
-    # As many as come before it: no sort and no scatter, as `jnp.nonzero` has.
-    return jnp.sum(jnp.cumsum(condition)[None] <= jnp.arange(count)[:, None], axis=1)
-
-
 def no_sentences(queue: Queue, settings: SearchSettings) -> Sentences:
     """Slots that are all empty."""
     zeros = jnp.zeros(settings.slots, jnp.int32)
@@ -159,7 +154,7 @@ def _next_arrivals(
         free: the slots that have room.
         settings: how many may arrive, and how they are searched.
     """
-    slots, places = first_slots(free, settings.refill), first + jnp.arange(settings.refill)
+    slots, places = first_where(free, settings.refill), first + jnp.arange(settings.refill)
     is_real = (places < queue.count) & (slots < len(free))
     source, limits, numbers = (
         leaf.at[places].get(mode="clip") for leaf in (queue.source, queue.limits, queue.numbers)

@@ -7,7 +7,6 @@ Lines are read a window at a time, so that memory does not depend on how many th
 import dataclasses
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -15,8 +14,8 @@ from tqdm import tqdm
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, Vocabularies, is_blank
-from dat_jax.decoding.engines import Hypothesis
-from dat_jax.decoding.sizing import Choice, platform_of
+from dat_jax.decoding.search import Hypothesis
+from dat_jax.decoding.sizing import platform_of
 from dat_jax.decoding.stripes import search
 from dat_jax.decoding.work import Work, sum_work
 from dat_jax.errors import UserError
@@ -47,7 +46,6 @@ class Translations:
     seconds_compiling: float
     work: Work  # of numpy arrays, of all devices
     busiest: int  # rows of blocks that the busiest device of each group computed
-    choices: Counter[Choice]  # how many sentences each engine decoded, and why
     cut: int  # sources that were cut to max_source_length
 
 
@@ -68,7 +66,6 @@ class Translator:
             seconds_compiling=sum((part.seconds_compiling for part in parts), 0.0),
             work=self._sum(part.work for part in parts),
             busiest=sum(part.busiest for part in parts),
-            choices=sum((part.choices for part in parts), Counter()),
             cut=sum(part.cut for part in parts),
         )
 
@@ -79,7 +76,6 @@ class Translator:
         total: int | None = None,
         arrives_within: Callable[[float], bool] = lambda _: True,
         done: int = 0,
-        work: Work | None = None,
     ) -> Iterator[Translations]:
         """Translates lines as they are read, and yields them in order, a window at a time.
 
@@ -94,11 +90,10 @@ class Translator:
             arrives_within: says of some seconds if the next line can be read by then; where it
                 cannot, those that have come are not kept waiting.
             done: how many lines of the same text, whole windows, were translated before.
-            work: what these took.
         """
-        lines, work = iter(lines), self._sum([work] if work else [])
+        lines = iter(lines)
         devices = len(self.trained.devices) * count()
-        window_size = platform_of(self.trained.device.platform).window * devices
+        window_size = platform_of(self.trained.device).window * devices
         with tqdm(
             initial=done,
             total=total,
@@ -109,15 +104,12 @@ class Translator:
             disable=not (is_first() and sys.stderr.isatty()),
         ) as bar:
             while window := _read_window(lines, window_size, arrives_within):
-                part = self._translate_window(window, done, work, bar)
+                part = self._translate_window(window, done, bar)
                 yield part
                 done += len(window)
-                work = self._sum([work, part.work])
 
-    def _translate_window(
-        self, lines: list[str], done: int, before: Work, bar: tqdm
-    ) -> Translations:
-        """Translates lines after so many that are done, and the work that these took."""
+    def _translate_window(self, lines: list[str], done: int, bar: tqdm) -> Translations:
+        """Translates lines, before which `done` were translated."""
         started = time.monotonic()
         sources = self._vocabularies.source.encode(lines)
         max_length = self.decoding.max_source_length or max(map(len, sources))
@@ -134,7 +126,6 @@ class Translator:
             [sources[index] for index in spoken],
             self.decoding,
             numbers=[done + index for index in spoken],
-            before=before,
             on_progress=bar.update,
         )
         translations = [Translation("", (), (), 0.0, len(source)) for source in sources]
@@ -147,7 +138,6 @@ class Translator:
             result.seconds_compiling,
             result.work,
             result.busiest,
-            result.choices,
             cut,
         )
 

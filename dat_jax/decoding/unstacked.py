@@ -3,14 +3,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from dat_jax.decoding.top_tokens import in_groups
-from dat_jax.model.attention import Attended, AttendedForm, KeysValues, States
-from dat_jax.model.blocks import DecoderBlock
+from dat_jax.model.attention import Attend, Attended, AttendedForm, KeysValues, States
+from dat_jax.model.blocks import BlockKernels, DecoderBlock
 from dat_jax.model.classifiers import normalised, weights_of_exit
 from dat_jax.model.heads import halting_logit, sequence_logits, token_logits
 from dat_jax.model.transformer import Transformer
@@ -18,8 +18,12 @@ from dat_jax.types import Array, Bool, Float, Int, Params
 
 Made = TypeVar("Made")
 
-MemoryAttended = tuple[KeysValues, ...] | States
-"""The memory as blocks attend to it: projected by each of them, or as it is for all."""
+
+class Memory(NamedTuple):
+    """The encoder's output as blocks attend to it."""
+
+    projected: tuple[KeysValues, ...]  # by each of the lower blocks
+    states: States  # as it is, for the blocks above
 
 
 class UnstackedModel:
@@ -28,21 +32,19 @@ class UnstackedModel:
     The weights of blocks and classifiers are unstacked once, here, and put into the dtype that the
     model computes in: in a loop, either would copy them every time.
 
-    `form` is how what tokens attend to is stored: projected, or as states.
+    Blocks 1 to `projected` attend to projected keys and values, those above to states.
     """
 
-    def __init__(self, model: Transformer, params: Params, form: AttendedForm) -> None:
-        config, self.form = model.config, form
-        self.config = config
+    def __init__(self, model: Transformer, params: Params, projected: int) -> None:
+        config = model.config
+        self.config, self.projected = config, projected
         self.num_layers = config.decoder_layers
         self.vocabulary_size = model.target_vocabulary_size
         self._model, self._params = model, params
         self._block = DecoderBlock(config, parent=None)
         stacked = _in_dtype(params["decoder"]["blocks"], config.dtype)
         self._blocks = [jax.tree.map(lambda p, n=n: p[n], stacked) for n in range(self.num_layers)]
-        self._state_kernels = [
-            self._run(n + 1, method="state_kernels") for n in range(self.num_layers)
-        ]
+        self._kernels = [self._run(n + 1, method="state_kernels") for n in range(self.num_layers)]
         weights = _in_dtype(self._apply("classifier_weights"), config.dtype)
         self._classifiers = [
             (own := weights_of_exit(weights, x)) | {"table": _by_groups(own["table"])}
@@ -64,65 +66,58 @@ class UnstackedModel:
         """The states before block 1."""
         return self._apply("embed", tokens, positions)
 
-    def memory_attended(
-        self, memory: Float[Array, "B S E"], exits: Int[Array, " B"]
-    ) -> MemoryAttended:
-        """The memory as blocks attend to it; zeros, which take no time, where it would be projected
-        for a block that no sentence goes to.
+    def form(self, depth: int) -> AttendedForm:
+        """How block `depth` stores what it attends to."""
+        return "keys_values" if depth <= self.projected else "states"
+
+    def project_memory(self, memory: Float[Array, "B S E"], exits: Int[Array, " B"]) -> Memory:
+        """The memory as blocks attend to it; zeros for a block that no sentence can reach, whose
+        projection is skipped.
 
         Args:
             memory: the encoder's output.
             exits: the depths above which no token of each sentence goes.
         """
-        if self.form == "states":
-            return States(memory)
         heads, width = self.config.decoder_heads, self.config.decoder_dim
         shape = (len(memory), heads, memory.shape[1], width // heads)
 
         # In rows, or XLA (jaxlib 0.12, CPU) leaves the result in another order than the array that
-        # it will be written to, and turns that one round instead.
+        # it will be written to, and transposes that one instead.
         def in_rows(depth: int, memory: Array) -> KeysValues:
-            projected = self._run(depth, memory, self.form, method="memory_attended")
+            projected = self._run(depth, memory, "keys_values", method="memory_attended")
             return jax.tree.map(lambda x: x.reshape(len(memory), -1), projected)
 
         projected = []
-        for depth in range(1, self.num_layers + 1):
+        for depth in range(1, self.projected + 1):
             rows = run_if(jnp.any(exits >= depth), partial(in_rows, depth), memory)
             projected.append(jax.tree.map(lambda x: x.reshape(shape), rows))
-        return tuple(projected)
+        return Memory(tuple(projected), States(memory))
 
-    def no_memory(self, sentences: int, length: int) -> MemoryAttended:
-        """Room for what `memory_attended` makes of sources of `length` tokens."""
+    def no_memory(self, sentences: int, length: int) -> Memory:
+        """Room for what `project_memory` makes of sources of `length` tokens."""
         dtype = jnp.dtype(self.config.dtype)
         memory = jax.ShapeDtypeStruct((sentences, length, self.config.encoder_dim), dtype)
         exits = jax.ShapeDtypeStruct((sentences,), jnp.int32)
-        return no_values(self.memory_attended, memory, exits)
+        return no_values(self.project_memory, memory, exits)
 
-    def memory_of(self, depth: int, memory: MemoryAttended) -> Attended:
+    def memory_of(self, depth: int, memory: Memory) -> Attended:
         """The part of it that block `depth` attends to."""
-        return memory if isinstance(memory, States) else memory[depth - 1]
+        return memory.projected[depth - 1] if depth <= self.projected else memory.states
 
     def self_attended(self, depth: int, x: Float[Array, "B P D"]) -> Attended:
-        """Inputs of block `depth`, or the states that were copied there, as later tokens are to
-        attend to them."""
-        return self._run(depth, x, self.form, method="self_attended")
+        """Inputs of block `depth`, or the states that were copied there, as later tokens attend to
+        them."""
+        return self._run(depth, x, self.form(depth), method="self_attended")
 
-    def self_states(self, depth: int, x: Float[Array, "B P D"]) -> States:
-        """The same as states, whatever the form of what else is stored."""
-        return self._run(depth, x, "states", method="self_attended")
+    def kernels(self, depth: int) -> BlockKernels:
+        """The kernels by which block `depth` attends to states."""
+        return self._kernels[depth - 1]
 
     def block(
-        self,
-        depth: int,
-        x: Float[Array, "B J D"],
-        self_attended: Attended,
-        self_mask: Bool[Array, "B J P"],
-        memory_attended: Attended,
-        memory_mask: Bool[Array, "B S"],
+        self, depth: int, x: Float[Array, "B J D"], attend_self: Attend, attend_memory: Attend
     ) -> Float[Array, "B J D"]:
         """The states after block `depth`."""
-        seen = (self_attended, self_mask, memory_attended, memory_mask[:, None])
-        return self._run(depth, x, *seen, self._state_kernels[depth - 1])
+        return self._run(depth, x, attend_self, attend_memory)
 
     @property
     def num_tables(self) -> int:
@@ -155,34 +150,6 @@ class UnstackedModel:
         if self._is_token.size == self.vocabulary_size:
             return logits
         return jnp.where(jnp.broadcast_to(self._is_token, logits.shape), logits, -jnp.inf)
-
-    def classify_each(
-        self, exits: Int[Array, "B J"], x: Float[Array, "B J D"]
-    ) -> Float[Array, "B J groups grouped"]:
-        """The logits of each state by the classifier of its own exit.
-
-        One product with the last table, and one with each other that some exit uses. Where `exits`
-        is 0 the logits mean nothing.
-        """
-        depths, last = self.config.exit_depths, self.num_tables - 1
-        depth = jnp.clip(exits, depths[0], depths[-1])
-        logits = self.classify_by_table(last, depth, x)
-        for table in range(last):
-            here = self.table_of(exits) == table
-
-            def replace(logits: Array, table: int = table, here: Array = here) -> Array:
-                return jnp.where(
-                    here[..., None, None], self.classify_by_table(table, depth, x), logits
-                )
-
-            logits = jax.lax.cond(jnp.any(here), replace, lambda logits: logits, logits)
-        return logits
-
-    def tables_run(self, exits: Int[Array, "B J"]) -> Int[Array, ""]:
-        """Counts the products with a table that `classify_each` makes for these exits."""
-        others = jnp.arange(self.num_tables - 1)
-        used = self.table_of(exits)[..., None] == others[None, None]
-        return 1 + jnp.sum(jnp.any(used, axis=(0, 1)))
 
     def sequence_logits(
         self, memory: Float[Array, "B S E"], source_mask: Bool[Array, "B S"]

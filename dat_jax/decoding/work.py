@@ -23,20 +23,13 @@ def no_work(num_layers: int) -> Work:
     return Work(*[jnp.zeros(num_layers + 1, jnp.int32)] * 3)
 
 
-def add_runs(work: Work, stage: Array | int, runs: Array | int, rows: Array, computed: int) -> Work:
-    """Counts runs of a stage, numbered from 0.
-
-    Args:
-        work: so far.
-        stage: which.
-        runs: how often it was run.
-        rows: rows that needed it, in all of these runs.
-        computed: rows that each run computed.
-    """
+def add_run(work: Work, stage: int, needed: Array, computed: Array) -> Work:
+    """Counts a run of a stage, numbered from 0, that computed this many rows for those that needed
+    it; none if it computed none."""
     return Work(
-        work.ticks.at[stage].add(runs),
-        work.rows.at[stage].add(rows),
-        work.computed.at[stage].add(runs * computed),
+        work.ticks.at[stage].add(computed > 0),
+        work.rows.at[stage].add(needed),
+        work.computed.at[stage].add(computed),
     )
 
 
@@ -44,13 +37,6 @@ def sum_work(num_layers: int, works: Iterable[Work]) -> Work:
     """The sums of any number of works, as numpy arrays that do not overflow."""
     counts = zip(no_work(num_layers), *works, strict=True)
     return Work(*(np.sum(np.asarray(count), axis=0, dtype=np.int64) for count in counts))
-
-
-def share_of_blocks(work: Work) -> float:
-    """The share of the blocks that tokens needed on average, over all hypotheses of the beam; 0
-    before there are any."""
-    needed = np.asarray(work.rows[:-1], np.int64)
-    return float(needed.sum()) / max(int(needed[0]) * len(needed), 1)
 
 
 def describe(work: Work, tokens: int) -> dict[str, Any]:

@@ -100,11 +100,3 @@ def wants_colour() -> bool:
 def describe_cut(sentences: int, max_length: int) -> str:
     """Says that sources were cut."""
     return f"{sentences} sentences are longer than {max_length} pieces and were cut there"
-
-
-def describe_depth(average_exit: float, num_layers: int) -> str:
-    """Says that exits are too deep for the continuous engine."""
-    return (
-        f"the average exit is {average_exit:.1f} of {num_layers}: "
-        "--config.engine=lockstep may be faster"
-    )

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """All figures of one decoding run: what `summary.json` and the lines of `results/` hold."""
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from dat_jax import flops
-from dat_jax.decoding.sizing import Choice
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.decoding.work import Work, describe, sum_work
 from dat_jax.evaluation.provenance import describe_commit, describe_device, hash_config
@@ -23,7 +21,6 @@ class Tally:
         num_layers = translator.trained.config.model.decoder_layers
         self._histogram = np.zeros(num_layers + 1, np.int64)
         self._work = sum_work(num_layers, [])
-        self._choices: Counter[Choice] = Counter()
         self._flops = self._sentences = self._cut = self._busiest = 0
         self._seconds = self._seconds_compiling = 0.0
 
@@ -38,7 +35,6 @@ class Tally:
                 config, vocabulary_size, sentence.source_length, exits, rule
             )
         self._work = sum_work(config.decoder_layers, [self._work, translations.work])
-        self._choices += translations.choices
         self._sentences += len(translations.sentences)
         self._cut += translations.cut
         self._busiest += translations.busiest
@@ -60,7 +56,6 @@ class Tally:
         return {
             "histogram": self._histogram.tolist(),
             "work": [counts.tolist() for counts in self._work],
-            "choices": [[*choice, count] for choice, count in self._choices.items()],
             "flops": int(self._flops),
             "sentences": self._sentences,
             "cut": self._cut,
@@ -75,8 +70,6 @@ class Tally:
         tally = cls(translator)
         tally._histogram = np.array(state["histogram"], np.int64)
         tally._work = Work(*(np.array(counts, np.int64) for counts in state["work"]))
-        for engine, reason, sentences in state["choices"]:
-            tally._choices[Choice(engine, reason)] = sentences
         tally._flops, tally._sentences = state["flops"], state["sentences"]
         tally._cut, tally._busiest = state["cut"], state["busiest"]
         tally._seconds = state["seconds"]
@@ -87,22 +80,17 @@ class Tally:
         """Returns all figures.
 
         `average_exit`, `exit_histogram`, `flops_per_token` are taken over the tokens of the
-        returned hypotheses, EOS counted. All else is what the engines ran, other hypotheses of the
+        returned hypotheses, EOS counted. All else is what the engine ran, other hypotheses of the
         beam included: `ticks_per_stage` and `rows_per_stage` count runs of blocks 1 to N and of
         classifiers, and the rows that needed them; `occupancy` is their share of the rows that were
         computed; `layers_executed_per_token` is the blocks' rows that were computed, idle ones
         included, for each token; `busiest_device` is what the busiest device computed of them, as a
         multiple of the mean of all devices. `seconds` and `tokens_per_second` leave out compiling,
-        which `seconds_compiling` has. `engine` is what was asked for, `engines` says how many
-        sentences each engine decoded, and `engine_reasons` why. `policy` is what `--config.policy`
+        which `seconds_compiling` has. `policy` is what `--config.policy`
         reads, `thresholds` what it came to.
         """
         trained, policy = self._translator.trained, self._translator.policy
         config, decoding = trained.config, self._translator.decoding
-        engines, reasons = Counter[str](), Counter[str]()
-        for choice, sentences in self._choices.items():
-            engines[choice.engine] += sentences
-            reasons[choice.reason] += sentences
         devices = count() * len(trained.devices)
         tokens, computed = int(self._histogram.sum()), int(self._work.computed[:-1].sum())
         return {
@@ -118,9 +106,6 @@ class Tally:
             "sentences": self._sentences,
             "sentences_cut": self._cut,
             "tokens": tokens,
-            "engine": decoding.engine,
-            "engines": dict(engines),
-            "engine_reasons": dict(reasons),
             "policy": policy.name,
             "thresholds": getattr(policy.rule, "thresholds", None),
             "beam_size": decoding.beam_size,

@@ -36,7 +36,6 @@ def translate(
         total=text.total,
         arrives_within=text.arrives_within,
         done=tally.sentences,
-        work=tally.work,
     ):
         tally.add(translations)
         texts = [sentence.text for sentence in translations.sentences]

@@ -6,6 +6,7 @@ are stored as they are, and a query meets them by way of the kernels: nothing ha
 and with one query a row the products are of matrices, which keeps a matrix unit busy.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -32,13 +33,17 @@ class States(NamedTuple):
 Attended = KeysValues | States
 AttendedForm = Literal["keys_values", "states"]
 
+Drop = Callable[[Array], Array]
+Attend = Callable[[Array, Drop], Array]
+"""Mixes values for queries [B, T, H, K]; the second argument is the dropout of the weights."""
+
 
 class StateKernels(NamedTuple):
-    """Kernels of the projections that attention to states does without, in the order in which it
-    reads them."""
+    """The projections of keys and values as attention to states applies them."""
 
     key: jax.Array  # [H, K, M]
     value: jax.Array  # [H, M, K]
+    value_bias: jax.Array  # [H, K]
 
 
 class Attention(nn.Module):
@@ -73,81 +78,73 @@ class Attention(nn.Module):
         return KeysValues(jnp.swapaxes(self.key(x), 1, 2), jnp.swapaxes(self.value(x), 1, 2))
 
     def state_kernels(self) -> StateKernels:
-        """The kernels of keys and values, with which `__call__` attends to states: to be made once,
-        outside of any loop."""
-        key, value = (part.variables["params"]["kernel"] for part in (self.key, self.value))
+        """The kernels for attention to states; compute them once, outside of any loop."""
+        key, value = (part.variables["params"] for part in (self.key, self.value))
         return StateKernels(
-            jnp.transpose(key, (1, 2, 0)).astype(self.dtype),
-            jnp.transpose(value, (1, 0, 2)).astype(self.dtype),
+            jnp.transpose(key["kernel"], (1, 2, 0)).astype(self.dtype),
+            jnp.transpose(value["kernel"], (1, 0, 2)).astype(self.dtype),
+            value["bias"].astype(self.dtype),
         )
 
     def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        attended: Attended,
-        mask: Bool[Array, "#B #T P"],
-        kernels: StateKernels | None = None,
-        *,
-        deterministic: bool,
+        self, x: Float[Array, "B T D"], attend: Attend, *, deterministic: bool
     ) -> Float[Array, "B T D"]:
-        """Mixes what is attended to for each position of `x`, looking only where `mask` is true.
-
-        States need `kernels`.
-        """
+        """Mixes what `attend` finds for each position of `x`; see `attend_to`."""
         query = self.query(x) * (self.dim // self.heads) ** -0.5
-        if isinstance(attended, KeysValues):
-            mixed = self._mix(query, attended, mask, deterministic)
-        else:
-            assert kernels is not None
-            mixed = self._mix_states(query, attended, mask, kernels, deterministic)
-        return self.output(mixed)
+        drop = partial(self.weight_dropout, deterministic=deterministic)
+        return self.output(attend(query, drop))
 
-    def _mix(
-        self,
-        query: Float[Array, "B T H K"],
-        attended: KeysValues,
-        mask: Bool[Array, "#B #T P"],
-        deterministic: bool,
-    ) -> Float[Array, "B T H K"]:
-        scores = _scores("bhpk,bhtk->bhpt", attended.keys, jnp.swapaxes(query, 1, 2))
-        weights = self._weights(jnp.swapaxes(scores, 2, 3), mask[:, None], deterministic)
-        mixed = _product("bhtp,bhpk->bhtk", weights, attended.values)
-        return jnp.swapaxes(mixed, 1, 2)
 
-    def _mix_states(
-        self,
-        query: Float[Array, "B T H K"],
-        attended: States,
-        mask: Bool[Array, "#B #T P"],
-        kernels: StateKernels,
-        deterministic: bool,
-    ) -> Float[Array, "B T H K"]:
-        """Mixes values as `_mix` does, without the projections of what it looks at.
+def attend_to(
+    attended: Attended, mask: Bool[Array, "#B #T P"], kernels: StateKernels | None = None
+) -> Attend:
+    """Attention to these positions, where `mask` is true; states need `kernels`."""
+    if isinstance(attended, KeysValues):
+        return partial(_mix, attended, mask)
+    assert kernels is not None
+    return partial(_mix_states, attended, mask, kernels)
 
-        A query meets a state by way of the key's kernel, taken backwards; values are projected
-        once they are mixed. A bias of the keys shifts all scores of a query alike, which softmax
-        does not see; that of the values passes through, as the weights sum to 1.
-        """
-        batch, length, heads, _ = query.shape
-        by_kernel = jnp.einsum("bthk,hkm->bthm", query, kernels.key)
-        by_kernel = by_kernel.reshape(batch, length * heads, -1)
-        scores = _scores("bpm,bqm->bpq", attended.states, by_kernel)
-        scores = jnp.swapaxes(scores, 1, 2).reshape(batch, length, heads, -1)
-        weights = self._weights(scores, mask[:, :, None], deterministic)
-        weights = weights.reshape(batch, length * heads, -1)
-        mixed = jnp.einsum("bqp,bpm->bqm", weights, attended.states)
-        mixed = mixed.reshape(batch, length, heads, -1)
-        values = jnp.einsum("bthm,hmk->bthk", mixed, kernels.value)
-        bias = self.value.variables["params"]["bias"].astype(self.dtype)
-        return values + bias[None, None]
 
-    def _weights(
-        self, scores: Float[Array, "*B P"], mask: Bool[Array, "*#B P"], deterministic: bool
-    ) -> Float[Array, "*B P"]:
-        """Softmax in float32 over the positions where `mask` is true, and dropout."""
-        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores).astype(self.dtype)
-        return self.weight_dropout(weights, deterministic=deterministic)
+def _mix(
+    attended: KeysValues, mask: Bool[Array, "#B #T P"], query: Float[Array, "B T H K"], drop: Drop
+) -> Float[Array, "B T H K"]:
+    scores = _scores("bhpk,bhtk->bhpt", attended.keys, jnp.swapaxes(query, 1, 2))
+    weights = _weights(jnp.swapaxes(scores, 2, 3), mask[:, None], query.dtype, drop)
+    mixed = _product("bhtp,bhpk->bhtk", weights, attended.values)
+    return jnp.swapaxes(mixed, 1, 2)
+
+
+def _mix_states(
+    attended: States,
+    mask: Bool[Array, "#B #T P"],
+    kernels: StateKernels,
+    query: Float[Array, "B T H K"],
+    drop: Drop,
+) -> Float[Array, "B T H K"]:
+    """Mixes values as `_mix` does, without projecting what it looks at.
+
+    A query meets a state by way of the key's kernel, applied backwards; values are projected after
+    mixing. A bias of the keys shifts all scores of a query alike, which softmax does not see; that
+    of the values passes through, as the weights sum to 1.
+    """
+    batch, length, heads, _ = query.shape
+    by_kernel = jnp.einsum("bthk,hkm->bthm", query, kernels.key)
+    by_kernel = by_kernel.reshape(batch, length * heads, -1)
+    scores = _scores("bpm,bqm->bpq", attended.states, by_kernel)
+    scores = jnp.swapaxes(scores, 1, 2).reshape(batch, length, heads, -1)
+    weights = _weights(scores, mask[:, :, None], query.dtype, drop)
+    weights = weights.reshape(batch, length * heads, -1)
+    mixed = jnp.einsum("bqp,bpm->bqm", weights, attended.states)
+    mixed = mixed.reshape(batch, length, heads, -1)
+    return jnp.einsum("bthm,hmk->bthk", mixed, kernels.value) + kernels.value_bias[None, None]
+
+
+def _weights(
+    scores: Float[Array, "*B P"], mask: Bool[Array, "*#B P"], dtype: jnp.dtype, drop: Drop
+) -> Float[Array, "*B P"]:
+    """Softmax in float32 over the positions where `mask` is true, and dropout."""
+    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    return drop(jax.nn.softmax(scores).astype(dtype))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -8,7 +8,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
-from dat_jax.model.attention import Attended, AttendedForm, Attention, StateKernels
+from dat_jax.model.attention import (
+    Attend,
+    Attended,
+    AttendedForm,
+    Attention,
+    StateKernels,
+    attend_to,
+)
 from dat_jax.types import Array, Bool, Float
 
 
@@ -72,7 +79,8 @@ class EncoderBlock(nn.Module):
     ) -> Float[Array, "B S E"]:
         entered = self.self_residual.enter(x)
         attended = self.self_attention.attended(entered, "keys_values")
-        update = self.self_attention(entered, attended, mask, deterministic=deterministic)
+        attend = attend_to(attended, mask)
+        update = self.self_attention(entered, attend, deterministic=deterministic)
         x = self.self_residual.leave(x, update, deterministic=deterministic)
         update = self.feed_forward(self.ff_residual.enter(x), deterministic=deterministic)
         return self.ff_residual.leave(x, update, deterministic=deterministic)
@@ -88,9 +96,8 @@ class BlockKernels(NamedTuple):
 class DecoderBlock(nn.Module):
     """Self-attention, attention over the memory, feed-forward.
 
-    The positions that it attends to are arguments, in either form of `dat_jax.model.attention`:
-    training makes them of whole sequences with `self_attended` and `memory_attended`, a decoder
-    reads them from its cache.
+    What it attends to are arguments: training attends to whole sequences, made with `self_attended`
+    and `memory_attended`, a decoder to its cache.
     """
 
     config: ModelConfig
@@ -117,7 +124,7 @@ class DecoderBlock(nn.Module):
         return self.memory_attention.attended(memory, form)
 
     def state_kernels(self) -> BlockKernels:
-        """The kernels that `__call__` needs for states: to be made once, outside of any loop."""
+        """The kernels for attention to states; compute them once, outside of any loop."""
         return BlockKernels(
             self.self_attention.state_kernels(), self.memory_attention.state_kernels()
         )
@@ -125,33 +132,18 @@ class DecoderBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        self_attended: Attended,
-        self_mask: Bool[Array, "#B #T P"],
-        memory_attended: Attended,
-        memory_mask: Bool[Array, "B 1 S"],
-        kernels: BlockKernels | None = None,
+        attend_self: Attend,
+        attend_memory: Attend,
         *,
         deterministic: bool = True,
     ) -> Float[Array, "B T D"]:
-        """Computes the states after this block from the states before it (equation 1).
-
-        What is attended to as states needs `kernels`.
-        """
-        of_self, of_memory = kernels or (None, None)
+        """Computes the states after this block from the states before it (equation 1)."""
         update = self.self_attention(
-            self.self_residual.enter(x),
-            self_attended,
-            self_mask,
-            of_self,
-            deterministic=deterministic,
+            self.self_residual.enter(x), attend_self, deterministic=deterministic
         )
         x = self.self_residual.leave(x, update, deterministic=deterministic)
         update = self.memory_attention(
-            self.memory_residual.enter(x),
-            memory_attended,
-            memory_mask,
-            of_memory,
-            deterministic=deterministic,
+            self.memory_residual.enter(x), attend_memory, deterministic=deterministic
         )
         x = self.memory_residual.leave(x, update, deterministic=deterministic)
         update = self.feed_forward(self.ff_residual.enter(x), deterministic=deterministic)

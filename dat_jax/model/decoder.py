@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
+from dat_jax.model.attention import attend_to
 from dat_jax.model.blocks import DecoderBlock, stacked
 from dat_jax.model.gradient_scaling import block_scales, scale_gradient
 from dat_jax.model.layer_drop import draw_kept, drop_rates
@@ -95,9 +96,7 @@ def _whole_sequence(
 ) -> Array:
     return block(
         x,
-        block.self_attended(x, "keys_values"),
-        self_mask,
-        block.memory_attended(memory, "keys_values"),
-        memory_mask[:, None, :],
+        attend_to(block.self_attended(x, "keys_values"), self_mask),
+        attend_to(block.memory_attended(memory, "keys_values"), memory_mask[:, None, :]),
         deterministic=deterministic,
     )

@@ -12,28 +12,25 @@ class DecodingConfig:
     """The search for a translation, and the policy by which tokens exit."""
 
     policy: str
-    engine: Literal["auto", "continuous", "lockstep"]
     report_policies: tuple[str, ...]
     beam_size: int
     length_penalty: float
     max_length_ratio: float
     max_length_extra: int
     batch_size: int
-    cohort_size: int
-    pool_size: int
     average_checkpoints: int
     bleu_tokenizer: Literal["language", "13a", "zh", "char", "intl", "none"]
     max_source_length: int
 
     def __post_init__(self) -> None:
         require_at_least(
-            "decoding", self, 1, "beam_size batch_size average_checkpoints max_length_extra"
+            "decoding", self, 1, "beam_size average_checkpoints max_length_extra"
         )
         require_at_least(
             "decoding",
             self,
             0,
-            "length_penalty max_length_ratio max_source_length cohort_size pool_size",
+            "length_penalty max_length_ratio max_source_length batch_size",
         )
         require(
             self.max_source_length != 1,

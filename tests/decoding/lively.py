@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny models whose tokens and exits vary, sentences for them, and the engines run on these."""
+"""Tiny models whose tokens and exits vary, sentences for them, and the engine run on them."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -9,14 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dat_jax.data.vocabulary import EOS, PAD, UNK
-from dat_jax.decoding import lockstep
+from dat_jax.decoding import engine
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.continuous import engine
 from dat_jax.decoding.queue import Queue
-from dat_jax.decoding.sizing import SearchSettings
+from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule
-from dat_jax.model.attention import AttendedForm
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_model
@@ -100,18 +99,21 @@ def settings(
     beam_size: int,
     slots: int,
     refill: int | None = None,
-    cohort: int | None = None,
-    attended: AttendedForm = "keys_values",
+    sizes: tuple[int, ...] = (),
+    windows: tuple[int, ...] = (),
+    projected: int = 99,
 ) -> SearchSettings:
-    """Settings by which all slots are filled together and all rows run together, if not said."""
+    """Settings of the plain algorithm, if nothing else is said: all slots are filled together, a
+    block runs on all rows, attention reads all positions, and caches hold keys and values."""
     return SearchSettings(
         beam_size=beam_size,
         length_penalty=LENGTH_PENALTY,
         length=MAX_LENGTH,
         slots=slots,
         refill=refill or slots,
-        cohort=cohort or slots * beam_size,
-        attended=attended,
+        sizes=(*sizes, slots * beam_size),
+        windows=(*windows, MAX_LENGTH),
+        projected=projected,
     )
 
 
@@ -123,33 +125,15 @@ def run(
     *,
     params: Params | None = None,
     slots: int | None = None,
-    refill: int | None = None,
-    attended: AttendedForm = "keys_values",
+    **how: Any,
 ) -> tuple[Hypotheses, Work]:
-    """The lockstep engine's hypotheses of the sentences in the queue, and what it ran; by default
-    all are in work from the beginning."""
+    """The engine's hypotheses of the sentences in the queue, and what it ran; by default all are in
+    work from the beginning."""
     model, own_params = make_model(kind)
     queue = make_queue() if queue is None else queue
     params = own_params if params is None else params
-    how = settings(beam_size, slots or int(queue.count), refill, attended=attended)
-    return _real(queue, lockstep.search(model, params, rule, queue, how))
-
-
-def run_continuous(
-    kind: str,
-    beam_size: int,
-    rule: Rule,
-    queue: Queue | None = None,
-    *,
-    cohort: int,
-    slots: int,
-    refill: int = 1,
-    attended: AttendedForm = "keys_values",
-) -> tuple[Hypotheses, Work]:
-    """The continuous engine's hypotheses of the sentences in the queue, and what it ran."""
-    model, params = make_model(kind)
-    queue = make_queue() if queue is None else queue
-    how = settings(beam_size, slots, refill, cohort, attended)
+    how = settings(beam_size, slots or int(queue.count), **how)
+    how = dataclasses.replace(how, projected=min(how.projected, model.config.decoder_layers))
     return _real(queue, engine.search(model, params, rule, queue, how))
 
 

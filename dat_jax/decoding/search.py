@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From token ids to hypotheses: groups of sentences that need the same room, each by an engine.
+"""From token ids to hypotheses: groups of sentences that need the same room.
 
 Sentences of a group are padded to one length and share a compiled program, longest first; each
 device has its part of them.
@@ -7,31 +7,21 @@ device has its part of them.
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from dat_jax.config import DecodingConfig, ModelConfig
+from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import PAD, is_blank
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.devices import deal, run
 from dat_jax.decoding.queue import Queue
-from dat_jax.decoding.sizing import (
-    Choice,
-    Platform,
-    SearchSettings,
-    choose_engine,
-    choose_settings,
-    memory_of,
-    platform_of,
-    room_for,
-)
-from dat_jax.decoding.work import Work, share_of_blocks, sum_work
+from dat_jax.decoding.settings import SearchSettings
+from dat_jax.decoding.sizing import Platform, choose_settings, memory_of, platform_of, room_for
+from dat_jax.decoding.work import Work, sum_work
 from dat_jax.exits.questions import Rule
 from dat_jax.modes import our_modes
 from dat_jax.trained import TrainedModel
@@ -56,7 +46,6 @@ class SearchResult:
     hypotheses: tuple[Hypothesis, ...]  # in the order of the sources
     work: Work  # of numpy arrays, of all devices
     busiest: int  # rows of blocks that the busiest device of each group computed
-    choices: Counter[Choice]  # how many sentences each engine decoded, and why
     settings: tuple[SearchSettings, ...]  # of each group
     seconds_compiling: float  # of all the time that it took
 
@@ -70,10 +59,10 @@ def search(
     *,
     limits: Sequence[int] | None = None,
     numbers: Sequence[int] | None = None,
-    before: Work | None = None,
+    platform: Platform | None = None,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> SearchResult:
-    """Translates sources by beam search, each group by the engine that `decoding` asks for.
+    """Translates sources by beam search.
 
     Args:
         trained: the model.
@@ -83,44 +72,38 @@ def search(
         limits: the most tokens of each translation, EOS counted; by default as `decoding` says.
             A source without text has none either: its limit is 1.
         numbers: of the sources in their text, from which chance follows; by default 0, 1 and so on.
-        before: what was run for earlier sources of the text, from which `auto` learns.
+        platform: sizes to use; by default those of the model's device.
         on_progress: called with the number of sources that have just been translated.
     """
-    platform, devices = platform_of(trained.device.platform), len(trained.devices)
+    devices = len(trained.devices)
+    platform = platform_of(trained.device) if platform is None else platform
     if limits is None:
         limits = [_limit(len(source), decoding) for source in sources]
     limits = [1 if is_blank(ids) else most for ids, most in zip(sources, limits, strict=True)]
     numbers = range(len(sources)) if numbers is None else numbers
-    num_layers = trained.model.config.decoder_layers
-    done = sum_work(num_layers, [before] if before else [])
+    config, memory = trained.model.config, memory_of(trained.device)
     hypotheses: dict[int, Hypothesis] = {}
-    works, all_settings, choices = [], [], Counter[Choice]()
+    works, all_settings = [], []
     busiest, seconds_compiling = 0, 0.0
     for room, group in _groups(sources, platform.window * devices, platform):
         hands = deal(group, devices)
         most = max(map(len, hands))  # of a device
-        rows, share = most * decoding.beam_size, share_of_blocks(done)
-        choice = choose_engine(decoding.engine, rule, rows, share, platform)
         length = max(_limit(room, decoding), *(limits[index] for index in group))
-        slots = _most_slots(trained, decoding, room, length, platform)
-        settings = choose_settings(choice.engine, decoding, most, room, length, slots, platform)
+        settings = choose_settings(rule, config, decoding, most, room, length, memory, platform)
         known = [[(sources[i], limits[i], numbers[i]) for i in hand] for hand in hands]
         queues = [_queue(sentences, room, platform.window) for sentences in known]
-        ran = run(trained, choice.engine, rule, queues, settings)
+        ran = run(trained, rule, queues, settings)
         for device, hand in enumerate(hands):
             hypotheses |= zip(hand, _unpack(ran.hypotheses, device, len(hand)), strict=True)
         works.append(ran.work)
         all_settings.append(settings)
-        choices[choice] += len(group)
-        done = sum_work(num_layers, [done, ran.work])
         busiest += ran.busiest
         seconds_compiling += ran.seconds_compiling
         on_progress(len(group))
     return SearchResult(
         tuple(hypotheses[index] for index in range(len(sources))),
-        sum_work(num_layers, works),
+        sum_work(config.decoder_layers, works),
         busiest,
-        choices,
         tuple(all_settings),
         seconds_compiling,
     )
@@ -164,18 +147,3 @@ def _unpack(best: Hypotheses, device: int, count: int) -> list[Hypothesis]:
         )
         for row in range(count)
     ]
-
-
-def _most_slots(
-    trained: TrainedModel, decoding: DecodingConfig, room: int, length: int, platform: Platform
-) -> int:
-    """Sentences of a pool that there is memory for."""
-    bytes_of_one = _bytes_per_sentence(trained.model.config, decoding.beam_size, room, length)
-    return memory_of(trained.device) // platform.share_of_memory // bytes_of_one
-
-
-def _bytes_per_sentence(config: ModelConfig, beam_size: int, room: int, length: int) -> int:
-    """Size of a slot of the pool: the states of its rows, the memory's keys and values."""
-    states = beam_size * length * (config.decoder_layers + 1)
-    memory = 2 * room * config.decoder_layers
-    return (states + memory) * config.decoder_dim * jnp.dtype(config.dtype).itemsize

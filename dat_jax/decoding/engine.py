@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: all sentences in work take every step together, each block on the rows that need it.
+
+A step is one token of each hypothesis (paper, appendix B). The hypotheses' newest tokens climb the
+blocks under a halting mask. A token that exits keeps its state; that is all that "copied upward"
+means, since the blocks above read their keys and values from it. A block runs on the rows that
+still climb, gathered to one of a few sizes, so that an exit saves time even while its neighbours go
+deeper. Finished sentences and beams without a hypothesis need nothing. Their slots are refilled:
+each sentence is at a position of its own, but all write to the same place of their caches.
+"""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dat_jax.data.vocabulary import EOS
+from dat_jax.decoding import beam
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.cache import Past, attend_memory, attend_past, past_of, write
+from dat_jax.decoding.compaction import Rows, on_rows
+from dat_jax.decoding.halting import Halting
+from dat_jax.decoding.queue import Arrivals, Queue, Sentences, no_sentences, put, serve
+from dat_jax.decoding.settings import SearchSettings
+from dat_jax.decoding.top_tokens import TopTokens, continuations, top_tokens
+from dat_jax.decoding.unstacked import Memory, UnstackedModel, no_values, run_if
+from dat_jax.decoding.work import Work, add_run, no_work
+from dat_jax.exits.questions import Plan, Rule
+from dat_jax.model.attention import Attended
+from dat_jax.model.transformer import Transformer
+from dat_jax.types import Array, Bool, Float, Int, Params
+
+
+class _Slots(NamedTuple):
+    """The slots' contents."""
+
+    sentences: Sentences
+    ceilings: jax.Array  # [G] the depth above which none of their tokens goes
+    memory: Memory
+    memory_mask: jax.Array  # [G, S]
+
+
+class _State(NamedTuple):
+    """What one step hands to the next."""
+
+    step: jax.Array  # []
+    slots: _Slots
+    caches: tuple[Attended, ...]  # of each block, T J slots
+    work: Work
+
+
+class _Climb(NamedTuple):
+    """Where the newest tokens are on their way up."""
+
+    x: jax.Array  # [R, D] their states
+    plan: Plan  # [R]
+    top: TopTokens | None  # [R, top] of the next token, if each block's states are classified
+
+
+@partial(jax.jit, static_argnames=("model", "settings"))
+def search(
+    model: Transformer, params: Params, rule: Rule, queue: Queue, settings: SearchSettings
+) -> tuple[Hypotheses, Work]:
+    """Translates a queue by beam search, or greedily with a beam of 1.
+
+    Args:
+        model: the model.
+        params: its parameters.
+        rule: when tokens exit.
+        queue: the sentences; their number does not change the program.
+        settings: how they are searched.
+
+    Returns:
+        The best hypothesis of each sentence, [Q], and what was run for them.
+    """
+    unstacked = UnstackedModel(model, params, settings.projected)
+    engine = _Engine(unstacked, Halting(unstacked, rule), settings)
+    hypotheses, state = serve(
+        queue,
+        settings,
+        engine.empty(queue),
+        lambda state: state.slots.sentences,
+        engine.admit,
+        engine.step,
+    )
+    return hypotheses, state.work
+
+
+@dataclasses.dataclass(frozen=True)
+class _Engine:
+    """Whatever stays the same from step to step."""
+
+    model: UnstackedModel
+    halting: Halting
+    settings: SearchSettings
+
+    def empty(self, queue: Queue) -> _State:
+        """The state before the first sentence."""
+        config, settings = self.model.config, self.settings
+        slots, source_length = settings.slots, queue.source.shape[1]
+        room = (slots, settings.length * settings.beam_size, config.decoder_dim)
+        room = jax.ShapeDtypeStruct(room, jnp.dtype(config.dtype))
+        caches = [
+            no_values(partial(self.model.self_attended, depth), room)
+            for depth in range(1, self.model.num_layers + 1)
+        ]
+        contents = _Slots(
+            no_sentences(queue, settings),
+            jnp.zeros(slots, jnp.int32),
+            self.model.no_memory(slots, source_length),
+            jnp.zeros((slots, source_length), bool),
+        )
+        zero = jnp.zeros((), jnp.int32)
+        return _State(zero, contents, tuple(caches), no_work(self.model.num_layers))
+
+    def admit(self, state: _State, arrivals: Arrivals) -> _State:
+        """Runs the encoder, and projects its output for the blocks that sentences can reach."""
+        memory = self.model.encode(arrivals.source, arrivals.mask)
+        ceilings = self.halting.before_sentence(memory, arrivals.mask)
+        projected = self.model.project_memory(memory, ceilings)
+        new = _Slots(arrivals.sentences, ceilings, projected, arrivals.mask)
+        return state._replace(slots=put(state.slots, arrivals.slots, new))
+
+    def step(self, state: _State) -> _State:
+        """Finds the next token of each live hypothesis."""
+        sentences, settings = state.slots.sentences, self.settings
+        beams = sentences.beams
+        top, exits, caches, work = self._climb(state)
+        shape = beams.tokens.shape
+        top = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), top)
+        positions, limits = beams.position[:, None], beams.limit[:, None]
+        following = continuations(top, beams.log_probs, positions, limits, EOS)
+        beams = beam.advance(beams, following, exits.reshape(shape), eos_id=EOS)
+        slots = state.slots._replace(sentences=sentences._replace(beams=beams))
+        return _State(state.step + 1, slots, caches, work)
+
+    def _climb(
+        self, state: _State
+    ) -> tuple[TopTokens, Int[Array, " R"], tuple[Attended, ...], Work]:
+        """Takes the newest token of each live hypothesis as far up as the rule says.
+
+        Returns:
+            The likeliest next tokens at each token's exit, [R]; the exits, 0 of a row that is not
+            live; the caches; the work of all steps.
+        """
+        model, halting, settings = self.model, self.halting, self.settings
+        now, active, climb = self._start(state)
+        past = past_of(state.slots.sentences.beams, now, settings.windows)
+        exits, caches, work = jnp.zeros(settings.rows, jnp.int32), [], state.work
+
+        for depth in range(1, model.num_layers + 1):
+            with jax.named_scope(f"block_{depth}"):
+                cache = self._write(depth, state.caches[depth - 1], now, climb.x, active)
+                run = partial(self._run_block, depth, state.slots, cache, past, climb)
+                climb, computed = on_rows(active, settings.sizes, run, climb)
+            caches.append(cache)
+            needed = jnp.sum(active)
+            work = add_run(work, depth - 1, needed, computed)
+            if halting.classifies_each_block:
+                work = add_run(work, model.num_layers, needed, computed)
+            halts = active & (climb.plan.exit_at <= depth)
+            exits = jnp.where(halts, depth, exits)
+            active &= ~halts
+
+        if climb.top is None:
+            top, work = self._classify(climb.x, exits, work)
+        else:
+            top = climb.top
+        return top, exits, tuple(caches), work
+
+    def _start(self, state: _State) -> tuple[Int[Array, ""], Bool[Array, " R"], _Climb]:
+        """The place in the rings that this step writes; the live rows; and all rows below block
+        1."""
+        sentences, rows = state.slots.sentences, self.settings.rows
+        beams = sentences.beams
+        positions = jnp.broadcast_to(beams.position[:, None], beams.tokens.shape)
+        x = self.model.embed(beams.tokens, positions).reshape(rows, -1)
+        plan = self.halting.before_token(
+            state.slots.ceilings,
+            sentences.numbers,
+            beams.position,
+            beams.limit,
+            self.settings.beam_size,
+        )
+        plan = Plan(*(leaf.reshape(rows, *leaf.shape[2:]) for leaf in plan))
+        top = self._no_top() if self.halting.classifies_each_block else None
+        now = state.step % self.settings.length
+        return now, beam.live(beams).reshape(rows), _Climb(x, plan, top)
+
+    def _write(
+        self,
+        depth: int,
+        cache: Attended,
+        now: Int[Array, ""],
+        x: Float[Array, "R D"],
+        active: Bool[Array, " R"],
+    ) -> Attended:
+        """Writes the states below a block to its cache, copied ones included."""
+        # Where no state is copied, none that exited attends to a block above it.
+        of_use = jnp.asarray(True) if self.halting.copies_states else jnp.any(active)
+        by_sentence = x.reshape(self.settings.slots, self.settings.beam_size, -1)
+        return write(cache, now, run_if(of_use, partial(self.model.self_attended, depth), by_sentence))
+
+    def _run_block(
+        self, depth: int, slots: _Slots, cache: Attended, past: Past, climb: _Climb, rows: Rows
+    ) -> _Climb:
+        """Runs block `depth` on these rows, and asks the rule about them."""
+        model, kernels = self.model, self.model.kernels(depth)
+        before, plan, top = rows.take(climb)
+        memory = model.memory_of(depth, slots.memory)
+        x = model.block(
+            depth,
+            before[:, None],
+            attend_past(cache, past, rows, self.settings.windows, kernels.self_attention),
+            attend_memory(memory, slots.memory_mask, rows, kernels.memory_attention),
+        )[:, 0]
+        plan = self.halting.after_block(depth, before, x, plan)
+        if self.halting.classifies_each_block:
+            logits = model.classify(depth, x)
+            top = self._top_tokens(logits)
+            depths = jnp.full_like(plan.exit_at, depth)
+            plan = self.halting.after_classifier(depths, logits, top, plan)
+        return _Climb(x, plan, top)
+
+    @jax.named_scope("classifier")
+    def _classify(
+        self, x: Float[Array, "R D"], exits: Int[Array, " R"], work: Work
+    ) -> tuple[TopTokens, Work]:
+        """Classifies each row by the classifier of its exit; a row that has none needs nothing."""
+        model, top = self.model, self._no_top()
+        for table in range(model.num_tables):
+
+            def classify(rows: Rows, table: int = table) -> TopTokens:
+                logits = model.classify_by_table(table, rows.take(exits), rows.take(x))
+                return self._top_tokens(logits)
+
+            needing = (exits > 0) & (model.table_of(exits) == table)
+            top, computed = on_rows(needing, self.settings.sizes, classify, top)
+            work = add_run(work, model.num_layers, jnp.sum(needing), computed)
+        return top, work
+
+    def _no_top(self) -> TopTokens:
+        x = jax.ShapeDtypeStruct((self.settings.rows, self.model.config.decoder_dim), jnp.float32)
+        logits = jax.eval_shape(partial(self.model.classify, self.model.num_layers), x)
+        return no_values(self._top_tokens, logits)
+
+    def _top_tokens(self, logits: Float[Array, "C groups grouped"]) -> TopTokens:
+        count = min(2 * self.settings.beam_size, self.model.vocabulary_size)
+        return top_tokens(logits, count, EOS)
