@@ -14,7 +14,6 @@ from benchmarks._suites import TUNED, Point
 from benchmarks._timing import Timed, interleaved, machine, rate
 from benchmarks._trainings import Trained
 from dat_jax.config import DecodingConfig
-from dat_jax.decoding.sizing import Engine
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.evaluate import figures
 from dat_jax.evaluation.scores import tokenizers_of
@@ -32,7 +31,7 @@ _BATCHES = {512: None, 32: 512, 1: 64}
 _REPETITIONS = 3
 
 _OF_TEXT = ("average_exit", "exit_histogram", "flops_per_token", "config_sha256")
-"""Figures that are the same whichever engine decodes, and however much at a time."""
+"""Figures that are the same however many sentences are in work."""
 
 
 class Model:
@@ -123,8 +122,7 @@ def _scored(model: Model, translator: Translator, translations: Translations, sp
 
 
 def _of_engine(translator: Translator, translations: Translations) -> Line:
-    """The work and the settings of the engine that made translations, without figures of their
-    text."""
+    """The work and the settings that made translations, without figures of their text."""
     tally = Tally(translator)
     tally.add(translations)
     return {key: value for key, value in tally.summary().items() if key not in _OF_TEXT}
@@ -165,7 +163,7 @@ def measure_speed(
 ) -> Iterator[Line]:
     """Times all policies of all points in turn, at several batch sizes; yields the lines.
 
-    Each translates `test`, text to text, by both engines, and the faster one counts.
+    Each translates `test`, text to text.
 
     Raises:
         Spent: the time is up.
@@ -208,28 +206,22 @@ def _speeds(
     sentences: int | None,
     whole: Sequence[Line | None],
 ) -> Iterator[Line]:
-    """The line of each candidate at a batch size, by the engine that was faster. Those of a part of
-    the text have the scores and the exits of the whole."""
-    trials: list[dict[Engine, Translator]] = []
-    for model, policy in candidates:
-        decoding = _in_batches(model, batch_size)
-        settings = {x: dataclasses.replace(decoding, engine=x) for x in get_args(Engine)}
-        trials.append({x: Translator(model.model, policy, settings[x]) for x in settings})
+    """The line of each candidate at a batch size. Those of a part of the text have the scores and
+    the exits of the whole."""
+    translators = [
+        Translator(model.model, policy, _in_batches(model, batch_size))
+        for model, policy in candidates
+    ]
     runs = [
         partial(translator.translate, model.text("test")[0][:sentences], policy.name)
-        for (model, policy), trial in zip(candidates, trials, strict=True)
-        for translator in trial.values()
+        for (model, policy), translator in zip(candidates, translators, strict=True)
     ]
-    timed = iter(interleaved(runs, _REPETITIONS, f"batches of {batch_size}"))
+    timed = interleaved(runs, _REPETITIONS, f"batches of {batch_size}")
     fresh = []
-    for (model, _), trial, old in zip(candidates, trials, whole, strict=True):
-        outcomes = {engine: next(timed) for engine in trial}
-        speeds = {engine: _speed(one) for engine, one in outcomes.items()}
-        by_engine = {engine: speed["tokens_per_second"] for engine, speed in speeds.items()}
-        best = max(by_engine, key=lambda engine: by_engine[engine])
-        faster = trial[best], outcomes[best].outcome
-        line = old | _of_engine(*faster) if old else _scored(model, *faster, "test")
-        fresh.append(line | speeds[best] | {"by_engine": by_engine})
+    for (model, _), translator, one, old in zip(candidates, translators, timed, whole, strict=True):
+        made = translator, one.outcome
+        line = old | _of_engine(*made) if old else _scored(model, *made, "test")
+        fresh.append(line | _speed(one))
     spans = _spans(candidates, fresh)
     for (model, _), line, span in zip(candidates, fresh, spans, strict=True):
         yield _labels(model, "test") | line | span

@@ -89,11 +89,13 @@ class Program(NamedTuple):
                 total += self._branch(instruction, scopes, known)
         return total
 
-    def cycles_under(self, name: str, scope: str) -> int:
-        """Estimated cycles of what was traced under `scope` in a computation, with its branches."""
+    def cycles_of_branch(self, name: str, scope: str, number: int) -> int:
+        """Estimated cycles of one branch of the switches that were traced under `scope`, and of all
+        else under it; of the branches inside, the dearest."""
         anything = frozenset[str]()
         return sum(
-            one.cycles + max((self.cycles(x, anything, anything) for x in one.branches), default=0)
+            one.cycles
+            + (self.cycles(one.branches[number], anything, anything) if one.branches else 0)
             for one in self.computations[name]
             if scope in one.scopes
         )

@@ -11,9 +11,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
-from dat_jax.decoding.devices import SEARCHES
+from dat_jax.decoding import engine
 from dat_jax.decoding.queue import Queue
-from dat_jax.decoding.sizing import Engine, SearchSettings, choose_settings, platform_of
+from dat_jax.decoding.settings import SearchSettings
+from dat_jax.decoding.sizing import choose_settings, platform_of
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.optimizer import make_optimizer
@@ -23,7 +24,6 @@ from dat_jax.training.step import abstract_state, make_train_step
 
 def search(
     config: Config,
-    engine: Engine,
     rule: Rule,
     mesh: Mesh,
     *,
@@ -31,24 +31,23 @@ def search(
     source_length: int,
     length: int,
 ) -> tuple[jax.stages.Lowered, SearchSettings]:
-    """Lowers an engine's greedy search, as it is on the kind of device of a mesh, for one of them.
+    """Lowers a greedy search, as it is on the kind of device of a mesh, for one of them.
 
     Args:
         config: of the model and of decoding; each vocabulary has the size that it asks for.
-        engine: that decodes.
         rule: when tokens exit.
         mesh: the device.
-        rows: sentences in lockstep, or hypotheses of a cohort.
+        rows: sentences in work.
         source_length: of each sentence in the queue.
         length: room for a translation's tokens.
     """
     size, sharding = config.data.vocabulary_size, NamedSharding(mesh, WHOLE)
     model = Transformer(config.model, size, size)
-    platform = platform_of(mesh.devices.flat[0].platform)
-    decoding = dataclasses.replace(config.decoding, beam_size=1, batch_size=rows, cohort_size=rows)
-    many = platform.window
+    platform = platform_of(mesh.devices.flat[0])
+    decoding = dataclasses.replace(config.decoding, beam_size=1, batch_size=rows)
+    many, memory = platform.window, 1 << 40
     settings = choose_settings(
-        engine, decoding, many, source_length, length, most_slots=many, platform=platform
+        rule, config.model, decoding, many, source_length, length, memory, platform
     )
 
     def at_device(tree: Any) -> Any:
@@ -62,7 +61,7 @@ def search(
     params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     numbers = jax.tree.map(np.float32, rule)
     arguments = (at_device(params), at_device(numbers), at_device(queue))
-    traced = SEARCHES[engine].trace(model, *arguments, settings)
+    traced = engine.search.trace(model, *arguments, settings)
     return traced.lower(lowering_platforms=(_platform(mesh),)), settings
 
 

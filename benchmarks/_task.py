@@ -18,7 +18,7 @@ from configs.base import get_config
 from dat_jax import TranslationModel, flops
 from dat_jax.config import Config
 from dat_jax.data.vocabulary import EOS
-from dat_jax.decoding.engines import SearchResult
+from dat_jax.decoding.search import SearchResult
 from dat_jax.decoding.work import describe
 from dat_jax.exits.questions import Plan, Rule, Token
 from dat_jax.exits.sampling import token_draws
@@ -169,4 +169,5 @@ def figures(task: Task, rule: Rule, result: SearchResult) -> dict[str, Any]:
         "tokens": tokens,
         "average_exit": round(exits / tokens, 3),
         "flops_per_token": counted / tokens,
-    } | describe(result.work, tokens)
+        "peak_bytes": result.cost.peak_bytes,
+    } | describe(result.cost.work, tokens)

@@ -19,9 +19,8 @@ from train import train_model
 _ELSEWHERE = {
     *("data.source", "model.rematerialisation", "training.initial_workdir", "training.profile"),
     *("training.checkpoint_folder", "training.sharding", "training.log_every"),
-    *("training.validate_every", "decoding.policy", "decoding.engine", "decoding.beam_size"),
-    *("decoding.report_policies", "decoding.batch_size", "decoding.cohort_size"),
-    "decoding.pool_size",
+    *("training.validate_every", "decoding.policy", "decoding.beam_size"),
+    *("decoding.report_policies", "decoding.batch_size"),
 }
 
 

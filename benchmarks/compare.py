@@ -27,7 +27,7 @@ from dat_jax.paths import as_path, destination
 
 _SUITE = "compare"
 _TEXTS = {"text_sha256": "text", "references_sha256": "references"}
-_KEPT = ("policy", "beam_size", "engine", "checkpoint_step", "averaged_checkpoints", "sentences")
+_KEPT = ("policy", "beam_size", "checkpoint_step", "averaged_checkpoints", "sentences")
 _KEPT += ("seed", "config_sha256", "commit", "device", *_TEXTS)
 
 

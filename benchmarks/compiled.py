@@ -3,20 +3,22 @@
 
     python -m benchmarks.compiled --target=tpu:v5e --output=results/compiled_v5e.jsonl
 
-Compiles both engines and the training step, and says what they come to, piece by piece: on TPU the
+Compiles the search and the training step, and says what they come to, piece by piece: on TPU the
 cycles that its compiler estimates, on GPU the launches. Nothing is timed, and the estimate leaves
-out gathers and scatters, whose number stands beside it. Needs `jax[tpu]`, or for a GPU the wheels
+out gathers and scatters, which are counted. Needs `jax[tpu]`, or for a GPU the wheels
 that the message names.
 """
 
 import importlib.metadata
 import json
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 
 from benchmarks import _hlo, _thunks
@@ -30,15 +32,14 @@ from benchmarks._timing import check_output
 from configs import iwslt14_de_en, wmt14_en_fr
 from dat_jax.command_line import define_path, run
 from dat_jax.config import Config
-from dat_jax.decoding.sizing import Engine
+from dat_jax.decoding.settings import SearchSettings
 from dat_jax.evaluation.provenance import describe_commit
 from dat_jax.evaluation.tables import markdown_table
 
 _SOURCE, _LENGTH = 32, 64
 _ROWS = {"tpu": 256, "cuda": 64}
 _AVERAGE_EXIT = 1.75
-_ENGINES: tuple[Engine, ...] = ("lockstep", "continuous")
-_PROGRAMS = (*_ENGINES, "train")
+_PROGRAMS = ("search", "train")
 _LARGE = 1 << 20  # bytes of an array that a loop carries, from which on it is a store
 
 
@@ -65,12 +66,11 @@ class _Search(NamedTuple):
         return self.program.cycles(body, frozenset(scopes), self.known) / 1e3
 
 
-def lines_of_search(target: Target, config: Config, engine: Engine) -> Iterator[Line]:
-    """Yields a line for each piece of an engine, and one for the whole program."""
+def lines_of_search(target: Target, config: Config) -> Iterator[Line]:
+    """Yields a line for each piece of a search, and one for the whole program."""
     rows, num_layers = _ROWS[target.platform], config.model.decoder_layers
     lowered, settings = search(
         config,
-        engine,
         drawn_exits(_AVERAGE_EXIT, num_layers),
         make_mesh(target, 1),
         rows=rows,
@@ -80,55 +80,61 @@ def lines_of_search(target: Target, config: Config, engine: Engine) -> Iterator[
     compiled = compile_for(target, lowered)
     made = _Search(num_layers, compiled, _hlo.parse(compiled.text))
     labels = {
-        "rows": rows,
+        "in_work": settings.slots,
         "source_length": _SOURCE,
         "length": _LENGTH,
         "beam_size": settings.beam_size,
-        "slots": settings.slots,
-        "attended": settings.attended,
+        "projected": settings.projected,
         "dtype": config.model.dtype,
     }
     pieces = _pieces_in_cycles if target.platform == "tpu" else _pieces_in_nodes
-    for line in [*pieces(made, engine), {"piece": "program"} | _of_program(made)]:
-        yield {"program": engine} | line | labels
+    for line in [*pieces(made, settings), {"piece": "program"} | _of_program(made)]:
+        yield {"program": "search"} | line | labels
 
 
-def _pieces_in_cycles(made: _Search, engine: Engine) -> Iterator[Line]:
-    """Kilocycles, as TPU's compiler estimates them."""
-    blocks = [made.block(depth) for depth in range(1, made.num_layers + 1)]
-    classifier = made.kilocycles("classifier")
-    if engine == "continuous":
-        block = statistics.mean(made.kilocycles(block) for block in blocks)
-        yield {"piece": "block tick", "kilocycles": round(block, 1)}
-        yield {"piece": "classifier tick", "kilocycles": round(classifier, 1)}
-        token = _AVERAGE_EXIT * block + classifier
-        yield {
-            "piece": "token",
-            "average_exit": _AVERAGE_EXIT,
-            "occupancy": 1.0,
-            "kilocycles": round(token, 1),
-        }
-        return
-    body = made.program.loop("step").body or ""
-    under = [made.program.cycles_under(body, block) / 1e3 for block in blocks]
-    yield {"piece": "block", "kilocycles": round(statistics.median(under), 1)}
-    of_classifier = made.program.cycles_under(body, "classifier") / 1e3
-    yield {"piece": "classifier", "kilocycles": round(of_classifier, 1)}
-    for depth in range(1, made.num_layers + 1):
-        step = made.kilocycles(*blocks[:depth], "classifier")
+def _pieces_in_cycles(made: _Search, settings: SearchSettings) -> Iterator[Line]:
+    """Kilocycles, as TPU's compiler estimates them: of blocks and classifiers by the rows that they
+    run, of a token at each depth, and of one at an average exit."""
+    body, sizes = made.program.loop("step").body or "", settings.sizes
+    every = sizes[-1]
+
+    def of_branch(scope: str, size: int) -> float:
+        """Of a switch over row counts the branch for this one; branch 0 runs nothing."""
+        return made.program.cycles_of_branch(body, scope, 1 + sizes.index(size)) / 1e3
+
+    depths = range(1, made.num_layers + 1)
+    blocks = {
+        size: statistics.median(of_branch(made.block(n), size) for n in depths) for size in sizes
+    }
+    for size in sizes:
+        yield {"piece": "block", "rows": size, "kilocycles": round(blocks[size], 1)}
+    classifier = of_branch("classifier", every)
+    yield {"piece": "classifier", "rows": every, "kilocycles": round(classifier, 1)}
+    rest = made.kilocycles()
+    yield {"piece": "rest of a step", "kilocycles": round(rest, 1)}
+    for depth in depths:
+        step = rest + depth * blocks[every] + classifier
         yield {"piece": "token", "average_exit": depth, "kilocycles": round(step, 1)}
+    drawn = drawn_exits(_AVERAGE_EXIT, made.num_layers)
+    shares = 1 - np.asarray([0.0, *drawn.cumulative])
+    needed = [min(s for s in sizes if s >= math.ceil(share * every)) for share in shares]
+    step = rest + sum(blocks[size] for size in needed) + classifier
+    yield {
+        "piece": "token",
+        "average_exit": _AVERAGE_EXIT,
+        "rows_by_depth": needed,
+        "kilocycles": round(step, 1),
+    }
 
 
-def _pieces_in_nodes(made: _Search, engine: Engine) -> Iterator[Line]:
-    """Nodes of the CUDA graphs that a step or a tick launches, and the copies among them."""
+def _pieces_in_nodes(made: _Search, settings: SearchSettings) -> Iterator[Line]:
+    """Nodes of the CUDA graphs that a step launches, and the copies among them, by the deepest
+    block that runs, each on all rows."""
     body = _thunks.last_loop(_thunks.parse(made.compiled.thunks))
     graphs = {"command_buffers": sum(thunk.kind == "kCommandBuffer" for thunk in body)}
-    if engine == "continuous":
-        for piece, stage in (("block tick", 0), ("classifier tick", -1)):
-            yield {"piece": piece} | _thunks.count(body, lambda _, stage=stage: stage) | graphs
-        return
+    every = len(settings.sizes)
     for depth in range(1, made.num_layers + 1):
-        counted = _thunks.count(body, lambda number, depth=depth: number < depth)
+        counted = _thunks.count(body, lambda number, n=depth: every if number < n else 0)
         yield {"piece": "token", "average_exit": depth} | counted | graphs
 
 
@@ -188,9 +194,8 @@ def _memory(compiled: Compiled) -> Line:
 def lines_of(target: Target, programs: Sequence[str]) -> Iterator[Line]:
     """Yields the lines of these programs, each as soon as it is known."""
     config = make_config(LARGE, "bfloat16")
-    for engine in _ENGINES:
-        if engine in programs:
-            yield from lines_of_search(target, config, engine)
+    if "search" in programs:
+        yield from lines_of_search(target, config)
     if "train" in programs:
         iwslt = config_of(iwslt14_de_en)
         devices = 4 if target.platform == "tpu" else 1

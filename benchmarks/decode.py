@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed of decoding by both engines, beside other systems, on random weights of one size.
+"""Speed of decoding, compared with other systems, on random weights of one size.
 
-    python -m benchmarks.decode --output=FILE [--opponents] [--beams=1,4] [--tables=averages]
+    python -m benchmarks.decode --output=FILE [--opponents] [--beams=1,5] [--tables=averages]
 
-Three tables: at batches of several sizes; at one batch for exits of several means, where the
-lockstep engine is also cut at each depth; and the same with lengths that vary from half of the
-target length to all of it. Exits are drawn and lengths forced: all systems do the same.
+Three tables: at one number of sentences in work, cuts at each depth and exits of several means; the
+same over several numbers of sentences in work; and with lengths that vary from half of the target
+length to all of it. Exits are drawn and lengths forced: all systems write the same number of tokens
+with the same number of sentences in work.
 
 Repetitions are interleaved and figures are medians; a line of JSON for each, tables, and a plot
-beside the file. `--opponents` times CTranslate2 and Hugging Face's Marian too, on a CPU
+next to the file. `--opponents` times CTranslate2 and Hugging Face's Marian too, on a CPU
 (`pip install -e '.[opponents]'`).
 """
 
@@ -24,25 +25,17 @@ from absl import flags
 from benchmarks._figures import check_drawing, speed
 from benchmarks._opponents import Size, ctranslate2_opponents, opponents
 from benchmarks._options import numbers, some
-from benchmarks._systems import (
-    System,
-    continuous_system,
-    format_lines,
-    lockstep_system,
-    measure,
-    refills,
-)
+from benchmarks._systems import System, engine, format_lines, measure
 from benchmarks._task import Task, drawn_exits, encode, make_config, make_task, vary_lengths
 from benchmarks._timing import check_output, machine, write_lines
 from dat_jax.command_line import define_path, run
 from dat_jax.exits.rules import Fixed
 
-_SEVERAL_AVERAGES = (1.25, 1.75, 3.0, 6.0)
+_AVERAGES = (1.25, 1.75, 3.0, 6.0)
 _AVERAGE = 1.75
-_BATCHES = (1, 8, 32, 128, 512)
-_BATCH = 64
-_SENTENCES = 1_024
-_VARIED = 512  # sentences whose lengths vary
+_WORKS = (1, 8, 32, 64, 384)
+_SENTENCES = 768
+_VARIED = 4  # times the sentences in work, whose lengths vary
 _SHALLOW = 2  # decoder blocks of the shallow opponents
 _SIZES = {
     "dim": (512, "Width of encoder and decoder."),
@@ -56,50 +49,43 @@ _SIZES = {
 }
 
 
-def over_batches(task: Task, beam: int) -> Iterator[System]:
-    """Both engines at batches of several sizes, for exits of one mean."""
-    num_layers = task.num_layers
-    for batch in _BATCHES:
-        one, many = task.first(batch), task.first(refills(task, beam, batch))
-        yield lockstep_system(one, "lockstep, full depth", Fixed(num_layers), beam, batch)
-        masked = drawn_exits(_AVERAGE, num_layers)
-        yield lockstep_system(one, "lockstep, masks", masked, beam, batch)
-        yield continuous_system(many, _AVERAGE, beam, batch)
-
-
-def over_averages(task: Task, beam: int) -> Iterator[System]:
-    """Both engines at one batch, for exits of several means, beside cuts at each depth."""
-    num_layers = task.num_layers
-    one, many = task.first(_BATCH), task.first(refills(task, beam, _BATCH))
+def over_averages(task: Task, beam: int, in_work: int) -> Iterator[System]:
+    """Cuts at each depth, and exits of several means."""
+    task = task.first(in_work)
     yield System(
-        {"system": "encoder alone", "beam_size": beam, "batch_size": _BATCH},
-        int(one.lengths.sum()),
-        encode(task, _BATCH),
+        {"system": "encoder alone", "beam_size": beam, "in_work": in_work},
+        int(task.lengths.sum()),
+        encode(task, in_work),
         lambda _: {},
     )
-    for depth in range(1, num_layers + 1):
-        name = "lockstep, cut" if depth < num_layers else "lockstep, full depth"
-        yield lockstep_system(one, name, Fixed(depth), beam, _BATCH)
-    for average in _SEVERAL_AVERAGES:
-        masked = drawn_exits(average, num_layers)
-        yield lockstep_system(one, "lockstep, masks", masked, beam, _BATCH)
-        yield continuous_system(many, average, beam, _BATCH)
+    for depth in range(1, task.num_layers + 1):
+        name = "cut" if depth < task.num_layers else "full depth"
+        yield engine(task, name, Fixed(depth), beam, in_work)
+    for average in _AVERAGES:
+        yield engine(task, "exits", drawn_exits(average, task.num_layers), beam, in_work)
 
 
-def over_lengths(task: Task, beam: int) -> Iterator[System]:
-    """Both engines at one batch, for translations of several lengths and exits of several means."""
-    num_layers, task = task.num_layers, vary_lengths(task.first(_VARIED))
-    full = Fixed(num_layers)
-    yield lockstep_system(task, "lockstep, full depth", full, beam, _BATCH)
-    for average in _SEVERAL_AVERAGES:
-        masked = drawn_exits(average, num_layers)
-        yield lockstep_system(task, "lockstep, masks", masked, beam, _BATCH)
-        yield continuous_system(task, average, beam, _BATCH)
+def over_works(task: Task, beam: int, _: int) -> Iterator[System]:
+    """Several numbers of sentences in work: full depth, a cut, and exits of one mean."""
+    for in_work in _WORKS:
+        few, exits = task.first(in_work), drawn_exits(_AVERAGE, task.num_layers)
+        yield engine(few, "full depth", Fixed(task.num_layers), beam, in_work)
+        yield engine(few, "cut", Fixed(_SHALLOW), beam, in_work)
+        yield engine(few, "exits", exits, beam, in_work)
 
 
-def opponents_systems(task: Task, beam: int, folder: Path) -> Iterator[System]:
+def over_lengths(task: Task, beam: int, in_work: int) -> Iterator[System]:
+    """Translations of several lengths, so that slots are refilled: exits of several means."""
+    task = vary_lengths(task.first(_VARIED * in_work))
+    yield engine(task, "full depth", Fixed(task.num_layers), beam, in_work)
+    yield engine(task, "cut", Fixed(_SHALLOW), beam, in_work)
+    for average in _AVERAGES:
+        yield engine(task, "exits", drawn_exits(average, task.num_layers), beam, in_work)
+
+
+def opponents_systems(task: Task, beam: int, in_work: int, folder: Path) -> Iterator[System]:
     """The systems of others at full depth, and CTranslate2 with a shallow decoder."""
-    config, task = task.model.trained.config, task.first(_BATCH)
+    config, task = task.model.trained.config, task.first(in_work)
     length = int(task.lengths.max())
     threads = len(os.sched_getaffinity(0))
     size = Size(
@@ -119,14 +105,14 @@ def opponents_systems(task: Task, beam: int, folder: Path) -> Iterator[System]:
             translate(task.source, length, beam)
 
         yield System(
-            {"system": other.name, "beam_size": beam, "batch_size": _BATCH},
+            {"system": other.name, "beam_size": beam, "in_work": in_work},
             int(task.lengths.sum()),
             run_other,
             lambda _, depth=other.decoder_layers: {"average_exit": float(depth)},
         )
 
 
-_TABLES = {"averages": over_averages, "batches": over_batches, "lengths": over_lengths}
+_TABLES = {"averages": over_averages, "works": over_works, "lengths": over_lengths}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -135,7 +121,8 @@ def main(argv: Sequence[str]) -> int:
     for name, (size, meaning) in _SIZES.items():
         flags.DEFINE_integer(name, size, meaning, 1, flag_values=options)
     define_path(options, "output", "A file of JSON lines to write.")
-    flags.DEFINE_list("beams", ["1", "4"], "Beam sizes.", options)
+    flags.DEFINE_list("beams", ["1", "5"], "Beam sizes.", options)
+    flags.DEFINE_integer("in_work", 64, "Sentences in work.", 1, flag_values=options)
     flags.DEFINE_list("tables", [], f"Some of {', '.join(_TABLES)}.", options)
     flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1, flag_values=options)
     flags.DEFINE_bool("opponents", False, "Time the systems of others too.", options)
@@ -147,6 +134,7 @@ def _main(options: flags.FlagValues) -> None:
     output = check_output(options.output)
     beams, tables = numbers("beams", options.beams, 1), some("tables", options.tables, [*_TABLES])
     check_drawing()
+    in_work = int(options.in_work)
     sizes = {name: int(options[name].value or 0) for name in _SIZES}
     config = make_config(sizes)
     lengths = [sizes[name] for name in ("source_length", "target_length")]
@@ -156,9 +144,9 @@ def _main(options: flags.FlagValues) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for beam in beams:
             for table in tables:
-                systems = list(_TABLES[table](task, beam))
+                systems = list(_TABLES[table](task, beam, in_work))
                 if table == "averages" and options.opponents:
-                    systems += opponents_systems(task, beam, Path(folder))
+                    systems += opponents_systems(task, beam, in_work, Path(folder))
                 measured = measure(systems, {"table": table}, options.repetitions)
                 print(format_lines(measured), flush=True)
                 lines += [line | setting for line in measured]

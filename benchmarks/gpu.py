@@ -3,25 +3,24 @@
 
     python -m benchmarks.gpu --output=results/gpu.jsonl
 
-The most telling first, each line written as soon as it is known: the continuous engine against the
-lockstep engine, all sentences alike in float32, and so many in bfloat16; both engines at large
-batches, attending to keys and values or to states; the training step of two configs. Then, as time
-allows, beam search, float32, other sizes of a cohort, and the whole search as one CUDA graph. Of
-requirements.txt it needs no tensorflow-datasets, tensorboardX, num2words or babel. It runs, slowly,
-on a CPU too.
+The most telling first, each line written as soon as it is known: blocks on gathered rows against
+blocks on all rows, all sentences alike in float32, and their number in bfloat16; full depth, a cut
+and exits with many sentences in work, with caches of keys and values or of states; the training
+step of two configs. Then, as time allows, beam search, float32, fewer sentences in work, and the
+whole search as one CUDA graph. Of requirements.txt it needs no tensorflow-datasets, tensorboardX,
+num2words or babel. It runs, slowly, on a CPU too.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -29,24 +28,18 @@ from absl import flags
 from jax.sharding import NamedSharding
 
 from benchmarks._lines import Line, read_lines
-from benchmarks._systems import (
-    System,
-    continuous_system,
-    format_lines,
-    lockstep_system,
-    measure,
-    refills,
-)
-from benchmarks._task import LARGE, config_of, drawn_exits, make_config, make_task
+from benchmarks._systems import engine, format_lines, measure
+from benchmarks._task import LARGE, Task, config_of, drawn_exits, make_config, make_task
 from benchmarks._timing import check_output, interleaved, machine, rate
 from configs import iwslt14_de_en, wmt14_en_fr
 from dat_jax.command_line import define_path, run
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
-from dat_jax.decoding.sizing import PLATFORMS, platform_of
+from dat_jax.decoding.search import SearchResult, search
+from dat_jax.decoding.sizing import Platform, platform_of
 from dat_jax.errors import UserError
+from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Fixed
-from dat_jax.model.attention import AttendedForm
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.sharding import ROWS, WHOLE, data_parallel_mesh
@@ -58,7 +51,7 @@ _AVERAGE = 1.75
 _SENTENCES = 16_384
 _LENGTH = 64  # of a training batch's rows
 _CHIPS_OF_WMT = 16  # that its batch is for; one device takes its share
-_COHORT, _COHORTS = 256, (64, 128, 512, 2_048)
+_WORK, _WORKS = 256, (64, 1_024, 4_096)
 _GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE"
 _SMALL = {
     "dim": 64,
@@ -69,76 +62,67 @@ _SMALL = {
     "vocabulary_size": 500,
 }
 
-_PROJECTED: AttendedForm = "keys_values"
 Dtype = Literal["bfloat16", "float32"]
+Form = Literal["keys_values", "states"]
 
 
-@contextlib.contextmanager
-def attending_to(form: AttendedForm) -> Generator[None, None, None]:
-    """Lets searches store what they attend to in this form, and take all sentences together."""
-    name = jax.devices()[0].platform
-    before = PLATFORMS.copy()
-    PLATFORMS[name] = dataclasses.replace(platform_of(name), attended=form, window=_SENTENCES)
-    try:
-        yield
-    finally:
-        PLATFORMS.clear()
-        PLATFORMS.update(before)
+def platform(form: Form, **changes: Any) -> Platform:
+    """The device's sizes, with caches of this form, and all sentences in one group."""
+    own = platform_of(jax.devices()[0])
+    projected = float(form == "keys_values")
+    return dataclasses.replace(own, projected=projected, window=_SENTENCES, **changes)
 
 
-def check(dtype: Dtype, form: AttendedForm) -> Iterator[Line]:
-    """Counts the sentences of 64 that both engines translate alike, greedily and by beam search."""
+def check(dtype: Dtype, form: Form) -> Iterator[Line]:
+    """Counts the sentences of 64 that are translated alike with gathered rows and few sentences in
+    work, and with blocks on all rows and all sentences in work."""
     task, rule = make_task(make_config(_SMALL, dtype), 64, 12, 16), drawn_exits(2.0, 4)
-    line: Line = {"table": "correctness", "dtype": dtype, "attended": form, "sentences": 64}
-    with attending_to(form), jax.default_matmul_precision("highest"):
+    line: Line = {"table": "correctness", "dtype": dtype, "caches": form, "sentences": 64}
+    gathering, plain = platform(form, fewest_rows=4), platform(form, fewest_rows=1 << 20)
+    with jax.default_matmul_precision("highest"):
         for beam in (1, 4):
-            expected = task.search(rule, engine="lockstep", beam_size=beam, batch_size=64)
-            sizes = {"cohort_size": 16 * beam, "pool_size": 32}
-            actual = task.search(rule, engine="continuous", beam_size=beam, **sizes)
-            pairs = zip(actual.hypotheses, expected.hypotheses, strict=True)
+            pairs = zip(
+                _search(task, rule, beam, 24, gathering).hypotheses,
+                _search(task, rule, beam, 64, plain).hypotheses,
+                strict=True,
+            )
             same = [(a.tokens, a.exits) == (b.tokens, b.exits) for a, b in pairs]
             line[f"alike_beam_{beam}"] = sum(same)
     yield line
 
 
+def _search(task: Task, rule: Rule, beam: int, in_work: int, sizes: Platform) -> SearchResult:
+    trained = task.model.trained
+    room = {"max_length_ratio": 0.0, "max_length_extra": int(task.lengths.max())}
+    decoding = dataclasses.replace(
+        trained.config.decoding, beam_size=beam, batch_size=in_work, **room
+    )
+    limits = task.lengths.tolist()
+    return search(trained, rule, list(task.source), decoding, limits=limits, platform=sizes)
+
+
 def decoding(
-    dtype: Dtype, form: AttendedForm, beam: int, batch: int, repetitions: int
+    dtype: Dtype, form: Form, beam: int, works: Sequence[int], repetitions: int
 ) -> Iterator[Line]:
-    """Both engines in turn."""
-    task = make_task(make_config(LARGE, dtype), _SENTENCES, 28, 32)
-    full, masked = Fixed(task.num_layers), drawn_exits(_AVERAGE, task.num_layers)
-    one, many = task.first(batch), task.first(refills(task, beam, batch))
-    with attending_to(form):
+    """Full depth, a cut at 2 and exits in turn, each with the same sentences in work."""
+    task = make_task(make_config(LARGE, dtype), max(works), 28, 32)
+    rules = {
+        "full depth": Fixed(task.num_layers),
+        "cut": Fixed(2),
+        "exits": drawn_exits(_AVERAGE, task.num_layers),
+    }
+    for in_work in works:
+        few, sizes = task.first(in_work), platform(form)
         systems = [
-            lockstep_system(one, "lockstep, full depth", full, beam, batch),
-            lockstep_system(one, "lockstep, masks", masked, beam, batch),
-            lockstep_system(one, "lockstep, cut", Fixed(2), beam, batch),
-            continuous_system(many, _AVERAGE, beam, batch),
+            engine(few, name, rule, beam, in_work)._replace(
+                run=partial(_search, few, rule, beam, in_work, sizes)
+            )
+            for name, rule in rules.items()
         ]
-        yield from _measured(systems, dtype, form, repetitions)
-
-
-def cohorts(sizes: Sequence[int], repetitions: int) -> Iterator[Line]:
-    """The continuous engine with cohorts of these sizes, and lockstep beside each."""
-    task, form = make_task(make_config(LARGE, "bfloat16"), _SENTENCES, 28, 32), _PROJECTED
-    full = Fixed(task.num_layers)
-    with attending_to(form):
-        for size in sizes:
-            systems = [
-                lockstep_system(task.first(size), "lockstep, full depth", full, 1, size),
-                continuous_system(task.first(refills(task, 1, size)), _AVERAGE, 1, size),
-            ]
-            yield from _measured(systems, "bfloat16", form, repetitions)
-
-
-def _measured(
-    systems: list[System], dtype: Dtype, form: AttendedForm, repetitions: int
-) -> Iterator[Line]:
-    labels = {"table": f"{dtype}, {form}"}
-    lines = measure(systems, labels, repetitions)
-    print(format_lines(lines), flush=True)
-    for line in lines:
-        yield line | {"dtype": dtype, "attended": form}
+        lines = measure(systems, {"table": f"{dtype}, {form}"}, repetitions)
+        print(format_lines(lines), flush=True)
+        for line in lines:
+            yield line | {"dtype": dtype, "caches": form}
 
 
 def training(name: str, config: Config, tokens: int, repetitions: int) -> Iterator[Line]:
@@ -173,9 +157,9 @@ def training(name: str, config: Config, tokens: int, repetitions: int) -> Iterat
 
 
 def one_graph(output: Path) -> Iterator[Line]:
-    """The continuous engine with its loops inside one CUDA graph, in a process of its own."""
+    """The search with its loops inside one CUDA graph, in a process of its own."""
     part = output.with_name(output.name + ".graph")
-    command = [sys.executable, "-m", "benchmarks.gpu", f"--output={part}", "--only=cohort"]
+    command = [sys.executable, "-m", "benchmarks.gpu", f"--output={part}", "--only=greedy"]
     environment = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {_GRAPHS}"}
     try:
         subprocess.run(command, env=os.environ | environment, timeout=180, check=True)
@@ -189,21 +173,23 @@ def one_graph(output: Path) -> Iterator[Line]:
 
 def parts(output: Path, repetitions: int) -> Iterator[tuple[str, Iterator[Line]]]:
     """Yields what there is to measure, the most telling first."""
-    for dtype, form in (("float32", _PROJECTED), ("bfloat16", _PROJECTED), ("bfloat16", "states")):
+    for dtype, form in (
+        ("float32", "keys_values"),
+        ("bfloat16", "keys_values"),
+        ("bfloat16", "states"),
+    ):
         yield f"correctness in {dtype}, {form}", check(dtype, form)
     speed = partial(decoding, repetitions=repetitions)
-    yield "greedy, batch 256", speed("bfloat16", _PROJECTED, 1, 256)
-    yield "greedy, batch 256, states", speed("bfloat16", "states", 1, 256)
-    yield "greedy, batch 1,024", speed("bfloat16", _PROJECTED, 1, 1_024)
+    yield "greedy", speed("bfloat16", "keys_values", 1, [_WORK])
+    yield "greedy, states", speed("bfloat16", "states", 1, [_WORK])
     for module, share in ((iwslt14_de_en, 1), (wmt14_en_fr, _CHIPS_OF_WMT)):
         name = module.__name__.rpartition(".")[2]
         config = config_of(module)
         tokens = config.training.batch_tokens // share
         yield f"training step of {name}", training(name, config, tokens, repetitions)
-    yield "greedy, batch 1,024, states", speed("bfloat16", "states", 1, 1_024)
-    yield "beam 4", speed("bfloat16", _PROJECTED, 4, 256)
-    yield "float32", speed("float32", _PROJECTED, 1, 256)
-    yield "cohorts", cohorts(_COHORTS, repetitions)
+    yield "greedy, other sentences in work", speed("bfloat16", "states", 1, _WORKS)
+    yield "beam 5", speed("bfloat16", "states", 5, [_WORK])
+    yield "float32", speed("float32", "keys_values", 1, [_WORK])
     if jax.devices()[0].platform == "gpu":
         yield "one graph", one_graph(output)
 
@@ -213,7 +199,7 @@ def main(argv: Sequence[str]) -> int:
     options = flags.FlagValues()
     define_path(options, "output", "A file of JSON lines to write.")
     flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1, flag_values=options)
-    flags.DEFINE_enum("only", None, ["cohort"], "One part of it.", flag_values=options)
+    flags.DEFINE_enum("only", None, ["greedy"], "One part of it.", flag_values=options)
     return run(argv, options, lambda: _main(options))
 
 
@@ -222,7 +208,8 @@ def _main(options: flags.FlagValues) -> None:
     output, started, setting = check_output(options.output), time.monotonic(), machine()
     todo = parts(output, options.repetitions)
     if options.only:
-        todo = iter([("cohort", cohorts((_COHORT,), options.repetitions))])
+        lines_of_it = decoding("bfloat16", "states", 1, [_WORK], options.repetitions)
+        todo = iter([("greedy", lines_of_it)])
     lines = []
     with output.open("w", encoding="utf-8") as file:
         for name, part in todo:
@@ -240,7 +227,7 @@ def _main(options: flags.FlagValues) -> None:
     for line in exact:
         alike = [value for key, value in line.items() if key.startswith("alike_")]
         if min(alike) < line["sentences"]:
-            raise UserError("the engines differ on this device; see the lines `correctness`")
+            raise UserError("gathered rows change translations here; see the lines `correctness`")
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def get_config() -> ConfigDict:
     config.decoding.bleu_tokenizer = "language"
     # Sources of more pieces, </s> included, are cut there, counted and reported; 0 for no limit.
     config.decoding.max_source_length = 0
-    # Sentences in work, that is decoded together: speed and memory depend on it. 0 is as many as are
+    # Sentences in work: decoded together; speed and memory depend on it. 0 is as many as are
     # efficient on the device, within a quarter of its memory.
     config.decoding.batch_size = 0
     # Decode with the mean of the parameters of this many last checkpoints, or of all there are.

@@ -14,7 +14,7 @@ from dat_jax.errors import UserError
 from dat_jax.files import write_text
 from dat_jax.version import __version__
 
-FORMAT = 6
+FORMAT = 7
 _FIRST_VERSION = "0.1.0"  # of format 1, which named neither
 
 _RENAMED_IN_2 = {
@@ -49,7 +49,9 @@ def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
             f"{path} was written by dat_jax {version} in format {number}, and this is dat_jax "
             f"{__version__}, which reads formats up to {FORMAT}: use that version or a later one"
         )
-    for older, to_next in enumerate((_from_1, _from_2, _from_3, _from_4, _from_5), start=1):
+    for older, to_next in enumerate(
+        (_from_1, _from_2, _from_3, _from_4, _from_5, _from_6), start=1
+    ):
         if number <= older:
             to_next(values)
     return values, version
@@ -61,9 +63,6 @@ def _from_1(values: dict[str, Any]) -> None:
         section = _section(values, name)
         if old in section:
             section[new] = section.pop(old)
-    decoding = _section(values, "decoding")
-    if decoding.get("engine") == "continuous":
-        decoding["engine"] = "auto"  # which is what it was
 
 
 def _from_2(values: dict[str, Any]) -> None:
@@ -121,6 +120,12 @@ def _from_5(values: dict[str, Any]) -> None:
     training = _section(values, "training")
     if training.get("distillation") == 0:
         del training["distillation"]
+
+
+def _from_6(values: dict[str, Any]) -> None:
+    """Drops the keys of a second engine, which format 6 had."""
+    for name in ("engine", "cohort_size", "pool_size"):
+        _section(values, "decoding").pop(name, None)
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -19,10 +19,10 @@
 | V | pieces in the target vocabulary |
 | U | what an exit head puts out: N logits, L, or 1 that all depths share |
 | Q | places in the queue of sentences that wait to be decoded |
-| G | slots for sentences in an engine |
+| G | slots for sentences in work |
 | A | slots that are looked up together, as for sentences that arrive |
-| R | rows of the continuous engine's pool, one for each hypothesis in work: G J |
-| C | rows of a cohort, which run together |
+| R | rows: hypotheses in work, G J |
+| C | rows that are gathered to run together |
 | W | numbers that a rule remembers of a token |
 
 `*B` stands for any leading axes, or none; `#B` may also be 1. In attention, which the encoder has
@@ -37,7 +37,6 @@ Words name the sizes of a few arrays, most of them in one module alone.
 | grouped | tokens of a group |
 | history | entries of a hypothesis' history, three of each position: 3T |
 | devices | devices that decode together |
-| stages | stages of the continuous engine: blocks, then tables of classifiers |
 | tokens | tokens of a whole data set, padding left out |
 | vectors | vectors of thresholds |
 | ids | token ids of a file, one sentence after the other |

@@ -229,7 +229,6 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("decoding.length_penalty", -0.5, "must be 0 or more"),
         ("decoding.cohort_size", -1, "must be 0 or more"),
         ("decoding.pool_size", -1, "must be 0 or more"),
-        ("decoding.engine", "both", "must be one of auto, continuous, lockstep"),
         ("decoding.average_checkpoints", 6, "must be at most training.keep_checkpoints, 5"),
     ],
 )

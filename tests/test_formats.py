@@ -53,7 +53,8 @@ def test_old_names_and_values_are_read_as_ours(old: Run):
     assert written["decoding"]["engine"] == "continuous"
     config = old.config
     assert (config.model.decoder_layers, config.training.microbatches) == (2, 2)
-    assert config.decoding.engine == "auto"  # which `continuous` was
+    assert not hasattr(config.decoding, "engine")  # there is but one
+    assert config.decoding.batch_size == written["decoding"]["batch_size"]
     assert (config.data.source_normalization, config.data.target_normalization) == ("none", "none")
     assert prepared_config(old.data) == config.data
     assert config.decoding.bleu_tokenizer == "13a"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 
 import train
 from dat_jax import TranslationModel
@@ -25,12 +24,9 @@ def others_modes() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("engine", ["continuous", "lockstep"])
-def test_a_search_gives_the_same(engine: str):
+def test_a_search_gives_the_same():
     model = tiny_model(exit_head="token_geometric")
-    config = tiny_config(
-        model={"exit_head": "token_geometric"}, decoding={"engine": engine, "beam_size": 2}
-    )
+    config = tiny_config(model={"exit_head": "token_geometric"}, decoding={"beam_size": 2})
     translations = TranslationModel(TrainedModel(config, model, random_params(model)))
     ids, policy = [[5, 9, 7, EOS], [4, EOS]], "token_geometric:0.4"
     expected = translations.search(ids, policy=policy)

@@ -18,7 +18,7 @@ from benchmarks import report
 from configs import base, decode
 from dat_jax import TranslationModel
 from dat_jax.config import DecodingConfig
-from dat_jax.decoding.engines import SearchResult
+from dat_jax.decoding.search import SearchResult
 from dat_jax.decoding.translator import Translation
 
 REPOSITORY = Path(__file__).resolve().parent.parent

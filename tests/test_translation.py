@@ -101,12 +101,12 @@ def test_settings_are_the_run_s_unless_others_are_named(model: TranslationModel)
 
 def test_ids_are_searched_without_vocabularies_or_a_workdir(of_ids: TranslationModel):
     sources = [[5, 7, EOS], [EOS], [4, 5, 6, 7, 8, EOS]]
-    result = of_ids.search(sources, policy=Confidence((0.1, 0.2)), engine="continuous")
+    result = of_ids.search(sources, policy=Confidence((0.1, 0.2)), batch_size=2)
     assert len(result.hypotheses) == 3
     for hypothesis in result.hypotheses:
         assert hypothesis.tokens[-1] == EOS
         assert len(hypothesis.tokens) == len(hypothesis.exits)
-    assert {choice.engine for choice in result.choices} == {"continuous"}
+    assert result.cost.in_work == 2
     limited = of_ids.search(sources, limits=[1, 2, 1])
     assert [len(hypothesis.tokens) <= 2 for hypothesis in limited.hypotheses] == [True] * 3
     assert limited.hypotheses[0].tokens == (EOS,)
@@ -120,7 +120,7 @@ WRONG = {
     "(line for line in ['acht'])": "translate takes a list of sentences, not generator: write",
     "['acht', 3]": "translate takes a list of sentences, and item 1 is no text but int",
     "['acht'], policy=3": "policy is 3: must be a text such as 'fixed', or a rule",
-    "['acht'], engine='fast'": "engine is 'fast': must be one of auto, continuous, lockstep",
+    "['acht'], engine='fast'": "unknown config key engine",
     "['acht'], policy=Fixed(0)": "policy is 'fixed:0': the model has exits at depth",
     "['acht'], average_checkpoints=2": "average_checkpoints is no setting of a search: give it to",
     "['acht'], report_policies=()": "report_policies is no setting of a search: train.py reports",

@@ -95,17 +95,13 @@ def attend_past(
     return attend
 
 
-def attend_memory(
-    memory: Attended, mask: Array, rows: Rows, kernels: StateKernels
-) -> Attend:
+def attend_memory(memory: Attended, mask: Array, rows: Rows, kernels: StateKernels) -> Attend:
     """Lets the newest tokens of these rows, [C, 1], attend to the memory of their sentences."""
     sentences, num_beams = len(mask), len(rows.active) // len(mask)
 
     def by_row(query: Float[Array, "C 1 H K"], drop: Drop) -> Float[Array, "C 1 H K"]:
         own = rows.numbers // num_beams
-        of_row, its_mask = jax.tree.map(
-            lambda leaf: leaf.at[own].get(mode="clip"), (memory, mask)
-        )
+        of_row, its_mask = jax.tree.map(lambda leaf: leaf.at[own].get(mode="clip"), (memory, mask))
         return attend_to(of_row, its_mask[:, None], kernels)(query, drop)
 
     def by_sentence(query: Float[Array, "C 1 H K"], drop: Drop) -> Float[Array, "C 1 H K"]:
@@ -147,7 +143,7 @@ def _read_history(
 ) -> tuple[Attended, Int[Array, "C P"]]:
     """Positions 0 to `window` - 1 of each row's history, gathered; and the age of each in steps,
     or T where it is yet to come."""
-    sentences, *_, slots, _ = jax.tree.leaves(cache)[0].shape
+    sentences = jax.tree.leaves(cache)[0].shape[0]
     num_beams, length = len(rows.active) // sentences, past.parents.shape[1]
     positions = rows.take(past.positions)[:, None]
     ages = positions - jnp.arange(window)[None]

@@ -3,15 +3,17 @@
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from jax.stages import Compiled
 
 from dat_jax.decoding import engine
 from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.work import Work
@@ -24,16 +26,13 @@ _PROGRAMS = 64  # compiled ones to keep
 _EACH, _WHOLE = PartitionSpec(DEVICES), PartitionSpec()
 
 Item = TypeVar("Item")
-Search = Callable[[Params, Rule, Queue], tuple[Hypotheses, Work]]
 
 
 class Ran(NamedTuple):
     """The outcome of a search on all devices."""
 
     hypotheses: Hypotheses  # [devices, Q, ...] of numpy arrays
-    work: Work  # of all devices
-    busiest: int  # rows of blocks that the busiest computed
-    seconds_compiling: float
+    cost: DecodeCost
 
 
 def deal(items: Sequence[Item], devices: int) -> list[list[Item]]:
@@ -64,8 +63,15 @@ def run(
     seconds_compiling = time.monotonic() - started
     hypotheses, work = jax.tree.map(np.asarray, compiled(*arguments))
     busiest = int(work.computed[:, :-1].sum(axis=1).max())
-    total = jax.tree.map(lambda counts: counts.sum(axis=0, dtype=np.int64), work)
-    return Ran(hypotheses, total, busiest, seconds_compiling)
+    cost = DecodeCost(
+        work=jax.tree.map(lambda counts: counts.sum(axis=0, dtype=np.int64), work),
+        busiest=busiest,
+        in_work=settings.slots * len(queues),
+        peak_bytes=_peak_bytes(compiled),
+        seconds=time.monotonic() - started - seconds_compiling,
+        seconds_compiling=seconds_compiling,
+    )
+    return Ran(hypotheses, cost)
 
 
 class _Shapes(NamedTuple):
@@ -81,9 +87,7 @@ class _Shapes(NamedTuple):
 
 
 @functools.lru_cache(maxsize=_PROGRAMS)
-def _compile(
-    model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _Shapes
-) -> Search:
+def _compile(model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _Shapes) -> Compiled:
     """Compiles a search for arguments of these shapes, apart from running it."""
 
     def on_each(params: Params, rule: Rule, queue: Queue) -> tuple[Hypotheses, Work]:
@@ -100,6 +104,15 @@ def _compile(
         check_vma=False,
     )
     return jax.jit(search).lower(*jax.tree.unflatten(shapes.structure, shapes.leaves)).compile()
+
+
+def _peak_bytes(compiled: Compiled) -> int:
+    """Memory that a program needs on a device, by its compiler; 0 where it does not say."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held - memory.alias_size_in_bytes + memory.temp_size_in_bytes
 
 
 def _shape_of(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:

@@ -125,7 +125,7 @@ class _Engine:
 
     def step(self, state: _State) -> _State:
         """Finds the next token of each live hypothesis."""
-        sentences, settings = state.slots.sentences, self.settings
+        sentences = state.slots.sentences
         beams = sentences.beams
         top, exits, caches, work = self._climb(state)
         shape = beams.tokens.shape
@@ -201,7 +201,9 @@ class _Engine:
         # Where no state is copied, none that exited attends to a block above it.
         of_use = jnp.asarray(True) if self.halting.copies_states else jnp.any(active)
         by_sentence = x.reshape(self.settings.slots, self.settings.beam_size, -1)
-        return write(cache, now, run_if(of_use, partial(self.model.self_attended, depth), by_sentence))
+        return write(
+            cache, now, run_if(of_use, partial(self.model.self_attended, depth), by_sentence)
+        )
 
     def _run_block(
         self, depth: int, slots: _Slots, cache: Attended, past: Past, climb: _Climb, rows: Rows

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four questions that both engines ask an exit rule, and all that is computed to ask them.
+"""The four questions that the engine asks an exit rule, and all that is computed to ask them.
 
-This is the only place that looks at what a rule needs: an engine asks, and lets a row leave once
+This is the only place that looks at what a rule needs: the engine asks, and lets a row leave once
 its depth has reached its plan's `exit_at`. An answer may only bring the exit forward: the memory is
 projected for no block above what was said of the sentence. Of tokens nothing is asked of a rule
 that decides for whole sentences.

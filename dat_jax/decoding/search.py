@@ -17,11 +17,11 @@ from jaxtyping import Int
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import PAD, is_blank
 from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.cost import DecodeCost, total
 from dat_jax.decoding.devices import deal, run
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.sizing import Platform, choose_settings, memory_of, platform_of, room_for
-from dat_jax.decoding.work import Work, sum_work
 from dat_jax.exits.questions import Rule
 from dat_jax.modes import our_modes
 from dat_jax.trained import TrainedModel
@@ -44,10 +44,8 @@ class SearchResult:
     """The hypotheses of a search, and what it took."""
 
     hypotheses: tuple[Hypothesis, ...]  # in the order of the sources
-    work: Work  # of numpy arrays, of all devices
-    busiest: int  # rows of blocks that the busiest device of each group computed
+    cost: DecodeCost
     settings: tuple[SearchSettings, ...]  # of each group
-    seconds_compiling: float  # of all the time that it took
 
 
 @our_modes()
@@ -83,8 +81,7 @@ def search(
     numbers = range(len(sources)) if numbers is None else numbers
     config, memory = trained.model.config, memory_of(trained.device)
     hypotheses: dict[int, Hypothesis] = {}
-    works, all_settings = [], []
-    busiest, seconds_compiling = 0, 0.0
+    costs, all_settings = [], []
     for room, group in _groups(sources, platform.window * devices, platform):
         hands = deal(group, devices)
         most = max(map(len, hands))  # of a device
@@ -95,17 +92,13 @@ def search(
         ran = run(trained, rule, queues, settings)
         for device, hand in enumerate(hands):
             hypotheses |= zip(hand, _unpack(ran.hypotheses, device, len(hand)), strict=True)
-        works.append(ran.work)
+        costs.append(ran.cost)
         all_settings.append(settings)
-        busiest += ran.busiest
-        seconds_compiling += ran.seconds_compiling
         on_progress(len(group))
     return SearchResult(
         tuple(hypotheses[index] for index in range(len(sources))),
-        sum_work(config.decoder_layers, works),
-        busiest,
+        total(config.decoder_layers, costs),
         tuple(all_settings),
-        seconds_compiling,
     )
 
 

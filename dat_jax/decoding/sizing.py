@@ -78,7 +78,8 @@ def choose_settings(
         projected = 0
     slots = decoding.batch_size
     if slots == 0:
-        fit = memory // platform.share_of_memory // _slot_bytes(model, beam_size, source_length, length)
+        of_one = _slot_bytes(model, beam_size, source_length, length)
+        fit = memory // platform.share_of_memory // of_one
         slots = max(1, min(platform.rows // beam_size, fit))
     several = max(_power_of_two(sentences), platform.fewest_slots) if sentences > 1 else 1
     slots = min(slots, several)

@@ -2,15 +2,14 @@
 """One search by several processes: each searches its stripe, and all have all hypotheses."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from dat_jax.config import DecodingConfig
 from dat_jax.decoding import search as one_process
+from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.search import Hypothesis, Ids, SearchResult
-from dat_jax.decoding.work import Work, sum_work
 from dat_jax.exits.questions import Rule
 from dat_jax.processes import count, gather, index
 from dat_jax.trained import TrainedModel
@@ -25,10 +24,9 @@ def search(
     numbers: Sequence[int],
     on_progress: Callable[[int], object],
 ) -> SearchResult:
-    """Searches as `dat_jax.decoding.search` does, of P processes each every P-th source, with its own model.
+    """Searches as `dat_jax.decoding.search` does; each of P processes takes every P-th source.
 
-    All processes call it alike. Hypotheses and work are those of all; `busiest` and the
-    time to compile are the greatest, settings its own.
+    All processes call it alike. Hypotheses and cost are those of all, settings its own.
     """
     mine = slice(index(), None, count())
     result = one_process.search(
@@ -41,27 +39,14 @@ def search(
     )
     if count() == 1:
         return result
-    parts = gather(_as_json(result))
+    own = [dataclasses.astuple(hypothesis) for hypothesis in result.hypotheses]
+    parts = gather({"hypotheses": own, "cost": result.cost.to_json()})
     hypotheses: list[Any] = [None] * len(sources)
     for number, part in enumerate(parts):
         hypotheses[number :: count()] = [
             Hypothesis(tuple(tokens), tuple(exits), log_prob, score)
             for tokens, exits, log_prob, score in part["hypotheses"]
         ]
-    works = [Work(*map(np.asarray, part["work"])) for part in parts]
-    return dataclasses.replace(
-        result,
-        hypotheses=tuple(hypotheses),
-        work=sum_work(trained.model.config.decoder_layers, works),
-        busiest=max(part["busiest"] for part in parts),
-        seconds_compiling=max(part["seconds_compiling"] for part in parts),
-    )
-
-
-def _as_json(result: SearchResult) -> dict[str, Any]:
-    return {
-        "hypotheses": [dataclasses.astuple(hypothesis) for hypothesis in result.hypotheses],
-        "work": [counts.tolist() for counts in result.work],
-        "busiest": result.busiest,
-        "seconds_compiling": result.seconds_compiling,
-    }
+    costs = [DecodeCost.from_json(part["cost"]) for part in parts]
+    cost = functools.reduce(DecodeCost.alongside, costs)
+    return dataclasses.replace(result, hypotheses=tuple(hypotheses), cost=cost)

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, Vocabularies, is_blank
+from dat_jax.decoding.cost import DecodeCost, total
 from dat_jax.decoding.search import Hypothesis
 from dat_jax.decoding.sizing import platform_of
 from dat_jax.decoding.stripes import search
-from dat_jax.decoding.work import Work, sum_work
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.processes import count, is_first
@@ -42,10 +42,7 @@ class Translations:
     """The translations of a text, in its order, and what it took to make them."""
 
     sentences: tuple[Translation, ...]
-    seconds: float  # without compiling
-    seconds_compiling: float
-    work: Work  # of numpy arrays, of all devices
-    busiest: int  # rows of blocks that the busiest device of each group computed
+    cost: DecodeCost
     cut: int  # sources that were cut to max_source_length
 
 
@@ -62,10 +59,7 @@ class Translator:
         parts = list(self.stream(lines, description, len(lines)))
         return Translations(
             sentences=tuple(sentence for part in parts for sentence in part.sentences),
-            seconds=sum((part.seconds for part in parts), 0.0),
-            seconds_compiling=sum((part.seconds_compiling for part in parts), 0.0),
-            work=self._sum(part.work for part in parts),
-            busiest=sum(part.busiest for part in parts),
+            cost=total(self.trained.model.config.decoder_layers, (part.cost for part in parts)),
             cut=sum(part.cut for part in parts),
         )
 
@@ -131,15 +125,9 @@ class Translator:
         translations = [Translation("", (), (), 0.0, len(source)) for source in sources]
         for index, hypothesis in zip(spoken, result.hypotheses, strict=True):
             translations[index] = self._translation(hypothesis, len(sources[index]))
-        seconds = time.monotonic() - started - result.seconds_compiling
-        return Translations(
-            tuple(translations),
-            seconds,
-            result.seconds_compiling,
-            result.work,
-            result.busiest,
-            cut,
-        )
+        seconds = time.monotonic() - started - result.cost.seconds_compiling
+        cost = dataclasses.replace(result.cost, seconds=seconds)
+        return Translations(tuple(translations), cost, cut)
 
     def _translation(self, hypothesis: Hypothesis, source_length: int) -> Translation:
         vocabulary = self._vocabularies.target
@@ -150,9 +138,6 @@ class Translator:
             score=hypothesis.score,
             source_length=source_length,
         )
-
-    def _sum(self, works: Iterable[Work]) -> Work:
-        return sum_work(self.trained.model.config.decoder_layers, works)
 
     @property
     def _vocabularies(self) -> Vocabularies:

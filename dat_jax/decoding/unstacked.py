@@ -138,7 +138,7 @@ class UnstackedModel:
         }
         return self._logits(self._classifiers[table] | own, x)
 
-    def classify(self, depth: int, x: Float[Array, "B J D"]) -> Float[Array, "B J groups grouped"]:
+    def classify(self, depth: int, x: Float[Array, "*B D"]) -> Float[Array, "*B groups grouped"]:
         """The logits of the exit at `depth`, likewise."""
         return self._logits(self._classifiers[self.config.exit_depths.index(depth)], x)
 

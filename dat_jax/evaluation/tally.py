@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from dat_jax import flops
+from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.translator import Translations, Translator
-from dat_jax.decoding.work import Work, describe, sum_work
+from dat_jax.decoding.work import describe
 from dat_jax.evaluation.provenance import describe_commit, describe_device, hash_config
 from dat_jax.processes import count
 
@@ -20,9 +21,8 @@ class Tally:
         self._translator = translator
         num_layers = translator.trained.config.model.decoder_layers
         self._histogram = np.zeros(num_layers + 1, np.int64)
-        self._work = sum_work(num_layers, [])
-        self._flops = self._sentences = self._cut = self._busiest = 0
-        self._seconds = self._seconds_compiling = 0.0
+        self._cost = DecodeCost.nothing(num_layers)
+        self._flops = self._sentences = self._cut = 0
 
     def add(self, translations: Translations) -> None:
         """Counts these too."""
@@ -34,34 +34,23 @@ class Tally:
             self._flops += flops.translation(
                 config, vocabulary_size, sentence.source_length, exits, rule
             )
-        self._work = sum_work(config.decoder_layers, [self._work, translations.work])
+        self._cost += translations.cost
         self._sentences += len(translations.sentences)
         self._cut += translations.cut
-        self._busiest += translations.busiest
-        self._seconds += translations.seconds
-        self._seconds_compiling += translations.seconds_compiling
 
     @property
     def sentences(self) -> int:
         """The number of translations that were counted."""
         return self._sentences
 
-    @property
-    def work(self) -> Work:
-        """All that was run for them."""
-        return self._work
-
     def state(self) -> dict[str, Any]:
         """Returns all sums, in numbers and lists that JSON can hold; see `restored`."""
         return {
             "histogram": self._histogram.tolist(),
-            "work": [counts.tolist() for counts in self._work],
+            "cost": self._cost.to_json(),
             "flops": int(self._flops),
             "sentences": self._sentences,
             "cut": self._cut,
-            "busiest": self._busiest,
-            "seconds": self._seconds,
-            "seconds_compiling": self._seconds_compiling,
         }
 
     @classmethod
@@ -69,11 +58,9 @@ class Tally:
         """Goes on from the sums that `state` returned."""
         tally = cls(translator)
         tally._histogram = np.array(state["histogram"], np.int64)
-        tally._work = Work(*(np.array(counts, np.int64) for counts in state["work"]))
+        tally._cost = DecodeCost.from_json(state["cost"])
         tally._flops, tally._sentences = state["flops"], state["sentences"]
-        tally._cut, tally._busiest = state["cut"], state["busiest"]
-        tally._seconds = state["seconds"]
-        tally._seconds_compiling = state["seconds_compiling"]
+        tally._cut = state["cut"]
         return tally
 
     def summary(self) -> dict[str, Any]:
@@ -85,24 +72,28 @@ class Tally:
         classifiers, and the rows that needed them; `occupancy` is their share of the rows that were
         computed; `layers_executed_per_token` is the blocks' rows that were computed, idle ones
         included, for each token; `busiest_device` is what the busiest device computed of them, as a
-        multiple of the mean of all devices. `seconds` and `tokens_per_second` leave out compiling,
-        which `seconds_compiling` has. `policy` is what `--config.policy`
-        reads, `thresholds` what it came to.
+        multiple of the mean of all devices. `in_work` is the most sentences that were decoded
+        together, `peak_bytes` the memory of the largest compiled search. `seconds` and
+        `tokens_per_second` leave out compiling, which `seconds_compiling` has. `policy` is what
+        `--config.policy` reads, `thresholds` what it came to.
         """
         trained, policy = self._translator.trained, self._translator.policy
         config, decoding = trained.config, self._translator.decoding
         devices = count() * len(trained.devices)
-        tokens, computed = int(self._histogram.sum()), int(self._work.computed[:-1].sum())
+        cost = self._cost
+        tokens, computed = int(self._histogram.sum()), int(cost.work.computed[:-1].sum())
         return {
             "average_exit": float(self._histogram @ np.arange(len(self._histogram)))
             / max(tokens, 1),
             "exit_histogram": {d: int(self._histogram[d]) for d in config.model.exit_depths},
             "flops_per_token": self._flops / max(tokens, 1),
-            **describe(self._work, tokens),
-            "busiest_device": self._busiest * devices / max(computed, 1),
-            "tokens_per_second": tokens / self._seconds if self._seconds else 0.0,
-            "seconds": self._seconds,
-            "seconds_compiling": self._seconds_compiling,
+            **describe(cost.work, tokens),
+            "busiest_device": cost.busiest * devices / max(computed, 1),
+            "tokens_per_second": tokens / cost.seconds if cost.seconds else 0.0,
+            "seconds": cost.seconds,
+            "seconds_compiling": cost.seconds_compiling,
+            "in_work": cost.in_work,
+            "peak_bytes": cost.peak_bytes,
             "sentences": self._sentences,
             "sentences_cut": self._cut,
             "tokens": tokens,

@@ -23,9 +23,7 @@ class DecodingConfig:
     max_source_length: int
 
     def __post_init__(self) -> None:
-        require_at_least(
-            "decoding", self, 1, "beam_size average_checkpoints max_length_extra"
-        )
+        require_at_least("decoding", self, 1, "beam_size average_checkpoints max_length_extra")
         require_at_least(
             "decoding",
             self,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Searches that every engine has to get right, and what the slow twin finds."""
+"""Searches that the engine has to get right, and what the slow twin finds."""
 
 import functools
 from typing import NamedTuple
@@ -89,10 +89,24 @@ one_of_a_kind = pytest.mark.parametrize(
 SLOTS = 4  # fewer than there are sentences
 
 
+SIZES, WINDOWS, PROJECTED = (2, 3), (3,), 1  # of a search that gathers
+
+
 @functools.cache
-def in_lockstep(case: Case) -> tuple[Hypotheses, Work]:
-    """Hypotheses of SOURCE by the lockstep engine, where the last ones come in one by one."""
+def masked(case: Case) -> tuple[Hypotheses, Work]:
+    """Hypotheses of SOURCE by the plain algorithm: a block that is needed runs on all rows, and
+    attention reads all positions. The last sentences come in one by one."""
     return run(*case, slots=SLOTS, refill=1)
+
+
+@functools.cache
+def gathered(case: Case) -> tuple[Hypotheses, Work]:
+    """The same, where blocks run on the rows that need them, attention reads a part of the
+    positions, and the upper blocks attend to states."""
+    return run(*case, slots=SLOTS, refill=1, sizes=SIZES, windows=WINDOWS, projected=PROJECTED)
+
+
+ways = pytest.mark.parametrize("search", [masked, gathered])
 
 
 @functools.cache

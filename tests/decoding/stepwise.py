@@ -73,7 +73,7 @@ def advance(state, log_probs, exits):
 def search(log_probs_of, limits: list[int], beam_size: int) -> beam.BeamState:
     state = beam.init(jnp.asarray(limits), beam_size, T, START)
     while unfinished(state):
-        state, _ = step(state, log_probs_of)
+        state = step(state, log_probs_of)
     return state
 
 

@@ -120,17 +120,23 @@ def test_exits_follow_their_tokens(beam_size):
         assert depths.tolist() == [exit_of(prefix[:t]) for t in range(length)] + [0] * (T - length)
 
 
-def test_parents_say_which_beam_each_new_one_continues():
+def test_histories_say_which_beam_each_new_one_continues():
     state = beam.init(jnp.asarray([T, T]), 3, T, START)
+    parents = set()
     for length in range(4):
-        after, parents = step(state, lambda g, prefix: random_log_probs(g + 2, prefix))
+        after = step(state, lambda g, prefix: random_log_probs(g + 2, prefix))
         for g, k in itertools.product(range(2), range(3)):
-            if after.position[g] > state.position[g]:
-                old = entries(state.history).tokens[g, parents[g, k], :length]
+            if beam.live(after)[g, k]:
                 new = jax.tree.map(lambda part, g=g, k=k: part[g, k], entries(after.history))
+                parent = int(new.parents[length])
+                old = entries(state.history).tokens[g, parent, :length]
                 assert (new.tokens[:length] == old).all()
-                assert new.parents[length] == parents[g, k]
+                log_prob = random_log_probs(g + 2, tuple(old.tolist()))[new.tokens[length]]
+                total = state.log_probs[g, parent] + log_prob
+                np.testing.assert_allclose(after.log_probs[g, k], total, rtol=1e-5)
+                parents.add(parent)
         state = after
+    assert parents == {0, 1, 2}
 
 
 def test_eos_is_forced_at_each_sentences_own_limit():
@@ -170,7 +176,7 @@ def results(state: beam.BeamState) -> list[jax.Array]:
 
 def test_a_sentence_that_is_done_finishes_no_more():
     state = search(lambda g, prefix: random_log_probs(g, prefix), [2, T], 3)
-    after, _ = step(state, lambda g, prefix: random_log_probs(g + 9, prefix))
+    after = step(state, lambda g, prefix: random_log_probs(g + 9, prefix))
     jax.tree.map(np.testing.assert_array_equal, results(state), results(after))
     assert beam.done(after).all()
 
@@ -186,7 +192,7 @@ def test_sentences_at_different_positions_may_be_advanced_together():
     while unfinished(state):
         some = generator.choice(len(limits), size=2, replace=False)
         gathered = jax.tree.map(lambda values, some=some: values[some], state)
-        gathered, _ = step(gathered, lambda row, prefix, some=some: log_probs_of(some[row], prefix))
+        gathered = step(gathered, lambda row, prefix, some=some: log_probs_of(some[row], prefix))
         state = jax.tree.map(
             lambda values, new, some=some: values.at[some].set(new), state, gathered
         )
@@ -198,7 +204,7 @@ def test_the_search_runs_inside_a_while_loop():
 
     def body(state):
         log_probs = table[state.tokens]
-        return advance(state, log_probs, jnp.ones(log_probs.shape[:2], jnp.int32))[0]
+        return advance(state, log_probs, jnp.ones(log_probs.shape[:2], jnp.int32))
 
     start = beam.init(jnp.asarray([T, 3]), 3, T, START)
     looped = jax.jit(lambda state: jax.lax.while_loop(unfinished, body, state))(start)
@@ -229,5 +235,5 @@ def test_eos_comes_first_only_where_nothing_else_fits(beam_size):
 def test_live_beams_read_the_start_and_then_their_last_token():
     state = beam.init(jnp.asarray([T]), 2, T, START)
     assert state.tokens.tolist() == [[START, START]]
-    state, _ = step(state, lambda g, prefix: random_log_probs(g, prefix))
+    state = step(state, lambda g, prefix: random_log_probs(g, prefix))
     assert (state.tokens == entries(state.history).tokens[:, :, 0]).all()

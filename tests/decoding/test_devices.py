@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.devices import deal
-from dat_jax.decoding.engines import SearchResult, search
+from dat_jax.decoding.search import SearchResult, search
 from dat_jax.exits.rules import Confidence, Uniform
 from dat_jax.trained import TrainedModel
 from tests.decoding.lively import make_model
@@ -38,7 +38,7 @@ def sources_of(count: int, longest: int = 12) -> list[list[int]]:
 
 
 def decoding(**changes: Any) -> DecodingConfig:
-    sizes = {"max_length_ratio": 1.0, "max_length_extra": 2, "batch_size": 8, "cohort_size": 8}
+    sizes = {"max_length_ratio": 1.0, "max_length_extra": 2, "batch_size": 8}
     return dataclasses.replace(CONFIG.decoding, **(sizes | changes))
 
 
@@ -46,15 +46,14 @@ def assert_same(found: SearchResult, expected: SearchResult) -> None:
     for one, other in zip(found.hypotheses, expected.hypotheses, strict=True):
         assert (one.tokens, one.exits) == (other.tokens, other.exits)
         np.testing.assert_allclose(one.score, other.score, rtol=1e-5)
-    np.testing.assert_array_equal(found.work.rows, expected.work.rows)
+    np.testing.assert_array_equal(found.cost.work.rows, expected.cost.work.rows)
 
 
-@pytest.mark.parametrize("engine", ["continuous", "lockstep"])
 @pytest.mark.parametrize(("rule", "beam_size"), [(Uniform(4, 3), 3), (Confidence((0.6,) * 3), 1)])
-def test_devices_find_what_one_finds(engine: str, rule: Any, beam_size: int):
+def test_devices_find_what_one_finds(rule: Any, beam_size: int):
     sources = sources_of(41)
     numbers = list(range(100, 141))  # from which chance follows, not from the device
-    settings = decoding(engine=engine, beam_size=beam_size)
+    settings = decoding(beam_size=beam_size)
     results = {
         devices: search(trained_on(devices), rule, sources, settings, numbers=numbers)
         for devices in (1, 8)
@@ -84,10 +83,9 @@ def test_what_is_dealt_out_is_all_and_nobody_gets_much_more(lengths: list[int], 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["continuous", "lockstep"])
-def test_the_busiest_of_eight_does_hardly_more_than_the_mean(engine: str):
+def test_the_busiest_of_eight_does_hardly_more_than_the_mean():
     sources = sources_of(8_000)
-    settings = decoding(engine=engine, beam_size=1, batch_size=64, cohort_size=64)
+    settings = decoding(beam_size=1, batch_size=64)
     found = search(trained_on(8), Uniform(4, 3), sources, settings)
-    mean = int(found.work.computed[:-1].sum()) / 8
-    assert mean <= found.busiest <= 1.15 * mean
+    mean = int(found.cost.work.computed[:-1].sum()) / 8
+    assert mean <= found.cost.busiest <= 1.15 * mean

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rule that uses every question and remembers, through both engines, against plain Python.
+"""One rule that uses every question and remembers, through the engine, against plain Python.
 
 Real rules use one question each. This one looks at all that a rule may see, so that an engine which
 asks too late, with other states or with another token's memory finds other exits.
@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 
 from dat_jax.data.vocabulary import EOS
-from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.unstacked import UnstackedModel
-from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Sentence, Token
 from dat_jax.exits.rules import Fixed
 from tests.decoding.lively import (
@@ -29,7 +27,6 @@ from tests.decoding.lively import (
     SOURCE,
     make_model,
     run,
-    run_continuous,
 )
 from tests.decoding.plain_rules import Hypothesis, Outputs, PlainDecoder, search_without_cache
 
@@ -131,29 +128,19 @@ def plain(beam_size: int) -> tuple[list[Hypothesis], set[str]]:
     return found, reasons
 
 
-@functools.cache
-def found_by(engine: str, beam_size: int) -> tuple[Hypotheses, Work]:
-    """Hypotheses by an engine, with fewer slots than sentences."""
-    if engine == "lockstep":
-        return run(KIND, beam_size, RULE, slots=4, refill=2)
-    return run_continuous(KIND, beam_size, RULE, cohort=2 * beam_size, slots=4)
+HOW = {"masked": {}, "gathered": {"sizes": (2, 3), "windows": (3,), "projected": 2}}
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-@pytest.mark.parametrize("engine", ["lockstep", "continuous"])
-def test_every_question_is_asked_with_what_it_should_see(engine: str, beam_size: int):
-    found, _ = found_by(engine, beam_size)
+@pytest.mark.parametrize("how", HOW)
+def test_every_question_is_asked_with_what_it_should_see(how: str, beam_size: int):
+    """With fewer slots than sentences."""
+    found, _ = run(KIND, beam_size, RULE, slots=4, refill=2, **HOW[how])
     for row, expected in enumerate(plain(beam_size)[0]):
         length = len(expected.tokens)
         assert tuple(found.tokens[row, :length].tolist()) == expected.tokens
         assert tuple(found.exits[row, :length].tolist()) == expected.exits
         np.testing.assert_allclose(found.scores[row], expected.score, rtol=1e-4)
-
-
-@pytest.mark.parametrize("beam_size", [1, 3])
-def test_engines_run_the_same_rows(beam_size: int):
-    (_, one), (_, other) = (found_by(engine, beam_size) for engine in ("lockstep", "continuous"))
-    np.testing.assert_array_equal(one.rows, other.rows)
 
 
 def test_tokens_leave_for_every_reason():
@@ -163,7 +150,7 @@ def test_tokens_leave_for_every_reason():
 
 def ask_before_tokens(rule: Rule) -> Plan:
     """Plans for two tokens of each of three sentences."""
-    halting = Halting(UnstackedModel(*make_model(KIND), "keys_values"), rule)
+    halting = Halting(UnstackedModel(*make_model(KIND), 4), rule)
     numbers = jnp.arange(3)
     ceilings = halting.before_sentence(jnp.zeros((3, 2, 12)), jnp.ones((3, 2), bool))
     return halting.before_token(ceilings, numbers, numbers, numbers, 2)

@@ -17,13 +17,12 @@ from dat_jax.decoding.queue import (
     Arrivals,
     Queue,
     Sentences,
-    first_slots,
     no_sentences,
     put,
     refill_is_due,
     serve,
 )
-from dat_jax.decoding.sizing import SearchSettings
+from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.top_tokens import Continuations
 
 G, Q, S, T = 4, 9, 3, 6
@@ -59,7 +58,7 @@ def step(state: Steps) -> Steps:
     log_probs = jnp.concatenate([jnp.zeros(token.shape), jnp.full(token.shape, -jnp.inf)], axis=-1)
     continuations = Continuations(log_probs, jnp.broadcast_to(token, log_probs.shape))
     exits = jnp.ones((len(state.words), 1), jnp.int32)
-    after, _ = beam.advance(beams, continuations, exits, eos_id=EOS)
+    after = beam.advance(beams, continuations, exits, eos_id=EOS)
     busy = state.busy + jnp.sum(~beam.done(beams))
     sentences = state.sentences._replace(beams=after)
     return state._replace(sentences=sentences, busy=busy, steps=state.steps + 1)
@@ -67,7 +66,7 @@ def step(state: Steps) -> Steps:
 
 @jax.jit
 def serve_all(queue: Queue) -> tuple[beam.Hypotheses, Steps]:
-    settings = SearchSettings(1, 1.0, T, slots=G, refill=2, cohort=G, attended="keys_values")
+    settings = SearchSettings(1, 1.0, T, slots=G, refill=2, sizes=(G,), windows=(T,), projected=0)
     zero, words = jnp.zeros((), jnp.int32), jnp.zeros(G, jnp.int32)
     empty = Steps(no_sentences(queue, settings), words, *[zero] * 4)
     return serve(queue, settings, empty, lambda state: state.sentences, admit, step)
@@ -109,12 +108,6 @@ def test_each_sentence_gets_its_own_translation_and_no_slot_waits(limits: list[i
     assert state.busy == sum(limits)
     assert state.arrived == count
     assert (state.steps, state.refills) == steps_of(limits)
-
-
-@pytest.mark.parametrize("count", [1, 3, G, G + 2])
-def test_the_first_slots_and_then_no_slot(count: int):
-    condition = jnp.asarray([False, True, False, True])
-    assert first_slots(condition, count).tolist() == ([1, 3] + [G] * count)[:count]
 
 
 @pytest.mark.parametrize("count", [1, 3, G])

@@ -3,7 +3,6 @@
 answers each source with its own words, backwards; one test has the real one."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +19,9 @@ from dat_jax.data.dataset import Dataset
 from dat_jax.data.preparation import prepare
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding import sizing
-from dat_jax.decoding.engines import Hypothesis, SearchResult
-from dat_jax.decoding.sizing import Choice, Platform
+from dat_jax.decoding.cost import DecodeCost
+from dat_jax.decoding.search import Hypothesis, SearchResult
+from dat_jax.decoding.sizing import Platform
 from dat_jax.decoding.translator import Translator
 from dat_jax.decoding.work import Work
 from dat_jax.errors import UserError
@@ -36,7 +36,6 @@ CONFIG = tiny_config(
     data={"source": "generated:200", "vocabulary_size": 150, "max_length": 20},
     decoding={"beam_size": 2, "max_length_ratio": 0.5, "max_length_extra": 3, "batch_size": 8},
 )
-LOCKSTEP = Choice("lockstep", "pretended")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,6 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
         decoding: object,
         *,
         numbers: Sequence[int],
-        before: Work,
         on_progress: Any,
     ) -> SearchResult:
         on_progress(len(sources))
@@ -82,10 +80,9 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
             Hypothesis((*source[-2::-1], EOS), (1 + number % 3,) * len(source), -1.0, -0.5)
             for source, number in zip(sources, numbers, strict=True)
         )
-        seen_before = np.asarray(before.ticks)
         ticks = np.full(4, len(sources))
-        work = Work(ticks, seen_before, ticks)
-        return SearchResult(hypotheses, work, 0, Counter({LOCKSTEP: len(sources)}), (), 0.0)
+        cost = DecodeCost(Work(ticks, ticks, ticks), 0, len(sources), 1_000, 5.0, 0.25)
+        return SearchResult(hypotheses, cost, ())
 
     monkeypatch.setattr("dat_jax.decoding.translator.search", search)
     monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(window=4))
@@ -109,8 +106,9 @@ def test_lines_come_back_in_their_order_with_their_numbers(dataset: Dataset, pre
         assert set(sentence.exits) == ({1 + number % 3} if number not in (2, 5) else set())
         assert len(sentence.exits) == len(sentence.pieces)
         assert sentence.source_length == len(sentence.pieces) or not sentence.pieces
-    assert found.choices == {LOCKSTEP: 7}
-    assert found.work.ticks.tolist() == [7] * 4
+    assert found.cost.work.ticks.tolist() == [7] * 4
+    assert (found.cost.in_work, found.cost.peak_bytes) == (3, 1_000)
+    assert found.cost.seconds_compiling == 3 * 0.25
 
 
 @hypothesis.settings(
@@ -141,8 +139,6 @@ def test_a_window_is_translated_before_more_is_read(dataset: Dataset, pretended:
         parts.append(part)
         assert len(read) == sum(len(part.sentences) for part in parts)
     assert [len(part.sentences) for part in parts] == [4, 4, 1]
-    # What earlier windows took is told to the engine.
-    assert [part.work.rows[0] for part in parts] == [0, 3, 6]
     whole = make_translator(dataset).translate(LINES)
     assert tuple(s for part in parts for s in part.sentences) == whole.sentences
 
@@ -168,7 +164,6 @@ def test_a_window_closes_early_where_no_further_line_comes(dataset: Dataset, pre
     assert all(0 <= seconds < 0.5 for seconds in waits)
     whole = translator.translate(LINES)
     assert tuple(s for part in parts for s in part.sentences) == whole.sentences
-    assert [part.work.rows[0] for part in parts] == [0, 2, 2, 5]
 
 
 def test_a_steady_trickle_does_not_keep_a_window_open(
@@ -212,8 +207,7 @@ def test_an_empty_line_stays_empty_and_costs_nothing(dataset: Dataset, pretended
     for lines in (["", "\ufeff\u200e"], []):
         nothing = make_translator(dataset).translate(lines)
         assert len(nothing.sentences) == len(lines)
-        assert not nothing.choices[LOCKSTEP]
-        assert not nothing.work.ticks.any()
+        assert not nothing.cost.work.ticks.any()
 
 
 def test_long_lines_are_cut_and_counted(dataset: Dataset, pretended: None):

@@ -1,33 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums over what engines did, and what follows from them."""
+"""Sums over what the engine did."""
 
 import numpy as np
-import pytest
 
-from dat_jax.decoding.work import Work, share_of_blocks, sum_work
+from dat_jax.decoding.work import Work, sum_work
 
 
 def work_of(*rows: int) -> Work:
     """Work of which only the rows that needed blocks 1 to N and classifiers matter."""
     counts = np.asarray(rows)
     return Work(np.ones_like(counts), counts, 2 * counts)
-
-
-@pytest.mark.parametrize(
-    ("rows", "share"),
-    [
-        ((0, 0, 0, 0), 0),
-        ((8, 0, 0, 8), 1 / 3),
-        ((8, 8, 8, 8), 1),
-        ((8, 4, 0, 8), 1 / 2),
-        ((8, 4, 0, 16), 1 / 2),  # confidence runs classifiers more often
-        ((5, 5), 1),
-    ],
-)
-def test_the_share_of_the_blocks_is_of_those_that_the_tokens_have(
-    rows: tuple[int, ...], share: float
-):
-    assert share_of_blocks(work_of(*rows)) == pytest.approx(share)
 
 
 def test_sums_are_of_each_count_and_do_not_overflow():

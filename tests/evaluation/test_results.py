@@ -3,23 +3,20 @@
 
 import json
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.translator import Translation, Translations
-from dat_jax.decoding.work import Work
 from dat_jax.errors import UserError
 from dat_jax.evaluation.results import ResultsWriter
 from tests.test_files import size_limit
 
 
 def translations(*sentences: Translation) -> Translations:
-    nothing = Work(*(np.zeros(3, np.int64) for _ in Work._fields))
-    return Translations(sentences, 0.0, 0.0, nothing, 0, Counter(), 0)
+    return Translations(sentences, DecodeCost.nothing(2), 0)
 
 
 REQUEST = {"input": "a/text", "beam_size": 4}

@@ -2,13 +2,14 @@
 """Attention to states against attention to the keys and values of these states."""
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dat_jax.model.attention import Attended, AttendedForm
+from dat_jax.model.attention import AttendedForm, attend_to
 from dat_jax.model.blocks import DecoderBlock
 from dat_jax.types import Params
 from tests.tiny import ragged_mask, random_array, random_params, tiny_config, tiny_model
@@ -29,14 +30,20 @@ def call(
 ) -> jax.Array:
     """The block on `x`, attending to `inputs` and to the memory in these forms."""
 
-    def run(method: str, *arguments: object) -> Attended:
+    def run(method: str, *arguments: object) -> Any:
         return block.apply({"params": params}, *arguments, method=method)
 
     of_self, of_memory = (
         run("self_attended", inputs, forms[0]),
         run("memory_attended", memory, forms[1]),
     )
-    return run("__call__", x, of_self, mask, of_memory, MEMORY_MASK, run("state_kernels"))
+    kernels = run("state_kernels")
+    return run(
+        "__call__",
+        x,
+        attend_to(of_self, mask, kernels.self_attention),
+        attend_to(of_memory, MEMORY_MASK, kernels.memory_attention),
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

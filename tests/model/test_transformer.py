@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dat_jax.model.attention import attend_to
 from dat_jax.model.blocks import DecoderBlock
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.types import Params
@@ -289,10 +290,11 @@ def test_a_block_called_token_by_token_equals_the_call_on_the_whole_sequence(nor
         return block.apply(
             variables,
             x,
-            block.apply(variables, x, "keys_values", method="self_attended"),
-            causal,
-            block.apply(variables, memory, "keys_values", method="memory_attended"),
-            SOURCE_MASK[:, None],
+            attend_to(block.apply(variables, x, "keys_values", method="self_attended"), causal),
+            attend_to(
+                block.apply(variables, memory, "keys_values", method="memory_attended"),
+                SOURCE_MASK[:, None],
+            ),
             deterministic=True,
         )
 
@@ -309,10 +311,8 @@ def test_a_block_called_token_by_token_equals_the_call_on_the_whole_sequence(nor
                 block.apply(
                     variables,
                     token,
-                    cache,
-                    everything,
-                    of_memory,
-                    SOURCE_MASK[:, None],
+                    attend_to(cache, everything),
+                    attend_to(of_memory, SOURCE_MASK[:, None]),
                     deterministic=True,
                 )
             )

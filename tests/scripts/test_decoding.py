@@ -5,8 +5,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 import decode
 from benchmarks import compare
 from dat_jax.evaluation.texts import read_references
@@ -35,11 +33,14 @@ def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
         "flops_per_token",
         "layers_executed_per_token",
         "tokens_per_second",
-        "engine",
+        "in_work",
+        "peak_bytes",
         "device",
         "checkpoint_step",
     } <= summary.keys()
-    assert summary["batch_size"] == 128
+    assert summary["batch_size"] == 0
+    assert summary["in_work"] == 8 * 16
+    assert summary["peak_bytes"] > 0
     assert summary["ticks"] == sum(summary["ticks_per_stage"]) > 0
     blocks_and_classifier = 3
     assert len(summary["ticks_per_stage"]) == blocks_and_classifier
@@ -47,7 +48,6 @@ def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
     assert summary["rows_per_stage"][0] == summary["rows_per_stage"][-1] >= summary["tokens"]
     assert summary["rows_per_stage"][1] == 0
     assert 0 < summary["occupancy"] <= 1
-    assert sum(summary["engines"].values()) == 20
     assert summary["device"].startswith("8 x ")
     assert 1 <= summary["busiest_device"] < 8
     assert read_references(tmp_path, summary) == Run(trained).text("test")[1]
@@ -75,52 +75,29 @@ def test_a_file_without_a_reference_is_translated_without_scores(trained: Path, 
     assert "bleu" not in summary
 
 
-def test_both_engines_write_the_same_translations(trained: Path, tmp_path: Path):
+def test_the_sentences_in_work_change_no_translation(trained: Path, tmp_path: Path):
     settings = [f"--workdir={trained}", "--config.policy=token_geometric:0.5"]
-    settings += ["--config.beam_size=2", "--config.cohort_size=32", "--config.pool_size=40"]
+    settings += ["--config.beam_size=2"]
     text = tmp_path / "text"
     text.write_text("acht Uhr\nsieben\n\num halb zwei\n" * 12)
     reference = shutil.copy(text, tmp_path / "reference")
     settings += [f"--config.input={text}", f"--config.reference={reference}"]
     results = {}
-    for engine in ("continuous", "lockstep"):
-        folder = tmp_path / engine
-        chosen = [f"--config.engine={engine}", f"--config.output={folder}"]
+    for in_work in (1, 3):
+        folder = tmp_path / str(in_work)
+        chosen = [f"--config.batch_size={in_work}", f"--config.output={folder}"]
         succeed(decode.main, *settings, *chosen)
         summary = json.loads((folder / "summary.json").read_text())
-        assert summary["engine"] == engine
-        assert summary["engines"] == {engine: 36}
-        assert summary["engine_reasons"] == {"asked for": 36}
+        assert summary["batch_size"] == in_work
         lines = map(json.loads, (folder / "exits.jsonl").read_text().splitlines())
-        results[engine] = (
+        results[in_work] = (
             (folder / "hypotheses.txt").read_bytes(),
             [(line["tokens"], line["exits"]) for line in lines],
             [summary[name] for name in ("bleu", "tokens", "average_exit", "flops_per_token")],
         )
-    assert results["continuous"] == results["lockstep"]
-    compared = succeed(compare.main, *(tmp_path / engine for engine in results)).stdout
+    assert results[1] == results[3]
+    compared = succeed(compare.main, *(tmp_path / str(in_work) for in_work in results)).stdout
     assert compared.splitlines()[3].count("| 1.0000 |") == 2
-
-
-@pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize(("threshold", "deep"), [(0, False), (1, True)])
-def test_exits_too_deep_for_the_continuous_engine_are_noted(
-    trained: Path, tmp_path: Path, threshold: int, deep: bool
-):
-    text = tmp_path / "text"
-    text.write_text("acht Uhr\n" * 260)
-    result = succeed(
-        decode.main,
-        f"--workdir={trained}",
-        f"--config.policy=confidence:{threshold}",
-        "--config.beam_size=1",
-        f"--config.input={text}",
-        f"--config.output={tmp_path / 'found'}",
-    )
-    assert ("--config.engine=lockstep may be faster" in result.stderr) == deep
-    summary = json.loads((tmp_path / "found" / "summary.json").read_text())
-    assert (summary["engine"], summary["engines"]) == ("auto", {"continuous": 260})
-    assert summary["engine_reasons"] == {"256 hypotheses or more, no sign of deep exits": 260}
 
 
 def test_decoding_standard_input_prints_a_line_for_each_line(trained: Path):

@@ -41,9 +41,8 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
         "the least average exit that was tuned is": ["--config.policy=tuned:confidence:AE<=0.5"],
         "must read tuned[:KIND]:AE<=DEPTH": ["--config.policy=tuned:best"],
         "decoding.beam_size is 0": ["--config.beam_size=0"],
-        "decoding.cohort_size is -1: must be 0 or more": ["--config.cohort_size=-1"],
-        "decoding.pool_size is -8: must be 0 or more": ["--config.pool_size=-8"],
-        "must be one of auto, continuous, lockstep": ["--config.engine=fast"],
+        "decoding.batch_size is -1: must be 0 or more": ["--config.batch_size=-1"],
+        "unknown config key": ["--config.engine=lockstep"],
         "2 sentences but 1 references": [
             f"--config.input={lines}",
             f"--config.reference={short}",

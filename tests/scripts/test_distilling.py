@@ -59,7 +59,7 @@ def test_what_was_broken_off_goes_on_after_its_last_window(
     trained: Path, tmp_path: Path, distilled: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder, windows = tmp_path / "broken", list[int]()
-    monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(64, continuous_rows=6, fewest_slots=8))
+    monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(64, fewest_slots=8))
     keep = ResultsWriter.keep
 
     def keep_or_break(self: ResultsWriter, *state: dict[str, Any]) -> None:

@@ -16,14 +16,14 @@ import pytest
 import decode
 from dat_jax.decoding import lines as decoding_lines
 from dat_jax.decoding import sizing
-from dat_jax.decoding.engines import search
+from dat_jax.decoding.search import search
 from dat_jax.decoding.sizing import Platform
 from dat_jax.evaluation.results import ResultsWriter
 from dat_jax.trained import TrainedModel
 from tests.scripts.calls import REPOSITORY, call, check_refusal, environment, refuse, succeed
 from tests.test_files import size_limit
 
-SMALL = Platform(window=8, continuous_rows=6, fewest_slots=8)
+SMALL = Platform(window=8, fewest_slots=8)
 LINES = [f"{word} Uhr" for word in ("acht", "sieben", "um halb zwei", "neun", "elf")] * 7
 LINES[11] = ""
 TIMES = {"seconds", "seconds_compiling", "tokens_per_second"}
@@ -43,7 +43,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(trained: Path, text: Path, policy: str) -> list[str]:
-    """Of a decode whose hypotheses follow from a sentence's number, its engine from all before."""
+    """Of a decode whose hypotheses may follow from a sentence's number."""
     return [
         f"--workdir={trained}",
         f"--config.policy={policy}",
@@ -77,23 +77,15 @@ def results(folder: Path) -> tuple[bytes, bytes, dict[str, Any]]:
     return (folder / "hypotheses.txt").read_bytes(), (folder / "exits.jsonl").read_bytes(), kept
 
 
-# With a confidence of 1 every token exits deep, which `auto` learns from the first window; where
-# tokens draw their exits, they do by the number of their sentence.
+# Tokens draw their exits by the number of their sentence.
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize(
-    ("policy", "engines"),
-    [
-        ("confidence:1", {"continuous": 8, "lockstep": 26}),
-        ("uniform:3", {"continuous": 31, "lockstep": 3}),
-    ],
-)
+@pytest.mark.parametrize("policy", ["confidence:1", "uniform:3"])
 def test_a_decode_that_was_broken_off_goes_on(
     trained: Path,
     text: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     policy: str,
-    engines: dict[str, int],
 ):
     asked = options(trained, text, policy)
     succeed(decode.main, *asked, f"--config.output={tmp_path / 'whole'}")
@@ -117,7 +109,6 @@ def test_a_decode_that_was_broken_off_goes_on(
     # The window that was not whole is made again, and no other.
     assert windows == [8, 7, 8, 8, 8, 8, 3]
     assert results(folder) == results(tmp_path / "whole")
-    assert results(folder)[2]["engines"] == engines
     finished = succeed(decode.main, *resume)
     assert finished.stderr == f"{folder} is finished: nothing is left to do\n"
     assert len(windows) == 7
@@ -209,7 +200,7 @@ import decode
 from dat_jax.decoding import sizing
 from dat_jax.decoding.sizing import Platform
 
-sizing.PLATFORMS["cpu"] = Platform(window=8, continuous_rows=6, fewest_slots=8)
+sizing.PLATFORMS["cpu"] = Platform(window=8, fewest_slots=8)
 sys.exit(decode.main(["decode.py", *sys.argv[1:]]))
 """
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token ids in, hypotheses out: groups, the choice of an engine, limits; sizes change nothing."""
+"""Token ids in, hypotheses out: groups, order, limits; sizes change nothing."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +11,15 @@ import pytest
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, PAD
-from dat_jax.decoding import devices, engines, sizing
+from dat_jax.decoding import devices
+from dat_jax.decoding import search as module
 from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.devices import Ran
-from dat_jax.decoding.engines import Hypothesis, SearchResult, search
 from dat_jax.decoding.queue import Queue
-from dat_jax.decoding.sizing import Platform, SearchSettings
-from dat_jax.decoding.work import Work
+from dat_jax.decoding.search import Hypothesis, search
+from dat_jax.decoding.settings import SearchSettings
+from dat_jax.decoding.sizing import Platform
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Confidence, Fixed, Uniform
 from dat_jax.trained import TrainedModel
@@ -53,38 +54,40 @@ def assert_same(found: Sequence[Hypothesis], expected: Sequence[Hypothesis]) -> 
         assert one.score == pytest.approx(other.score, rel=1e-4)
 
 
-def engines_of(found: SearchResult) -> dict[str, int]:
-    """Counts the sentences that each engine decoded."""
-    counts = Counter[str]()
-    for choice, sentences in found.choices.items():
-        counts[choice.engine] += sentences
-    return dict(counts)
+PLAIN = Platform(fewest_rows=1_000_000)  # one size, one window, all blocks project
 
 
 @pytest.mark.parametrize(
-    ("rule", "beam_size", "longest", "sizes"),
+    ("rule", "beam_size", "longest", "batch_size", "platform"),
     [
-        (Uniform(3, 0), 1, 20, {}),
-        (Confidence((0.5, 0.8)), 2, 14, {"cohort_size": 4, "pool_size": 3}),
+        (Uniform(3, 0), 1, 20, 8, Platform(fewest_rows=2, windows=(3, 1), projected=0.4)),
+        (Confidence((0.5, 0.8)), 2, 14, 3, Platform(fewest_rows=1, windows=(2, 1), projected=0.0)),
     ],
     ids=str,
 )
-def test_both_engines_translate_alike_whatever_the_sizes(
-    trained: TrainedModel, rule: Rule, beam_size: int, longest: int, sizes: dict[str, int]
+def test_sizes_change_nothing(
+    trained: TrainedModel,
+    rule: Rule,
+    beam_size: int,
+    longest: int,
+    batch_size: int,
+    platform: Platform,
 ):
-    sources, asked = sources_of(24, longest), {"beam_size": beam_size}
-    expected = search(trained, rule, sources, decoding(engine="lockstep", **asked))
-    assert engines_of(expected) == {"lockstep": 24}
+    sources = sources_of(24, longest)
+    asked = decoding(beam_size=beam_size, batch_size=0)
+    expected = search(trained, rule, sources, asked, platform=PLAIN)
     rooms = 1 + (longest > 16)
     assert len({settings.length for settings in expected.settings}) == rooms
     assert len({exit for h in expected.hypotheses for exit in h.exits}) > 1
-    assert expected.work.computed[0] > expected.work.rows[0]
-    result = search(trained, rule, sources, decoding(engine="continuous", **asked, **sizes))
-    assert engines_of(result) == {"continuous": 24}
+    assert expected.cost.work.computed[0] > expected.cost.work.rows[0]
+    assert all(len(s.sizes) == len(s.windows) == 1 for s in expected.settings)
+    few = dataclasses.replace(asked, batch_size=batch_size)
+    result = search(trained, rule, sources, few, platform=platform)
     assert_same(result.hypotheses, expected.hypotheses)
-    assert result.work.rows.tolist() == expected.work.rows.tolist()
-    if sizes:
-        assert [(s.slots, s.cohort) for s in result.settings] == [(3, 4)]
+    assert result.cost.work.rows.tolist() == expected.cost.work.rows.tolist()
+    assert result.cost.work.computed.sum() < expected.cost.work.computed.sum()
+    assert all(len(s.sizes) > 1 and len(s.windows) > 1 for s in result.settings)
+    assert {s.slots for s in result.settings} == {batch_size}
 
 
 def test_hypotheses_come_in_the_order_of_their_sources(trained: TrainedModel):
@@ -98,7 +101,7 @@ def test_hypotheses_come_in_the_order_of_their_sources(trained: TrainedModel):
 
 
 def test_chance_follows_the_numbers_of_sources_and_not_their_order(trained: TrainedModel):
-    numbers, settings = [9, 4, 0, 2, 7, 5, 12, 3], decoding(beam_size=1, engine="lockstep")
+    numbers, settings = [9, 4, 0, 2, 7, 5, 12, 3], decoding(beam_size=1)
     sources = [[5, 7, EOS]] * len(numbers)
     found = search(trained, Uniform(3, 0), sources, settings, numbers=numbers).hypotheses
     exits = dict(zip(numbers, [hypothesis.exits for hypothesis in found], strict=True))
@@ -121,10 +124,9 @@ def test_limits_are_those_asked_for_or_follow_from_the_length(trained: TrainedMo
     assert max(len(h.tokens) for h in found) > 13  # beyond what the lengths allow by themselves
 
 
-@pytest.mark.parametrize("engine", ["lockstep", "continuous"])
-def test_the_translation_of_nothing_is_nothing_whatever_its_limit(trained: TrainedModel, engine):
+def test_the_translation_of_nothing_is_nothing_whatever_its_limit(trained: TrainedModel):
     sources = [[5, 6, EOS], [EOS]]
-    found = search(trained, Fixed(2), sources, decoding(engine=engine), limits=[7, 7])
+    found = search(trained, Fixed(2), sources, CONFIG.decoding, limits=[7, 7])
     spoken, silent = (hypothesis.tokens for hypothesis in found.hypotheses)
     assert len(spoken) > 1
     assert silent == (EOS,)
@@ -133,76 +135,33 @@ def test_the_translation_of_nothing_is_nothing_whatever_its_limit(trained: Train
 def test_nothing_to_search_is_nothing_found(trained: TrainedModel):
     found = search(trained, Fixed(2), [], CONFIG.decoding)
     assert found.hypotheses == ()
-    assert found.choices == {}
-    assert all(not counts.any() for counts in found.work)
+    assert all(not counts.any() for counts in found.cost.work)
 
 
-class PretendedEngines:
-    """Engines that find nothing but EOS, at once, and keep what they are asked for."""
+def test_no_group_is_larger_than_a_window(trained, monkeypatch: pytest.MonkeyPatch):
+    groups: list[int] = []
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[tuple[str, int]] = []  # the engine, and how many sentences
-        self.share_of_blocks = 1 / 3  # that tokens are said to need
-        monkeypatch.setattr(engines, "run", self._run)
-
-    def _run(
-        self, _: Any, engine: str, rule: Rule, queues: Sequence[Queue], settings: SearchSettings
-    ) -> Ran:
-        self.calls.append((engine, sum(int(queue.count) for queue in queues)))
+    def run(_: Any, rule: Rule, queues: Sequence[Queue], settings: SearchSettings) -> Ran:
+        """Finds nothing but EOS, at once."""
+        groups.append(sum(int(queue.count) for queue in queues))
         shape = (len(queues), queues[0].size)
         ones = np.ones(shape, np.int32)
         tokens = np.full((*shape, settings.length), PAD)
         tokens[..., 0] = EOS
-        deeper = round(100 * (3 * self.share_of_blocks - 1) / 2)
-        rows = np.asarray([100, deeper, deeper, 100])
         hypotheses = Hypotheses(tokens, ones[..., None], ones, ones, ones)
-        return Ran(hypotheses, Work(rows, rows, rows), 100, 0.0)
+        return Ran(hypotheses, DecodeCost.nothing(3))
 
-
-@pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> PretendedEngines:
-    return PretendedEngines(monkeypatch)
-
-
-def short(count: int) -> list[list[int]]:
-    return [[5, EOS]] * count
-
-
-def test_few_sentences_are_decoded_in_lockstep_by_default(trained, pretended):
-    assert CONFIG.decoding.engine == "auto"
-    found = search(trained, Uniform(3, 0), short(3), CONFIG.decoding)
-    assert pretended.calls == [("lockstep", 3)]
-    [(choice, sentences)] = found.choices.items()
-    assert sentences == 3
-    assert choice.reason == "fewer than 256 hypotheses need the same room"
-
-
-@pytest.mark.parametrize(
-    ("rule", "engine"), [(Uniform(3, 0), "continuous"), (Fixed(2), "lockstep")], ids=str
-)
-def test_many_are_decoded_continuously_unless_all_exit_at_one_depth(
-    trained, pretended, rule: Rule, engine: str
-):
-    found = search(trained, rule, short(130), CONFIG.decoding)
-    assert engines_of(found) == {engine: 130}
-
-
-@pytest.mark.parametrize(("share", "engine"), [(0.7, "continuous"), (0.8, "lockstep")])
-def test_earlier_groups_and_texts_tell_how_deep_exits_are(
-    trained, pretended, share: float, engine: str
-):
-    pretended.share_of_blocks = share
-    found = search(trained, Uniform(3, 0), [[5] * 20 + [EOS], *short(130)], CONFIG.decoding)
-    assert pretended.calls == [("lockstep", 1), (engine, 130)]
-    again = search(trained, Uniform(3, 0), short(130), CONFIG.decoding, before=found.work)
-    assert engines_of(again) == {engine: 130}
-
-
-def test_no_group_is_larger_than_a_window(trained, pretended, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(window=4))
+    monkeypatch.setattr(module, "run", run)
     done: list[int] = []
-    found = search(trained, Fixed(2), short(9), CONFIG.decoding, on_progress=done.append)
-    assert [count for _, count in pretended.calls] == done == [4, 4, 1]
+    found = search(
+        trained,
+        Fixed(2),
+        [[5, EOS]] * 9,
+        CONFIG.decoding,
+        platform=Platform(window=4),
+        on_progress=done.append,
+    )
+    assert groups == done == [4, 4, 1]
     assert len(found.hypotheses) == 9
 
 
@@ -212,7 +171,7 @@ def test_a_program_is_compiled_once_for_all_rules_of_a_kind(trained: TrainedMode
     first = search(trained, Fixed(1), sources, settings)
     again = search(trained, Fixed(3), sources[::-1], settings)
     assert devices._compile.cache_info().misses == 1
-    assert first.seconds_compiling > 50 * again.seconds_compiling
+    assert first.cost.seconds_compiling > 50 * again.cost.seconds_compiling
     assert {exit for h in first.hypotheses for exit in h.exits} == {1}
     assert {exit for h in again.hypotheses for exit in h.exits} == {3}
     search(trained, Uniform(3, 0), sources, settings)

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine against a search without cache, batch or loop on the device."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+
+from dat_jax.data.vocabulary import EOS, PAD, UNK
+from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.engine import search
+from dat_jax.decoding.work import Work
+from dat_jax.exits.questions import Plan, Rule, Scope, Token
+from dat_jax.exits.rules import (
+    Confidence,
+    Fixed,
+    SequenceMultinomial,
+    TokenGeometric,
+    TokenMultinomial,
+    Uniform,
+)
+from tests.decoding.cases import (
+    CASES,
+    PROJECTED,
+    SIZES,
+    SLOTS,
+    WINDOWS,
+    Case,
+    assert_as_without_cache,
+    assert_same,
+    cases,
+    gathered,
+    masked,
+    one_of_a_kind,
+    plain,
+    ways,
+)
+from tests.decoding.lively import (
+    LIMITS,
+    MAX_LENGTH,
+    NUMBERS,
+    ROOM,
+    ROWS,
+    SOURCE,
+    layers_run,
+    make_model,
+    make_queue,
+    run,
+    settings,
+)
+from tests.decoding.plain_rules import whole_pass
+
+Search = Callable[[Case], tuple[Hypotheses, Work]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ByNumber(Rule):
+    """Lets the sentence with the number n leave after block n."""
+
+    def before_token(self, token: Token, plan: Plan) -> Plan:
+        return plan._replace(exit_at=token.number[:, None])
+
+
+@ways
+@cases
+def test_equals_the_search_without_cache(search: Search, case: Case):
+    assert_as_without_cache(search(case)[0], case)
+
+
+@one_of_a_kind
+def test_caches_of_states_change_nothing(case: Case):
+    found, work = run(*case, slots=SLOTS, refill=1, projected=0)
+    assert_same(found, masked(case)[0])
+    for counted, expected in zip(work, masked(case)[1], strict=True):
+        np.testing.assert_array_equal(counted, expected)
+
+
+@cases
+def test_it_counts_the_rows_that_need_a_block_and_those_that_it_runs(case: Case):
+    """Each live hypothesis' newest token up to its exit, and its classifier, or with confidence
+    the classifier of each depth."""
+    exits = np.asarray([exit for twin in plain(case) for exit in twin.all_exits])
+    blocks = [(exits >= depth).sum() for depth in range(1, len(masked(case)[1].rows))]
+    by_confidence = isinstance(case.rule, Confidence)
+    needed = [*blocks, exits.sum() if by_confidence else len(exits)]
+    few, everything = gathered(case)[1], masked(case)[1]
+    for work in (few, everything):
+        np.testing.assert_array_equal(work.rows, needed)
+        assert (work.computed >= work.rows).all()
+    np.testing.assert_array_equal(few.ticks, everything.ticks)
+    np.testing.assert_array_equal(everything.computed, everything.ticks * SLOTS * case.beam_size)
+    assert (few.computed <= everything.computed).all()
+    assert few.computed[0] < everything.computed[0]
+
+
+def test_a_step_runs_the_smallest_size_that_holds_its_rows():
+    numbers = np.asarray([1, 3, 2, 3], np.int32)
+    queue = make_queue(SOURCE[:1].repeat(SLOTS, axis=0), np.ones(SLOTS, np.int32), numbers)
+    for sizes, computed in {
+        (): [4, 4, 4],
+        (2,): [4, 4, 2],
+        (1, 2): [4, 4, 2],
+        (1, 3): [4, 3, 3],
+        (1, 2, 3): [4, 3, 2],
+    }.items():
+        _, work = run("post", 1, ByNumber(), queue, slots=SLOTS, sizes=sizes)
+        assert work.computed[:-1].tolist() == computed
+        assert work.rows[:-1].tolist() == [4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("post", 1, TokenGeometric((0.98, 0.97))),
+        Case("post", 1, TokenGeometric((0.96, 0.9))),
+        Case("pre", 3, Confidence((0.51, 0.71))),
+        Case("tied", 3, TokenMultinomial()),
+        Case("per_exit", 3, SequenceMultinomial()),
+    ],
+    ids=str,
+)
+def test_a_block_runs_if_a_live_hypothesis_needs_it(case: Case):
+    """And then on all rows: so many that a finished one that asked for more would show."""
+    found, work = run(*case)  # all from the beginning, so that their steps are the same ones
+    steps = itertools.zip_longest(*(twin.deepest for twin in plain(case)), fillvalue=0)
+    assert layers_run(work) == sum(map(max, steps)) * ROWS * case.beam_size
+    assert_same(found, masked(case)[0])
+
+
+def test_the_cases_are_not_all_alike():
+    """Else the tests above say little: exits are mixed, and each case finds something else."""
+    everything = set()
+    for case in CASES:
+        found, _ = masked(case)
+        everything.add(str((found.tokens.tolist(), found.exits.tolist())))
+        depths = [set(exits[exits > 0].tolist()) for exits in found.exits]
+        if not case.rule.scope is not Scope.TOKEN:
+            assert sum(len(depths_of_one) > 1 for depths_of_one in depths) >= 2, case
+        if case.rule == SequenceMultinomial():
+            assert set.union(*depths) == {1, 2, 3}
+    same = 1  # a model with its last exit alone, and the same model exiting there
+    assert len(everything) == len(CASES) - same
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "tempted" in case.kind], ids=str)
+def test_the_tempted_find_likeliest_what_may_not_be_written(case: Case):
+    """The likeliest tokens: EOS as a first one, and UNK."""
+    (model, params), found = make_model(case.kind), masked(case)[0]
+    likeliest = []
+    for source, tokens, exits, length in zip(SOURCE, *found[:3], strict=True):
+        prefix, depths = tuple(tokens[: length - 1]), tuple(exits[:length])
+        log_probs = whole_pass(model, params, source, prefix, depths, MAX_LENGTH).log_probs
+        at_exits = log_probs[exits[:length] - 1, np.arange(length)]
+        likeliest.append(np.argmax(at_exits, axis=-1).tolist())
+    assert any(tokens[0] == EOS and len(tokens) > 1 for tokens in likeliest)
+    assert any(UNK in tokens for tokens in likeliest)
+
+
+@pytest.mark.parametrize(
+    ("kind", "beam_size", "rule"),
+    [("post", 1, TokenGeometric), ("pre", 3, TokenGeometric), ("pre", 3, Confidence)],
+)
+@pytest.mark.parametrize(("depth", "thresholds"), [(1, (0, 1)), (2, (1, 0)), (3, (1, 1))])
+def test_thresholds_per_depth_take_effect_at_their_depth(kind, beam_size, rule, depth, thresholds):
+    """Every exit at 1, at 2, at N = 3. A peer's thresholds were the same at every step."""
+    found, work = masked(Case(kind, beam_size, rule(tuple(map(float, thresholds)))))
+    expected, expected_work = masked(Case(kind, beam_size, Fixed(depth)))
+    assert_same(found, expected)
+    assert layers_run(work) == layers_run(expected_work)
+    np.testing.assert_array_equal(found.exits, np.where(found.tokens == PAD, 0, depth))
+
+
+def test_exits_at_full_depth_are_those_of_a_model_without_lower_exits():
+    expected, expected_work = masked(Case("last", 1, Fixed(3)))
+    for rule in (Fixed(3), TokenGeometric((1.0, 1.0))):
+        found, work = masked(Case("post", 1, rule))
+        assert_same(found, expected)
+        assert layers_run(work) == layers_run(expected_work)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in CASES
+        if isinstance(case.rule, (TokenGeometric, Confidence, Uniform, SequenceMultinomial))
+    ],
+    ids=str,
+)
+def test_a_sentence_does_not_see_its_neighbours(case: Case):
+    together, _ = masked(case)
+    for row in range(ROWS):
+        place = ROWS - 1 - row
+        source, limits, numbers = np.full_like(SOURCE, PAD), np.ones_like(LIMITS), NUMBERS * 0
+        source[place], limits[place], numbers[place] = SOURCE[row], LIMITS[row], NUMBERS[row]
+        alone, _ = run(*case, make_queue(source, limits, numbers), slots=SLOTS, refill=1)
+        assert_same(
+            jax.tree.map(lambda x, place=place: x[place], alone),
+            jax.tree.map(lambda x, row=row: x[row], together),
+        )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [Case("post", 1, TokenGeometric((0.98, 0.97))), Case("tied", 3, Uniform(4, 0))],
+    ids=str,
+)
+def test_sentences_that_come_in_two_by_two_are_translated_alike(case: Case):
+    """In two slots they take more steps than the rings of the cache have room for."""
+    found, work = run(*case, slots=2, refill=2, sizes=(1,), windows=WINDOWS)
+    expected, expected_work = masked(case)
+    assert_same(found, expected)
+    np.testing.assert_array_equal(work.rows, expected_work.rows)
+    assert work.ticks[0] > MAX_LENGTH
+
+
+@pytest.mark.parametrize("count", range(ROWS + 1))
+def test_a_queue_may_have_room_for_more_than_there_are(count: int):
+    case = Case("pre", 3, TokenGeometric((0.65, 0.05)))
+    queue = make_queue(SOURCE[:count], LIMITS[:count], NUMBERS[:count])
+    found, work = run(
+        *case, queue, slots=SLOTS, refill=1, sizes=SIZES, windows=WINDOWS, projected=PROJECTED
+    )
+    assert_same(found, jax.tree.map(lambda x: x[:count], masked(case)[0]))
+    tokens = sum(len(twin.all_exits) for twin in plain(case)[:count])
+    assert work.rows[0] == work.rows[-1] == tokens
+
+
+def test_padding_of_the_source_changes_nothing():
+    case = Case("per_exit", 1, SequenceMultinomial())
+    wide = np.pad(SOURCE, ((0, 0), (0, 3)), constant_values=PAD)
+    padded, _ = run(*case, make_queue(wide, LIMITS, NUMBERS), slots=SLOTS, refill=1)
+    assert_same(padded, masked(case)[0])
+
+
+def test_a_beam_may_be_wider_than_the_vocabulary():
+    """At first there are fewer hypotheses than rows, and fewer continuations than are ranked."""
+    case = Case("tied", 12, Uniform(4, 0))
+    found, work = run(*case, slots=SLOTS, refill=1, sizes=(5,))
+    assert_same(found, masked(case)[0])
+    np.testing.assert_array_equal(work.rows, masked(case)[1].rows)
+
+
+def test_the_cases_hold_the_extremes():
+    """A source without words, and translations as long as there is room."""
+    assert (SOURCE[:, 0] == EOS).any()
+    lengths = np.stack([masked(case)[0].lengths for case in CASES])
+    assert (lengths == MAX_LENGTH).any()
+    assert (lengths == 1).any()
+
+
+tau = st.integers(0, 20).map(lambda twentieths: twentieths / 20)
+rules = {
+    ("post", 1): st.builds(TokenGeometric, st.tuples(tau, tau)),
+    ("pre", 3): st.builds(Confidence, st.tuples(tau, tau)),
+    ("tied", 3): st.builds(Uniform, st.just(4), st.integers(0, 2**31 - 1)),
+}
+
+
+@st.composite
+def sentences(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sources, limits and numbers of some sentences."""
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count, longest = draw(st.integers(1, ROOM)), draw(st.integers(1, SOURCE.shape[1]))
+    source = generator.integers(EOS + 1, 11, (count, SOURCE.shape[1]))
+    lengths = generator.integers(1, longest + 1, count)
+    positions = np.arange(SOURCE.shape[1])[None]
+    source = np.where(positions < lengths[:, None] - 1, source, PAD)
+    source = np.where(positions == lengths[:, None] - 1, EOS, source)
+    limits = generator.integers(1, draw(st.integers(1, MAX_LENGTH)) + 1, count)
+    numbers = generator.integers(0, 2**31, count)
+    return tuple(array.astype(np.int32) for array in (source, limits, numbers))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "beam_size"), rules)
+@hypothesis.settings(
+    derandomize=True
+)  # scores that differ by a rounding error may come in either order
+@given(data=st.data())
+def test_gathering_changes_nothing_whatever_there_is(kind, beam_size, data: st.DataObject):
+    """With slots that are refilled one by one or two by two."""
+    rule, some = data.draw(rules[kind, beam_size]), data.draw(sentences())
+    queue = make_queue(*some)
+    few = {"sizes": SIZES, "windows": WINDOWS, "projected": PROJECTED}
+    found, work = run(kind, beam_size, rule, queue, slots=6, refill=2, **few)
+    expected, expected_work = run(kind, beam_size, rule, queue, slots=SLOTS, refill=1)
+    assert_same(found, expected)
+    assert work.rows[0] == expected_work.rows[0]
+
+
+@pytest.mark.parametrize(
+    "rule", [Fixed(2), TokenGeometric((0.65, 0.05)), Confidence((0.51, 0.71))], ids=str
+)
+def test_no_cache_is_copied_in_the_loop(rule: Rule):
+    """A reshape between a write and attention once made 4 copies of each array of a cache.
+
+    What attention itself transposes for its products has another shape.
+    """
+    model, params = make_model("pre")
+    how = settings(3, SLOTS, refill=1, sizes=SIZES, windows=WINDOWS, projected=PROJECTED)
+    lowered = search.lower(model, params, rule, make_queue(), how)
+    program = lowered.compile().as_text() or ""
+    before, rest = program.split("\nENTRY ")
+    entry, after = rest.split("\n}\n", maxsplit=1)
+    loop = before + after  # with its branches, and whatever they call
+    for cache in (rf"f32\[{SLOTS},2,(21|7,3),4\]", rf"f32\[{SLOTS},(21|7,3),8\]"):
+        assert re.search(cache, loop)
+        assert re.search(rf"= {cache}\S* copy\(", entry)  # of the empty ones, before the loop
+        assert not re.search(rf"= {cache}\S* copy\(", loop)
