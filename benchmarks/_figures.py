@@ -26,7 +26,7 @@ _TUNED = ("token_geometric", "confidence")
 _PANELS = {
     "averages": ("average_exit", "average exit, equal lengths"),
     "lengths": ("average_exit", "average exit, lengths that vary"),
-    "batches": ("batch_size", "batch size"),
+    "works": ("in_work", "sentences in work"),
 }
 
 
@@ -199,7 +199,7 @@ def speed(lines: Sequence[Line], path: Path) -> None:
             axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
             axis.legend(fontsize="x-small")
-            if key == "batch_size":
+            if key == "in_work":
                 axis.set_xscale("log", base=2)
     _save(figure, path)
 

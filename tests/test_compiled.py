@@ -109,8 +109,8 @@ def test_cycles_are_those_of_the_branches_that_are_asked_for_and_of_all_trips():
     assert program.cycles("body", frozenset({"block_1"}), known) == always + 10
     assert program.cycles("body", frozenset({"block_2"}), known) == always + 1000
     assert program.cycles("main", known, known) == always + 1000
-    assert program.cycles_under("body", "block_1") == 7
-    assert program.cycles_under("body", "block_2") == 1000
+    assert program.cycles_of_branch("body", "block_1", 0) == 7
+    assert [program.cycles_of_branch("body", "block_2", n) for n in (0, 1)] == [10, 1000]
 
 
 def test_instructions_say_what_they_make():
@@ -158,7 +158,7 @@ def lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     output = tmp_path_factory.mktemp("compiled") / "lines.jsonl"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "LARGE", sizes | {"vocabulary_size": 1_000})
-        arguments = [f"--target={request.param}", "--programs=lockstep,continuous"]
+        arguments = [f"--target={request.param}", "--programs=search"]
         assert compiled.main(["", f"--output={output}", *arguments]) == 0
     return [json.loads(line) for line in output.read_text().splitlines()]
 
@@ -169,22 +169,18 @@ def pieces(lines: list[Any], piece: str, **labels: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_engines_copy_no_store_and_go_through_no_rows_one_by_one(lines: list[Any]):
-    programs = pieces(lines, "program")
-    assert [line["program"] for line in programs] == ["lockstep", "continuous"]
-    for line in programs:
-        assert line["serial_loops"] == 0
-        assert line["store_copies"] == 0
-        assert line["temporary_bytes"] > 0
+def test_a_search_copies_no_store_and_goes_through_no_rows_one_by_one(lines: list[Any]):
+    (line,) = pieces(lines, "program")
+    assert line["serial_loops"] == 0
+    assert line["store_copies"] == 0
+    assert line["temporary_bytes"] > 0
 
 
 @pytest.mark.slow
-def test_deeper_exits_take_longer_and_a_tick_is_one_graph(lines: list[Any]):
+def test_deeper_exits_and_more_rows_take_longer_and_a_step_is_one_graph(lines: list[Any]):
     unit = "kilocycles" if lines[0]["target"].startswith("tpu") else "nodes"
-    (one,), (two,) = (
-        pieces(lines, "token", program="lockstep", average_exit=depth) for depth in (1, 2)
-    )
-    (block,), (classifier,) = (pieces(lines, f"{name} tick") for name in ("block", "classifier"))
+    (one,), (two,) = (pieces(lines, "token", average_exit=depth) for depth in (1, 2))
     assert 0 < one[unit] < two[unit]
-    assert block[unit] > 0 < classifier[unit]
+    blocks = [line[unit] for line in pieces(lines, "block")]
+    assert blocks == sorted(blocks)
     assert all(line.get("command_buffers", 1) == 1 for line in lines)

@@ -32,7 +32,7 @@ class Platform:
 
 
 PLATFORMS = {
-    "cpu": Platform(fewest_rows=8, windows=(4, 2, 1), projected=0.5),
+    "cpu": Platform(fewest_rows=8, windows=(2, 1), projected=0.5),
     # By its compiler's estimate, products with one query a row are slow on keys and values.
     "tpu": Platform(projected=0.0),
 }
@@ -89,18 +89,20 @@ def choose_settings(
         length=length,
         slots=slots,
         refill=refill_size(slots, source_length, platform),
-        sizes=row_sizes(slots * beam_size, platform.fewest_rows),
+        sizes=row_sizes(slots * beam_size, platform.fewest_rows, rule.scope),
         windows=tuple(sorted({-(-length // part) for part in platform.windows})),
         projected=projected,
     )
 
 
-def row_sizes(rows: int, fewest: int) -> tuple[int, ...]:
-    """All rows, and again and again half of them, down to `fewest`."""
-    sizes = [rows]
-    while sizes[-1] > fewest:
-        sizes.append(max(fewest, -(-sizes[-1] // 2)))
-    return tuple(reversed(sizes))
+def row_sizes(rows: int, fewest: int, scope: Scope) -> tuple[int, ...]:
+    """All rows, half and a quarter of them, and quarters of that down to `fewest`: each size
+    compiles every block once more. Where tokens exit together rows become fewer only as sentences
+    end, and all rows and a quarter are enough."""
+    divisors = [1, 2, 4, *(4**power for power in range(2, rows.bit_length()))]
+    if scope is not Scope.TOKEN:
+        divisors = [1, 4]
+    return tuple(sorted({max(min(fewest, rows), -(-rows // divisor)) for divisor in divisors}))
 
 
 def refill_size(slots: int, source_length: int, platform: Platform) -> int:

@@ -262,10 +262,8 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     for one, other in zip(whole, part, strict=True):
         assert one["tokens_per_second"] > 0 and one["repetitions"] == 1
         for line in (one, other):
-            assert line["by_engine"].keys() == {"lockstep", "continuous"}
-            assert line["tokens_per_second"] == max(line["by_engine"].values())
-            assert line["by_engine"][line["engine"]] == line["tokens_per_second"]
-            assert line["engines"] == {line["engine"]: line["timed_sentences"]}
+            assert line["in_work"] >= 1
+            assert line["peak_bytes"] > 0
         assert one["average_exit"] == other["average_exit"]
         assert all(one[key] == other[key] for key in ("bleu", "bleu_counts", "span"))
     kept = output.read_text().splitlines(keepends=True)

@@ -18,7 +18,7 @@ from dat_jax.decoding.sizing import (
     room_for,
     row_sizes,
 )
-from dat_jax.exits.questions import Rule
+from dat_jax.exits.questions import Rule, Scope
 from dat_jax.exits.rules import Confidence, Fixed, SequenceMultinomial
 from tests.tiny import tiny_config
 
@@ -60,7 +60,7 @@ def test_sizes_fit_each_other_and_what_there_is(
     assert found.slots <= batch_size or not batch_size
     assert found.rows == found.slots * beam_size == found.sizes[-1]
     assert list(found.sizes) == sorted(set(found.sizes))
-    assert found.windows == (10, 20, 40)
+    assert found.windows == (20, 40)
 
 
 def test_by_default_work_is_bounded_by_rows_and_memory():
@@ -83,11 +83,22 @@ def test_one_sentence_or_a_few_wait_for_no_program_of_their_own():
 
 
 @given(rows=st.integers(1, 5_000), fewest=st.integers(1, 64))
-def test_rows_are_halved_down_to_the_fewest(rows: int, fewest: int):
-    sizes = row_sizes(rows, fewest)
+def test_few_sizes_reach_from_the_fewest_rows_to_all(rows: int, fewest: int):
+    sizes = row_sizes(rows, fewest, Scope.TOKEN)
     assert sizes[-1] == rows
     assert sizes[0] == min(rows, fewest)
-    assert all(small < large <= 2 * small for small, large in itertools.pairwise(sizes))
+    assert all(small < large <= 4 * small for small, large in itertools.pairwise(sizes))
+    assert all(large <= 2 * small for small, large in itertools.pairwise(sizes[-3:]))
+    together = row_sizes(rows, fewest, Scope.TEXT)
+    assert together[-1] == rows and len(together) <= 2
+    assert set(together) <= set(sizes)
+
+
+def test_row_sizes():
+    assert row_sizes(512, 8, Scope.TOKEN) == (8, 32, 128, 256, 512)
+    assert row_sizes(320, 8, Scope.TOKEN) == (8, 20, 80, 160, 320)
+    assert row_sizes(5, 8, Scope.TOKEN) == (5,)
+    assert row_sizes(64, 8, Scope.SENTENCE) == (16, 64)
 
 
 def test_upper_blocks_cache_states_where_tokens_exit_at_depths_of_their_own():
