@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In bfloat16 products of other numbers of rows round differently, and some sentences differ between
-sizes: their number is kept here."""
+"""In bfloat16 products of other sizes round differently, and some sentences differ: their number is
+kept here."""
 
 import pytest
 
