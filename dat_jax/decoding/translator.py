@@ -119,13 +119,8 @@ class Translator:
     ) -> Translations:
         """Translates lines after so many that are done, and the work that these took."""
         started = time.monotonic()
-        sources = self._vocabularies.source.encode(lines)
-        max_length = self.decoding.max_source_length or max(map(len, sources))
-        cut = sum(len(source) > max_length for source in sources)
-        sources = [
-            source if len(source) <= max_length else [*source[: max_length - 1], EOS]
-            for source in sources
-        ]
+        whole = self._vocabularies.source.encode(lines)
+        sources = [cut_source(ids, self.decoding) for ids in whole]
         spoken = [index for index, source in enumerate(sources) if not is_blank(source)]
         bar.update(len(lines) - len(spoken))
         result = search(
@@ -148,7 +143,7 @@ class Translator:
             result.work,
             result.busiest,
             result.choices,
-            cut,
+            sum(len(ids) < len(all_ids) for ids, all_ids in zip(sources, whole, strict=True)),
         )
 
     def _translation(self, hypothesis: Hypothesis, source_length: int) -> Translation:
@@ -169,6 +164,12 @@ class Translator:
         if self.trained.vocabularies is None:
             raise UserError("the model has no vocabularies: give it token ids, by `search`")
         return self.trained.vocabularies
+
+
+def cut_source(ids: list[int], decoding: DecodingConfig) -> list[int]:
+    """Returns the ids of a source up to `max_source_length`, EOS counted."""
+    most = decoding.max_source_length
+    return [*ids[: most - 1], EOS] if 0 < most < len(ids) else ids
 
 
 def _read_window(
