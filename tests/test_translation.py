@@ -23,6 +23,7 @@ from dat_jax.trained import TrainedModel
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.saving import Checkpoints
 from dat_jax.training.step import TrainState
+from dat_jax.tuning.fronts import save_front
 from dat_jax.workdir import Run, make_model
 from tests.tiny import SOURCE_VOCABULARY, random_params, tiny_config, tiny_model
 
@@ -234,6 +235,21 @@ def test_ids_of_a_sentence_are_translated_as_its_text_is(model: TranslationModel
     assert len(ids[0]) > 4
     assert vocabularies.target.pieces(by_ids.tokens) == list(by_text.pieces)
     assert (by_ids.exits, by_ids.score) == (by_text.exits, by_text.score)
+
+
+def test_a_model_finds_what_was_tuned_wherever_the_process_goes(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In its own run, not in one of the same name in another folder."""
+    point = {"kind": "confidence", "average_exit": 1.0, "bleu": 1.0}
+    for name, threshold in {"mine": 0.1, "other": 0.9}.items():
+        run = Run(Path(shutil.copytree(workdir, tmp_path / name / "run")))
+        save_front(run, "confidence", [point | {"thresholds": [threshold] * 2}])
+    monkeypatch.chdir(tmp_path / "mine")
+    model = dat_jax.load("run")
+    monkeypatch.chdir(tmp_path / "other")
+    found = model._policy("tuned:confidence:AE<=2", model.trained.config.decoding)
+    assert found.rule == Confidence((0.1, 0.1))
 
 
 def test_a_workdir_without_a_model_is_told_in_one_line(tmp_path: Path):
