@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "__init__": {"errors", "version", "translation"},
     "errors": set(),
     "types": set(),
-    "modes": set(),
+    "modes": {"errors"},
     "programs": set(),
     "version": set(),
     "processes": {"errors"},

@@ -21,6 +21,7 @@ from dat_jax.decoding.stripes import search
 from dat_jax.decoding.work import Work, sum_work
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
+from dat_jax.modes import our_modes
 from dat_jax.processes import count, is_first
 from dat_jax.trained import TrainedModel
 
@@ -59,6 +60,7 @@ class Translator:
     policy: Policy
     decoding: DecodingConfig
 
+    @our_modes()
     def translate(self, lines: Sequence[str], description: str = "translating") -> Translations:
         """Translates all lines; see `stream`."""
         parts = list(self.stream(lines, description, len(lines)))
