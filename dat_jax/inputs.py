@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a caller gives a model: lines of text or token ids, checked before anything is decoded."""
 
+import re
 from collections.abc import Iterable
 from reprlib import repr as shorten
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from dat_jax.data.vocabulary import BOS, EOS, PAD
 from dat_jax.errors import UserError
 
+_SURROGATE = re.compile("[\ud800-\udfff]")  # alone, for a pair is one character in Python
 _NOT_INSIDE = {PAD: "PAD", BOS: "BOS", EOS: "EOS"}
 
 
@@ -21,6 +23,11 @@ def read_lines(lines: object) -> list[str]:
     for number, line in enumerate(read):
         if not isinstance(line, str):
             raise UserError(f"lines has {shorten(line)} at {number}: give each sentence as str")
+        if half := _SURROGATE.search(line):
+            raise UserError(
+                f"lines has a lone surrogate, {half[0]!r}, at {number}: decode its bytes with "
+                "errors='replace'"
+            )
     return read
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The library's door: what it imports, what it translates, what it refuses in one line."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -122,6 +123,9 @@ WRONG = {
     "translate(None)": "lines is None: must be a list of sentences",
     "translate(['acht', 3])": "lines has 3 at 1: give each sentence as str",
     "translate([b'acht'])": "lines has b'acht' at 0: give each sentence as str",
+    "translate(['acht', 'a\\udcff'])": "lines has a lone surrogate, '\\udcff', at 1: decode",
+    "translate(['acht'], beam_size=True)": "beam_size is True: must be a whole number, as 20",
+    "translate(['acht'], beam_size=np.float64(2))": "beam_size is np.float64(2.0): must be a whole",
     "translate(['acht'], policy=3)": "policy is 3: must be a text such as 'fixed', or a rule",
     "translate(['acht'], engine='fast')": "engine is 'fast': must be one of",
     "translate(['acht'], policy=Fixed(0))": "policy is 'fixed:0': the model has exits at depth",
@@ -156,6 +160,24 @@ def test_what_is_neither_text_nor_ids_is_refused(workdir: Path):
     assert len(messages) == len(WRONG)
     for message, expected in zip(messages, WRONG.values(), strict=True):
         assert message.startswith(expected)
+
+
+def test_a_loaded_model_can_be_sent_to_another_process(model: TranslationModel):
+    """By pickle, as workers that are spawned get it; it is on all devices there, as if loaded."""
+    copy = pickle.loads(pickle.dumps(model))
+    assert copy.trained.devices == model.trained.devices
+    assert len(copy.trained.devices) == jax.local_device_count() > 1
+    assert copy.trained.sha256 == model.trained.sha256
+    assert copy.translate(LINES) == model.translate(LINES)
+
+
+def test_numbers_of_numpy_are_settings(model: TranslationModel):
+    settings = {"beam_size": np.int64(2), "length_penalty": np.float32(0.5)}
+    plain = {"beam_size": 2, "length_penalty": 0.5}
+    assert model.translate(LINES, **settings) == model.translate(LINES, **plain)
+    assert model.translate(LINES, policy=np.str_("fixed:1")) == model.translate(
+        LINES, policy="fixed:1"
+    )
 
 
 def test_sentences_may_come_in_any_iterable(model: TranslationModel):
