@@ -33,6 +33,7 @@ from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, 
 from dat_jax.files import write_text
 from dat_jax.initial import check_initial, initial_params
 from dat_jax.meeting import together
+from dat_jax.modes import our_modes
 from dat_jax.processes import by_first
 from dat_jax.programs import keep_programs
 from dat_jax.trained import TrainedModel
@@ -74,6 +75,7 @@ def _main(options: flags.FlagValues) -> None:
         _report(workdir.load(), dataset, workdir)
 
 
+@our_modes()
 def train_model(config: Config, workdir: Run) -> Dataset:
     """Prepares the data and trains, or goes on with it; returns the data.
 

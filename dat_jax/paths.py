@@ -8,7 +8,9 @@ from dat_jax.errors import UserError
 
 
 def as_path(name: str) -> Path:
-    """The path of this name, in which `~` or `~USER` at the start is a home.
+    """The absolute path of this name, in which `~` or `~USER` at the start is a home.
+
+    What keeps it may outlive the process's stay in this folder.
 
     Raises:
         UserError: it is the address of something elsewhere.
@@ -18,7 +20,7 @@ def as_path(name: str) -> Path:
             f"{name} is no path on this machine: name one; training.checkpoint_folder alone may be "
             "elsewhere"
         )
-    return Path(os.path.expanduser(name))
+    return Path(os.path.expanduser(name)).absolute()
 
 
 def destination(name: str) -> Path:

@@ -4,6 +4,7 @@
 import dataclasses
 import difflib
 import math
+import numbers
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
@@ -11,6 +12,15 @@ from typing import Any, Literal, TypeVar
 from dat_jax.errors import UserError
 
 Made = TypeVar("Made")
+
+FORMS = {
+    int: "a whole number, as 20",
+    float: "a number, as 0.5",
+    str: "text",
+    bool: "true or false",
+}
+"""How a value of each type is written, in messages."""
+_KINDS = {int: numbers.Integral, float: numbers.Real}  # those of NumPy count
 
 
 def require(holds: bool, message: str) -> None:
@@ -63,8 +73,8 @@ def from_dict(cls: type[Made], values: Mapping[str, Any], prefix: str = "") -> M
 def _convert(value: Any, kind: Any, name: str) -> Any:
     """Checks `value` against the annotation `kind`.
 
-    An int will do where a float is asked for, and a list, which is what JSON makes of one, for a
-    tuple.
+    An int will do where a float is asked for, a number of NumPy for one of Python, and a list,
+    which is what JSON makes of one, for a tuple.
     """
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
@@ -77,13 +87,18 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
         return value
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
-        if not isinstance(value, list | tuple) or any(type(v) is not item for v in value):
+        if not isinstance(value, list | tuple) or not all(_is(v, item) for v in value):
             raise UserError(
                 f"{name} is {value!r}: must be a tuple of {item.__name__}, as ('a', 'b'), or ()"
             )
-        return tuple(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise UserError(f"{name} is {value!r}: must be of type {kind.__name__}")
-    return value
+        return tuple(map(item, value))
+    if not _is(value, kind):
+        raise UserError(f"{name} is {value!r}: must be {FORMS[kind]}")
+    return kind(value)
+
+
+def _is(value: Any, kind: type) -> bool:
+    """True if a value is of a type; a bool is no number."""
+    return isinstance(value, _KINDS.get(kind, kind)) and (
+        kind is bool or not isinstance(value, bool)
+    )

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from dat_jax.config import Config
 from dat_jax.data.vocabulary import Vocabularies
 from dat_jax.model.transformer import Transformer
+from dat_jax.modes import our_modes
 from dat_jax.types import Params
 
 DEVICES = "devices"  # the axis of a mesh that decodes
@@ -27,6 +29,16 @@ class TrainedModel:
     params: Params
     vocabularies: Vocabularies | None = None  # None: it reads and writes token ids alone
     steps: tuple[int, ...] = ()  # of the checkpoints that were averaged, newest first
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles the parameters as they are, without their place."""
+        return vars(self) | {"params": jax.tree.map(np.asarray, self.params)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Places the parameters on all devices of this process, as if loaded."""
+        with our_modes():
+            params = jax.device_put(state["params"], on_local_devices())
+        vars(self).update(state, params=params)
 
     @functools.cached_property
     def sha256(self) -> str:

@@ -2,19 +2,22 @@
 """The library's door: a trained model that translates text and searches token ids."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
+from jaxtyping import Int
 
 from dat_jax.config import DecodingConfig
 from dat_jax.decoding.search import Ids, SearchResult, search
-from dat_jax.decoding.translator import Translation, Translator
+from dat_jax.decoding.translator import Translation, Translator, cut_source
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, parse_policy
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import RULES
+from dat_jax.inputs import read_limits, read_lines, read_sources
 from dat_jax.paths import as_path
 from dat_jax.schema import from_dict
 from dat_jax.trained import TrainedModel
@@ -60,51 +63,53 @@ class TranslationModel:
     """The run in which tuned policies are looked up; a model that came from elsewhere has none."""
 
     def translate(
-        self, lines: Sequence[str], *, policy: PolicyLike | None = None, **settings: Any
+        self, lines: Iterable[str], *, policy: PolicyLike | None = None, **settings: Any
     ) -> list[Translation]:
         """Translates sentences, and returns a translation for each, in their order.
 
         Args:
-            lines: one sentence each; an empty one stays empty.
+            lines: one sentence each, in a list or any other iterable; an empty one stays empty.
             policy: when tokens exit, as `--config.policy` reads it, or a rule.
             **settings: `beam_size=4`, `length_penalty=0.6` and so on.
 
         Raises:
-            UserError: `lines` is no list of text, a setting is unknown or impossible, or the model
-                cannot decode by the policy or has no vocabularies.
+            UserError: a line is not text, a setting is unknown or impossible, or the model cannot
+                decode by the policy or has no vocabularies.
         """
-        lines = _lines(lines)
+        sentences = read_lines(lines)
         decoding = self._decoding(settings)
         translator = Translator(self.trained, self._policy(policy, decoding), decoding)
-        return list(translator.translate(lines).sentences)
+        return list(translator.translate(sentences).sentences)
 
     def search(
         self,
-        ids: Sequence[Ids],
+        ids: Iterable[Ids],
         *,
         policy: PolicyLike | None = None,
-        limits: Sequence[int] | None = None,
+        limits: Iterable[int] | Int[np.ndarray, " B"] | None = None,
         **settings: Any,
     ) -> SearchResult:
         """Searches for the best hypothesis of each source, token ids in and token ids out.
 
         Args:
-            ids: of each source, ending with that of EOS, 3.
+            ids: of each source, as its vocabulary encodes a sentence: EOS, 3, at the end, and no
+                PAD, BOS or EOS before. EOS alone is a blank sentence. Padding on the right is
+                dropped.
             policy: when tokens exit, as `--config.policy` reads it, or a rule.
             limits: the most tokens of each hypothesis, EOS counted; by default as
                 `max_length_ratio` and `max_length_extra` say.
             **settings: `beam_size=4`, `length_penalty=0.6` and so on.
 
         Raises:
-            UserError: an id is none of the vocabulary's, a source is empty, a setting is unknown or
-                impossible, or the model cannot decode by the policy.
+            UserError: a source is no sentence in the vocabulary, a limit is below 1, a setting is
+                unknown or impossible, or the model cannot decode by the policy.
         """
         decoding = self._decoding(settings)
         rule = self._policy(policy, decoding).rule
-        self._check_ids(ids)
-        if limits is not None and (len(limits) != len(ids) or min(limits, default=1) < 1):
-            raise UserError("limits must be as many as there are sources, each 1 or more")
-        return search(self.trained, rule, ids, decoding, limits=limits)
+        whole = read_sources(ids, self.trained.model.source_vocabulary_size)
+        sources = [cut_source(source, decoding) for source in whole]
+        most = None if limits is None else read_limits(limits, len(sources))
+        return search(self.trained, rule, sources, decoding, limits=most)
 
     def _policy(self, policy: PolicyLike | None, decoding: DecodingConfig) -> Policy:
         config = self.trained.config
@@ -132,30 +137,3 @@ class TranslationModel:
                 raise UserError(f"{name} is no setting of a search: {place}")
         values = dataclasses.asdict(self.trained.config.decoding)
         return from_dict(DecodingConfig, values | settings)
-
-    def _check_ids(self, ids: Sequence[Ids]) -> None:
-        size = self.trained.model.source_vocabulary_size
-        for number, source in enumerate(ids):
-            if len(source) == 0:
-                raise UserError(f"source {number} is empty: let it end with EOS at the least")
-            if min(source) < 0 or max(source) >= size:
-                raise UserError(f"source {number} has ids that are not in [0, {size})")
-
-
-def _lines(lines: Sequence[str]) -> list[str]:
-    """The sentences of a list of text, which a text is not.
-
-    Raises:
-        UserError: it is something else.
-    """
-    if isinstance(lines, str | bytes) or not isinstance(lines, Sequence):
-        raise UserError(
-            f"translate takes a list of sentences, not {type(lines).__name__}: write [text]"
-        )
-    for number, line in enumerate(lines):
-        if not isinstance(line, str):
-            raise UserError(
-                f"translate takes a list of sentences, and item {number} is no text but "
-                f"{type(line).__name__}"
-            )
-    return list(lines)

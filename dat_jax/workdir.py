@@ -49,6 +49,10 @@ class Run:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        """Keeps an absolute path: the process may go to another folder."""
+        object.__setattr__(self, "path", self.path.absolute())
+
     @property
     def config_file(self) -> Path:
         """The file of the config that the run was made with."""

@@ -132,12 +132,16 @@ def test_a_missing_key_is_named(path):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("model.decoder_layers", "6", "model.decoder_layers is '6': must be of type int"),
-        ("model.decoder_layers", 6.0, "model.decoder_layers is 6.0: must be of type int"),
-        ("model.decoder_layers", True, "model.decoder_layers is True: must be of type int"),
-        ("model.dropout", "0.1", "model.dropout is '0.1': must be of type float"),
-        ("model.dropout", False, "model.dropout is False: must be of type float"),
-        ("data.source", None, "data.source is None: must be of type str"),
+        ("model.decoder_layers", "6", "model.decoder_layers is '6': must be a whole number, as 20"),
+        ("model.decoder_layers", 6.0, "model.decoder_layers is 6.0: must be a whole number, as 20"),
+        (
+            "model.decoder_layers",
+            True,
+            "model.decoder_layers is True: must be a whole number, as 20",
+        ),
+        ("model.dropout", "0.1", "model.dropout is '0.1': must be a number, as 0.5"),
+        ("model.dropout", False, "model.dropout is False: must be a number, as 0.5"),
+        ("data.source", None, "data.source is None: must be text"),
         ("model.norm", "mid", "model.norm is 'mid': must be one of post, pre"),
         ("model.norm", "post\npre", r"model.norm is 'post\npre': must be one of post, pre"),
         (
@@ -160,7 +164,11 @@ def test_a_missing_key_is_named(path):
             "optimizer.schedule is 'step': must be one of inverse_sqrt, constant, linear, cosine",
         ),
         ("training.mode", "both", "training.mode is 'both': must be one of aligned, mixed"),
-        ("training.exit_samples", 1.0, "training.exit_samples is 1.0: must be of type int"),
+        (
+            "training.exit_samples",
+            1.0,
+            "training.exit_samples is 1.0: must be a whole number, as 20",
+        ),
         *(
             (path, value, f"{path} is {value!r}: must be a tuple of str, as ('a', 'b'), or ()")
             for path in ["decoding.report_policies"]

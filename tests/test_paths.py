@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths are compared by where they lead, and may begin with a home."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from dat_jax.data.sources import same_source
 from dat_jax.paths import as_path, destination, same_destination
+from dat_jax.workdir import Run
 
 
 def test_a_home_is_expanded_and_an_unknown_one_is_a_name(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert as_path("~/run") == Path("/home/me/run")
-    assert as_path("a/~/run") == Path("a/~/run")
-    assert as_path("~nobody_of_this_name/run") == Path("~nobody_of_this_name/run")
+    assert as_path("a/~/run") == Path.cwd() / "a/~/run"
+    assert as_path("~nobody_of_this_name/run") == Path.cwd() / "~nobody_of_this_name/run"
+
+
+def test_a_path_leads_where_it_led_when_the_process_moves(folder: Path):
+    (folder / "here").mkdir()
+    paths = [as_path("text/../run"), as_path("link"), as_path(""), Run(Path("run")).path]
+    os.chdir(folder / "here")
+    places = ["text/../run", "link", "", "run"]
+    assert paths == [folder / place for place in places]
 
 
 @pytest.fixture

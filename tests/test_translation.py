@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The library's door: what it imports, what it translates, what it refuses in one line."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import dat_jax
 from dat_jax import TranslationModel
-from dat_jax.data.vocabulary import EOS
+from dat_jax.data.vocabulary import BOS, EOS, PAD, UNK
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import parse_policy
 from dat_jax.exits.rules import Confidence, Fixed, TokenMultinomial
@@ -21,6 +24,7 @@ from dat_jax.trained import TrainedModel
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.saving import Checkpoints
 from dat_jax.training.step import TrainState
+from dat_jax.tuning.fronts import save_front
 from dat_jax.workdir import Run, make_model
 from tests.tiny import SOURCE_VOCABULARY, random_params, tiny_config, tiny_model
 
@@ -113,27 +117,40 @@ def test_ids_are_searched_without_vocabularies_or_a_workdir(of_ids: TranslationM
 
 
 WRONG = {
-    "'acht Uhr'": "translate takes a list of sentences, not str: write [text]",
-    "b'acht'": "translate takes a list of sentences, not bytes: write [text]",
-    "3": "translate takes a list of sentences, not int: write [text]",
-    "None": "translate takes a list of sentences, not NoneType: write [text]",
-    "(line for line in ['acht'])": "translate takes a list of sentences, not generator: write",
-    "['acht', 3]": "translate takes a list of sentences, and item 1 is no text but int",
-    "['acht'], policy=3": "policy is 3: must be a text such as 'fixed', or a rule",
-    "['acht'], engine='fast'": "unknown config key engine",
-    "['acht'], policy=Fixed(0)": "policy is 'fixed:0': the model has exits at depth",
-    "['acht'], average_checkpoints=2": "average_checkpoints is no setting of a search: give it to",
-    "['acht'], report_policies=()": "report_policies is no setting of a search: train.py reports",
+    "translate('acht Uhr')": "lines is 'acht Uhr': must be a list of sentences, as ['zwei']",
+    "translate(b'acht')": "lines is b'acht': must be a list of sentences",
+    "translate(3)": "lines is 3: must be a list of sentences",
+    "translate(None)": "lines is None: must be a list of sentences",
+    "translate(['acht', 3])": "lines has 3 at 1: give each sentence as str",
+    "translate([b'acht'])": "lines has b'acht' at 0: give each sentence as str",
+    "translate(['acht', 'a\\udcff'])": "lines has a lone surrogate, '\\udcff', at 1: decode",
+    "translate(['acht'], beam_size=True)": "beam_size is True: must be a whole number, as 20",
+    "translate(['acht'], beam_size=np.float64(2))": "beam_size is np.float64(2.0): must be a whole",
+    "translate(['acht'], policy=3)": "policy is 3: must be a text such as 'fixed', or a rule",
+    "translate(['acht'], engine='fast')": "unknown config key engine",
+    "translate(['acht'], policy=Fixed(0))": "policy is 'fixed:0': the model has exits at depth",
+    "translate(['acht'], average_checkpoints=2)": "average_checkpoints is no setting of a search:",
+    "translate(['acht'], report_policies=())": "report_policies is no setting of a search:",
+    "search('acht')": "ids is 'acht': must be a list of sources, as [[17, 3]]",
+    "search(3)": "ids is 3: must be a list of sources",
+    "search(['acht'])": "source 0 is 'acht': must be a list of token ids, as [17, 3]",
+    "search([5, 7, 3])": "source 0 is 5: must be a list of token ids, as [17, 3]",
+    "search(np.array([5, 3]))": "source 0 is 5: must be a list of token ids",
+    "search(np.array(5))": "ids is 5: must be a list of sources",
+    "search([[5.5, 3]])": "source 0 has 5.5 at 0: give whole numbers",
+    "search(np.array([[5.0, 3.0]]))": "source 0 has 5.0 at 0: give whole numbers",
+    "search([['5', 3]])": "source 0 has '5' at 0: give whole numbers",
+    "search([[True, 3]])": "source 0 has True at 0: give whole numbers",
+    "search([[5, 3]], limits=[2.5])": "limits has 2.5 at 0: give whole numbers, each 1 or more",
+    "search([[5, 3]], limits=2)": "limits is 2: must be a list of whole numbers, as [20]",
 }
 
 
-def test_what_is_no_list_of_text_is_refused(workdir: Path):
+def test_what_is_neither_text_nor_ids_is_refused(workdir: Path):
     """Types are checked by the library alone: the calls are in a process of their own."""
-    attempt = (
-        "try:\n    model.translate({})\nexcept dat_jax.UserError as error:\n    print(error)\n"
-    )
+    attempt = "try:\n    model.{}\nexcept dat_jax.UserError as error:\n    print(error)\n"
     calls = "".join(attempt.format(wrong) for wrong in WRONG)
-    program = "import dat_jax\nfrom dat_jax.exits.rules import Fixed\n"
+    program = "import dat_jax\nimport numpy as np\nfrom dat_jax.exits.rules import Fixed\n"
     program += f"model = dat_jax.load({str(workdir)!r})\n{calls}"
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
@@ -143,6 +160,31 @@ def test_what_is_no_list_of_text_is_refused(workdir: Path):
     assert len(messages) == len(WRONG)
     for message, expected in zip(messages, WRONG.values(), strict=True):
         assert message.startswith(expected)
+
+
+def test_a_loaded_model_can_be_sent_to_another_process(model: TranslationModel):
+    """By pickle, as workers that are spawned get it; it is on all devices there, as if loaded."""
+    copy = pickle.loads(pickle.dumps(model))
+    assert copy.trained.devices == model.trained.devices
+    assert len(copy.trained.devices) == jax.local_device_count() > 1
+    assert copy.trained.sha256 == model.trained.sha256
+    assert copy.translate(LINES) == model.translate(LINES)
+
+
+def test_numbers_of_numpy_are_settings(model: TranslationModel):
+    settings = {"beam_size": np.int64(2), "length_penalty": np.float32(0.5)}
+    plain = {"beam_size": 2, "length_penalty": 0.5}
+    assert model.translate(LINES, **settings) == model.translate(LINES, **plain)
+    assert model.translate(LINES, policy=np.str_("fixed:1")) == model.translate(
+        LINES, policy="fixed:1"
+    )
+
+
+def test_sentences_may_come_in_any_iterable(model: TranslationModel):
+    expected = model.translate(LINES)
+    assert model.translate(line for line in LINES) == expected
+    assert model.translate(np.array(LINES)) == expected
+    assert model.translate(dict.fromkeys(LINES)) == expected
 
 
 @pytest.mark.parametrize(
@@ -168,18 +210,22 @@ def test_what_cannot_be_set_is_refused(model: TranslationModel, settings: Any, m
 @pytest.mark.parametrize(
     ("ids", "more", "message"),
     [
-        ([[5, EOS], []], {}, "source 1 is empty: let it end with EOS at the least"),
+        ([[5, EOS], []], {}, "source 1 does not end with EOS: append 3"),
+        ([[5, 7]], {}, "source 0 does not end with EOS: append 3"),
+        ([[PAD, PAD]], {}, "source 0 does not end with EOS: append 3"),
+        ([[PAD, 5, EOS]], {}, "source 0 has PAD, 0, at 0: leave it out; EOS ends a source, and"),
+        ([[5, PAD, 7, EOS]], {}, "source 0 has PAD, 0, at 1: leave it out"),
+        ([[BOS, 5, EOS]], {}, "source 0 has BOS, 2, at 0: leave it out"),
+        ([[5, EOS, EOS]], {}, "source 0 has EOS, 3, at 1: leave it out"),
+        ([[EOS, 5, EOS]], {}, "source 0 has EOS, 3, at 0: leave it out"),
+        ([[SOURCE_VOCABULARY, EOS]], {}, "source 0 has 13 at 0: give ids of this model's source"),
         (
-            [[SOURCE_VOCABULARY, EOS]],
+            [[-1, EOS]],
             {},
-            "source 0 has ids that are not in [0, 13)",
+            "source 0 has -1 at 0: give ids of this model's source vocabulary, 0 to 12",
         ),
-        ([[5, EOS]], {"limits": [1, 2]}, "limits must be as many as there are sources"),
-        (
-            [[5, EOS]],
-            {"limits": [0]},
-            "sources, each 1 or more",
-        ),
+        ([[5, EOS]], {"limits": [1, 2]}, "limits has 2 items for 1 sources: give one for each"),
+        ([[5, EOS]], {"limits": [0]}, "limits has 0 at 0: give whole numbers, each 1 or more"),
         ([[5, EOS]], {"policy": "tuned:AE<=2"}, "policy is 'tuned:AE<=2': must be one of"),
     ],
 )
@@ -187,6 +233,45 @@ def test_ids_that_cannot_be_searched_are_refused(of_ids, ids: Any, more: Any, me
     with pytest.raises(UserError) as caught:
         of_ids.search(ids, **more)
     assert message in str(caught.value)
+
+
+def test_ids_that_a_vocabulary_may_write_are_searched(of_ids: TranslationModel):
+    sources = [[5, UNK, 7, EOS], [EOS]]
+    expected = of_ids.search(sources).hypotheses
+    padded = np.array([[5, UNK, 7, EOS, PAD], [EOS, PAD, PAD, PAD, PAD]], np.int64)
+    for same in (padded, list(padded), jnp.asarray(padded).tolist(), iter(sources)):
+        assert of_ids.search(same).hypotheses == expected
+    assert expected[1].tokens == (EOS,)
+    (limited, _) = of_ids.search(padded, limits=np.array([1, 2])).hypotheses
+    assert limited.tokens == (EOS,)
+
+
+@pytest.mark.parametrize("most", [0, 4])
+def test_ids_of_a_sentence_are_translated_as_its_text_is(model: TranslationModel, most: int):
+    vocabularies = model.trained.vocabularies
+    assert vocabularies is not None
+    ids = vocabularies.source.encode(["am dritten Mai"])
+    (by_text,) = model.translate(["am dritten Mai"], max_source_length=most)
+    (by_ids,) = model.search(ids, max_source_length=most).hypotheses
+    assert by_text.source_length == (most or len(ids[0])) < 30
+    assert len(ids[0]) > 4
+    assert vocabularies.target.pieces(by_ids.tokens) == list(by_text.pieces)
+    assert (by_ids.exits, by_ids.score) == (by_text.exits, by_text.score)
+
+
+def test_a_model_finds_what_was_tuned_wherever_the_process_goes(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In its own run, not in one of the same name in another folder."""
+    point = {"kind": "confidence", "average_exit": 1.0, "bleu": 1.0}
+    for name, threshold in {"mine": 0.1, "other": 0.9}.items():
+        run = Run(Path(shutil.copytree(workdir, tmp_path / name / "run")))
+        save_front(run, "confidence", [point | {"thresholds": [threshold] * 2}])
+    monkeypatch.chdir(tmp_path / "mine")
+    model = dat_jax.load("run")
+    monkeypatch.chdir(tmp_path / "other")
+    found = model._policy("tuned:confidence:AE<=2", model.trained.config.decoding)
+    assert found.rule == Confidence((0.1, 0.1))
 
 
 def test_a_workdir_without_a_model_is_told_in_one_line(tmp_path: Path):

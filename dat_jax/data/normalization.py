@@ -5,6 +5,7 @@ The target is written as people write it: what its form folds away, a model can 
 perfect translation would not score as one.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -14,8 +15,16 @@ from dat_jax.sections import Normalization
 
 Normalize = Callable[[str], str]
 
-# Controls, invisible format characters, and separators: lines of these alone hold no text.
-_INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
+# Lines of characters without ink alone hold no text. They are controls and separators,
+_INVISIBLE = {"Cc", "Zs", "Zl", "Zp"}
+# those whose property Default_Ignorable_Code_Point, which Python does not know, is true in Unicode,
+# the marks of annotations and of hieroglyphs' places, and the blank of Braille.
+_WITHOUT_INK = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\ufff9-\ufffb\U00013430-\U0001343f\u2800]"
+)
 
 
 def normalizer(form: Normalization) -> Normalize:
@@ -23,12 +32,10 @@ def normalizer(form: Normalization) -> Normalize:
 
     `nmt_nfkc` is SentencePiece's default: compatibility characters are folded ("m²" becomes "m2"),
     marks without width are dropped. `nfc` only composes characters. In both, spaces of all kinds
-    become single blanks, and a line without a visible character becomes empty. `none` is the line
-    as it is.
+    become single blanks. `none` is the line as it is. In all, a line without a visible character
+    becomes empty.
     """
-    if form == "none":
-        return _unchanged
-    fold = _fold_compatible() if form == "nmt_nfkc" else _compose
+    fold = _fold_compatible() if form == "nmt_nfkc" else _FOLDS[form]
 
     def normalize(line: str) -> str:
         return fold(line) if _is_visible(line) else ""
@@ -44,6 +51,9 @@ def _compose(line: str) -> str:
     return " ".join(unicodedata.normalize("NFC", line).split())
 
 
+_FOLDS: dict[str, Normalize] = {"nfc": _compose, "none": _unchanged}
+
+
 def _fold_compatible() -> Normalize:
     fold = sentencepiece.SentencePieceNormalizer(
         rule_name="nmt_nfkc",
@@ -55,4 +65,7 @@ def _fold_compatible() -> Normalize:
 
 
 def _is_visible(line: str) -> bool:
-    return any(unicodedata.category(character) not in _INVISIBLE for character in line)
+    return any(
+        unicodedata.category(character) not in _INVISIBLE and not _WITHOUT_INK.match(character)
+        for character in line
+    )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -132,7 +132,12 @@ class Vocabulary:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError("not a SentencePiece model") from error
+        self._normalization: Normalization = normalization
         self._normalize = normalizer(normalization)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what it was made of."""
+        return Vocabulary, (self._processor.serialized_model_proto(), self._normalization)
 
     @classmethod
     def load(cls, path: Path, normalization: Normalization = "none") -> "Vocabulary":

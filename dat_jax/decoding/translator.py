@@ -20,6 +20,7 @@ from dat_jax.decoding.sizing import platform_of
 from dat_jax.decoding.stripes import search
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
+from dat_jax.modes import our_modes
 from dat_jax.processes import count, is_first
 from dat_jax.trained import TrainedModel
 
@@ -54,6 +55,7 @@ class Translator:
     policy: Policy
     decoding: DecodingConfig
 
+    @our_modes()
     def translate(self, lines: Sequence[str], description: str = "translating") -> Translations:
         """Translates all lines; see `stream`."""
         parts = list(self.stream(lines, description, len(lines)))
@@ -105,13 +107,8 @@ class Translator:
     def _translate_window(self, lines: list[str], done: int, bar: tqdm) -> Translations:
         """Translates lines, before which `done` were translated."""
         started = time.monotonic()
-        sources = self._vocabularies.source.encode(lines)
-        max_length = self.decoding.max_source_length or max(map(len, sources))
-        cut = sum(len(source) > max_length for source in sources)
-        sources = [
-            source if len(source) <= max_length else [*source[: max_length - 1], EOS]
-            for source in sources
-        ]
+        whole = self._vocabularies.source.encode(lines)
+        sources = [cut_source(ids, self.decoding) for ids in whole]
         spoken = [index for index, source in enumerate(sources) if not is_blank(source)]
         bar.update(len(lines) - len(spoken))
         result = search(
@@ -127,6 +124,7 @@ class Translator:
             translations[index] = self._translation(hypothesis, len(sources[index]))
         seconds = time.monotonic() - started - result.cost.seconds_compiling
         cost = dataclasses.replace(result.cost, seconds=seconds)
+        cut = sum(len(ids) < len(all_ids) for ids, all_ids in zip(sources, whole, strict=True))
         return Translations(tuple(translations), cost, cut)
 
     def _translation(self, hypothesis: Hypothesis, source_length: int) -> Translation:
@@ -144,6 +142,12 @@ class Translator:
         if self.trained.vocabularies is None:
             raise UserError("the model has no vocabularies: give it token ids, by `search`")
         return self.trained.vocabularies
+
+
+def cut_source(ids: list[int], decoding: DecodingConfig) -> list[int]:
+    """Returns the ids of a source up to `max_source_length`, EOS counted."""
+    most = decoding.max_source_length
+    return [*ids[: most - 1], EOS] if 0 < most < len(ids) else ids
 
 
 def _read_window(

@@ -10,9 +10,11 @@ from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.scores import score, tokenizers_of
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy
+from dat_jax.modes import our_modes
 from dat_jax.trained import TrainedModel
 
 
+@our_modes()
 def evaluate(
     trained: TrainedModel, dataset: Dataset, policy: Policy, decoding: DecodingConfig, split: str
 ) -> tuple[Translations, dict[str, Any]]:

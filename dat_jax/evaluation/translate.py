@@ -9,9 +9,11 @@ from dat_jax.evaluation.results import ResultsWriter
 from dat_jax.evaluation.scores import score, tokenizers_of
 from dat_jax.evaluation.tally import Tally
 from dat_jax.evaluation.texts import Text
+from dat_jax.modes import our_modes
 from dat_jax.processes import by_first, is_first
 
 
+@our_modes()
 def translate(
     translator: Translator, text: Text, writer: ResultsWriter | None, echo: bool = False
 ) -> dict[str, Any]:

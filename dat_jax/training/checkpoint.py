@@ -64,7 +64,8 @@ def restore(directory: epath.PathLike, like: TrainState) -> tuple[TrainState, Po
             dtypes and shardings.
 
     Raises:
-        UserError: there are checkpoints, but none can be read, or not the same by all.
+        UserError: there are checkpoints, but none can be read, not the same by all, or one whose
+            values are not finite.
     """
     directory = stored(directory)
     readable = _readable(directory, params=like.params, optimizer=like.optimizer_state)
@@ -92,7 +93,8 @@ def average(directory: epath.PathLike, like: Params, at_most: int) -> Averaged:
         at_most: how many; all if there are fewer.
 
     Raises:
-        UserError: there is none that can be read, or not the same by all.
+        UserError: there is none that can be read, not the same by all, or one whose values are not
+            finite.
     """
     directory = stored(directory)
     total: Params = {}
@@ -134,6 +136,9 @@ def _readable(directory: epath.Path, **like: Any) -> Iterator[tuple[int, dict[st
 
     The list is read again before each, since a training beside may save and delete: a new one is
     next, and it is no damage that one which was deleted cannot be read.
+
+    Raises:
+        UserError: none can be read, or one holds values that are not finite.
     """
     quieten()
     tried: set[int] = set()
@@ -148,12 +153,33 @@ def _readable(directory: epath.Path, **like: Any) -> Iterator[tuple[int, dict[st
                 logging.warning("%s cannot be read: %s", folder_of(directory, step), reason)
         else:
             readable += 1
+            _check_finite(folder_of(directory, step), items)
             yield step, items, position
     if tried and not readable:
         raise UserError(
             f"no checkpoint in {directory} can be read: restore one, or use another "
             "--workdir to start again"
         )
+
+
+def _check_finite(folder: epath.Path, items: dict[str, Any]) -> None:
+    """Makes sure that all values are finite: others would decode to nothing, and train to nothing.
+
+    Raises:
+        UserError: some are not.
+    """
+    for path, finite in jax.tree.leaves_with_path(_are_finite(items)):
+        if not finite:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(
+                f"{folder} holds values that are not finite, in {name}: remove it to use the one "
+                "before it, or restore it from a copy"
+            )
+
+
+@jax.jit
+def _are_finite(items: dict[str, Any]) -> dict[str, Any]:
+    return jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), items)
 
 
 def _read(folder: epath.Path, like: dict[str, Any]) -> tuple[dict[str, Any], Position]:

@@ -4,6 +4,7 @@
 import io
 import itertools
 import unicodedata
+from typing import get_args
 
 import hypothesis.strategies as st
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 
 from dat_jax.data.normalization import normalizer
 from dat_jax.data.sources.generated import GeneratedCorpus
-from dat_jax.data.vocabulary import Vocabulary, train_vocabulary
+from dat_jax.data.vocabulary import Vocabulary, is_blank, train_vocabulary
+from dat_jax.sections import Normalization
 
 FOLDED = {"wait…": "wait...", "20 m²": "20 m2", "Word™": "WordTM", "你好，世界！": "你好,世界!"}
 INVISIBLE = [
@@ -25,7 +27,22 @@ INVISIBLE = [
     "\x01\x7f",
     "\u2028",
     "\u3000\u00a0",
+    "\ufe0f",
+    "\u034f",
+    "\u3164",
+    "\u2800",
+    "\u115f\u1160 \uffa0",
+    "\u180b\u17b5",
+    "\U000e0100\U000e01ef",
+    "\u2065",
 ]
+VISIBLE = ["a", "。", "\u0301", "\u0600", "\u2801", "❤\ufe0f", "ᅠ가", "👍", "\ue000"]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> bytes:
+    sentences = itertools.chain(*GeneratedCorpus(60, seed=0).pairs("train"))
+    return train_vocabulary(sentences, 100, "bpe")
 
 
 @pytest.mark.parametrize("written", FOLDED)
@@ -37,7 +54,19 @@ def test_compatibility_characters_are_kept_or_folded(written: str):
 
 @pytest.mark.parametrize("line", INVISIBLE, ids=ascii)
 def test_what_cannot_be_seen_is_no_text(line: str):
-    assert normalizer("nfc")(line) == normalizer("nmt_nfkc")(line) == ""
+    assert {normalizer(form)(line) for form in get_args(Normalization)} == {""}
+
+
+@pytest.mark.parametrize("line", VISIBLE, ids=ascii)
+def test_what_has_ink_is_text(line: str):
+    assert all(normalizer(form)(line) for form in get_args(Normalization))
+
+
+@pytest.mark.parametrize("line", INVISIBLE, ids=ascii)
+@pytest.mark.parametrize("form", get_args(Normalization))
+def test_a_line_that_cannot_be_seen_is_blank(form: Normalization, line: str, vocabulary: bytes):
+    (ids,) = Vocabulary(vocabulary, form).encode([line])
+    assert is_blank(ids)
 
 
 def test_marks_that_letters_need_are_kept():

@@ -433,3 +433,26 @@ def test_a_defect_of_ours_stays_one_and_nothing_unfinished_stays_though_threads_
         save(tmp_path, 3)
     threading.Thread.join(writers[0])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("part", ["params", "optimizer_state"])
+def test_parameters_that_are_not_finite_are_refused(tmp_path: Path, part: str, value: float):
+    """Nothing is wrong with their files: they were written like that."""
+    save(tmp_path, 1)
+    broken = make_state(2)
+    tree = jax.tree.map(
+        lambda leaf: leaf.at[0, 0].set(value) if leaf.shape == (2, 3) else leaf,
+        getattr(broken, part),
+    )
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(broken._replace(**{part: tree}), {})
+    message = r"00000002 holds values that are not finite, in .*kernel: remove it to use the one"
+    with pytest.raises(UserError, match=message):
+        restore(tmp_path, LIKE)
+    if part == "params":
+        with pytest.raises(UserError, match=message):
+            average(tmp_path, LIKE.params, 2)
+    assert saved_steps(tmp_path) == [1, 2]
+    shutil.rmtree(tmp_path / "00000002")
+    assert average(tmp_path, LIKE.params, 2).steps == [1]

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes find what one finds, whichever sentences are a process's own."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dat_jax.data.vocabulary import EOS
+from dat_jax.decoding import search as one_process
+from dat_jax.decoding import stripes
+from dat_jax.decoding.search import SearchResult
+from dat_jax.exits.rules import Uniform
+from dat_jax.trained import TrainedModel
+from tests.tiny import random_params, tiny_config, tiny_model
+
+PROCESSES = 2
+NUMBERS = range(100, 108)  # of the sentences in their text, as many for each process
+
+
+def test_drawn_exits_follow_from_the_number_of_the_sentence(monkeypatch: pytest.MonkeyPatch):
+    """Each process is played in turn; what all tell each other is known after the first round."""
+    model = tiny_model()
+    config = tiny_config(decoding={"beam_size": 2, "max_length_ratio": 1.0, "max_length_extra": 4})
+    trained = TrainedModel(config, model, random_params(model))
+    sources = [[*np.arange(4, 6 + number % 3).tolist(), EOS] for number in range(len(NUMBERS))]
+    told: list[Any] = [None] * PROCESSES
+
+    def search_as(process: int) -> SearchResult:
+        def gather(value: Any) -> list[Any]:
+            told[process] = value
+            return [part or value for part in told]
+
+        monkeypatch.setattr(stripes, "index", lambda: process)
+        monkeypatch.setattr(stripes, "gather", gather)
+        return stripes.search(
+            trained,
+            Uniform(3, 0),
+            sources,
+            config.decoding,
+            numbers=NUMBERS,
+            on_progress=lambda _: None,
+        )
+
+    alone = one_process.search(trained, Uniform(3, 0), sources, config.decoding, numbers=NUMBERS)
+    monkeypatch.setattr(stripes, "count", lambda: PROCESSES)
+    search_as(1)
+    together = search_as(0)
+    assert len({hypothesis.exits for hypothesis in alone.hypotheses}) > 1
+    assert [one.exits for one in together.hypotheses] == [one.exits for one in alone.hypotheses]
+    assert [one.tokens for one in together.hypotheses] == [one.tokens for one in alone.hypotheses]
