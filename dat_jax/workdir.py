@@ -216,7 +216,7 @@ class Run:
         begun, total = self.config, config.training.steps
         if begun.optimizer.falls_to_zero and begun.training.steps != total:
             raise UserError(
-                f"{self.path} holds a run whose learning rate falls to 0 at training.steps = "
+                f"{self.path} holds a run whose learning rate falls to 0 after training.steps = "
                 f"{begun.training.steps}, not {total}: give another --workdir, which may start "
                 "from this one by training.initial_workdir"
             )

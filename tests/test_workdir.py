@@ -127,7 +127,7 @@ def test_a_run_may_be_longer_unless_its_learning_rate_would_be_another(
         if schedule in ("inverse_sqrt", "constant"):
             run.check_same(config)
         else:
-            message = f"rate falls to 0 at training.steps = 100, not {steps}: give another"
+            message = f"rate falls to 0 after training.steps = 100, not {steps}: give another"
             with pytest.raises(UserError, match=message):
                 run.check_same(config)
     for other in {*get_args(Schedule)} - {schedule}:
