@@ -94,7 +94,7 @@ def train(
             batch = share_out_rows(next(batches), mesh)
             with profile.step(step, state):
                 state, metrics = train_step(state, batch, dropout_key)
-            metrics |= {"flops": Mean(step_flops(model, config, *batches.lengths), 1)}
+            metrics |= {"flops": Mean(step_flops(model, config, *batches.lengths, step), 1)}
             unread.append(Made(step, *batches.last, metrics))
             reports.progress.advance()
             if len(unread) > _AHEAD:
