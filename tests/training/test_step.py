@@ -13,7 +13,7 @@ import pytest
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
 from dat_jax.data.vocabulary import EOS, PAD
-from dat_jax.metrics import Metrics, add
+from dat_jax.metrics import Mean, Metrics, add
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.objective import aligned, mixed
 from dat_jax.training.optimizer import make_optimizer
@@ -248,6 +248,22 @@ def test_a_head_alone_trains_alone_from_its_start_step_on_and_the_model_before(s
         assert changed == (
             {"exit_head"} if step >= start_step else params[0].keys() - {"exit_head"}
         )
+
+
+def test_a_step_whose_gradient_alone_is_not_finite_is_skipped_too(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def summed_gradient(params: Params, *_: Any) -> tuple[Params, Metrics]:
+        gradients = jax.tree.map(lambda x: jnp.full_like(x, 1e30), params)  # whose norm is not
+        return gradients, {"loss": Mean(jnp.float32(1.5), jnp.float32(1))}
+
+    monkeypatch.setattr("dat_jax.training.step.make_summed_gradient", lambda *_: summed_gradient)
+    _, state, step = start(small_config(training={"skip_nonfinite": 1}))
+    before = jax.tree.map(np.array, state)
+    after, metrics = step(state, make_batch(), KEY)
+    assert np.isinf(metrics["gradient_norm"].total)
+    assert after.step == 1
+    jax.tree.map(np.testing.assert_array_equal, after._replace(step=0), before._replace(step=0))
 
 
 def test_weight_decay_leaves_a_model_alone_that_is_not_trained():
