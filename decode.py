@@ -31,7 +31,7 @@ from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
 from dat_jax.evaluation.tables import describe_cut, describe_depth, format_table
 from dat_jax.evaluation.texts import Text, TextConfig
-from dat_jax.evaluation.translate import translate
+from dat_jax.evaluation.translate import contents_of, translate
 from dat_jax.meeting import together
 from dat_jax.paths import as_path, destination
 from dat_jax.processes import by_first, count, is_first
@@ -72,13 +72,14 @@ def _decode(options: flags.FlagValues) -> None:
         text = asked.open(workdir, stack)
         require(count() == 1 or text.sha256 is not None, by_one)
         writer, folder = None, _output_folder(asked, workdir, decoding)
+        translator = Translator(workdir.load(average), policy, decoding)
         if folder and is_first():
-            writer = ResultsWriter(folder, _request(asked, workdir, decoding, folder), asked.resume)
+            request = _request(asked, workdir, decoding, folder)
+            writer = ResultsWriter(folder, request, contents_of(translator, text), asked.resume)
         if by_first(lambda: _is_finished(writer, asked.resume, stack)):
             if is_first():
                 print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
             return
-        translator = Translator(workdir.load(average), policy, decoding)
         misfit = describe_misfit(policy.name, workdir, translator.trained, decoding)
         if misfit and is_first():
             print(f"warning: {misfit}", file=sys.stderr)

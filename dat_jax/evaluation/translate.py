@@ -26,9 +26,9 @@ def translate(
         echo: print the translations.
 
     Raises:
-        UserError: unfinished results are of another text or model, or a line cannot be read.
+        UserError: a line cannot be read.
     """
-    kept = by_first(lambda: _kept(writer, translator, text))
+    kept = by_first(lambda: writer.progress.tally if writer and writer.progress else None)
     tally = Tally.restored(translator, kept) if kept else Tally(translator)
     hypotheses = writer.hypotheses() if writer and text.references is not None else []
     for translations in translator.stream(
@@ -43,7 +43,7 @@ def translate(
         if writer:
             writer.add(translations)
             if text.sha256 and tally.sentences != text.total:
-                writer.keep(_contents(translator, text), tally.state())
+                writer.keep(tally.state())
         if text.references is not None:
             hypotheses += texts
         if echo:
@@ -57,20 +57,12 @@ def translate(
     return summary
 
 
-def _kept(
-    writer: ResultsWriter | None, translator: Translator, text: Text
-) -> dict[str, Any] | None:
-    """The figures of results to go on with, if any, which must be of the same contents."""
-    if writer is None or not writer.progress:
-        return None
-    writer.progress.check(_contents(translator, text))
-    return writer.progress.tally
-
-
-def _contents(translator: Translator, text: Text) -> dict[str, Any]:
-    """Checksums of all that is behind the names of a request, by which it is known again."""
+def contents_of(translator: Translator, text: Text) -> dict[str, Any]:
+    """Checksums of all that is behind the names of a request, by which results are recognised."""
+    references = text.checksums.get("references_sha256")
     return {
         "text": text.sha256,
+        **({"reference": references} if references else {}),
         "model": translator.trained.sha256,
         "policy": repr(translator.policy.rule),
     }
