@@ -12,7 +12,8 @@ import dataclasses
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from dat_jax.paths import as_path, destination
 from dat_jax.processes import by_first, count, is_first
 from dat_jax.programs import keep_programs
 from dat_jax.schema import from_dict, require
+from dat_jax.streams import deliver, has_reader
 from dat_jax.tuning.fronts import describe_misfit, resolve_policy
 from dat_jax.workdir import Run
 
@@ -72,6 +74,8 @@ def _decode(options: flags.FlagValues) -> None:
         text = asked.open(workdir, stack)
         require(count() == 1 or text.sha256 is not None, by_one)
         writer, folder = None, _output_folder(asked, workdir, decoding)
+        nobody = "standard output is closed: name a folder for the translations by --config.output"
+        require(folder is not None or has_reader(), nobody)
         translator = Translator(workdir.load(average), policy, decoding)
         if folder and is_first():
             request = _request(asked, workdir, decoding, folder)
@@ -83,7 +87,7 @@ def _decode(options: flags.FlagValues) -> None:
         misfit = describe_misfit(policy.name, workdir, translator.trained, decoding)
         if misfit and is_first():
             print(f"warning: {misfit}", file=sys.stderr)
-        summary = translate(translator, text, writer, echo=asked.input == "-")
+        summary = translate(translator, text, writer, _echo(asked, folder))
     if is_first():
         _tell(summary, translator, text, folder, asked)
 
@@ -102,6 +106,13 @@ def _tell(
         print(remark, file=sys.stderr)
     if asked.input != "-" or text.references is not None:
         print(format_table([summary]), file=sys.stderr if asked.input == "-" else sys.stdout)
+
+
+def _echo(asked: TextConfig, folder: Path | None) -> Callable[[str], None] | None:
+    """Prints translations of standard input; its reader need not wait if they are kept, too."""
+    if asked.input != "-":
+        return None
+    return partial(print, flush=True) if folder else deliver
 
 
 def _is_finished(writer: ResultsWriter | None, resume: bool, stack: contextlib.ExitStack) -> bool:

@@ -2,6 +2,7 @@
 """A whole text, translated: printed, kept as it goes and scored at the end, as one asks."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from dat_jax.decoding.translator import Translator
@@ -13,7 +14,10 @@ from dat_jax.processes import by_first, is_first
 
 
 def translate(
-    translator: Translator, text: Text, writer: ResultsWriter | None, echo: bool = False
+    translator: Translator,
+    text: Text,
+    writer: ResultsWriter | None,
+    echo: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Translates a text, window by window, and returns all figures.
 
@@ -23,7 +27,7 @@ def translate(
         translator: the model, and how it decodes.
         text: lines, and references by which to score if there are any.
         writer: of results, which goes on where it left off, if they are to be kept.
-        echo: print the translations.
+        echo: prints lines of translations, if they are to be printed.
 
     Raises:
         UserError: a line cannot be read.
@@ -47,7 +51,7 @@ def translate(
         if text.references is not None:
             hypotheses += texts
         if echo:
-            print(*texts, sep="\n", flush=True)
+            echo("\n".join(texts))
     summary = tally.summary() | text.checksums
     if text.references is not None and is_first():
         tokenizers = tokenizers_of(translator.trained.config, translator.decoding)
