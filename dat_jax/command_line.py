@@ -21,7 +21,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from dat_jax.errors import Stopped, UserError
-from dat_jax.paths import as_path, same_destination
+from dat_jax.paths import as_path, missing_target, same_destination
 from dat_jax.streams import discard, lasting
 
 
@@ -126,7 +126,10 @@ def _run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None
             raise
         if error.filename is None:
             return _fail(error, f"{error.strerror}: mend that and run again")
-        return _fail(error, f"{error.filename}: {error.strerror}: mend that or name another")
+        reason = error.strerror
+        if target := missing_target(os.fsdecode(error.filename)):
+            reason = f"it is a link to {target}, which is missing"
+        return _fail(error, f"{error.filename}: {reason}: mend that or name another")
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.status
