@@ -12,7 +12,8 @@ import dataclasses
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
 from dat_jax.evaluation.tables import describe_cut, format_table
 from dat_jax.evaluation.texts import Text, TextConfig
-from dat_jax.evaluation.translate import translate
+from dat_jax.evaluation.translate import contents_of, translate
 from dat_jax.meeting import together
 from dat_jax.paths import as_path, destination
 from dat_jax.processes import by_first, count, is_first
 from dat_jax.programs import keep_programs
 from dat_jax.schema import from_dict, require
+from dat_jax.streams import deliver, has_reader
 from dat_jax.tuning.fronts import describe_misfit, resolve_policy
 from dat_jax.workdir import Run
 
@@ -71,17 +73,20 @@ def _decode(options: flags.FlagValues) -> None:
         text = asked.open(workdir, stack)
         require(count() == 1 or text.sha256 is not None, by_one)
         writer, folder = None, _output_folder(asked, workdir, decoding)
+        nobody = "standard output is closed: name a folder for the translations by --config.output"
+        require(folder is not None or has_reader(), nobody)
+        translator = Translator(workdir.load(average), policy, decoding)
         if folder and is_first():
-            writer = ResultsWriter(folder, _request(asked, workdir, decoding, folder), asked.resume)
+            request = _request(asked, workdir, decoding, folder)
+            writer = ResultsWriter(folder, request, contents_of(translator, text), asked.resume)
         if by_first(lambda: _is_finished(writer, asked.resume, stack)):
             if is_first():
                 print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
             return
-        translator = Translator(workdir.load(average), policy, decoding)
         misfit = describe_misfit(policy.name, workdir, translator.trained, decoding)
         if misfit and is_first():
             print(f"warning: {misfit}", file=sys.stderr)
-        summary = translate(translator, text, writer, echo=asked.input == "-")
+        summary = translate(translator, text, writer, _echo(asked, folder))
     if is_first():
         _tell(summary, translator, text, folder, asked)
 
@@ -100,6 +105,13 @@ def _tell(
         print(remark, file=sys.stderr)
     if asked.input != "-" or text.references is not None:
         print(format_table([summary]), file=sys.stderr if asked.input == "-" else sys.stdout)
+
+
+def _echo(asked: TextConfig, folder: Path | None) -> Callable[[str], None] | None:
+    """Prints translations of standard input; its reader need not wait if they are kept, too."""
+    if asked.input != "-":
+        return None
+    return partial(print, flush=True) if folder else deliver
 
 
 def _is_finished(writer: ResultsWriter | None, resume: bool, stack: contextlib.ExitStack) -> bool:

@@ -103,7 +103,7 @@ def _prepare(config: Config, workdir: Run) -> None:
     workdir.check_same(config)
     check_initial(workdir, config)
     workdir.prepare(config)
-    config.save(workdir.config_file)
+    workdir.keep(config)
 
 
 def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:

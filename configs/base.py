@@ -114,7 +114,7 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_steps = 4_000
     # Then: inverse_sqrt, it falls with 1/sqrt(step); constant, it stays; linear or cosine, it falls
-    # to 0 at training.steps, which a run that was begun so cannot change any more.
+    # and would be 0 one step after training.steps, which such a run cannot change once begun.
     config.optimizer.schedule = "inverse_sqrt"
     config.optimizer.beta1 = 0.9
     config.optimizer.beta2 = 0.98

@@ -5,7 +5,7 @@ A script's `main(argv)` defines its flags in a `FlagValues` of its own and ends 
 scripts can be imported side by side and called again and again.
 """
 
-import io
+import contextlib
 import itertools
 import logging
 import os
@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from absl import flags
 from absl import logging as absl_logging
 
 from dat_jax.errors import Stopped, UserError
-from dat_jax.paths import as_path, same_destination
+from dat_jax.paths import as_path, missing_target, same_destination
+from dat_jax.streams import discard, lasting
 
 
 class _PathParser(flags.ArgumentParser):
@@ -99,10 +100,15 @@ def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]
     """Parses `argv` into `options`, calls `body` and returns the exit status.
 
     A `UserError`, or what the system will not do, such as reading a file or writing to a full disk,
-    becomes one line and exit status 1. Output is UTF-8, as input is. `--help` prints the docstring
-    of the script, which is the module of `body`, and its flags.
+    becomes one line and exit status 1. Streams may be closed, and their readers may leave: `body`
+    goes on, unless it is to `deliver` its work there. `--help` prints the docstring of the script,
+    which is the module of `body`, and its flags.
     """
-    _set_up_console()
+    with lasting(), _quiet_libraries():
+        return _run(argv, options, body)
+
+
+def _run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]) -> int:
     try:
         if _HELP.intersection(argv):
             print(sys.modules[body.__module__].__doc__)
@@ -114,13 +120,16 @@ def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]
     except UserError as error:
         return _fail(error, str(error))
     except BrokenPipeError:  # whoever reads the output has seen enough
-        _discard(sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno is None:
             raise
         if error.filename is None:
             return _fail(error, f"{error.strerror}: mend that and run again")
-        return _fail(error, f"{error.filename}: {error.strerror}: mend that or name another")
+        reason = error.strerror
+        if target := missing_target(os.fsdecode(error.filename)):
+            reason = f"it is a link to {target}, which is missing"
+        return _fail(error, f"{error.filename}: {reason}: mend that or name another")
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.status
@@ -129,12 +138,10 @@ def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]
     return 0
 
 
-def _set_up_console() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A file may have a name that is not UTF-8, and should be told all the same.
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    # What libraries say at INFO is for their developers.
+@contextlib.contextmanager
+def _quiet_libraries() -> Generator[None, None, None]:
+    """Has libraries say what matters alone, to standard error as it is now."""
+    # What they say at INFO is for their developers.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs, it raises
@@ -142,6 +149,12 @@ def _set_up_console() -> None:
     # The flags of libraries keep their defaults; unless absl knows that, it warns of logging early.
     flags.FLAGS.mark_as_parsed()
     absl_logging.use_absl_handler()
+    handler = absl_logging.get_absl_handler().python_handler
+    before, handler.stream = handler.stream, sys.stderr
+    try:
+        yield
+    finally:
+        handler.stream = before
 
 
 def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
@@ -224,10 +237,5 @@ def _fail(error: BaseException, message: str, status: int = 1) -> int:
         try:
             print(text, end="", file=stream, flush=True)
         except OSError:
-            _discard(stream.fileno())
+            discard(stream.fileno())
     return status
-
-
-def _discard(descriptor: int) -> None:
-    """Sends output nowhere, lest Python writes what is left of it, and fails, when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -11,6 +11,7 @@ goes on. A student needs no `data.valid_every`: what the teacher held out is in 
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import sys
@@ -28,7 +29,7 @@ from dat_jax.decoding.translator import Translator
 from dat_jax.errors import UserError
 from dat_jax.evaluation.results import HYPOTHESES, ResultsWriter
 from dat_jax.evaluation.texts import TextConfig
-from dat_jax.evaluation.translate import translate
+from dat_jax.evaluation.translate import contents_of, translate
 from dat_jax.files import LOCK, Unfinished, sole_writer, write_text
 from dat_jax.programs import keep_programs
 from dat_jax.schema import require
@@ -69,19 +70,36 @@ def _main(options: flags.FlagValues) -> None:
     if options.average_checkpoints:
         request["average_checkpoints"] = options.average_checkpoints
     del request["report_policies"]
+    translator = Translator(workdir.load(options.average_checkpoints), policy, decoding)
+    contents = {"text": _checksum(source), "model": translator.trained.sha256}
+    contents["policy"] = repr(policy.rule)
     with sole_writer(folder):
-        _begin(folder, request)
+        _begin(folder, request, contents)
         if (folder / _target("train")).exists():
             print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
             return
         _write_text(source, folder)
-        translator = Translator(workdir.load(options.average_checkpoints), policy, decoding)
         _translate(translator, workdir, folder, request)
     print(f"wrote {folder}: train a student with --config.data.source=text:{folder}")
 
 
-def _begin(folder: Path, request: dict[str, Any]) -> None:
-    """Makes sure that a folder is empty or was begun by the same request, which it keeps.
+def _checksum(source: Source) -> str:
+    """Reads all text of a source that is written, and tells it from any other.
+
+    Raises:
+        UserError: the text cannot be read.
+    """
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for pair in source.pairs(split):
+            written = pair[:1] if split == "train" else pair
+            digest.update("\n".join([split, *written, ""]).encode())
+    return digest.hexdigest()
+
+
+def _begin(folder: Path, request: dict[str, Any], contents: dict[str, str]) -> None:
+    """Makes sure that a folder is empty or was begun by the same request, which it keeps, and with
+    the same contents of what that names.
 
     Raises:
         UserError: it was begun by another, or by nobody who distills.
@@ -93,10 +111,11 @@ def _begin(folder: Path, request: dict[str, Any]) -> None:
             not others,
             f"--output={folder} holds {' '.join(others[:1])} already: name an empty folder",
         )
-        write_text(file, json.dumps(request, indent=2) + "\n")
+        write_text(file, json.dumps(request | {"contents": contents}, indent=2) + "\n")
         return
     try:
         begun = dict(json.loads(file.read_text(encoding="utf-8")))
+        before = dict(begun.pop("contents", {}))
     except (ValueError, TypeError):
         raise UserError(f"{file} is damaged: name another folder") from None
     for key in request | begun:
@@ -104,6 +123,11 @@ def _begin(folder: Path, request: dict[str, Any]) -> None:
             begun.get(key) == request.get(key),
             f"--output={folder} was begun with {key} = {begun.get(key)!r}, not "
             f"{request.get(key)!r}: name another folder",
+        )
+    for key, value in contents.items():
+        require(
+            before.get(key) == value,
+            f"--output={folder} was begun with another {key} than it is now: name another folder",
         )
 
 
@@ -142,7 +166,8 @@ def _translate(translator: Translator, workdir: Run, folder: Path, request: dict
     with contextlib.ExitStack() as stack:
         text = asked.open(workdir, stack)
         own = {"workdir": os.path.relpath(workdir.path.resolve(), results.resolve())}
-        writer = stack.enter_context(ResultsWriter(results, request | own, resume=True))
+        contents = contents_of(translator, text)
+        writer = stack.enter_context(ResultsWriter(results, request | own, contents, resume=True))
         if not writer.finished:
             translate(translator, text, writer)
     unfinished = Unfinished(folder / _target("train"))

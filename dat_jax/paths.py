@@ -28,6 +28,11 @@ def destination(name: str) -> Path:
     return Path(os.path.realpath(as_path(name)))
 
 
+def missing_target(path: str | Path) -> str | None:
+    """Where a link leads, if nothing is there; None of any other path."""
+    return os.path.realpath(path) if os.path.islink(path) and not os.path.exists(path) else None
+
+
 def same_destination(one: str, other: str) -> bool:
     """True if two names lead to one place."""
     return one == other or destination(one) == destination(other)

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs: what the workdir of one holds, and how a trained model comes out of it.
 
-config.json  vocabulary/  data/  checkpoints/  metrics.jsonl  tensorboard/  profile/
-evaluation.jsonl  decode/  tuned/
+config.json  vocabulary/  data/  checkpoints/  checkpoints.json  metrics.jsonl  tensorboard/
+profile/  evaluation.jsonl  decode/  tuned/
 """
 
 import contextlib
 import dataclasses
-import operator
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -16,31 +15,30 @@ import jax
 from etils import epath
 
 from dat_jax.config import Config, DecodingConfig
-from dat_jax.data.dataset import Dataset, open_dataset, open_vocabularies, read_text
-from dat_jax.data.preparation import prepare
-from dat_jax.data.sources import same_source
+from dat_jax.continuing import check_continues
+from dat_jax.data.dataset import (
+    Dataset,
+    open_dataset,
+    open_vocabularies,
+    prepared_config,
+    read_text,
+)
+from dat_jax.data.preparation import check_same, prepare
+from dat_jax.data.sources import settled
 from dat_jax.data.vocabulary import Vocabularies
 from dat_jax.errors import UserError
 from dat_jax.files import sole_writer
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
-from dat_jax.paths import destination, same_destination
+from dat_jax.paths import destination
 from dat_jax.processes import by_first, check_shared
 from dat_jax.trained import TrainedModel, on_local_devices
 from dat_jax.training.checkpoint import average, placed
 from dat_jax.training.loop import TrainingFiles
-from dat_jax.training.storage import check_stored, saved_steps, stored
+from dat_jax.training.storage import check_stored, checkpoint_folders, saved_steps, stored
 
-# What may change between a run and its continuation; all else would make it another run.
-_CHANGEABLE = {("model", "rematerialisation")} | {
-    ("training", name)
-    for name in (
-        *("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"),
-        *("skip_nonfinite", "sharding", "profile"),
-    )
-}
-# What may be written in more ways than one.
-_SAME = {("data", "source"): same_source, ("training", "initial_workdir"): same_destination}
+# Only a run that has saved a checkpoint has any of these. The first holds the last step saved.
+_OF_TRAINED = ("checkpoints.json", "evaluation.jsonl", "tuned", "decode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +81,7 @@ class Run:
         """The files that the training loop writes."""
         return TrainingFiles(
             self.checkpoints,
+            self.path / "checkpoints.json",
             self.path / "metrics.jsonl",
             self.path / "tensorboard",
             self.path / "profile",
@@ -197,14 +196,11 @@ class Run:
         return TrainedModel(config, model, params, vocabularies, tuple(steps))
 
     def check_same(self, config: Config) -> None:
-        """Makes sure that the workdir is new or holds a run that `config` may go on with.
-
-        Once there is a checkpoint, how long to train, if no step's learning rate hangs on that,
-        what to keep and to tell, and how to decode may change, and all else may not.
+        """Makes sure that the workdir is new or holds a run that `config` may continue.
 
         Raises:
-            UserError: it holds another run or one that went on for longer, or the folder for its
-                checkpoints holds those of another run.
+            UserError: it holds another run or one that was trained for longer, or a part of it is
+                missing, or the folder for its checkpoints holds those of another run.
         """
         folder = self._checkpoints(config.training.checkpoint_folder)
         check_stored(str(folder), "training.checkpoint_folder")
@@ -214,33 +210,53 @@ class Run:
                 "training.checkpoint_folder, or, if you moved them there, write it into "
                 f"{self.config_file}"
             )
-        steps = self.saved_steps
-        if not steps:
+        if not self.check_whole():
             return
-        begun, total = self.config, config.training.steps
-        if begun.optimizer.falls_to_zero and begun.training.steps != total:
-            raise UserError(
-                f"{self.path} holds a run whose learning rate falls to 0 at training.steps = "
-                f"{begun.training.steps}, not {total}: give another --workdir, which may start "
-                "from this one by training.initial_workdir"
-            )
-        if max(steps) > total:
-            raise UserError(
-                f"{self.path} has been trained to step {max(steps)} and training.steps is "
-                f"{total}: raise it, or give another --workdir"
-            )
-        kept = dataclasses.asdict(begun)
-        for section, values in dataclasses.asdict(config).items():
-            for key, value in values.items():
-                before = kept[section][key]
-                changeable = section == "decoding" or (section, key) in _CHANGEABLE
-                changeable |= key == "checkpoint_folder" and folder == self.checkpoints
-                same = _SAME.get((section, key), operator.eq)
-                if not changeable and not same(value, before):
-                    raise UserError(
-                        f"{self.path} holds a run with {section}.{key} = {before!r}, not "
-                        f"{value!r}: give another --workdir"
-                    )
+        begun, training = self.config, config.training
+        if folder == self.checkpoints:
+            own = begun.training.checkpoint_folder
+            training = dataclasses.replace(training, checkpoint_folder=own)
+        asked = dataclasses.replace(config, training=training)
+        check_same(config.data, self.data)
+        check_continues(self.path, begun, asked, max(self.saved_steps))
+
+    def check_whole(self) -> bool:
+        """Makes sure that a run which has saved checkpoints has all that it needs to go on.
+
+        One that was killed while it saved its first has not saved any.
+
+        Returns:
+            Whether it has.
+
+        Raises:
+            UserError: a part is missing, and would be made again from nothing.
+        """
+        left = [path for name in _OF_TRAINED if (path := self.path / name).exists()]
+        saved, unfinished = checkpoint_folders(self.checkpoints)
+        if not saved and (unfinished or not left):
+            return False
+        parts = {
+            str(self.config_file): self.config_file.exists(),
+            f"a checkpoint in {self.checkpoints}": bool(saved),
+            str(self.data): prepared_config(self.data) is not None,
+        }
+        for part, is_there in parts.items():
+            if not is_there:
+                raise UserError(
+                    f"{self.path} holds a trained run, as {(left or [self.checkpoints])[0]} shows, "
+                    f"and {part} is missing: put it back, or give another --workdir, or, to start "
+                    f"from nothing, delete {self.path}"
+                )
+        return True
+
+    def keep(self, config: Config) -> None:
+        """Writes `config` as that of this run, its paths as the places that they lead to."""
+        initial = config.training.initial_workdir
+        training = dataclasses.replace(
+            config.training, initial_workdir=initial and str(destination(initial))
+        )
+        kept = dataclasses.replace(config, data=settled(config.data), training=training)
+        kept.save(self.config_file)
 
     @property
     def saved_steps(self) -> list[int]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from absl import flags
 from dat_jax.command_line import define_processes, run
 from dat_jax.errors import UserError
-from dat_jax.processes import by_first, check_shared, gather, index
+from dat_jax.processes import agreeing_to_stop, by_first, check_shared, gather, index
 
 def body():
     with meeting.together(options.coordinator, options.num_processes, options.process_id):

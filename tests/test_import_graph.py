@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "schema": {"errors"},
     "sections": {"schema"},
     "config": {"errors", "formats", "schema", "sections"},
-    "command_line": {"errors", "paths"},
+    "streams": set(),
+    "command_line": {"errors", "paths", "streams"},
     "model": BASE,
     "exits": BASE,
     "data": BASE - WITH_JAX,
@@ -52,7 +53,8 @@ MAY_IMPORT = {
     "trained": BASE | ISLANDS,
     "inputs": {"errors", "data"},
     **dict.fromkeys(ENGINES, BELOW_ENGINES),
-    "workdir": BELOW_ENGINES | ENGINES,
+    "continuing": {"config", "errors", "paths"},
+    "workdir": BELOW_ENGINES | ENGINES | {"continuing"},
     "initial": BELOW_ENGINES | {"workdir"},
     "evaluation": BELOW_ENGINES | {"decoding", "workdir"},
     "tuning": BELOW_ENGINES | ENGINES | {"workdir", "evaluation"},
@@ -63,7 +65,7 @@ MAY_IMPORT = {
 }
 """The parts that each part may import besides itself."""
 
-WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "command_line"}
+WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "command_line", "streams"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
 

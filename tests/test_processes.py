@@ -36,6 +36,19 @@ def test_values_come_in_the_order_of_processes_and_only_the_first_prints_and_act
 
 
 @pytest.mark.slow
+def test_sigterm_ends_a_process_again_once_it_has_trained():
+    """The runtime, which hears of it while they train, would keep it."""
+    trains = (
+        "agreement = agreeing_to_stop(); agreement.__enter__(); agreement.__exit__(*[None] * 3)"
+    )
+    asked = (
+        "gather(0); os.kill(os.getpid(), signal.SIGTERM); signal.sigtimedwait([], 5); os._exit(3)"
+    )
+    ends = run_together(statement(f"{trains}; {asked}"))
+    assert [end.status for end in ends] == [-signal.SIGTERM] * 2, ends
+
+
+@pytest.mark.slow
 def test_what_the_first_may_not_do_all_say(tmp_path: Path):
     refused = "by_first(lambda: [][index()] if index() else (_ for _ in ()).throw(UserError('no')))"
     for end in run_together(statement(refused)):

@@ -3,6 +3,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -43,7 +44,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Vocabularies, 
     params = random_params(make_model(config, vocabularies))
     state = TrainState.create(params, make_optimizer(config))
     config.save(run.config_file)
-    with Checkpoints(run.checkpoints) as checkpoints:
+    with Checkpoints(run.checkpoints, last_saved=run.training_files.last_saved) as checkpoints:
         checkpoints.save(state, {"vocabularies": list(vocabularies.fingerprints)})
     return run, vocabularies, params
 
@@ -76,26 +77,70 @@ def test_another_vocabulary_than_it_was_trained_with_is_noticed(first, tmp_path:
         copy.load()
 
 
-def test_paths_of_a_run_are_compared_by_where_they_lead(first, tmp_path: Path):
-    run, _, _ = first
-    (tmp_path / "link").symlink_to(tmp_path / "text")
+def test_paths_of_a_run_are_kept_and_compared_as_the_places_that_they_lead_to(
+    first, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    copy = Run(Path(shutil.copytree(first[0].path, tmp_path / "copy")))
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    begun = config_with("none", Path("run"))
+    data = dataclasses.replace(begun.data, source="text:a/../text/")
+    copy.keep(dataclasses.replace(begun, data=data))
+    assert copy.config.data.source == f"text:{tmp_path / 'text'}"
+    copy.keep(begun)
+    monkeypatch.chdir("/")
+    for initial in (f"{tmp_path}/run", f"{tmp_path}/a/../run/", f"{tmp_path}/link"):
+        copy.check_same(config_with("none", Path(initial)))
+    message = rf"initial_workdir = '{tmp_path}/run', not 'run': name the former path, which is not"
+    with pytest.raises(UserError, match=message):
+        copy.check_same(begun)
+    with pytest.raises(UserError, match=f"= '{tmp_path}/run', not '': give another --workdir"):
+        copy.check_same(config_with("none"))
 
-    def config(source: str, initial: str) -> Config:
-        made = config_with("none")
-        return dataclasses.replace(
-            made,
-            data=dataclasses.replace(made.data, source=f"text:{tmp_path}/{source}"),
-            training=dataclasses.replace(made.training, initial_workdir=f"{tmp_path}/{initial}"),
-        )
 
-    copy = Run(Path(shutil.copytree(run.path, tmp_path / "copy")))
-    config("text", "run").save(copy.config_file)
-    for source in ("text", "text/", "a/../text", "link"):
-        copy.check_same(config(source, "./run/"))
-    with pytest.raises(UserError, match=r"holds a run with data\.source = "):
-        copy.check_same(config("texts", "run"))
-    with pytest.raises(UserError, match=r"holds a run with training\.initial_workdir = "):
-        copy.check_same(config("text", "runs"))
+GONE = ["removed", "emptied", "dangling", "config.json", "data"]
+
+
+@pytest.mark.parametrize("shows", ["checkpoints.json", "evaluation.jsonl", "tuned", "decode"])
+@pytest.mark.parametrize("gone", GONE)
+def test_a_run_is_recognised_by_everything_that_it_left(
+    first, tmp_path: Path, gone: str, shows: str
+):
+    run = Run(Path(shutil.copytree(first[0].path, tmp_path / "run")))
+    (run.path / "checkpoints.json").rename(run.path / shows)
+    run.check_same(run.config)
+    config, missing = run.config, f"a checkpoint in {run.checkpoints} is missing"
+    if gone in ("removed", "emptied", "dangling"):
+        shutil.move(run.path / "checkpoints", tmp_path / "moved")
+    if gone == "emptied":
+        (run.path / "checkpoints").mkdir()
+    elif gone == "dangling":
+        (run.path / "checkpoints").symlink_to(tmp_path / "no" / "disk")
+        missing = f"checkpoints is a link to {tmp_path}/no/disk, which is missing: make or mount"
+    elif gone == "config.json":
+        run.config_file.unlink()
+        missing = "config.json is missing: put it back, or give another --workdir"
+    elif gone == "data":
+        shutil.rmtree(run.data)
+        missing = "data is missing: put it back, or give another --workdir, or, to start from"
+    other = dataclasses.replace(config, model=config_with("none").model)
+    for asked in (config, other):
+        with pytest.raises(UserError, match=re.escape(missing)):
+            run.check_same(asked)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_may_be_begun_otherwise(
+    first, tmp_path: Path
+):
+    run = Run(tmp_path)
+    run.checkpoints.mkdir(exist_ok=True)
+    first[0].config.save(run.config_file)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 50, "train/loss": 1.0}\n')
+    run.check_same(config_with("none"))
+    (tmp_path / "checkpoints.json").touch()  # and when that was written the first was whole,
+    (run.checkpoints / "00000050.orbax-checkpoint-tmp").mkdir()  # but had no name yet
+    run.check_same(config_with("none"))
+    assert not run.check_whole()
 
 
 def test_a_run_may_go_on_by_other_ways_to_save_memory(first):
@@ -127,7 +172,7 @@ def test_a_run_may_be_longer_unless_its_learning_rate_would_be_another(
         if schedule in ("inverse_sqrt", "constant"):
             run.check_same(config)
         else:
-            message = f"rate falls to 0 at training.steps = 100, not {steps}: give another"
+            message = f"rate falls to 0 after training.steps = 100, not {steps}: give another"
             with pytest.raises(UserError, match=message):
                 run.check_same(config)
     for other in {*get_args(Schedule)} - {schedule}:
@@ -171,7 +216,7 @@ def test_checkpoints_of_one_run_are_never_taken_for_those_of_another(
     config = with_checkpoints_in(run, str(folder))
     with pytest.raises(UserError, match=r"name another training\.checkpoint_folder, or, if you"):
         other.check_same(config)
-    other.path.mkdir()
+    shutil.copytree(run.data, other.data)
     with_checkpoints_in(run, "").save(other.config_file)
     with pytest.raises(UserError, match=rf"{folder} holds checkpoints and is not that of .*other"):
         other.check_same(config)

@@ -30,6 +30,19 @@ def source_checksums(files: Sequence[Path]) -> Checksums:
     return {str(path.resolve()): Checksum.of(path) for path in files}
 
 
+def is_source(folder: Path, files: Sequence[Path]) -> bool:
+    """True if data was made from files with the contents of these, wherever they lay."""
+    _, known = _known(folder)
+    now = source_checksums(files)
+    return [x.sha256 for x in known.values()] == [x.sha256 for x in now.values()]
+
+
+def replace_source(folder: Path, files: Sequence[Path]) -> None:
+    """Looks for the text that data was made from in these files, from now on."""
+    prepared, _ = _known(folder)
+    write_checksums(folder / _NAME, prepared=prepared, source=source_checksums(files))
+
+
 def keep_checksums(folder: Path, source: Checksums) -> None:
     """Writes the checksums of data that has just been prepared, beside those of its source."""
     prepared = {name: Checksum.of(folder / name) for name in _all_names()}

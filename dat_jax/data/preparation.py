@@ -10,7 +10,6 @@ DATA/config.json                   written last
 
 import contextlib
 import dataclasses
-import operator
 import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,9 +26,16 @@ from dat_jax.data.dataset import (
     vocabulary_paths,
     write_config,
 )
-from dat_jax.data.integrity import check_all, keep_checksums, source_checksums, text_names
+from dat_jax.data.integrity import (
+    check_all,
+    is_source,
+    keep_checksums,
+    replace_source,
+    source_checksums,
+    text_names,
+)
 from dat_jax.data.normalization import normalizer
-from dat_jax.data.sources import Source, open_source, same_source
+from dat_jax.data.sources import Source, open_source, same_source, settled
 from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import Limits, write_tokens
 from dat_jax.data.vocabulary import SizeError, Vocabularies, train_vocabulary
@@ -48,24 +54,59 @@ def prepare(config: DataConfig, folder: Path, vocabulary_folder: Path) -> Datase
             with another config or from text that has changed since, or what was prepared is
             damaged.
     """
-    prepared = prepared_config(folder)
+    prepared = check_same(config, folder)
     if prepared is None:
         _write(config, folder, vocabulary_folder)
-    else:
-        _check_same(prepared, config, folder)
-        check_all(folder)
+    elif not same_source(prepared.source, config.source):  # the text has moved
+        replace_source(folder, open_source(config).files)
+        write_config(folder, settled(config))
+    check_all(folder)
     return open_dataset(folder, vocabulary_folder)
 
 
-def _check_same(prepared: DataConfig, config: DataConfig, folder: Path) -> None:
+def check_same(config: DataConfig, folder: Path) -> DataConfig | None:
+    """Makes sure that what was prepared in a folder, if anything, is the data of `config`.
+
+    Returns:
+        The config that it was prepared with, in which a folder of text may have another place.
+
+    Raises:
+        UserError: it is other data.
+    """
+    prepared = prepared_config(folder)
+    if prepared is None:
+        return None
     for field in dataclasses.fields(DataConfig):
         before, now = getattr(prepared, field.name), getattr(config, field.name)
-        same = same_source if field.name == "source" else operator.eq
-        if not same(before, now):
+        if before != now and (field.name != "source" or _differs(prepared, config, folder)):
             raise UserError(
                 f"{folder} was prepared with data.{field.name} = {before!r}, not {now!r}: give "
                 "another --workdir"
             )
+    return prepared
+
+
+def _differs(prepared: DataConfig, config: DataConfig, folder: Path) -> bool:
+    """True if `data.source` names something else than before, and no other place of a text.
+
+    Raises:
+        UserError: it may be the other place of a text, and the text there is not the same.
+    """
+    before, now = prepared.source, config.source
+    if same_source(before, now):
+        return False
+    if not before.startswith("text:") or not now.startswith("text:"):
+        return True
+    try:
+        if is_source(folder, open_source(config).files):
+            return False
+        reason = "the text there is another"
+    except UserError:
+        reason = "the text is not there"
+    raise UserError(
+        f"{folder} was prepared from data.source = {before!r}, not {now!r}, and {reason}: name the "
+        "former path, where it need not be any more, or give another --workdir"
+    )
 
 
 def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:
@@ -86,7 +127,7 @@ def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:
                 pairs = _copied(pairs, paths, stack)
             write_tokens(folder / split, pairs, vocabularies, limits)
     keep_checksums(folder, checksums)
-    write_config(folder, config)
+    write_config(folder, settled(config))
 
 
 def _make_vocabularies(config: DataConfig, source: Source, folder: Path) -> Vocabularies:

@@ -27,6 +27,7 @@ def _main(options: flags.FlagValues) -> None:
     config = Config.from_dict(read_config(options))
     workdir = Run(options.workdir)
     with workdir.writing():
+        workdir.check_whole()
         print(workdir.prepare(config).report())
 
 

@@ -97,7 +97,7 @@ class Translator:
             unit="sentence",
             dynamic_ncols=True,
             leave=False,
-            disable=not (is_first() and sys.stderr.isatty()),
+            disable=not (is_first() and sys.stderr and sys.stderr.isatty()),
         ) as bar:
             while window := _read_window(lines, window_size, arrives_within):
                 part = self._translate_window(window, done, bar)

@@ -7,6 +7,7 @@ What has been translated of a long text outlasts the process, which another may 
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,31 +51,44 @@ class ResultsWriter:
     """Writes `hypotheses.txt`, `exits.jsonl` (each line's tokens and exits) and `summary.json`.
 
     Use it as a context. Translations are written as they come; earlier results of the same request
-    stay until all is finished, and no others are replaced.
+    stay until all is finished, and no others are replaced. `finished` says if whole results of the
+    same contents are there already.
     """
 
-    def __init__(self, folder: Path, request: dict[str, Any], resume: bool = False) -> None:
-        """Names a folder, all that its results depend on beside the contents of text and model, and
-        if unfinished results are to be gone on with."""
-        self._folder, self._request, self._resume = folder, request, resume
+    def __init__(
+        self,
+        folder: Path,
+        request: dict[str, Any],
+        contents: dict[str, Any],
+        resume: bool = False,
+    ) -> None:
+        """Names a folder.
+
+        Args:
+            folder: of the results.
+            request: all that they depend on, by its name.
+            contents: of what the request names, by checksums; None for what nobody could compare.
+            resume: go on with unfinished results.
+        """
+        self._folder, self._request, self._contents = folder, request, contents
+        self._resume = resume
 
     def __enter__(self) -> "ResultsWriter":
         """Makes this process the folder's only writer.
 
         Raises:
             UserError: another process is, or the folder holds something else than earlier results
-                of this request, or unfinished ones that are not to be gone on with.
+                of this request, or unfinished ones that are not to be resumed or are of other
+                contents.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_writer(self._folder))
-            _check_contents(self._folder, self._request)
-            self.progress = _read_progress(self._folder, self._request)
-            if self.progress and not self._resume:
-                raise UserError(
-                    f"{self._folder} holds unfinished results: go on with --config.resume=true, "
-                    f"or {_MEND}"
-                )
-            self.finished = not self.progress and (self._folder / SUMMARY).exists()
+            _finish_renaming(self._folder, self._request)
+            _check_folder(self._folder, self._request)
+            self.finished = _are_whole(self._folder, self._request, self._contents)
+            if self.finished:  # whatever was kept on the way
+                (self._folder / PROGRESS).unlink(missing_ok=True)
+            self.progress = self._unfinished_progress()
             sizes = self.progress.sizes if self.progress else ()
             paths = [self._folder / name for name in _OURS]
             self._unfinished = Unfinished(*paths, sizes=sizes)
@@ -88,6 +102,20 @@ class ResultsWriter:
             more = "run the same" if self._resume else "add --config.resume=true"
             error.add_note(f"{self._folder} keeps what was done: {more} to go on")
 
+    def _unfinished_progress(self) -> Progress | None:
+        """Reads how far unfinished results have come, if there are any, which must be ours."""
+        progress = _read_progress(self._folder)
+        if progress is None:
+            return None
+        _check_request(self._folder, "unfinished results", progress.request, self._request)
+        if not self._resume:
+            raise UserError(
+                f"{self._folder} holds unfinished results: go on with --config.resume=true, "
+                f"or {_MEND}"
+            )
+        progress.check(self._contents)
+        return progress
+
     def add(self, translations: Translations) -> None:
         """Writes these too."""
         for sentence in translations.sentences:
@@ -99,14 +127,9 @@ class ResultsWriter:
             }
             self._exits.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def keep(self, contents: dict[str, Any], tally: dict[str, Any]) -> None:
-        """Makes sure that what was added outlasts this process.
-
-        Args:
-            contents: what of, beside the request.
-            tally: figures so far.
-        """
-        progress = Progress(self._request, contents, self._unfinished.keep(), tally)
+    def keep(self, tally: dict[str, Any]) -> None:
+        """Makes sure that what was added outlasts this process, and the figures so far with it."""
+        progress = Progress(self._request, self._contents, self._unfinished.keep(), tally)
         write_stamped(self._folder / PROGRESS, dataclasses.asdict(progress))
 
     def hypotheses(self) -> list[str]:
@@ -117,7 +140,9 @@ class ResultsWriter:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Puts everything in its place."""
-        values = summary | {"request": self._request}
+        values = summary | {"request": self._request, "contents": self._contents}
+        for file in (self._hypotheses, self._exits):
+            file.flush()  # before the summary, which says that they are whole
         self._summary.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         self._unfinished.finish()
         (self._folder / PROGRESS).unlink(missing_ok=True)
@@ -136,7 +161,10 @@ def read_results(folder: Path) -> Results:
     Raises:
         UserError: there are none, or they are unfinished or damaged.
     """
-    if not (folder / SUMMARY).exists() or (folder / PROGRESS).exists():
+    progress = _read_progress(folder)
+    if not (folder / SUMMARY).exists() or (
+        progress and not _are_whole(folder, progress.request, progress.contents)
+    ):
         raise UserError(f"{folder} holds no finished results: let decode.py finish them")
     try:
         summary = dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
@@ -152,7 +180,34 @@ def read_results(folder: Path) -> Results:
     return Results(hypotheses, summary)
 
 
-def _check_contents(folder: Path, request: dict[str, Any]) -> None:
+def _finish_renaming(folder: Path, request: dict[str, Any]) -> None:
+    """Does what a process did not that was killed while its results took their places.
+
+    All of them are whole once the summary is, which is written last.
+    """
+    if _read_summary(folder / (SUMMARY + UNFINISHED)).get("request") == request:
+        for name in _OURS:
+            with contextlib.suppress(FileNotFoundError):  # it is in its place
+                os.replace(folder / (name + UNFINISHED), folder / name)
+
+
+def _are_whole(folder: Path, request: dict[str, Any], contents: Mapping[str, Any]) -> bool:
+    """True if a folder holds whole results of this request and of these contents."""
+    summary = _read_summary(folder / SUMMARY)
+    same = (summary.get("request"), summary.get("contents")) == (request, contents)
+    comparable = None not in contents.values()
+    return same and comparable and all((folder / name).exists() for name in _OURS)
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """Reads a summary; an empty one if there is none, or half of one."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
+
+
+def _check_folder(folder: Path, request: dict[str, Any]) -> None:
     """Makes sure that nothing would be lost but earlier results of this request."""
     ours = {*_OURS, PROGRESS, *_LITTER}
     others = sorted(path.name for path in folder.iterdir() if path.name not in ours)
@@ -160,25 +215,22 @@ def _check_contents(folder: Path, request: dict[str, Any]) -> None:
         raise UserError(f"{folder} holds {others[0]}, which is no result of decoding: {_MEND}")
     if not any((folder / name).exists() for name in _OURS):
         return
-    try:
-        earlier = dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["request"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder} holds results and does not say of what: {_MEND}") from None
+    earlier = _read_summary(folder / SUMMARY).get("request")
+    if not isinstance(earlier, dict):
+        raise UserError(f"{folder} holds results and does not say of what: {_MEND}")
     _check_request(folder, "results", earlier, request)
 
 
-def _read_progress(folder: Path, request: dict[str, Any]) -> Progress | None:
-    """Reads how far unfinished results of this request have come, if there are any."""
+def _read_progress(folder: Path) -> Progress | None:
+    """Reads how far unfinished results have come, if there are any."""
     path = folder / PROGRESS
     try:
         values, _ = read_stamped(path)
-        progress = Progress(**values)
+        return Progress(**values)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
         raise UserError(f"{path} is damaged: {_MEND}") from None
-    _check_request(folder, "unfinished results", progress.request, request)
-    return progress
 
 
 def _check_request(

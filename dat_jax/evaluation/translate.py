@@ -2,6 +2,7 @@
 """A whole text, translated: printed, kept as it goes and scored at the end, as one asks."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from dat_jax.decoding.translator import Translator
@@ -15,7 +16,10 @@ from dat_jax.processes import by_first, is_first
 
 @our_modes()
 def translate(
-    translator: Translator, text: Text, writer: ResultsWriter | None, echo: bool = False
+    translator: Translator,
+    text: Text,
+    writer: ResultsWriter | None,
+    echo: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Translates a text, window by window, and returns all figures.
 
@@ -25,12 +29,12 @@ def translate(
         translator: the model, and how it decodes.
         text: lines, and references by which to score if there are any.
         writer: of results, which goes on where it left off, if they are to be kept.
-        echo: print the translations.
+        echo: prints lines of translations, if they are to be printed.
 
     Raises:
-        UserError: unfinished results are of another text or model, or a line cannot be read.
+        UserError: a line cannot be read.
     """
-    kept = by_first(lambda: _kept(writer, translator, text))
+    kept = by_first(lambda: writer.progress.tally if writer and writer.progress else None)
     tally = Tally.restored(translator, kept) if kept else Tally(translator)
     hypotheses = writer.hypotheses() if writer and text.references is not None else []
     for translations in translator.stream(
@@ -44,11 +48,11 @@ def translate(
         if writer:
             writer.add(translations)
             if text.sha256 and tally.sentences != text.total:
-                writer.keep(_contents(translator, text), tally.state())
+                writer.keep(tally.state())
         if text.references is not None:
             hypotheses += texts
         if echo:
-            print(*texts, sep="\n", flush=True)
+            echo("\n".join(texts))
     summary = tally.summary() | text.checksums
     if text.references is not None and is_first():
         tokenizers = tokenizers_of(translator.trained.config, translator.decoding)
@@ -58,20 +62,12 @@ def translate(
     return summary
 
 
-def _kept(
-    writer: ResultsWriter | None, translator: Translator, text: Text
-) -> dict[str, Any] | None:
-    """The figures of results to go on with, if any, which must be of the same contents."""
-    if writer is None or not writer.progress:
-        return None
-    writer.progress.check(_contents(translator, text))
-    return writer.progress.tally
-
-
-def _contents(translator: Translator, text: Text) -> dict[str, Any]:
-    """Checksums of all that is behind the names of a request, by which it is known again."""
+def contents_of(translator: Translator, text: Text) -> dict[str, Any]:
+    """Checksums of all that is behind the names of a request, by which results are recognised."""
+    references = text.checksums.get("references_sha256")
     return {
         "text": text.sha256,
+        **({"reference": references} if references else {}),
         "model": translator.trained.sha256,
         "policy": repr(translator.policy.rule),
     }

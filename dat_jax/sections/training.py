@@ -37,7 +37,7 @@ class OptimizerConfig:
 
     @property
     def falls_to_zero(self) -> bool:
-        """True if the rate falls to 0 by `training.steps`, and so each step's depends on those."""
+        """True if the rate falls to 0 after `training.steps`, on which each step's depends."""
         return self.schedule in ("linear", "cosine")
 
 

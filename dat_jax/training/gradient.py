@@ -22,12 +22,14 @@ SummedGradient = Callable[[Params, Batch, PRNGKeyArray, jax.Array], tuple[Params
 def make_summed_gradient(
     model: Transformer, config: Config, mesh: Mesh, specs: Any
 ) -> SummedGradient:
-    """Makes `(params, batch, key, alpha) -> (gradients, metrics)`, all of them sums over the batch.
+    """Makes `(params, batch, key, second_phase) -> (gradients, metrics)`, sums over the batch.
 
-    The loss is that of equation 7, L_dec + alpha L_exit. Each device runs its rows of the batch in
-    `training.microbatches` pieces, one after the other, and only the sums of all pieces pass
-    between devices. On several, each draws dropout and exits of its own: `key` is folded with the
-    device's index there, and always with the piece's.
+    The loss is that of equation 7, L_dec + alpha L_exit, where alpha is 0 before the second phase.
+    A model that this phase does not train has a gradient of 0, and its backward pass is not run.
+
+    Each device runs its rows of the batch in `training.microbatches` pieces, one after the other,
+    and only the sums of all pieces pass between devices. On several, each draws dropout and exits
+    of its own: `key` is folded with the device's index there, and always with the piece's.
 
     Args:
         model: the model.
@@ -35,25 +37,11 @@ def make_summed_gradient(
         mesh: the devices.
         specs: how parameters, and so gradients, are shared out to these.
     """
-    metrics_of = aligned if config.training.mode == "aligned" else mixed
+    gradient = _make_gradient(model, config)
     pieces = config.training.microbatches
-    always_alone = config.exit.trains == "head_alone" and config.exit.start_step == 0
-
-    def summed_loss(
-        params: Params, piece: Batch, key: PRNGKeyArray, alpha: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        if always_alone:  # nothing needs the model's gradients
-            params = jax.lax.stop_gradient(params) | {"exit_head": params["exit_head"]}
-        metrics = metrics_of(model, config, params, piece, key)
-        loss = jnp.asarray(metrics["loss"].total)
-        if "exit_loss" in metrics:
-            loss += alpha * metrics["exit_loss"].total
-        return loss, metrics
-
-    gradient = jax.grad(summed_loss, has_aux=True)
 
     def of_rows(
-        shares: Params, rows: Batch, key: PRNGKeyArray, alpha: jax.Array
+        shares: Params, rows: Batch, key: PRNGKeyArray, second_phase: jax.Array
     ) -> tuple[Params, Metrics]:
         params = gather(shares, specs)
         if mesh.size > 1:
@@ -61,12 +49,12 @@ def make_summed_gradient(
 
         def add_piece(sums, piece_and_index):
             piece, index = piece_and_index
-            terms = gradient(params, piece, jax.random.fold_in(key, index), alpha)
+            terms = gradient(params, piece, jax.random.fold_in(key, index), second_phase)
             return jax.tree.map(jnp.add, sums, terms), None
 
         split = jax.tree.map(lambda x: _split_rows(x, pieces), rows)
         first = jax.tree.map(lambda x: x[0], split)
-        shapes = jax.eval_shape(gradient, params, first, key, alpha)
+        shapes = jax.eval_shape(gradient, params, first, key, second_phase)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         zeros = jax.lax.pcast(zeros, DATA, to="varying")
         (gradients, metrics), _ = jax.lax.scan(add_piece, zeros, (split, jnp.arange(pieces)))
@@ -75,6 +63,38 @@ def make_summed_gradient(
     return jax.shard_map(
         of_rows, mesh=mesh, in_specs=(specs, ROWS, WHOLE, WHOLE), out_specs=(specs, WHOLE)
     )
+
+
+def _make_gradient(model: Transformer, config: Config) -> SummedGradient:
+    """Makes the gradient of one piece of a batch."""
+    metrics_of = aligned if config.training.mode == "aligned" else mixed
+
+    def summed_loss(
+        params: Params, piece: Batch, key: PRNGKeyArray, second_phase: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        metrics = metrics_of(model, config, params, piece, key)
+        loss = jnp.asarray(metrics["loss"].total)
+        if "exit_loss" in metrics:
+            alpha = jnp.where(second_phase, config.exit.loss_weight, 0.0)
+            loss += alpha * metrics["exit_loss"].total
+        return loss, metrics
+
+    def head_loss(params: Params, *rest: Any) -> tuple[jax.Array, Metrics]:
+        frozen = jax.lax.stop_gradient(params) | {"exit_head": params["exit_head"]}
+        return summed_loss(frozen, *rest)
+
+    of_all, of_head = (jax.grad(loss, has_aux=True) for loss in (summed_loss, head_loss))
+    if config.exit.trains != "head_alone":
+        return of_all
+    if config.exit.start_step == 0:
+        return of_head
+
+    def gradient(
+        params: Params, piece: Batch, key: PRNGKeyArray, second_phase: jax.Array
+    ) -> tuple[Params, Metrics]:
+        return jax.lax.cond(second_phase, of_head, of_all, params, piece, key, second_phase)
+
+    return gradient
 
 
 def _split_rows(x: jax.Array, pieces: int) -> jax.Array:

@@ -46,6 +46,7 @@ class TrainingFiles(NamedTuple):
     """The places in which training leaves what it makes."""
 
     checkpoints: epath.Path
+    last_saved: Path
     metrics: Path
     tensorboard: Path
     profile: Path
@@ -85,7 +86,9 @@ def train(
     stopped_at = first_step if position and was_stopped(position) else None
     divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
     with (
-        Checkpoints(files.checkpoints, training.keep_checkpoints, stopped_at) as checkpoints,
+        Checkpoints(
+            files.checkpoints, training.keep_checkpoints, stopped_at, files.last_saved
+        ) as checkpoints,
         Reports(config, files.metrics, files.tensorboard, first_step, peak) as reports,
         Profile(training.profiled_steps, files.profile) as profile,
         StopRequest() as request,
@@ -94,7 +97,7 @@ def train(
             batch = share_out_rows(next(batches), mesh)
             with profile.step(step, state):
                 state, metrics = train_step(state, batch, dropout_key)
-            metrics |= {"flops": Mean(step_flops(model, config, *batches.lengths), 1)}
+            metrics |= {"flops": Mean(step_flops(model, config, *batches.lengths, step), 1)}
             unread.append(Made(step, *batches.last, metrics))
             reports.progress.advance()
             if len(unread) > _AHEAD:

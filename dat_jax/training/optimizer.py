@@ -10,18 +10,18 @@ from dat_jax.types import Params
 
 def learning_rate(config: Config) -> optax.Schedule:
     """The rate of each update, counted from 0: it rises linearly to the peak in `warmup_steps`
-    updates, then goes as `optimizer.schedule` says.
+    updates, then goes as `optimizer.schedule` says. All `training.steps` updates have one above 0.
     """
     peak, warmup_steps = config.optimizer.learning_rate, config.optimizer.warmup_steps
-    after = _after_warmup(config.optimizer, config.training.steps - warmup_steps)
+    after = _after_warmup(config.optimizer, config.training.steps - warmup_steps + 1)
     return optax.join_schedules(
         [lambda count: peak * (count + 1) / warmup_steps, lambda count: after(count + 1)],
         [warmup_steps],
     )
 
 
-def _after_warmup(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The rate of each update after warm-up, the first of which is 1 and the last is `steps`."""
+def _after_warmup(config: OptimizerConfig, end: int) -> optax.Schedule:
+    """The rate of each update after warm-up, counted from 1; training is over before `end`."""
     peak, warmup_steps = config.learning_rate, config.warmup_steps
     match config.schedule:
         case "inverse_sqrt":
@@ -29,9 +29,9 @@ def _after_warmup(config: OptimizerConfig, steps: int) -> optax.Schedule:
         case "constant":
             return optax.constant_schedule(peak)
         case "linear":
-            return optax.linear_schedule(peak, 0.0, steps)
+            return optax.linear_schedule(peak, 0.0, end)
         case "cosine":
-            return optax.cosine_decay_schedule(peak, steps)
+            return optax.cosine_decay_schedule(peak, end)
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:

@@ -17,6 +17,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import PreservationContext, PreservationPolicy
 
 from dat_jax.errors import Stopped
+from dat_jax.formats import write_stamped
 from dat_jax.processes import by_first, is_first
 from dat_jax.training.checkpoint import HAS_MANIFEST, STOPPED, Position
 from dat_jax.training.failures import explained, quieten, wait_for_threads
@@ -34,7 +35,11 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: epath.PathLike, keep: int | None = None, stopped_at: int | None = None
+        self,
+        directory: epath.PathLike,
+        keep: int | None = None,
+        stopped_at: int | None = None,
+        last_saved: Path | None = None,
     ) -> None:
         """Opens `directory`, which may not exist yet.
 
@@ -44,8 +49,9 @@ class Checkpoints:
             directory: where the checkpoints are.
             keep: how many of the newest stay; by default all.
             stopped_at: a step that has one because training was stopped; the next replaces it.
+            last_saved: a file that keeps the last step saved, by which checkpoints are missed.
         """
-        self._directory = stored(directory)
+        self._directory, self._last_saved = stored(directory), last_saved
         self._failed = False
         quieten()
         by_first(self._remove_unfinished)
@@ -54,7 +60,7 @@ class Checkpoints:
             step_format_fixed_length=DIGITS,
             create=True,
             async_options=ocp.AsyncOptions(
-                post_finalization_callback=self._add_manifest,
+                post_finalization_callback=self._complete,
                 barrier_sync_fn=_wait_for_all,
                 # Otherwise, where a folder cannot be made, its writers wait for it ten minutes.
                 create_directories_asynchronously=False,
@@ -90,6 +96,7 @@ class Checkpoints:
             UserError: the system refused to write this checkpoint or the one before.
             RuntimeError: orbax declined to, as for a step that it has.
         """
+        self._step = int(state.step)
         marks = {HAS_MANIFEST: not in_bucket(self._directory)}
         marks |= {STOPPED: True} if stopped else {}
         items = ocp.args.Composite(
@@ -98,18 +105,20 @@ class Checkpoints:
             position=ocp.args.JsonSave(position | marks),
         )
         try:
-            saved = self._manager.save(int(state.step), args=items)
+            saved = self._manager.save(self._step, args=items)
         except Exception as failure:
             self._failed = True
             raise self._explained(failure) from None
         if not saved:
-            raise RuntimeError(f"orbax declined to save step {int(state.step)}")
+            raise RuntimeError(f"orbax declined to save step {self._step}")
 
-    def _add_manifest(self) -> None:
+    def _complete(self) -> None:
         """Adds the manifest to the checkpoint that is being written, before it gets its name."""
         if not in_bucket(self._directory):
             _, (unfinished,) = checkpoint_folders(self._directory)
             write_manifest(Path(unfinished))
+        if self._last_saved and is_first():
+            write_stamped(self._last_saved, {"step": self._step})
 
     def _close(self) -> Exception | None:
         """Waits until all is written, and returns what failed first."""

@@ -80,8 +80,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step)
         second_phase = state.step >= config.exit.start_step
-        alpha = jnp.where(second_phase, config.exit.loss_weight, 0.0)
-        gradients, metrics = summed_gradient(state.params, batch, key, alpha)
+        gradients, metrics = summed_gradient(state.params, batch, key, second_phase)
         tokens = jnp.maximum(metrics["loss"].count, 1)
         gradients = jax.tree.map(lambda g: g / tokens, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)

@@ -11,6 +11,7 @@ from absl import logging
 from etils import epath
 
 from dat_jax.errors import UserError
+from dat_jax.paths import missing_target
 
 DIGITS = 8  # of a step in the name of its folder, at the least
 
@@ -35,11 +36,16 @@ def stored(directory: epath.PathLike) -> epath.Path:
 
 
 def check_stored(folder: str, key: str) -> None:
-    """Makes sure that what storage writes below a folder it can read back.
+    """Makes sure that storage can make a folder, and read back what it writes below it.
 
     Raises:
         UserError: it could not; `key` is what named the folder.
     """
+    if target := missing_target(folder):
+        raise UserError(
+            f"{folder} is a link to {target}, which is missing: make or mount that, or name "
+            f"another {key}"
+        )
     if set(folder).intersection(_IN_PATTERNS) or folder.encode(errors="ignore").decode() != folder:
         raise UserError(
             f"checkpoints below {folder} could not be read back: name a {key} whose path is valid "

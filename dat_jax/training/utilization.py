@@ -51,10 +51,12 @@ def step_flops(
     config: Config,
     source: Int[np.ndarray, " B"],
     target: Int[np.ndarray, " B"],
+    step: int = 1,
 ) -> int:
-    """The FLOPs of one training step, on pairs of these lengths, that are work of the model."""
+    """The FLOPs of a training step, by default the first, that are work of the model, on pairs of
+    these lengths."""
     forward = _encoder(config.model, source) + _decoder(model, config, source, target)
-    learns = config.exit.trains != "head_alone" or config.exit.start_step > 0
+    learns = config.exit.trains != "head_alone" or step <= config.exit.start_step
     return forward * (1 + _BACKWARD * learns)
 
 

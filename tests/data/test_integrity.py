@@ -36,9 +36,9 @@ def folder(original: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prepare(folder: Path) -> Dataset:
+def prepare(folder: Path, text: str = "") -> Dataset:
     data = tiny_config(data={"vocabulary_size": 150, "max_length": 100}).data
-    config = dataclasses.replace(data, source=f"text:{folder / 'text'}")
+    config = dataclasses.replace(data, source=f"text:{text or folder / 'text'}")
     return preparation.prepare(config, folder / "data", folder / "vocabulary")
 
 
@@ -55,9 +55,9 @@ def touch(path: Path) -> None:
     os.utime(path, ns=(time, time))
 
 
-def complaint(folder: Path) -> str:
+def complaint(folder: Path, text: str = "") -> str:
     with pytest.raises(UserError) as caught:
-        prepare(folder)
+        prepare(folder, text)
     assert "\n" not in str(caught.value)
     assert "delete" not in str(caught.value)
     return str(caught.value)
@@ -112,6 +112,49 @@ def test_text_that_is_gone_or_only_touched_has_not_changed(folder: Path):
     touch(folder / "text" / "train.de")
     prepare(folder)
     shutil.rmtree(folder / "text")
+    prepare(folder)
+
+
+def test_text_that_has_moved_is_the_same_text_and_is_watched_there(folder: Path):
+    moved = shutil.move(folder / "text", folder / "moved")
+    (folder / "text").mkdir()
+    prepared = prepare(folder, f"{folder}/data/../moved/")
+    assert prepared.config.source == f"text:{moved}"
+    shutil.rmtree(folder / "text")
+    path = folder / "moved" / "valid.en"
+    path.write_text(path.read_text(encoding="utf-8") + "more\n", encoding="utf-8")
+    assert f"{path} has changed since" in complaint(folder, moved)
+
+
+def test_another_text_at_another_place_is_refused_by_the_path_that_goes_on(folder: Path):
+    other = Path(shutil.copytree(folder / "text", folder / "other"))
+    (other / "test.de").write_text("anders\n" * 20)
+    start = f"was prepared from data.source = 'text:{folder / 'text'}', not 'text:"
+    for text, reason in {
+        other: "the text there is another",
+        "no/text": "the text is not there",
+    }.items():
+        message = complaint(folder, str(text))
+        assert f"{start}{text}', and {reason}: name the former path, where it need not" in message
+    shutil.rmtree(folder / "text")
+    prepare(folder)
+
+
+def test_a_relative_path_is_kept_as_the_place_that_it_leads_to(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    assert prepare(tmp_path, "text").config.source == f"text:{tmp_path / 'text'}"
+    monkeypatch.chdir("/")
+    prepare(tmp_path)
+    assert f"'text:{tmp_path / 'text'}', not 'text:text', and" in complaint(tmp_path, "text")
+
+
+def test_data_of_which_no_checksums_were_kept_knows_its_text_by_its_place_alone(folder: Path):
+    (folder / "data" / "checksums.json").unlink()
+    copy = shutil.copytree(folder / "text", folder / "copy")
+    assert "name the former path" in complaint(folder, str(copy))
     prepare(folder)
 
 

@@ -146,7 +146,7 @@ def test_the_same_text_by_another_path_is_the_same(tmp_path: Path) -> None:
     before = contents(run)
     for name in ("text/", "a/../text", "link"):
         prepare(dataclasses.replace(config, source=f"text:{tmp_path}/{name}"), run)
-    with pytest.raises(UserError, match=r"was prepared with data\.source = "):
+    with pytest.raises(UserError, match=r"was prepared from data\.source = "):
         prepare(dataclasses.replace(config, source=f"text:{text}s"), run)
     assert contents(run) == before
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.translator import Translation, Translations
 from dat_jax.errors import UserError
-from dat_jax.evaluation.results import ResultsWriter
+from dat_jax.evaluation.results import ResultsWriter, read_results
 from tests.test_files import size_limit
 
 
@@ -20,6 +21,7 @@ def translations(*sentences: Translation) -> Translations:
 
 
 REQUEST = {"input": "a/text", "beam_size": 4}
+CONTENTS = {"text": "abc", "model": "def"}
 EIGHT = Translation("acht \u2028 ü", ("▁acht", "</s>"), (1, 2), -0.5, 2)
 EMPTY = Translation("", (), (), 0.0, 1)
 
@@ -30,7 +32,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_results_are_a_line_for_each_sentence_in_the_order_in_which_they_came(tmp_path: Path):
     folder = tmp_path / "new" / "folder"
-    with ResultsWriter(folder, REQUEST) as writer:
+    with ResultsWriter(folder, REQUEST, CONTENTS) as writer:
         writer.add(translations(EIGHT, EMPTY))
         assert not (folder / "hypotheses.txt").exists()
         writer.add(translations(EMPTY, EIGHT))
@@ -41,19 +43,23 @@ def test_results_are_a_line_for_each_sentence_in_the_order_in_which_they_came(tm
     lines = [json.loads(line) for line in written["exits.jsonl"].split("\n")[:-1]]
     eight = {"tokens": ["▁acht", "</s>"], "exits": [1, 2], "score": -0.5}
     assert lines == [eight, *[{"tokens": [], "exits": [], "score": 0.0}] * 2, eight]
-    assert json.loads(written["summary.json"]) == {"bleu": 1.5, "request": REQUEST}
+    assert json.loads(written["summary.json"]) == {
+        "bleu": 1.5,
+        "request": REQUEST,
+        "contents": CONTENTS,
+    }
 
 
 @pytest.mark.parametrize("breaks_off", [KeyboardInterrupt, UserError, None])
 def test_results_that_are_not_finished_leave_earlier_ones(tmp_path: Path, breaks_off):
-    with ResultsWriter(tmp_path, REQUEST) as writer:
+    with ResultsWriter(tmp_path, REQUEST, CONTENTS) as writer:
         writer.add(translations(EIGHT))
         writer.finish({"bleu": 1.5})
     before = contents(tmp_path)
     assert len(before) == 3
 
     def write_half() -> None:
-        with ResultsWriter(tmp_path, REQUEST) as writer:
+        with ResultsWriter(tmp_path, REQUEST, CONTENTS) as writer:
             writer.add(translations(EMPTY, EMPTY))
             assert contents(tmp_path).items() >= before.items()
             assert len(contents(tmp_path)) > len(before)
@@ -68,8 +74,13 @@ def test_results_that_are_not_finished_leave_earlier_ones(tmp_path: Path, breaks
     assert contents(tmp_path) == before
 
 
-def write(folder: Path, request: dict[str, Any], *sentences: Translation) -> None:
-    with ResultsWriter(folder, request) as writer:
+def write(
+    folder: Path,
+    request: dict[str, Any],
+    *sentences: Translation,
+    contents: dict[str, Any] = CONTENTS,
+) -> None:
+    with ResultsWriter(folder, request, contents) as writer:
         writer.add(translations(*sentences))
         writer.finish({"bleu": 1.5})
 
@@ -111,7 +122,7 @@ def test_other_files_are_left_alone_and_those_of_a_killed_process_are_not(tmp_pa
 
 
 def test_a_folder_has_one_writer(tmp_path: Path):
-    with ResultsWriter(tmp_path, REQUEST) as writer:
+    with ResultsWriter(tmp_path, REQUEST, CONTENTS) as writer:
         with pytest.raises(UserError, match="is being written by process"):
             write(tmp_path, REQUEST, EMPTY)
         writer.add(translations(EIGHT))
@@ -137,15 +148,15 @@ def test_a_name_that_is_not_utf8_is_remembered(tmp_path: Path):
 
 
 def keep(folder: Path, resume: bool, *sentences: Translation) -> None:
-    with ResultsWriter(folder, REQUEST, resume) as writer:
+    with ResultsWriter(folder, REQUEST, CONTENTS, resume) as writer:
         writer.add(translations(*sentences))
-        writer.keep({"text": "abc"}, {"sentences": len(sentences)})
+        writer.keep({"sentences": len(sentences)})
         writer.add(translations(EMPTY, EMPTY))
         raise KeyboardInterrupt
 
 
 def test_what_was_kept_outlasts_its_writer_and_what_came_after_it_does_not(tmp_path: Path):
-    write(tmp_path, REQUEST, EMPTY)
+    write(tmp_path, REQUEST, EMPTY, contents=CONTENTS | {"model": "before it trained on"})
     finished = contents(tmp_path)
     with pytest.raises(KeyboardInterrupt) as raised:
         keep(tmp_path, False, EIGHT)
@@ -153,12 +164,13 @@ def test_what_was_kept_outlasts_its_writer_and_what_came_after_it_does_not(tmp_p
     assert contents(tmp_path).items() >= finished.items()
     with pytest.raises(UserError, match=r"go on with --config\.resume=true, or name"):
         write(tmp_path, REQUEST, EIGHT)
-    with ResultsWriter(tmp_path, REQUEST, resume=True) as writer:
+    for key in CONTENTS:
+        other = ResultsWriter(tmp_path, REQUEST, CONTENTS | {key: "other"}, resume=True)
+        with pytest.raises(UserError, match=f"the {key} is not the one that was begun with"):
+            other.__enter__()
+    with ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
         assert writer.progress
         assert writer.progress.tally == {"sentences": 1}
-        writer.progress.check({"text": "abc"})
-        with pytest.raises(UserError, match="the text is not the one that was begun with"):
-            writer.progress.check({"text": "abd"})
         assert writer.hypotheses() == [EIGHT.text]
         writer.add(translations(EIGHT))
         assert writer.hypotheses() == [EIGHT.text] * 2
@@ -174,24 +186,89 @@ def test_nothing_that_was_kept_is_lost_when_it_is_not_gone_on_with(tmp_path: Pat
         keep(tmp_path, False, EIGHT)
     before = contents(tmp_path)
     with pytest.raises(UserError, match="holds unfinished results with beam_size = 4, not 1"):
-        ResultsWriter(tmp_path, REQUEST | {"beam_size": 1}, resume=True).__enter__()
-    with pytest.raises(OSError, match="Disk full"), ResultsWriter(tmp_path, REQUEST, True):
+        ResultsWriter(tmp_path, REQUEST | {"beam_size": 1}, CONTENTS, resume=True).__enter__()
+    with (
+        pytest.raises(OSError, match="Disk full"),
+        ResultsWriter(tmp_path, REQUEST, CONTENTS, True),
+    ):
         raise OSError("Disk full")
     assert contents(tmp_path).keys() == before.keys()
     (tmp_path / "hypotheses.txt.unfinished").write_text("")
     with pytest.raises(UserError, match="is shorter than it was left: remove its folder"):
-        ResultsWriter(tmp_path, REQUEST, resume=True).__enter__()
+        ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
     (tmp_path / "progress.json").write_text("[]")
     with pytest.raises(UserError, match=r"progress.json is damaged: name another folder"):
-        ResultsWriter(tmp_path, REQUEST, resume=True).__enter__()
+        ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
 
 
 def test_with_nothing_to_go_on_with_results_begin_anew(tmp_path: Path):
-    with ResultsWriter(tmp_path, REQUEST, resume=True) as writer:
+    with ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
         assert not writer.progress
         assert not writer.finished
         writer.add(translations(EIGHT))
         writer.finish({})
-    with ResultsWriter(tmp_path, REQUEST, resume=True) as writer:
+    with ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
         assert writer.finished
     assert contents(tmp_path)["hypotheses.txt"] == EIGHT.text + "\n"
+
+
+def test_finished_results_are_recognised_by_their_contents(tmp_path: Path):
+    write(tmp_path, REQUEST, EIGHT)
+    others = [CONTENTS | {key: "other"} for key in CONTENTS] + [CONTENTS | {"reference": "ghi"}]
+    for other in (*others, CONTENTS | {"text": None}):
+        with ResultsWriter(tmp_path, REQUEST, other, resume=True) as writer:
+            assert not writer.finished
+    before = contents(tmp_path)
+    unknown = json.loads(before["summary.json"])
+    del unknown["contents"]  # as an older version wrote it
+    (tmp_path / "summary.json").write_text(json.dumps(unknown))
+    with ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
+        assert not writer.finished
+
+
+def test_what_cannot_be_compared_is_never_taken_for_finished(tmp_path: Path):
+    pipe = CONTENTS | {"text": None}
+    for _ in range(2):
+        with ResultsWriter(tmp_path, REQUEST, pipe) as writer:
+            assert not writer.finished
+            writer.add(translations(EIGHT))
+            writer.finish({})
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("renamed", range(4))
+def test_results_are_finished_though_a_kill_came_before_the_last_were_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int, kept: bool, earlier: bool
+):
+    folder, killed, replace, places = tmp_path / "whole", tmp_path / "killed", os.replace, []
+    if earlier:
+        write(folder, REQUEST, EMPTY, EMPTY)
+
+    def replace_or_be_killed(source: str, place: Path) -> None:
+        if place.name != "progress.json":
+            places.append(place)
+            if len(places) == renamed + 1:
+                shutil.copytree(folder, killed)
+        replace(source, place)
+
+    with ResultsWriter(folder, REQUEST, CONTENTS) as writer:
+        writer.add(translations(EIGHT))
+        if kept:
+            writer.keep({"sentences": 1})
+            shutil.copy(folder / "progress.json", tmp_path)
+        writer.add(translations(EMPTY))
+        monkeypatch.setattr(os, "replace", replace_or_be_killed)
+        writer.finish({"sentences": 2})
+        monkeypatch.undo()
+        if renamed == 3:
+            shutil.copytree(folder, killed)
+            if kept:
+                shutil.copy(tmp_path / "progress.json", killed)
+    if renamed == 3:
+        assert read_results(killed).hypotheses == [EIGHT.text, ""]
+    with ResultsWriter(killed, REQUEST, CONTENTS, resume=True) as writer:
+        assert writer.finished
+        assert not writer.progress
+    assert contents(killed) == contents(folder)
+    assert read_results(killed).hypotheses == [EIGHT.text, ""]

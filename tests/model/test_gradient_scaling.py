@@ -168,6 +168,18 @@ def test_what_comes_from_m_blocks_above_counts_by_the_mth_power_of_the_factor(fa
     assert_all_close(gradient["decoder"], expected)
 
 
+def test_the_factor_holds_under_gradient_scaling_too():
+    each, _, _ = unscaled()
+    model, factor = tiny_model(dropout=0.3, attention_dropout=0.3), 0.3
+    gradient, _ = gradient_and_states(model, random_params(model), FUNCTIONALS, GAMMA, factor)
+    distance = np.arange(N)[:, None] - np.arange(N)[None]
+    gammas = np.asarray([GAMMA * 2, GAMMA * 1, 1.0])
+    above = np.where(distance < 0, 0.0, factor ** np.maximum(distance, 0.0))
+    weights = np.where(distance == 0, gammas, above)
+    expected = weighted_sum(list(weights), [gradient["decoder"] for gradient in each])
+    assert_all_close(gradient["decoder"], expected)
+
+
 def test_aligned_training_takes_the_factor_of_its_config():
     model = tiny_model(decoder_layers=2, encoder_layers=1)
     params = random_params(model)

@@ -96,6 +96,13 @@ def test_what_the_user_can_mend_is_one_line(error: BaseException, message: str):
     check_refusal(call(scripted(failing(error))), message)
 
 
+def test_a_link_that_leads_nowhere_is_named_with_its_target(tmp_path: Path):
+    (tmp_path / "link").symlink_to(tmp_path / "no" / "where")
+    made = scripted(lambda: (tmp_path / "link").mkdir(exist_ok=True))
+    where = f"{tmp_path / 'link'}: it is a link to {tmp_path}/no/where, which is missing: mend"
+    check_refusal(call(made), where)
+
+
 def test_a_script_that_is_stopped_says_how_to_go_on_and_ends_as_it_is_told():
     stopped = call(scripted(failing(Stopped("saved: run it again", 0))))
     assert (stopped.status, stopped.stderr) == (0, "saved: run it again\n")

@@ -59,6 +59,20 @@ def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
     assert summary["tokens"] == sum(len(line["exits"]) for line in exits)
 
 
+def test_as_many_checkpoints_are_averaged_as_asked_for(trained: Path, tmp_path: Path):
+    text = tmp_path / "text"
+    text.write_text("acht Uhr\n")
+    scores = list[float]()
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        given = [f"--workdir={trained}", f"--config.input={text}", f"--config.output={folder}"]
+        succeed(decode.main, *given, f"--config.average_checkpoints={number}")
+        summary = json.loads((folder / "summary.json").read_text())
+        assert (summary["averaged_checkpoints"], summary["checkpoint_step"]) == (number, 4)
+        scores.append(json.loads((folder / "exits.jsonl").read_text())["score"])
+    assert scores[0] != scores[1]
+
+
 def test_a_file_without_a_reference_is_translated_without_scores(trained: Path, tmp_path: Path):
     text = tmp_path / "text"
     text.write_text("acht Uhr\n\nsieben\n")

@@ -14,6 +14,7 @@ from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.decoding import sizing
 from dat_jax.decoding.sizing import Platform
 from dat_jax.evaluation.results import ResultsWriter
+from dat_jax.trained import TrainedModel
 from tests.scripts.calls import TINY, call, files, refuse, succeed
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -111,6 +112,20 @@ def test_a_folder_of_another_request_is_refused_whatever_it_holds(
     refuse(
         "request.json is damaged: name another folder", distill.main, *usual, f"--output={begun}"
     )
+
+
+def test_a_folder_of_another_model_or_text_is_refused_though_it_is_finished(
+    distilled: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usual = [f"--workdir={trained}", "--beam_size=2", f"--output={distilled}"]
+    before = files(distilled)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedModel, "sha256", "another")
+        refuse("was begun with another model than it is now", distill.main, *usual)
+    with monkeypatch.context() as patch:
+        patch.setattr(distill, "open_source", lambda _: GeneratedCorpus(200, 1))
+        refuse("was begun with another text than it is now", distill.main, *usual)
+    assert files(distilled) == before
 
 
 def test_wrong_input_is_refused_in_one_line(trained: Path, tmp_path: Path):

@@ -194,6 +194,57 @@ def test_what_can_be_read_only_once_is_not_gone_on_with(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("renamed", [1, 2])
+def test_a_decode_that_ended_between_its_last_renames_is_finished(
+    trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+):
+    folder, replace, places = tmp_path / "parts", os.replace, []
+    asked = [*options(trained, text, "fixed:1"), f"--config.output={folder}"]
+
+    def replace_or_end(source: str, place: Path) -> None:
+        places.extend([place] if place.suffix in (".txt", ".jsonl") else [])
+        if place.name == "summary.json" or len(places) > renamed:
+            raise KeyboardInterrupt
+        replace(source, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_or_end)
+        assert call(decode.main, *asked).status == 130
+    assert len(list(folder.glob("*.unfinished"))) == 3 - renamed
+    finished = succeed(decode.main, *asked, "--config.resume=true")
+    assert finished.stderr == f"{folder} is finished: nothing is left to do\n"
+    assert results(folder)[0].count(b"\n") == len(LINES)
+
+
+@pytest.mark.usefixtures("one_device")
+def test_finished_results_of_other_contents_are_made_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """After the model has trained on, or the text or its reference has changed."""
+    text, folder = tmp_path / "text", tmp_path / "found"
+    asked = [*options(trained, text, "fixed:1"), f"--config.output={folder}"]
+    asked.append("--config.resume=true")
+
+    def is_made(file: Path, content: str) -> bool:
+        file.write_text(content)
+        done = succeed(decode.main, *asked)
+        assert len(list(folder.iterdir())) == 3
+        return "nothing is left to do" not in done.stderr
+
+    reference = text.with_name("reference")
+    reference.write_text("eight\n")
+    assert is_made(text, "acht\n")
+    assert not is_made(text, "acht\n")
+    assert is_made(text, "neun\n")
+    assert is_made(reference, "nine\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedModel, "sha256", "another")
+        assert is_made(text, "neun\n")
+        assert not is_made(text, "neun\n")
+    assert is_made(text, "neun\n")
+
+
 PROGRAM = """
 import sys
 import decode

@@ -2,9 +2,16 @@
 """train.py, from text to a table of scores."""
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
+
 import train
+from dat_jax.data import prepare
+from dat_jax.evaluation.evaluate import evaluate
+from dat_jax.exits.parsing import parse_policy
+from dat_jax.workdir import Run
 from tests.scripts.calls import PLAIN, POLICIES, TINY, files, refuse, run, succeed
 
 
@@ -14,6 +21,7 @@ def test_training_leaves_what_the_contract_names(trained: Path):
         "vocabulary",
         "data",
         "checkpoints",
+        "checkpoints.json",
         "metrics.jsonl",
         "tensorboard",
         "tuned",
@@ -29,6 +37,20 @@ def test_training_leaves_what_the_contract_names(trained: Path):
     assert [summary["policy"] for summary in summaries] == POLICIES
     assert [summary["average_exit"] for summary in summaries[:2]] == [1, 2]
     assert [len(summary["thresholds"] or []) for summary in summaries] == [0, 0, 1, 1, 1]
+
+
+def test_the_report_is_of_the_test_split(trained: Path):
+    run = Run(trained)
+    policy, decoding = parse_policy("fixed:1", run.config.model), run.config.decoding
+    told = json.loads((trained / "evaluation.jsonl").read_text().splitlines()[0])
+    valid, test = (
+        evaluate(run.load(), run.dataset(), policy, decoding, split)[1]
+        for split in ("valid", "test")
+    )
+    assert told["policy"] == "fixed:1"
+    names = ("chrf", "tokens", "flops_per_token")
+    assert [told[name] for name in names] == [test[name] for name in names]
+    assert [told[name] for name in names] != [valid[name] for name in names]
 
 
 def test_a_run_may_be_changed_before_its_first_checkpoint_and_ends_the_same_if_stopped_after(
@@ -59,6 +81,27 @@ def test_a_workdir_with_another_run_is_left_alone(trained: Path):
     refuse("data.seed = 0, not 1", train.main, *arguments, "--config.data.seed=1")
     refuse("training.batch_tokens", train.main, *arguments, "--config.training.batch_tokens=999")
     assert files(trained) == before
+
+
+@pytest.mark.parametrize("gone", ["removed", "dangling"])
+def test_a_workdir_whose_checkpoints_are_gone_is_left_alone(
+    trained: Path, tmp_path: Path, gone: str
+):
+    workdir = Path(shutil.copytree(trained, tmp_path / "run"))
+    shutil.rmtree(workdir / "checkpoints")
+    if gone == "dangling":
+        (workdir / "checkpoints").symlink_to(tmp_path / "no")
+    before, message = (
+        files(workdir),
+        {"removed": "is missing: put it back", "dangling": "a link to"},
+    )
+    arguments = [*TINY, PLAIN, f"--workdir={workdir}"]
+    for other in ([], ["--config.model.decoder_ff_dim=16"]):
+        refuse(message[gone], train.main, *arguments, "--config.training.steps=4", *other)
+    shutil.rmtree(workdir / "data")
+    refuse("is missing: put it back", prepare.main, *arguments)
+    before = {path: time for path, time in before.items() if workdir / "data" not in path.parents}
+    assert files(workdir) == before
 
 
 def test_fewer_steps_than_have_been_made_are_refused(trained: Path):

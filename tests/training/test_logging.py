@@ -8,7 +8,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
-from dat_jax.training.logging import MetricWriter
+from dat_jax.training import logging
+from dat_jax.training.logging import MetricWriter, Progress
 from tests.test_files import size_limit
 
 
@@ -38,6 +39,19 @@ def test_metrics_go_on_after_the_last_step(tmp_path: Path):
     assert (start.step, start.session_log.status) == (5, SessionLog.START)
     values = [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in scalars]
     assert values == [(5, "train/loss", 0.5), (5, "train/speed", 2.0)]
+
+
+def test_the_time_left_is_told_by_the_steps_since_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Not by those that an earlier start made."""
+    now = [100.0]
+    monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
+    with Progress(first_step=900, steps=1_000) as progress:
+        now[0] += 20
+        progress.show(910, {"loss": 1.25, "tokens_per_second": 3.0})
+    line = "step 910 of 1,000: loss 1.250, 3 tokens/s, 03:00 left\n"
+    assert capsys.readouterr().err == line
 
 
 @pytest.mark.parametrize("full", ["metrics", "events"])

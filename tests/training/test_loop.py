@@ -106,15 +106,20 @@ def test_asked_to_stop_when_all_steps_are_made_it_stops_too(
     assert saved_steps(tmp_path / "checkpoints") == [6, 7]
 
 
-def test_the_next_checkpoint_replaces_that_of_a_stop(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("asked_after", "steps"), [(4, [2, 4]), (5, [2, 4, 5])])
+def test_the_next_checkpoint_replaces_that_of_a_stop_and_none_that_was_due(
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked_after: int,
+    steps: list[int],
 ):
     config = with_training(CONFIG, keep_checkpoints=3)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "StopRequest", lambda: Asked(5))
+        patch.setattr(loop, "StopRequest", lambda: Asked(asked_after))
         with pytest.raises(Stopped):
             run(config, dataset, tmp_path)
-    assert saved_steps(tmp_path / "checkpoints") == [2, 4, 5]
+    assert saved_steps(tmp_path / "checkpoints") == steps
     run(config, dataset, tmp_path)
     assert saved_steps(tmp_path / "checkpoints") == [4, 6, 7]
 

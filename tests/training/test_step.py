@@ -13,7 +13,7 @@ import pytest
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
 from dat_jax.data.vocabulary import EOS, PAD
-from dat_jax.metrics import Metrics, add
+from dat_jax.metrics import Mean, Metrics, add
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.objective import aligned, mixed
 from dat_jax.training.optimizer import make_optimizer
@@ -231,31 +231,63 @@ def test_the_exit_loss_has_weight_0_before_its_start_step_and_alpha_after():
         np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
-def head_alone(start_step: int) -> Config:
+def head_alone(start_step: int, **optimizer: float) -> Config:
     return small_config(
         model={"exit_head": "token_geometric"},
         exit={"start_step": start_step, "trains": "head_alone"},
-        optimizer=QUICK | {"weight_decay": 0.1},
+        optimizer=QUICK | optimizer,
     )
 
 
 @pytest.mark.parametrize("start_step", [0, 2])
 def test_a_head_alone_trains_alone_from_its_start_step_on_and_the_model_before(start_step):
+    """Without weight decay, only a gradient changes anything."""
     params, _ = params_of_steps(head_alone(start_step))
     for step in range(4):
         changed = changed_parts(params[step + 1], params[step])
-        if step < start_step:
-            assert changed >= params[0].keys() - {"exit_head"}
-        else:
-            assert changed == {"exit_head"}
+        assert changed == (
+            {"exit_head"} if step >= start_step else params[0].keys() - {"exit_head"}
+        )
 
 
-def test_the_optimizer_of_a_head_that_is_always_alone_sees_no_other_gradient():
-    """Clipping and the gradient's norm have nothing to do with the model then."""
-    _, state, step = start(head_alone(0))
-    state, _ = step(state, make_batch(), KEY)
+def test_a_step_whose_gradient_alone_is_not_finite_is_skipped_too(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def summed_gradient(params: Params, *_: Any) -> tuple[Params, Metrics]:
+        gradients = jax.tree.map(lambda x: jnp.full_like(x, 1e30), params)  # whose norm is not
+        return gradients, {"loss": Mean(jnp.float32(1.5), jnp.float32(1))}
+
+    monkeypatch.setattr("dat_jax.training.step.make_summed_gradient", lambda *_: summed_gradient)
+    _, state, step = start(small_config(training={"skip_nonfinite": 1}))
+    before = jax.tree.map(np.array, state)
+    after, metrics = step(state, make_batch(), KEY)
+    assert np.isinf(metrics["gradient_norm"].total)
+    assert after.step == 1
+    jax.tree.map(np.testing.assert_array_equal, after._replace(step=0), before._replace(step=0))
+
+
+def test_weight_decay_leaves_a_model_alone_that_is_not_trained():
+    params, _ = params_of_steps(head_alone(2, weight_decay=0.1))
+    assert changed_parts(params[4], params[2]) == {"exit_head"}
+
+
+@pytest.mark.parametrize("start_step", [0, 2])
+def test_a_model_that_is_not_trained_has_no_gradient(start_step: int):
+    """Clipping and the gradient's norm have nothing to do with it; its moments fade away."""
+    config = head_alone(start_step)
+    _, state, step = start(config)
+    for _ in range(start_step):
+        state, _ = step(state, make_batch(), KEY)
+    before = jax.tree.map(np.array, optax.tree.get(state.optimizer_state, "mu"))
+    assert changed_parts(before, jax.tree.map(np.zeros_like, before)) == (
+        before.keys() - {"exit_head"} if start_step else set()
+    )
+    state, metrics = step(state, make_batch(), KEY)
     moments = optax.tree.get(state.optimizer_state, "mu")
-    assert changed_parts(moments, jax.tree.map(jnp.zeros_like, moments)) == {"exit_head"}
+    faded = jax.tree.map(lambda mu: np.float32(config.optimizer.beta1) * mu, before)
+    assert changed_parts(moments, faded) == {"exit_head"}
+    head = optax.tree.norm(moments["exit_head"]) / (1 - config.optimizer.beta1)
+    np.testing.assert_allclose(metrics["gradient_norm"].total, head, rtol=1e-5)
 
 
 def temporary_bytes(vocabulary: int, **model_changes: Any) -> int:

@@ -36,16 +36,20 @@ def model_of(config: Config) -> Transformer:
     return Transformer(config.model, SOURCE_VOCABULARY, TARGET_VOCABULARY)
 
 
-def products(jaxpr: Any) -> int:
-    """The FLOPs of all products of a traced program, those of a loop as often as it goes round."""
+def products(jaxpr: Any, branch: int) -> int:
+    """The FLOPs of all products of a traced program, those of a loop as often as it goes round,
+    and of a condition those of one branch."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
-            inner = [equation.invars[0].aval.shape[axis] for axis in contracted]
-            total += 2 * math.prod(inner) * math.prod(equation.outvars[0].aval.shape)
+            summed = [equation.invars[0].aval.shape[axis] for axis in contracted]
+            total += 2 * math.prod(summed) * math.prod(equation.outvars[0].aval.shape)
         rounds = equation.params["length"] if equation.primitive.name == "scan" else 1
-        total += rounds * sum(products(inside) for inside in programs_in(equation.params))
+        inner = equation.params
+        if equation.primitive.name == "cond":
+            inner = equation.params["branches"][branch]
+        total += rounds * sum(products(inside, branch) for inside in programs_in(inner))
     return total
 
 
@@ -60,12 +64,13 @@ def programs_in(value: Any) -> Iterator[Any]:
         yield from programs_in(value.jaxpr)
 
 
-def count_a_step(config: Config) -> int:
-    """All products of a training step on the full batch."""
+def count_a_step(config: Config, branch: int = 0) -> int:
+    """All products of a training step on the full batch; `branch` 1 is that of the second phase,
+    where the two differ."""
     model, optimizer = model_of(config), make_optimizer(config)
     step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
     state = TrainState.create(random_params(model), optimizer)
-    return products(jax.make_jaxpr(step)(state, FULL, jax.random.key(0)).jaxpr)
+    return products(jax.make_jaxpr(step)(state, FULL, jax.random.key(0)).jaxpr, branch)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +105,14 @@ def test_an_exit_head_costs_about_what_its_products_cost(head: str, trains: str)
     config = tiny_config(model={"exit_head": head}, exit={"trains": trains})
     flops = step_flops(model_of(config), config, *LENGTHS)
     np.testing.assert_allclose(flops, count_a_step(config), rtol=0.03)
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_a_model_that_is_not_trained_any_longer_costs_no_backward_pass(phase: int):
+    head = {"trains": "head_alone", "start_step": 5}
+    config = tiny_config(model={"exit_head": "token_geometric"}, exit=head)
+    flops = step_flops(model_of(config), config, *LENGTHS, step=5 + phase)
+    np.testing.assert_allclose(flops, count_a_step(config, phase), rtol=0.03)
 
 
 def test_gradient_scaling_runs_the_blocks_again_and_is_no_more_work_of_the_model():

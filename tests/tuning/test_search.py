@@ -183,9 +183,17 @@ def test_the_front_leaves_out_what_is_beaten():
 
 
 def test_tuning_keeps_a_front_that_was_measured_on_validation_data(
-    trained, dataset, tmp_path: Path
+    trained, dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    looked_at = set[str]()
+
+    def spied(read: Any) -> Any:
+        return lambda self, split: looked_at.add(split) or read(self, split)
+
+    for name in ("text", "tokens"):
+        monkeypatch.setattr(Dataset, name, spied(getattr(Dataset, name)))
     front = tune(trained, dataset, "confidence", CONFIG.decoding, candidates=50, segment=1.0)
+    assert looked_at == {"valid"}
     save_front(Run(tmp_path), "confidence", front)
     assert load_front(Run(tmp_path), "confidence") == json.loads(json.dumps(front))
     assert front

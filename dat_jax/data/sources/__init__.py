@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources of sentence pairs: a generated corpus, text files or tensorflow-datasets."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from dat_jax.config import DataConfig
@@ -8,7 +9,7 @@ from dat_jax.data.sources.held_out import HeldOutValidation
 from dat_jax.data.sources.source import Source
 from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
-from dat_jax.paths import as_path, same_destination
+from dat_jax.paths import as_path, destination, same_destination
 
 
 def open_source(config: DataConfig) -> Source:
@@ -43,6 +44,14 @@ def same_source(one: str, other: str) -> bool:
     """True if two settings of `source` name the same text: folders by where they lead."""
     kinds, names = zip(*(source.split(":", 1) for source in (one, other)), strict=True)
     return one == other or (set(kinds) == {"text"} and same_destination(*names))
+
+
+def settled(config: DataConfig) -> DataConfig:
+    """The same settings, a folder of text named by the place that it leads to."""
+    kind, _, name = config.source.partition(":")
+    if kind != "text":
+        return config
+    return dataclasses.replace(config, source=f"text:{destination(name)}")
 
 
 def _generated(argument: str, languages: tuple[str, str], seed: int) -> Source:

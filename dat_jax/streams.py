@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Standard output and standard error, which work outlasts: a service may start a script with them
+closed, and whoever reads a pipe may leave."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Generator
+from typing import Any
+
+
+class _Raw(io.FileIO):
+    """The end of a stream; what is written once its reader has left goes nowhere."""
+
+    has_reader = True
+
+    def write(self, data: Any, /) -> Any:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            self.has_reader = False
+            discard(self.fileno())
+            return super().write(data)
+
+
+@contextlib.contextmanager
+def lasting() -> Generator[None, None, None]:
+    """Lets both streams outlast their readers, and be UTF-8, as input is; a closed one is nowhere.
+
+    A file has a name that need not be UTF-8, and is told all the same.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # of these numbers files would be opened, and written to by what prints
+            os.open(os.devnull, os.O_RDWR)
+    with (
+        _lasting(sys.stdout) as output,
+        _lasting(sys.stderr) as errors,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        yield
+
+
+def deliver(text: str) -> None:
+    """Prints what is nowhere else: without a reader there is nothing left to do.
+
+    Raises:
+        BrokenPipeError: the reader has left.
+    """
+    print(text, flush=True)
+    if not has_reader():
+        raise BrokenPipeError
+
+
+def has_reader() -> bool:
+    """False if standard output was closed, or its reader is known to have left."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return not isinstance(raw, _Raw) or raw.has_reader
+
+
+def discard(descriptor: int) -> None:
+    """Sends output nowhere, lest Python writes what is left of it, and fails, when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _lasting(stream: Any) -> Generator[Any, None, None]:
+    """A stream to what lies behind another, which must not be used meanwhile."""
+    if stream is None:
+        raw = _Raw(os.devnull, "w")
+        raw.has_reader = False
+    elif isinstance(stream, io.TextIOWrapper) and _has_descriptor(stream):
+        stream.flush()
+        raw = _Raw(stream.fileno(), "w", closefd=False)
+    else:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        yield stream
+        return
+    with io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding="utf-8",
+        errors="backslashreplace",
+        line_buffering=getattr(stream, "line_buffering", False),
+        write_through=getattr(stream, "write_through", False),
+    ) as lasting:
+        yield lasting
+
+
+def _has_descriptor(stream: io.TextIOWrapper) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except io.UnsupportedOperation:
+        return False

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps that are not finite: what they are told by."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dat_jax.data.batching import BatchIterator
+from dat_jax.errors import UserError
+from dat_jax.metrics import Mean
+from dat_jax.training.divergence import Divergence, Made
+
+
+class Batches(BatchIterator):
+    """Stands for the batches of a training."""
+
+    def __init__(self) -> None:
+        pass
+
+    def pairs_of(self, epoch: int, batch: int) -> Any:
+        return np.asarray([7 + epoch, batch])
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+def test_a_loss_or_a_gradient_that_is_not_finite_is_named_with_its_batch(name: str):
+    finite = {"loss": Mean(2.0, 4.0), "gradient_norm": Mean(0.5, 1.0)}
+    made = [Made(3, 0, 1, finite), Made(4, 0, 2, finite | {name: Mean(np.inf, 1.0)})]
+    told = list[str]()
+    one = Divergence(1, Batches())
+    assert one.finite(made, [], told.append) == [finite]
+    message = f"the {name} is inf at step 4, of epoch 0, batch 2 (training pairs 2, 7, from 0)"
+    assert told == [f"{message}: skipped, 1 of 1 that may be"]
+    with pytest.raises(UserError) as refused:
+        one.finite(made, [2], told.append)
+    assert str(refused.value).startswith(f"{message}, and the last checkpoint is of step 2: lower")
