@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exits decided token by token from whole forward passes: the slow twin of the decoding engines.
+"""Exits decided token by token from whole forward passes: the slow twin of the engine.
 
 One sentence at a time, without a cache: each prefix runs through the whole model again, with the
 states of its earlier tokens copied upward from where they exited. The newest token runs all blocks,
