@@ -82,7 +82,7 @@ def _decode(options: flags.FlagValues) -> None:
         misfit = describe_misfit(policy.name, workdir, translator.trained, decoding)
         if misfit and is_first():
             print(f"warning: {misfit}", file=sys.stderr)
-        summary = translate(translator, text, writer, echo=asked.input == "-")
+        summary = translate(translator, text, writer, echo=asked.arrives)
     if is_first():
         _tell(summary, translator, text, folder, asked)
 
@@ -99,8 +99,8 @@ def _tell(
         print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
     for remark in _remarks(summary, translator):
         print(remark, file=sys.stderr)
-    if asked.input != "-" or text.references is not None:
-        print(format_table([summary]), file=sys.stderr if asked.input == "-" else sys.stdout)
+    if not asked.arrives or text.references is not None:
+        print(format_table([summary]), file=sys.stderr if asked.arrives else sys.stdout)
 
 
 def _is_finished(writer: ResultsWriter | None, resume: bool, stack: contextlib.ExitStack) -> bool:
@@ -134,7 +134,7 @@ def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) ->
     """The folder for the results: the one asked for, or one whose name says what they are of."""
     if asked.output:
         return as_path(asked.output)
-    if asked.input == "-":
+    if asked.arrives:
         return None
     if not asked.input:
         return workdir.decoded(asked.split, decoding)

@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "schema": {"errors"},
     "sections": {"schema"},
     "config": {"errors", "formats", "schema", "sections"},
-    "command_line": {"errors", "paths"},
+    "refusals": {"errors", "paths"},
+    "command_line": {"errors", "paths", "refusals"},
     "model": BASE,
     "exits": BASE,
     "data": BASE - WITH_JAX,
@@ -63,7 +64,7 @@ MAY_IMPORT = {
 }
 """The parts that each part may import besides itself."""
 
-WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "command_line"}
+WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "command_line", "refusals"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
 
