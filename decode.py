@@ -103,13 +103,13 @@ def _tell(
         print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
     for remark in _remarks(summary, translator):
         print(remark, file=sys.stderr)
-    if asked.input != "-" or text.references is not None:
-        print(format_table([summary]), file=sys.stderr if asked.input == "-" else sys.stdout)
+    if not asked.arrives or text.references is not None:
+        print(format_table([summary]), file=sys.stderr if asked.arrives else sys.stdout)
 
 
 def _echo(asked: TextConfig, folder: Path | None) -> Callable[[str], None] | None:
-    """Prints translations of standard input; its reader need not wait if they are kept, too."""
-    if asked.input != "-":
+    """Prints translations of what arrives; its reader need not wait if they are kept, too."""
+    if not asked.arrives:
         return None
     return partial(print, flush=True) if folder else deliver
 
@@ -140,7 +140,7 @@ def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) ->
     """The folder for the results: the one asked for, or one whose name says what they are of."""
     if asked.output:
         return as_path(asked.output)
-    if asked.input == "-":
+    if asked.arrives:
         return None
     if not asked.input:
         return workdir.decoded(asked.split, decoding)

@@ -24,13 +24,14 @@ def get_config() -> ConfigDict:
     config.max_source_length = placeholder(int)
 
     # What to translate: valid or test of the prepared data, or a file of lines, or - for standard
-    # input. A file's translations are scored if there is a reference of as many lines.
+    # input. Its translations, and those of a pipe, are printed as they come. Translations of a file
+    # are scored if there is a reference of as many lines.
     config.split = "test"
     config.input = ""
     config.reference = ""
     # The folder for hypotheses.txt, exits.jsonl and summary.json; by default one below the workdir
-    # named after input, policy, beam and what is not as in the run, and none for standard input.
-    # Earlier results of the same request are replaced, and all else that is there is not.
+    # named after input, policy, beam and what is not as in the run, and none for standard input or
+    # a pipe. Earlier results of the same request are replaced, and all else that is there is not.
     config.output = ""
     # Whether to go on with results there that were not finished, from the last whole window of
     # lines, or to start if there are none. It takes a file that can be read again.

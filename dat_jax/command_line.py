@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of every script: flags in, one clear line out when the user can mend what went wrong.
+"""The start of every script: flags in, one clear line out when the user can fix what went wrong.
 
 A script's `main(argv)` defines its flags in a `FlagValues` of its own and ends with `run`, so that
 scripts can be imported side by side and called again and again.
@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from absl import flags
 from absl import logging as absl_logging
 
 from dat_jax.errors import Stopped, UserError
-from dat_jax.paths import as_path, missing_target, same_destination
+from dat_jax.paths import as_path, missing_target
+from dat_jax.refusals import explain, no_config, option_of
 from dat_jax.streams import discard, lasting
 
 
@@ -29,6 +29,8 @@ class _PathParser(flags.ArgumentParser):
     """Makes a path of a flag's text."""
 
     def parse(self, argument: str) -> Path:
+        if not argument:
+            raise ValueError("must be a path, as runs/demo")
         return as_path(argument)
 
     def flag_type(self) -> str:
@@ -124,18 +126,25 @@ def _run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None
     except OSError as error:
         if error.errno is None:
             raise
-        if error.filename is None:
-            return _fail(error, f"{error.strerror}: mend that and run again")
-        reason = error.strerror
-        if target := missing_target(os.fsdecode(error.filename)):
-            reason = f"it is a link to {target}, which is missing"
-        return _fail(error, f"{error.filename}: {reason}: mend that or name another")
+        return _fail(error, _describe(error, options))
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt as error:
         return _fail(error, "interrupted", status=128 + signal.SIGINT)
     return 0
+
+
+def _describe(error: OSError, options: flags.FlagValues) -> str:
+    """What the system would not do, and the option that names the place, if one does."""
+    if error.filename is None:
+        return f"{error.strerror}: fix that and run again"
+    place, reason = os.fsdecode(error.filename), error.strerror
+    if target := missing_target(place):
+        reason = f"it is a link to {target}, which is missing"
+    option = option_of(place, options)
+    advice = f"fix that, or give another {option}" if option else "fix that and run again"
+    return f"{place}: {reason}: {advice}"
 
 
 @contextlib.contextmanager
@@ -158,47 +167,24 @@ def _quiet_libraries() -> Generator[None, None, None]:
 
 
 def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
-    """Parses flags; ml_collections raises many kinds of exception for a bad override."""
+    """Parses flags; absl and ml_collections raise many kinds of exception for a bad one."""
     default = options["config"].default if "config" in options else None
+    absl_logging.set_verbosity(absl_logging.ERROR)  # ml_collections would warn of what we refuse
     try:
         remaining = options(_arguments(argv, default))
         if "config" in options:  # without overrides, a file fails only when it is used
             options.config.to_dict()
-    except OSError:
-        file = _config_file(argv, default)
-        raise UserError(f"--config={file} cannot be read: name a Python file of configs/") from None
     except Exception as error:
-        raise _refusal(error, argv, default) from None
+        file = _config_file(argv, default)
+        if file and "config" in options and "Flag --config must have" in str(error):
+            raise no_config(None, file) from None
+        raise explain(error, options, argv, file) from None
+    finally:
+        absl_logging.set_verbosity(absl_logging.WARNING)
     if "arguments" in options:
         options.arguments = [*options.arguments, *remaining[1:]]
     elif len(remaining) > 1:
         raise UserError(f"unexpected argument {remaining[1]!r}: options start with --")
-
-
-def _refusal(error: Exception, argv: Sequence[str], default: str | None) -> Exception:
-    """Puts what a bad flag or a bad config file raises into one line."""
-    file = _config_file(argv, default).partition(":")[0]
-    if line := _line_in(file, error):
-        kind = type(error).__name__
-        return UserError(f"{file}, line {line}: {kind}: {_one_line(error)}: mend the config")
-    if isinstance(error, AttributeError) and "'get_config'" in str(error):
-        return UserError(f"{file} has no function get_config: define it, as configs/base.py does")
-    if isinstance(error, AttributeError | KeyError):
-        hint = re.search(r"Did you mean.*", str(error.args[0]))
-        return UserError(f"unknown config key {hint[0] if hint else _one_line(error)}")
-    if isinstance(error, flags.Error):
-        missing = re.search(r"Flag (--\w+) must have a value", str(error))
-        return UserError(f"{missing[1]} is missing" if missing else _one_line(error))
-    return UserError(_one_line(error)) if isinstance(error, TypeError | ValueError) else error
-
-
-def _line_in(file: str, error: Exception) -> int | None:
-    """The line of a config file that an error comes from, the innermost; none if it does not."""
-    if isinstance(error, SyntaxError) and same_destination(error.filename or "", file):
-        return error.lineno
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if same_destination(frame.filename, file)]
-    return lines[-1] if lines else None
 
 
 def _arguments(argv: Sequence[str], default: str | None) -> list[str]:
@@ -224,10 +210,6 @@ def _named_configs(argv: Sequence[str]) -> list[str]:
 def _config_file(argv: Sequence[str], default: str | None) -> str:
     """The file that is taken of those that are named, or the default."""
     return [default or "", *_named_configs(argv)][-1]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error.args[0] if error.args else error).split())
 
 
 def _fail(error: BaseException, message: str, status: int = 1) -> int:

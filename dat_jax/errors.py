@@ -3,7 +3,7 @@
 
 
 class UserError(Exception):
-    """A mistake that its maker can mend: the message is one line that names the mend.
+    """An error that the user can fix; the message is one line that says how.
 
     The scripts print it and exit with a non-zero status; every other exception is a defect of
     ours and keeps its traceback.

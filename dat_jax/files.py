@@ -69,7 +69,7 @@ class Unfinished:
                 stack.callback(self._remove, file)
                 if os.fstat(file.fileno()).st_size < size:
                     raise UserError(
-                        f"{file.name} is shorter than it was left: remove its folder to begin anew"
+                        f"{file.name} is shorter than it was left: remove its folder to start again"
                     )
                 file.truncate(size)
             self._stack = stack.pop_all()

@@ -112,7 +112,7 @@ def _connect(*arguments: Any, cluster_detection_method: str) -> None:
         )
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the processes cannot meet, {reason}: mend that and start all") from error
+        raise UserError(f"the processes cannot meet, {reason}: fix that and start all") from error
     finally:
         patience.cancel()
 

@@ -14,7 +14,7 @@ from dat_jax.errors import UserError
 Made = TypeVar("Made")
 
 FORMS = {
-    int: "a whole number, as 20",
+    int: "an integer, as 20",
     float: "a number, as 0.5",
     str: "text",
     bool: "true or false",

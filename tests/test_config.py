@@ -132,12 +132,12 @@ def test_a_missing_key_is_named(path):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("model.decoder_layers", "6", "model.decoder_layers is '6': must be a whole number, as 20"),
-        ("model.decoder_layers", 6.0, "model.decoder_layers is 6.0: must be a whole number, as 20"),
+        ("model.decoder_layers", "6", "model.decoder_layers is '6': must be an integer, as 20"),
+        ("model.decoder_layers", 6.0, "model.decoder_layers is 6.0: must be an integer, as 20"),
         (
             "model.decoder_layers",
             True,
-            "model.decoder_layers is True: must be a whole number, as 20",
+            "model.decoder_layers is True: must be an integer, as 20",
         ),
         ("model.dropout", "0.1", "model.dropout is '0.1': must be a number, as 0.5"),
         ("model.dropout", False, "model.dropout is False: must be a number, as 0.5"),
@@ -167,7 +167,7 @@ def test_a_missing_key_is_named(path):
         (
             "training.exit_samples",
             1.0,
-            "training.exit_samples is 1.0: must be a whole number, as 20",
+            "training.exit_samples is 1.0: must be an integer, as 20",
         ),
         *(
             (path, value, f"{path} is {value!r}: must be a tuple of str, as ('a', 'b'), or ()")

@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "sections": {"schema"},
     "config": {"errors", "formats", "schema", "sections"},
     "streams": set(),
-    "command_line": {"errors", "paths", "streams"},
+    "refusals": {"errors", "paths"},
+    "command_line": {"errors", "paths", "refusals", "streams"},
     "model": BASE,
     "exits": BASE,
     "data": BASE - WITH_JAX,
@@ -65,7 +66,7 @@ MAY_IMPORT = {
 }
 """The parts that each part may import besides itself."""
 
-WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "command_line", "streams"}
+WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "command_line", "refusals", "streams"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
 

@@ -254,6 +254,14 @@ def test_a_workdir_from_which_nothing_could_be_loaded_is_refused(tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_the_locale_cannot_read_is_no_bad_name(tmp_path: Path):
+    """As Python reads it where LC_ALL=C and PYTHONUTF8=0: byte by byte."""
+    run = Run(tmp_path / "r\udcc3\udcbcn")
+    for attempt in (run.load, run.writing().__enter__):
+        with pytest.raises(UserError, match=r"--workdir: the locale reads .* set PYTHONUTF8=1"):
+            attempt()
+
+
 def test_a_workdir_with_any_other_name_is_loaded(first, tmp_path: Path):
     """That storage reads these back, or the test above would refuse too little."""
     run, _, _ = first

@@ -36,7 +36,7 @@ class Dataset:
         if self.vocabularies.fingerprints != file.header.vocabularies:
             raise UserError(
                 f"the vocabularies beside {self.folder} are not those of {file.folder}: restore "
-                "them, or prepare the data anew in another --workdir"
+                "them, or prepare the data again in another --workdir"
             )
         return file
 

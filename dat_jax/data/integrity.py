@@ -86,7 +86,7 @@ def check_all(folder: Path) -> None:
 def damaged(path: Path, problem: str = "damaged") -> UserError:
     """The error of a part of prepared data that is not what was written."""
     return UserError(
-        f"{path} is {problem}: restore it, or prepare the data anew in another --workdir"
+        f"{path} is {problem}: restore it, or prepare the data again in another --workdir"
     )
 
 

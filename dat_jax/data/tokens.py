@@ -133,7 +133,7 @@ def write_tokens(
     if len(lengths) == 0:
         raise UserError(
             f"no pair of {folder.name} is kept ({left_out['blank']} blank, {left_out['too_long']} "
-            f"over-long, {left_out['lopsided']} lopsided): mend the text, or raise data.max_length "
+            f"over-long, {left_out['lopsided']} lopsided): fix the text, or raise data.max_length "
             "or data.max_length_ratio"
         )
     with (partial / "offsets.npy").open("wb") as file:

@@ -43,7 +43,7 @@ class Progress:
             if self.contents.get(key) != value:
                 raise UserError(
                     f"--config.resume: the {key} is not the one that was begun with: put that "
-                    "back, or remove the folder of results to begin anew"
+                    "back, or remove the folder of results to start again"
                 )
 
 

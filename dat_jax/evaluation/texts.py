@@ -83,6 +83,11 @@ class TextConfig:
         return Text(sources, total, sha256, references)
 
     @property
+    def arrives(self) -> bool:
+        """True of standard input and of pipes, which are answered as they come."""
+        return self.input == "-" or (bool(self.input) and as_path(self.input).is_fifo())
+
+    @property
     def places(self) -> dict[str, str]:
         """The places of the text and its references, links resolved; empty if not asked for."""
         files = {"input": self.input, "reference": self.reference}

@@ -37,7 +37,7 @@ def explained(failure: Exception, directory: PurePath, kept: list[int]) -> Excep
         return failure
     rest = f"goes on from step {kept[-1]}" if kept else "starts again"
     return UserError(
-        f"{directory}: a checkpoint cannot be written, {words}: mend that and run again, which "
+        f"{directory}: a checkpoint cannot be written, {words}: fix that and run again, which "
         f"{rest}"
     )
 

@@ -198,7 +198,7 @@ def _resume_batches(
     plan, state = _plan(dataset, shapes), position["batches"]
     if plan["vocabularies"] != position["vocabularies"]:
         raise UserError(
-            f"{dataset.folder} was prepared anew, with another vocabulary than the checkpoints "
+            f"{dataset.folder} was prepared again, with another vocabulary than the checkpoints "
             "were trained on: give another --workdir"
         )
     if plan["shapes"] != position["shapes"]:

@@ -6,6 +6,8 @@ where nothing can be renamed at once, a file in it says at the end that it is wh
 """
 
 import importlib.util
+import os
+import sys
 
 from absl import logging
 from etils import epath
@@ -46,10 +48,21 @@ def check_stored(folder: str, key: str) -> None:
             f"{folder} is a link to {target}, which is missing: make or mount that, or name "
             f"another {key}"
         )
-    if set(folder).intersection(_IN_PATTERNS) or folder.encode(errors="ignore").decode() != folder:
+    try:
+        as_utf8 = os.fsencode(folder).decode()
+    except UnicodeDecodeError:
+        as_utf8 = None
+    except UnicodeEncodeError:  # by the locale, which has no such character
+        as_utf8 = ""
+    if as_utf8 is None or set(folder).intersection(_IN_PATTERNS):
         raise UserError(
             f"checkpoints below {folder} could not be read back: name a {key} whose path is valid "
             f"UTF-8 without {' '.join(_IN_PATTERNS)}"
+        )
+    if as_utf8 != folder:
+        raise UserError(
+            f"{key}: the locale reads names as {sys.getfilesystemencoding()}, and {folder} is in "
+            "UTF-8: set PYTHONUTF8=1 and run again"
         )
 
 
@@ -84,7 +97,7 @@ def _entries(directory: epath.Path) -> list[epath.Path]:
         if not in_bucket(directory):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{directory} cannot be read, {reason}: mend that and run again") from None
+        raise UserError(f"{directory} cannot be read, {reason}: fix that and run again") from None
 
 
 def saved_steps(directory: epath.PathLike) -> list[int]:

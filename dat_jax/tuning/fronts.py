@@ -108,7 +108,7 @@ def describe_misfit(
     if not differences:
         return None
     return (
-        f"{text} was tuned at {', '.join(differences)}: tune it anew by "
+        f"{text} was tuned at {', '.join(differences)}: tune it again by "
         f"python -m dat_jax.tuning --workdir={shlex.quote(str(run.path))} --policy={best['kind']} "
         f"--beam_size={decoding.beam_size} --average_checkpoints={len(trained.steps)} "
         f"--length_penalty={decoding.length_penalty}"

@@ -108,7 +108,7 @@ def test_a_pair_is_left_out_for_one_reason(tmp_path: Path) -> None:
     pairs = [("und", "and"), ("und", "and " * 30), ("und " * 3, "and"), ("", "and " * 30)]
     header = write(tmp_path / "train", pairs, max_length=20, max_ratio=2.0).header
     assert (header.pairs, header.blank, header.too_long, header.lopsided) == (1, 1, 1, 1)
-    message = r"no pair of train is kept \(1 blank, 1 over-long, 1 lopsided\): mend the text"
+    message = r"no pair of train is kept \(1 blank, 1 over-long, 1 lopsided\): fix the text"
     with pytest.raises(UserError, match=message):
         write(tmp_path / "train", pairs[1:], max_length=20, max_ratio=2.0)
 

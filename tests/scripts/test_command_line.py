@@ -42,7 +42,7 @@ def test_scripts_do_not_know_what_others_or_they_themselves_were_given_before():
         steps = [*TINY, "--workdir=no", "--config.training.steps=0"]
         refuse("training.steps is 0", train.main, *steps)
         beam = ["--workdir=no", "--config.beam_sze=2"]
-        refuse('Did you mean "beam_size" instead of "beam_sze"', decode.main, *beam)
+        refuse("unknown config key beam_sze: did you mean beam_size?", decode.main, *beam)
         refuse("--policy is missing", tuning.main, "--workdir=no")
         for main in (train.main, prepare.main):
             refuse("--workdir is missing", main, "--config=configs/demo.py")
@@ -86,13 +86,13 @@ def failing(error: BaseException) -> Callable[[], None]:
     "error, message",
     [
         (UserError("no such thing: name another"), "error: no such thing: name another"),
-        (OSError(13, "Permission denied", "a/file"), "error: a/file: Permission denied: mend that"),
-        (OSError(28, "No space left on device"), "error: No space left on device: mend that and"),
+        (OSError(13, "Permission denied", "a/file"), "error: a/file: Permission denied: fix that"),
+        (OSError(28, "No space left on device"), "error: No space left on device: fix that and"),
         (OSError(2, "No such file", os.fsdecode(b"t\xffxt")), r"error: t\udcffxt: No such file"),
         (KeyboardInterrupt(), "error: interrupted"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(error: BaseException, message: str):
+def test_what_the_user_can_fix_is_one_line(error: BaseException, message: str):
     check_refusal(call(scripted(failing(error))), message)
 
 
@@ -114,11 +114,16 @@ def test_a_script_that_is_stopped_says_how_to_go_on_and_ends_as_it_is_told():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("x = 1\nraise RuntimeError('out of order')", "line 2: RuntimeError: out of order: mend"),
-        ("def get_config():\n    return {}['key']", "line 2: KeyError: key: mend the config"),
-        ("def get_config(:", "line 1: SyntaxError: invalid syntax: mend the config"),
-        ("x = 1\nexec('def get_config(:')", "line 2: SyntaxError: invalid syntax: mend the config"),
+        ("x = 1\nraise RuntimeError('out of order')", "line 2: RuntimeError: out of order: fix"),
+        ("def get_config():\n    return {}['key']", "line 2: KeyError: key: fix the config"),
+        ("def get_config(:", "line 1: SyntaxError: invalid syntax: fix the config"),
+        ("x = 1\nexec('def get_config(:')", "line 2: SyntaxError: invalid syntax: fix the config"),
         ("x = 1", "has no function get_config: define it"),
+        ("x = 1\ndef get_config():\n    int('five')", "line 3: ValueError: invalid literal"),
+        ("def get_config():\n    open('no such file')", "line 2: FileNotFoundError: [Errno 2] No"),
+        ("def get_config(size):\n    return size", "TypeError: get_config() missing 1 required"),
+        ("def get_config():\n    pass", "get_config returns None: let it return a ConfigDict"),
+        ("def get_config():\n    return 3", "get_config returns 3: let it return a ConfigDict"),
     ],
 )
 def test_a_config_file_that_is_wrong_is_named_with_its_line(
@@ -129,6 +134,7 @@ def test_a_config_file_that_is_wrong_is_named_with_its_line(
     named = f"{form}{file}".split()
     refuse(message, train.main, *named, f"--workdir={tmp_path / 'run'}", *override)
     refuse(str(file), train.main, *named, f"--workdir={tmp_path / 'run'}", *override)
+    assert "Traceback" not in call(train.main, *named, "--workdir=no", *override).stderr
     assert list(tmp_path.glob("run*")) == []
 
 
@@ -176,6 +182,6 @@ sys.exit(run([""], flags.FlagValues(), body))
             )
         assert done.returncode == 1
         if stderr:
-            cause = "no such thing" if raising else "No space left on device: mend that"
+            cause = "no such thing" if raising else "No space left on device: fix that"
             assert done.stderr.decode().startswith(f"error: {cause}")
             assert len(done.stderr.splitlines()) == 1

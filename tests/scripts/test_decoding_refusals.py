@@ -68,15 +68,23 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
 
 def test_decoding_refuses_a_bad_key(trained: Path):
     workdir = f"--workdir={trained}"
-    hint = 'unknown config key Did you mean "beam_size" instead of "beam_sze"'
+    hint = "unknown config key beam_sze: did you mean beam_size?"
     refuse(hint, decode.main, workdir, "--config.beam_sze=2")
-    refuse(
-        "--config.beam_size=two: invalid literal", decode.main, workdir, "--config.beam_size=two"
-    )
+    for given, form in {
+        "beam_size=two": "an integer, as 20",
+        "beam_size=2.0": "an integer, as 20",
+        "beam_size=None": "an integer, as 20",
+        "length_penalty=x": "a number, as 0.5",
+        "resume=yes": "true or false",
+    }.items():
+        refuse(f"--config.{given}: must be {form}", decode.main, workdir, f"--config.{given}")
 
 
 def test_an_output_that_is_a_file_is_named(trained: Path, tmp_path: Path):
     file = tmp_path / "file"
     file.write_text("here")
-    refuse("file: File exists", decode.main, f"--workdir={trained}", f"--config.output={file}")
+    for output in (file, file / "below"):
+        given = [f"--workdir={trained}", f"--config.output={output}"]
+        refuse(f"{output}: ", decode.main, *given)
+        refuse("fix that, or give another --config.output", decode.main, *given)
     assert file.read_text() == "here"

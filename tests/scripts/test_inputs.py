@@ -53,6 +53,22 @@ def test_pipes_are_translated_and_scored(trained: Path, tmp_path: Path):
     assert not nothing.exists()
 
 
+def test_a_pipe_is_answered_as_standard_input_is(trained: Path, tmp_path: Path):
+    """Its name is another each time: folders named after it would be of no use to anyone."""
+    workdir = Path(shutil.copytree(trained, tmp_path / "run"))
+    given = [f"--workdir={workdir}", "--config.policy=fixed:1"]
+    expected = succeed(decode.main, *given, "--config.input=-", text="acht\nsieben\n").stdout
+    assert expected.count("\n") == 2
+    with piped("acht\nsieben\n") as text:
+        assert succeed(decode.main, *given, f"--config.input={text}").stdout == expected
+    with piped("acht\nsieben\n") as text, piped("eight\nseven\n") as reference:
+        pipes = [f"--config.input={text}", f"--config.reference={reference}"]
+        printed = succeed(decode.main, *given, *pipes)
+    assert printed.stdout == expected
+    assert "| BLEU |" in printed.stderr
+    assert not (workdir / "decode").exists()
+
+
 def test_a_line_is_answered_while_no_other_comes(trained: Path):
     command = [sys.executable, "decode.py", f"--workdir={trained}", "--config.input=-"]
     with subprocess.Popen(

@@ -30,6 +30,6 @@ def test_tuning_prints_its_front_and_the_policy_to_ask_for(trained: Path, tmp_pa
     result = succeed(tuning.main, workdir, policy, *options)
     assert "decode with --config.policy='tuned:token_geometric:AE<=" in result.stdout
     refuse("--policy is missing", tuning.main, workdir)
-    kinds = "value should be one of <confidence|token_geometric>"
+    kinds = "--policy=fixed: must be one of confidence, token_geometric"
     refuse(kinds, tuning.main, workdir, "--policy=fixed")
     refuse("train a model into this workdir first", tuning.main, "--workdir=no", policy)

@@ -18,7 +18,7 @@ PREPARE, TUNING = "-m dat_jax.data.prepare", "-m dat_jax.tuning"
         ("train.py", [*TINY], "--workdir is missing"),
         ("train.py", [*TINY, "--workdir=no", "--config.training.steps=0"], "steps is 0: must be 1"),
         ("decode.py", ["--workdir=no"], "train a model into this workdir first"),
-        ("decode.py", ["--workdir=no", "--config.beam_sze=2"], 'Did you mean "beam_size"'),
+        ("decode.py", ["--workdir=no", "--config.beam_sze=2"], "did you mean beam_size?"),
         (TUNING, ["--workdir=no"], "--policy is missing"),
         (TUNING, ["--workdir=no", "--policy=confidence"], "train a model into this workdir first"),
         (PREPARE, [*TINY], "--workdir is missing"),

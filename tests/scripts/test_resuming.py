@@ -127,9 +127,7 @@ def test_unfinished_results_are_kept_from_everything_but_going_on(
         break_off(patch, 2, OSError(28, "No space left on device"))
         full = call(decode.main, *asked)
     assert full.status == 1
-    assert full.stderr.splitlines()[0] == (
-        "error: No space left on device: mend that and run again"
-    )
+    assert full.stderr.splitlines()[0] == ("error: No space left on device: fix that and run again")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert {path.name for path in before} == {
         "hypotheses.txt.unfinished",

@@ -128,7 +128,7 @@ def test_if_one_cannot_write_its_share_of_a_checkpoint_it_says_so_and_both_end(t
     ]
     with started(program, *arguments, second=limit + program) as processes:
         first, second = finish(processes)
-    check_refusal(second, "a checkpoint cannot be written, File too large: mend that and run again")
+    check_refusal(second, "a checkpoint cannot be written, File too large: fix that and run again")
     assert first.status not in (0, None)
     assert any(line in first.stderr for line in ENDED)
     assert "Traceback" not in first.stderr

@@ -13,8 +13,22 @@ from tests.scripts.calls import TINY, refuse
 @pytest.mark.parametrize(
     "argument, message",
     [
-        ("--config.training.stps=3", 'unknown config key Did you mean "steps" instead of "stps"'),
-        ("--config.training.steps=many", "--config.training.steps=many: invalid literal"),
+        (
+            "--config.training.stps=3",
+            "unknown config key training.stps: did you mean training.steps?",
+        ),
+        (
+            "--config.training.learning_rate=1",
+            "learning_rate: did you mean optimizer.learning_rate?",
+        ),
+        ("--config.stepz=3", "unknown config key stepz: did you mean training.steps?"),
+        ("--config.training.steps.x=3", "key training.steps.x: did you mean training.steps?"),
+        ("--config.bogus=3", "key bogus: configs/demo.py names those that there are"),
+        ("--config.training.steps", "--config.training.steps has no value: write --config.train"),
+        ("--config.training.steps=many", "--config.training.steps=many: must be an integer, as 20"),
+        ("--config.training.steps=5.0", "--config.training.steps=5.0: must be an integer, as 20"),
+        ("--config.training.steps=1e4", "--config.training.steps=1e4: must be an integer, as 20"),
+        ("--workdir=", "--workdir=: must be a path, as runs/demo"),
         ("--config.training.steps=0", "training.steps is 0: must be 1 or more"),
         ("--config.model.encoder_heads=3", "must be a multiple of model.encoder_heads, 3"),
         ("--config.model.norm=mid", "model.norm is 'mid': must be one of post, pre"),
@@ -53,6 +67,8 @@ def test_training_needs_a_config_and_a_workdir():
     none = ["--config=configs/none.py", "--workdir=somewhere"]
     refuse("--config=configs/none.py cannot be read", train.main, *none)
     refuse("none.py cannot be read", train.main, *none, "--config.training.steps=3")
+    section = ["--config=configs/demo.py", "--workdir=somewhere", "--config.training=3"]
+    refuse("training=3: is a section: set its keys, as --config.training.KEY", train.main, *section)
 
 
 @pytest.fixture

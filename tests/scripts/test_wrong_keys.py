@@ -51,6 +51,12 @@ def test_a_wrong_value_is_refused_by_its_key(key: str, value: str, tmp_path: Pat
 
 @pytest.mark.parametrize("key", [key for key, _ in keys()])
 def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key: str, tmp_path: Path):
-    run, name = tmp_path / "run", key.rpartition(".")[2]
-    refuse(f'Did you mean "{name}"', train.main, *TINY, f"--workdir={run}", f"--config.{key}_=1")
+    run = tmp_path / "run"
+    refuse(
+        f"key {key}_: did you mean {key}?",
+        train.main,
+        *TINY,
+        f"--workdir={run}",
+        f"--config.{key}_=1",
+    )
     assert not run.exists()

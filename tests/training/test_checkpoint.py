@@ -355,12 +355,12 @@ def test_what_the_system_will_not_write_is_one_line_and_the_one_before_stays(tmp
     )
     assert (run.returncode, run.stderr) == (0, "")
     told = (
-        f"{tmp_path}: a checkpoint cannot be written, File too large: mend that and run again, "
+        f"{tmp_path}: a checkpoint cannot be written, File too large: fix that and run again, "
         "which goes on from step 1 | 00000001"
     )
     *lines, no_folder = run.stdout.splitlines()
     assert lines == [f"all | {told}", f"3 | {told}"] * 4
-    assert "cannot be written, Not a directory: mend that" in no_folder
+    assert "cannot be written, Not a directory: fix that" in no_folder
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_a_bucket_that_cannot_be_reached_is_not_taken_for_an_empty_one(
 
     monkeypatch.setattr(Bucket, "listdir", refuse)
     monkeypatch.setattr(Bucket, "exists", lambda *_: False)
-    with pytest.raises(UserError, match="gs://bucket/run cannot be read, no network: mend that"):
+    with pytest.raises(UserError, match="gs://bucket/run cannot be read, no network: fix that"):
         saved_steps("gs://bucket/run")
 
 

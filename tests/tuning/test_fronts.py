@@ -73,7 +73,7 @@ def test_thresholds_used_otherwise_than_they_were_tuned_are_announced(tmp_path: 
     assert misfit(trained(400), "confidence:0.5") is None
     message = misfit(trained(400, 300), beam_size=1)
     assert message is not None
-    assert "tuned at checkpoint_step 300 (now 400), beam_size 4 (now 1): tune it anew" in message
+    assert "tuned at checkpoint_step 300 (now 400), beam_size 4 (now 1): tune it again" in message
     command = "python -m dat_jax.tuning --workdir='{}' --policy=confidence --beam_size=1"
     assert command.format(run.path) in message
     assert "averaged_checkpoints 2 (now 1)" in str(misfit(trained(300)))
