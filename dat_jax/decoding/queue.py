@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences that wait for room in an engine, and the loops that bring them in and take them out.
+"""The queue of waiting sentences, and the loops that bring them in and take results out.
 
-An engine has G slots for sentences. Whenever enough are free it lets the next ones in, so that no
-slot waits for the longest translation of its neighbours. All of that is the same whatever the
-engine: it says how arrivals are admitted to its state, and what a step does.
+G slots hold the sentences in work. Whenever enough are free the next sentences come in, so that no
+slot waits for the longest translation of its neighbours. The engine says how arrivals are admitted
+to its state, and what a step does.
 """
 
 from collections.abc import Callable
@@ -37,17 +37,17 @@ class Queue(NamedTuple):
 
 
 class Sentences(NamedTuple):
-    """The contents of G slots, as far as they are the same for all engines."""
+    """The sentences in G slots."""
 
     places: jax.Array  # [G] in the queue; its size where there is no sentence
     numbers: jax.Array  # [G] in the text
-    beams: BeamState  # its limit is 0 where there is no sentence, which so is done
+    beams: BeamState  # limit 0 for an empty slot, which therefore counts as done
 
 
 class Arrivals(NamedTuple):
     """Up to A sentences that leave the queue together."""
 
-    slots: jax.Array  # [A] where they go; G where there is none, and then all else means nothing
+    slots: jax.Array  # [A] where they go; G marks an unused entry: ignore its other fields
     sentences: Sentences  # [A]
     source: jax.Array  # [A, S]
 
@@ -78,7 +78,7 @@ def serve(
         queue: the sentences.
         settings: how many are in work, how many come in together, and how they are searched.
         empty: the engine's state before the first sentence, any pytree.
-        sentences_of: the part of a state that all engines have, `no_sentences` at first.
+        sentences_of: the sentences in a state, `no_sentences` at first.
         admit: puts arrivals, and whatever belongs to them, into their slots of the state.
         step: goes on with the sentences in work.
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The likeliest next tokens that may be written: all that a search needs of V logits.
 
-Of a sentence's 2J best continuations, none is beyond the 2J best of its own hypothesis, so engines
-may look at hypotheses one by one and keep a few numbers of each.
+Of a sentence's 2J best continuations, none is beyond the 2J best of its own hypothesis, so
+hypotheses may be looked at one by one, and a few numbers of each kept.
 
 What may be written is said here, and nowhere else. No token below EOS is: PAD, UNK and BOS stand
 for no text. EOS is not the first, and is all that follows where one more token fits; where that is
