@@ -75,11 +75,11 @@ def _decode(options: flags.FlagValues) -> None:
         writer, folder = None, _output_folder(asked, workdir, decoding)
         nobody = "standard output is closed: name a folder for the translations by --config.output"
         require(folder is not None or has_reader(), nobody)
-        translator = Translator(workdir.load(average), policy, decoding)
         if folder and is_first():
-            request = _request(asked, workdir, decoding, folder)
-            writer = ResultsWriter(folder, request, contents_of(translator, text), asked.resume)
-        if by_first(lambda: _is_finished(writer, asked.resume, stack)):
+            writer = ResultsWriter(folder, _request(asked, workdir, decoding, folder), asked.resume)
+        by_first(lambda: _enter(writer, stack))
+        translator = Translator(workdir.load(average), policy, decoding)
+        if by_first(lambda: _begin(writer, translator, text) and asked.resume):
             if is_first():
                 print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
             return
@@ -107,16 +107,22 @@ def _tell(
         print(format_table([summary]), file=sys.stderr if asked.arrives else sys.stdout)
 
 
+def _enter(writer: ResultsWriter | None, stack: contextlib.ExitStack) -> None:
+    """Takes the folder of results, if there is one, until `stack` ends."""
+    if writer:
+        stack.enter_context(writer)
+
+
+def _begin(writer: ResultsWriter | None, translator: Translator, text: Text) -> bool:
+    """Begins to write, if at all; true if whole results of this text and model are there."""
+    return writer is not None and writer.begin(contents_of(translator, text))
+
+
 def _echo(asked: TextConfig, folder: Path | None) -> Callable[[str], None] | None:
     """Prints translations of what arrives; its reader need not wait if they are kept, too."""
     if not asked.arrives:
         return None
     return partial(print, flush=True) if folder else deliver
-
-
-def _is_finished(writer: ResultsWriter | None, resume: bool, stack: contextlib.ExitStack) -> bool:
-    """Begins to write until `stack` ends, if at all; true if there is nothing left to resume."""
-    return bool(writer and stack.enter_context(writer).finished and resume)
 
 
 def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:

@@ -102,9 +102,9 @@ def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]
     """Parses `argv` into `options`, calls `body` and returns the exit status.
 
     A `UserError`, or what the system will not do, such as reading a file or writing to a full disk,
-    becomes one line and exit status 1. Streams may be closed, and their readers may leave: `body`
-    goes on, unless it is to `deliver` its work there. `--help` prints the docstring of the script,
-    which is the module of `body`, and its flags.
+    becomes one line and exit status 1. Streams may be closed and readers may leave: `body` goes on
+    unless it must `deliver` its output there. `--help` prints the docstring of the script, which is
+    the module of `body`, and its flags.
     """
     with lasting(), _quiet_libraries():
         return _run(argv, options, body)
@@ -149,8 +149,7 @@ def _describe(error: OSError, options: flags.FlagValues) -> str:
 
 @contextlib.contextmanager
 def _quiet_libraries() -> Generator[None, None, None]:
-    """Has libraries say what matters alone, to standard error as it is now."""
-    # What they say at INFO is for their developers.
+    """Silences the INFO logs of libraries; warnings go to the present standard error."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs, it raises

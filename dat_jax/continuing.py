@@ -48,8 +48,8 @@ def check_continues(path: Path, begun: Config, config: Config, last_step: int) -
                 continue
             is_path = name in _PATHS and before and value
             if not (same_destination if is_path else operator.eq)(value, before):
-                former = "name the former path, which is not read any more, or " if is_path else ""
+                former = "the former path, which is no longer read, or " if is_path else ""
                 raise UserError(
                     f"{path} holds a run with {section}.{key} = {before!r}, not {value!r}: "
-                    f"{former}give another --workdir"
+                    f"give {former}another --workdir"
                 )

@@ -70,11 +70,11 @@ def _main(options: flags.FlagValues) -> None:
     if options.average_checkpoints:
         request["average_checkpoints"] = options.average_checkpoints
     del request["report_policies"]
-    translator = Translator(workdir.load(options.average_checkpoints), policy, decoding)
-    contents = {"text": _checksum(source), "model": translator.trained.sha256}
-    contents["policy"] = repr(policy.rule)
     with sole_writer(folder):
-        _begin(folder, request, contents)
+        begun = _read_request(folder, request)
+        translator = Translator(workdir.load(options.average_checkpoints), policy, decoding)
+        contents = {"text": _checksum(source), "model": translator.trained.sha256}
+        _begin(folder, request, contents | {"policy": repr(policy.rule)}, begun)
         if (folder / _target("train")).exists():
             print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
             return
@@ -97,9 +97,11 @@ def _checksum(source: Source) -> str:
     return digest.hexdigest()
 
 
-def _begin(folder: Path, request: dict[str, Any], contents: dict[str, str]) -> None:
-    """Makes sure that a folder is empty or was begun by the same request, which it keeps, and with
-    the same contents of what that names.
+def _read_request(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Makes sure that a folder is empty or was begun by the same request.
+
+    Returns:
+        The contents of what that named; None of an empty folder.
 
     Raises:
         UserError: it was begun by another, or by nobody who distills.
@@ -111,8 +113,7 @@ def _begin(folder: Path, request: dict[str, Any], contents: dict[str, str]) -> N
             not others,
             f"--output={folder} holds {' '.join(others[:1])} already: name an empty folder",
         )
-        write_text(file, json.dumps(request | {"contents": contents}, indent=2) + "\n")
-        return
+        return None
     try:
         begun = dict(json.loads(file.read_text(encoding="utf-8")))
         before = dict(begun.pop("contents", {}))
@@ -124,9 +125,27 @@ def _begin(folder: Path, request: dict[str, Any], contents: dict[str, str]) -> N
             f"--output={folder} was begun with {key} = {begun.get(key)!r}, not "
             f"{request.get(key)!r}: name another folder",
         )
+    return before
+
+
+def _begin(
+    folder: Path,
+    request: dict[str, Any],
+    contents: dict[str, str],
+    begun: dict[str, Any] | None,
+) -> None:
+    """Keeps the request in a new folder, and makes sure that an earlier one had these contents.
+
+    Raises:
+        UserError: what the request names has changed.
+    """
+    if begun is None:
+        values = request | {"contents": contents}
+        write_text(folder / _REQUEST, json.dumps(values, indent=2) + "\n")
+        return
     for key, value in contents.items():
         require(
-            before.get(key) == value,
+            begun.get(key) == value,
             f"--output={folder} was begun with another {key} than it is now: name another folder",
         )
 
@@ -166,9 +185,8 @@ def _translate(translator: Translator, workdir: Run, folder: Path, request: dict
     with contextlib.ExitStack() as stack:
         text = asked.open(workdir, stack)
         own = {"workdir": os.path.relpath(workdir.path.resolve(), results.resolve())}
-        contents = contents_of(translator, text)
-        writer = stack.enter_context(ResultsWriter(results, request | own, contents, resume=True))
-        if not writer.finished:
+        writer = stack.enter_context(ResultsWriter(results, request | own, resume=True))
+        if not writer.begin(contents_of(translator, text)):
             translate(translator, text, writer)
     unfinished = Unfinished(folder / _target("train"))
     with (

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard output and standard error, which work outlasts: a service may start a script with them
-closed, and whoever reads a pipe may leave."""
+"""Standard output and error that may be closed at the start, or lose their reader, without ending
+the work."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class _Raw(io.FileIO):
-    """The end of a stream; what is written once its reader has left goes nowhere."""
+    """The file behind a stream; once its reader has left, output goes to the null device."""
 
     has_reader = True
 
@@ -26,14 +26,15 @@ class _Raw(io.FileIO):
 
 @contextlib.contextmanager
 def lasting() -> Generator[None, None, None]:
-    """Lets both streams outlast their readers, and be UTF-8, as input is; a closed one is nowhere.
+    """Makes both streams UTF-8, as input is, and independent of their readers.
 
-    A file has a name that need not be UTF-8, and is told all the same.
+    What is written to a closed one goes to the null device. Names of files that are not UTF-8 can
+    be printed.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # of these numbers files would be opened, and written to by what prints
+        except OSError:  # else the next file opened gets this number, and what libraries print
             os.open(os.devnull, os.O_RDWR)
     with (
         _lasting(sys.stdout) as output,
@@ -45,7 +46,7 @@ def lasting() -> Generator[None, None, None]:
 
 
 def deliver(text: str) -> None:
-    """Prints what is nowhere else: without a reader there is nothing left to do.
+    """Prints output that nothing else keeps: when its reader leaves, the work ends.
 
     Raises:
         BrokenPipeError: the reader has left.
@@ -62,7 +63,7 @@ def has_reader() -> bool:
 
 
 def discard(descriptor: int) -> None:
-    """Sends output nowhere, lest Python writes what is left of it, and fails, when it ends."""
+    """Redirects output to the null device, so that the flush when Python ends cannot fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
@@ -70,7 +71,7 @@ def discard(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def _lasting(stream: Any) -> Generator[Any, None, None]:
-    """A stream to what lies behind another, which must not be used meanwhile."""
+    """Wraps the file behind a stream, which must not be used meanwhile."""
     if stream is None:
         raw = _Raw(os.devnull, "w")
         raw.has_reader = False

@@ -91,7 +91,7 @@ def test_paths_of_a_run_are_kept_and_compared_as_the_places_that_they_lead_to(
     monkeypatch.chdir("/")
     for initial in (f"{tmp_path}/run", f"{tmp_path}/a/../run/", f"{tmp_path}/link"):
         copy.check_same(config_with("none", Path(initial)))
-    message = rf"initial_workdir = '{tmp_path}/run', not 'run': name the former path, which is not"
+    message = rf"initial_workdir = '{tmp_path}/run', not 'run': give the former path, which is no"
     with pytest.raises(UserError, match=message):
         copy.check_same(begun)
     with pytest.raises(UserError, match=f"= '{tmp_path}/run', not '': give another --workdir"):

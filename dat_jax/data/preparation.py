@@ -104,8 +104,8 @@ def _differs(prepared: DataConfig, config: DataConfig, folder: Path) -> bool:
     except UserError:
         reason = "the text is not there"
     raise UserError(
-        f"{folder} was prepared from data.source = {before!r}, not {now!r}, and {reason}: name the "
-        "former path, where it need not be any more, or give another --workdir"
+        f"{folder} was prepared from data.source = {before!r}, not {now!r}, and {reason}: give the "
+        "former path, even if the text is gone, or another --workdir"
     )
 
 

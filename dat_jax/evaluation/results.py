@@ -50,51 +50,54 @@ class Progress:
 class ResultsWriter:
     """Writes `hypotheses.txt`, `exits.jsonl` (each line's tokens and exits) and `summary.json`.
 
-    Use it as a context. Translations are written as they come; earlier results of the same request
-    stay until all is finished, and no others are replaced. `finished` says if whole results of the
-    same contents are there already.
+    Use it as a context, and call `begin` first. Translations are written as they come; earlier
+    results of the same request stay until all is finished, and no others are replaced.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        request: dict[str, Any],
-        contents: dict[str, Any],
-        resume: bool = False,
-    ) -> None:
-        """Names a folder.
-
-        Args:
-            folder: of the results.
-            request: all that they depend on, by its name.
-            contents: of what the request names, by checksums; None for what nobody could compare.
-            resume: go on with unfinished results.
-        """
-        self._folder, self._request, self._contents = folder, request, contents
-        self._resume = resume
+    def __init__(self, folder: Path, request: dict[str, Any], resume: bool = False) -> None:
+        """Names a folder, all that its results depend on beside the contents of text and model, and
+        if unfinished results are to be gone on with."""
+        self._folder, self._request, self._resume = folder, request, resume
 
     def __enter__(self) -> "ResultsWriter":
         """Makes this process the folder's only writer.
 
         Raises:
             UserError: another process is, or the folder holds something else than earlier results
-                of this request, or unfinished ones that are not to be resumed or are of other
-                contents.
+                of this request, or unfinished ones that are not to be gone on with.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_writer(self._folder))
             _finish_renaming(self._folder, self._request)
             _check_folder(self._folder, self._request)
-            self.finished = _are_whole(self._folder, self._request, self._contents)
-            if self.finished:  # whatever was kept on the way
-                (self._folder / PROGRESS).unlink(missing_ok=True)
             self.progress = self._unfinished_progress()
-            sizes = self.progress.sizes if self.progress else ()
-            paths = [self._folder / name for name in _OURS]
-            self._unfinished = Unfinished(*paths, sizes=sizes)
-            self._hypotheses, self._exits, self._summary = stack.enter_context(self._unfinished)
             self._stack = stack.pop_all()
         return self
+
+    def begin(self, contents: dict[str, Any]) -> bool:
+        """Opens the files, for results of these contents.
+
+        Args:
+            contents: of what the request names, by checksums; None for what nobody could compare.
+
+        Returns:
+            Whether whole results of the same contents are there already.
+
+        Raises:
+            UserError: unfinished ones, which are to be gone on with, are of other contents.
+        """
+        self._contents = contents
+        finished = _are_whole(self._folder, self._request, contents)
+        if finished:
+            self._drop_progress()
+        if self.progress:
+            self.progress.check(contents)
+        sizes = self.progress.sizes if self.progress else ()
+        paths = [self._folder / name for name in _OURS]
+        self._unfinished = Unfinished(*paths, sizes=sizes)
+        opened = self._stack.enter_context(self._unfinished)
+        self._hypotheses, self._exits, self._summary = opened
+        return finished
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         self._stack.close()
@@ -107,14 +110,20 @@ class ResultsWriter:
         progress = _read_progress(self._folder)
         if progress is None:
             return None
+        if _are_whole(self._folder, progress.request, progress.contents):
+            self._drop_progress()  # a kill came before that
+            return None
         _check_request(self._folder, "unfinished results", progress.request, self._request)
         if not self._resume:
             raise UserError(
                 f"{self._folder} holds unfinished results: go on with --config.resume=true, "
                 f"or {_MEND}"
             )
-        progress.check(self._contents)
         return progress
+
+    def _drop_progress(self) -> None:
+        self.progress = None
+        (self._folder / PROGRESS).unlink(missing_ok=True)
 
     def add(self, translations: Translations) -> None:
         """Writes these too."""
@@ -145,7 +154,7 @@ class ResultsWriter:
             file.flush()  # before the summary, which says that they are whole
         self._summary.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         self._unfinished.finish()
-        (self._folder / PROGRESS).unlink(missing_ok=True)
+        self._drop_progress()
 
 
 class Results(NamedTuple):
@@ -181,9 +190,9 @@ def read_results(folder: Path) -> Results:
 
 
 def _finish_renaming(folder: Path, request: dict[str, Any]) -> None:
-    """Does what a process did not that was killed while its results took their places.
+    """Completes the renames of a process that was killed between them.
 
-    All of them are whole once the summary is, which is written last.
+    All files are whole once the summary is, which is written last.
     """
     if _read_summary(folder / (SUMMARY + UNFINISHED)).get("request") == request:
         for name in _OURS:

@@ -135,7 +135,10 @@ def test_another_text_at_another_place_is_refused_by_the_path_that_goes_on(folde
         "no/text": "the text is not there",
     }.items():
         message = complaint(folder, str(text))
-        assert f"{start}{text}', and {reason}: name the former path, where it need not" in message
+        assert (
+            f"{start}{text}', and {reason}: give the former path, even if the text is gone, or"
+            in message
+        )
     shutil.rmtree(folder / "text")
     prepare(folder)
 
@@ -154,7 +157,7 @@ def test_a_relative_path_is_kept_as_the_place_that_it_leads_to(
 def test_data_of_which_no_checksums_were_kept_knows_its_text_by_its_place_alone(folder: Path):
     (folder / "data" / "checksums.json").unlink()
     copy = shutil.copytree(folder / "text", folder / "copy")
-    assert "name the former path" in complaint(folder, str(copy))
+    assert "give the former path" in complaint(folder, str(copy))
     prepare(folder)
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results on disk are whole or not written."""
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,31 @@ EIGHT = Translation("acht \u2028 ü", ("▁acht", "</s>"), (1, 2), -0.5, 2)
 EMPTY = Translation("", (), (), 0.0, 1)
 
 
+@contextlib.contextmanager
+def begun(
+    folder: Path, request: dict[str, Any], contents: dict[str, Any], resume: bool = False
+) -> Iterator[tuple[ResultsWriter, bool]]:
+    """A writer that has begun, and if whole results were there."""
+    with ResultsWriter(folder, request, resume) as writer:
+        yield writer, writer.begin(contents)
+
+
+@contextlib.contextmanager
+def opened(
+    folder: Path, request: dict[str, Any], contents: dict[str, Any], resume: bool = False
+) -> Iterator[ResultsWriter]:
+    """A writer that has begun."""
+    with begun(folder, request, contents, resume) as (writer, _):
+        yield writer
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
 
 def test_results_are_a_line_for_each_sentence_in_the_order_in_which_they_came(tmp_path: Path):
     folder = tmp_path / "new" / "folder"
-    with ResultsWriter(folder, REQUEST, CONTENTS) as writer:
+    with opened(folder, REQUEST, CONTENTS) as writer:
         writer.add(translations(EIGHT, EMPTY))
         assert not (folder / "hypotheses.txt").exists()
         writer.add(translations(EMPTY, EIGHT))
@@ -52,14 +72,14 @@ def test_results_are_a_line_for_each_sentence_in_the_order_in_which_they_came(tm
 
 @pytest.mark.parametrize("breaks_off", [KeyboardInterrupt, UserError, None])
 def test_results_that_are_not_finished_leave_earlier_ones(tmp_path: Path, breaks_off):
-    with ResultsWriter(tmp_path, REQUEST, CONTENTS) as writer:
+    with opened(tmp_path, REQUEST, CONTENTS) as writer:
         writer.add(translations(EIGHT))
         writer.finish({"bleu": 1.5})
     before = contents(tmp_path)
     assert len(before) == 3
 
     def write_half() -> None:
-        with ResultsWriter(tmp_path, REQUEST, CONTENTS) as writer:
+        with opened(tmp_path, REQUEST, CONTENTS) as writer:
             writer.add(translations(EMPTY, EMPTY))
             assert contents(tmp_path).items() >= before.items()
             assert len(contents(tmp_path)) > len(before)
@@ -80,7 +100,7 @@ def write(
     *sentences: Translation,
     contents: dict[str, Any] = CONTENTS,
 ) -> None:
-    with ResultsWriter(folder, request, contents) as writer:
+    with opened(folder, request, contents) as writer:
         writer.add(translations(*sentences))
         writer.finish({"bleu": 1.5})
 
@@ -122,7 +142,7 @@ def test_other_files_are_left_alone_and_those_of_a_killed_process_are_not(tmp_pa
 
 
 def test_a_folder_has_one_writer(tmp_path: Path):
-    with ResultsWriter(tmp_path, REQUEST, CONTENTS) as writer:
+    with opened(tmp_path, REQUEST, CONTENTS) as writer:
         with pytest.raises(UserError, match="is being written by process"):
             write(tmp_path, REQUEST, EMPTY)
         writer.add(translations(EIGHT))
@@ -148,7 +168,7 @@ def test_a_name_that_is_not_utf8_is_remembered(tmp_path: Path):
 
 
 def keep(folder: Path, resume: bool, *sentences: Translation) -> None:
-    with ResultsWriter(folder, REQUEST, CONTENTS, resume) as writer:
+    with opened(folder, REQUEST, CONTENTS, resume=resume) as writer:
         writer.add(translations(*sentences))
         writer.keep({"sentences": len(sentences)})
         writer.add(translations(EMPTY, EMPTY))
@@ -165,10 +185,10 @@ def test_what_was_kept_outlasts_its_writer_and_what_came_after_it_does_not(tmp_p
     with pytest.raises(UserError, match=r"go on with --config\.resume=true, or name"):
         write(tmp_path, REQUEST, EIGHT)
     for key in CONTENTS:
-        other = ResultsWriter(tmp_path, REQUEST, CONTENTS | {key: "other"}, resume=True)
+        other = opened(tmp_path, REQUEST, CONTENTS | {key: "other"}, resume=True)
         with pytest.raises(UserError, match=f"the {key} is not the one that was begun with"):
             other.__enter__()
-    with ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
+    with opened(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
         assert writer.progress
         assert writer.progress.tally == {"sentences": 1}
         assert writer.hypotheses() == [EIGHT.text]
@@ -186,29 +206,29 @@ def test_nothing_that_was_kept_is_lost_when_it_is_not_gone_on_with(tmp_path: Pat
         keep(tmp_path, False, EIGHT)
     before = contents(tmp_path)
     with pytest.raises(UserError, match="holds unfinished results with beam_size = 4, not 1"):
-        ResultsWriter(tmp_path, REQUEST | {"beam_size": 1}, CONTENTS, resume=True).__enter__()
+        opened(tmp_path, REQUEST | {"beam_size": 1}, CONTENTS, resume=True).__enter__()
     with (
         pytest.raises(OSError, match="Disk full"),
-        ResultsWriter(tmp_path, REQUEST, CONTENTS, True),
+        opened(tmp_path, REQUEST, CONTENTS, resume=True),
     ):
         raise OSError("Disk full")
     assert contents(tmp_path).keys() == before.keys()
     (tmp_path / "hypotheses.txt.unfinished").write_text("")
     with pytest.raises(UserError, match="is shorter than it was left: remove its folder"):
-        ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
+        opened(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
     (tmp_path / "progress.json").write_text("[]")
     with pytest.raises(UserError, match=r"progress.json is damaged: name another folder"):
-        ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
+        opened(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
 
 
 def test_with_nothing_to_go_on_with_results_begin_anew(tmp_path: Path):
-    with ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
+    with begun(tmp_path, REQUEST, CONTENTS, resume=True) as (writer, finished):
         assert not writer.progress
-        assert not writer.finished
+        assert not finished
         writer.add(translations(EIGHT))
         writer.finish({})
-    with ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
-        assert writer.finished
+    with begun(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
+        assert finished
     assert contents(tmp_path)["hypotheses.txt"] == EIGHT.text + "\n"
 
 
@@ -216,21 +236,21 @@ def test_finished_results_are_recognised_by_their_contents(tmp_path: Path):
     write(tmp_path, REQUEST, EIGHT)
     others = [CONTENTS | {key: "other"} for key in CONTENTS] + [CONTENTS | {"reference": "ghi"}]
     for other in (*others, CONTENTS | {"text": None}):
-        with ResultsWriter(tmp_path, REQUEST, other, resume=True) as writer:
-            assert not writer.finished
+        with begun(tmp_path, REQUEST, other, resume=True) as (_, finished):
+            assert not finished
     before = contents(tmp_path)
     unknown = json.loads(before["summary.json"])
     del unknown["contents"]  # as an older version wrote it
     (tmp_path / "summary.json").write_text(json.dumps(unknown))
-    with ResultsWriter(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
-        assert not writer.finished
+    with begun(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
+        assert not finished
 
 
 def test_what_cannot_be_compared_is_never_taken_for_finished(tmp_path: Path):
     pipe = CONTENTS | {"text": None}
     for _ in range(2):
-        with ResultsWriter(tmp_path, REQUEST, pipe) as writer:
-            assert not writer.finished
+        with begun(tmp_path, REQUEST, pipe) as (writer, finished):
+            assert not finished
             writer.add(translations(EIGHT))
             writer.finish({})
 
@@ -252,7 +272,7 @@ def test_results_are_finished_though_a_kill_came_before_the_last_were_renamed(
                 shutil.copytree(folder, killed)
         replace(source, place)
 
-    with ResultsWriter(folder, REQUEST, CONTENTS) as writer:
+    with opened(folder, REQUEST, CONTENTS) as writer:
         writer.add(translations(EIGHT))
         if kept:
             writer.keep({"sentences": 1})
@@ -267,8 +287,8 @@ def test_results_are_finished_though_a_kill_came_before_the_last_were_renamed(
                 shutil.copy(tmp_path / "progress.json", killed)
     if renamed == 3:
         assert read_results(killed).hypotheses == [EIGHT.text, ""]
-    with ResultsWriter(killed, REQUEST, CONTENTS, resume=True) as writer:
-        assert writer.finished
+    with begun(killed, REQUEST, CONTENTS, resume=True) as (writer, finished):
+        assert finished
         assert not writer.progress
     assert contents(killed) == contents(folder)
     assert read_results(killed).hypotheses == [EIGHT.text, ""]
