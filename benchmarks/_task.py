@@ -128,6 +128,7 @@ def make_task(config: Config, sentences: int, source_length: int, target_length:
     words = np.random.default_rng(0).integers(
         _FIRST_WORD, vocabulary_size, (sentences, source_length)
     )
+    words[:, -1] = EOS
     trained = TranslationModel(TrainedModel(config, model, params))
     return Task(trained, words.astype(np.int32), np.full(sentences, target_length, np.int32))
 

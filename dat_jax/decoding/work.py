@@ -35,7 +35,8 @@ def add_run(work: Work, stage: int, needed: Array, computed: Array) -> Work:
 
 def sum_work(num_layers: int, works: Iterable[Work]) -> Work:
     """The sums of any number of works, as numpy arrays that do not overflow."""
-    counts = zip(no_work(num_layers), *works, strict=True)
+    nothing = Work(*[np.zeros(num_layers + 1, np.int64)] * 3)
+    counts = zip(nothing, *works, strict=True)
     return Work(*(np.sum(np.asarray(count), axis=0, dtype=np.int64) for count in counts))
 
 

@@ -99,7 +99,7 @@ def test_what_the_user_can_fix_is_one_line(error: BaseException, message: str):
 def test_a_link_that_leads_nowhere_is_named_with_its_target(tmp_path: Path):
     (tmp_path / "link").symlink_to(tmp_path / "no" / "where")
     made = scripted(lambda: (tmp_path / "link").mkdir(exist_ok=True))
-    where = f"{tmp_path / 'link'}: it is a link to {tmp_path}/no/where, which is missing: mend"
+    where = f"{tmp_path / 'link'}: it is a link to {tmp_path}/no/where, which is missing: fix"
     check_refusal(call(made), where)
 
 

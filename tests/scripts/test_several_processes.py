@@ -233,7 +233,7 @@ def test_processes_that_do_not_come_are_waited_for_only_so_long(tmp_path: Path):
         (flags(-1, 1), "--process_id is -1"),
         (["--coordinator=localhost", *flags(0, 1)[1:]], "localhost is no HOST:PORT"),
         (["--coordinator=localhost:70000", *flags(0, 1)[1:]], "70000 is no HOST:PORT"),
-        (["--process_id=first"], "flag --process_id=first"),
+        (["--process_id=first"], "--process_id=first: must be"),
     ],
 )
 def test_impossible_flags_are_refused(main, given: list[str], message: str, tmp_path: Path):

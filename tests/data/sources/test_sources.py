@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each kind of source opens; whatever is wrong with text files is one line that names the mend."""
+"""Each kind of source opens; whatever is wrong with text files is one line that says how to fix it."""
 
 import dataclasses
 import tempfile
