@@ -236,7 +236,6 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("decoding.beam_size", 0, "must be 1 or more"),
         ("decoding.length_penalty", -0.5, "must be 0 or more"),
         ("decoding.batch_size", -1, "must be 0 or more"),
-        ("decoding.pool_size", -1, "must be 0 or more"),
         ("decoding.average_checkpoints", 6, "must be at most training.keep_checkpoints, 5"),
     ],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each kind of source opens; whatever is wrong with text files is one line that says how to fix it."""
+"""Each kind of source opens; wrong text files are refused in one line that says how to fix them."""
 
 import dataclasses
 import tempfile
