@@ -8,9 +8,9 @@ from benchmarks import gpu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "greedy", "beam"), [("keys_values", 48, 24), ("states", 62, 60)])
+@pytest.mark.parametrize(("form", "greedy", "beam"), [("keys_values", 60, 56), ("states", 48, 40)])
 def test_most_sentences_come_out_alike(form: gpu.Form, greedy: int, beam: int):
-    """Of 64 on CPU: 58 and 37 with keys and values, 64 and 63 with states."""
+    """Of 64 on CPU: 64 and 63 with keys and values."""
     (line,) = gpu.check("bfloat16", form)
     assert line["sentences"] == 64
     assert line["alike_beam_1"] >= greedy
