@@ -71,11 +71,9 @@ def choose_settings(
         platform: of the device.
     """
     beam_size = decoding.beam_size
-    projected = model.decoder_layers
-    if rule.scope is Scope.TOKEN:
-        projected = round(projected * platform.projected)
-    elif platform.projected == 0:
-        projected = 0
+    projected = round(model.decoder_layers * platform.projected)
+    if rule.scope is not Scope.TOKEN and projected > 0:
+        projected = model.decoder_layers  # no state is copied, so none is projected in vain
     slots = decoding.batch_size
     if slots == 0:
         of_one = _slot_bytes(model, beam_size, source_length, length)
