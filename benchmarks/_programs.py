@@ -15,6 +15,7 @@ from dat_jax.decoding import engine
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.sizing import choose_settings, platform_of
+from dat_jax.decoding.unstacked import unstack
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.optimizer import make_optimizer
@@ -58,9 +59,9 @@ def search(
 
     shapes = [(many, source_length), (many,), (many,), ()]
     queue = Queue(*cast(Any, [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]))
-    params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    weights = jax.eval_shape(lambda key: unstack(model, init_params(model, key)), jax.random.key(0))
     numbers = jax.tree.map(np.float32, rule)
-    arguments = (at_device(params), at_device(numbers), at_device(queue))
+    arguments = (at_device(weights), at_device(numbers), at_device(queue))
     traced = engine.search.trace(model, *arguments, settings)
     return traced.lower(lowering_platforms=(_platform(mesh),)), settings
 

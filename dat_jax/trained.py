@@ -20,7 +20,7 @@ from dat_jax.types import Params
 DEVICES = "devices"  # the axis of a mesh that decodes
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel:
     """Parameters, the model that they are of, and the config that it was trained with."""
 

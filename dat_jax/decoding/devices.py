@@ -5,6 +5,7 @@ import functools
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -16,13 +17,14 @@ from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.settings import SearchSettings
+from dat_jax.decoding.unstacked import Weights, unstack
 from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
 from dat_jax.trained import DEVICES, TrainedModel, mesh_of, rows_on
-from dat_jax.types import Params
 
 _PROGRAMS = 64  # compiled ones to keep
+_WEIGHTS: WeakKeyDictionary[TrainedModel, Weights] = WeakKeyDictionary()
 _EACH, _WHOLE = PartitionSpec(DEVICES), PartitionSpec()
 
 Item = TypeVar("Item")
@@ -56,22 +58,36 @@ def run(
     mesh = mesh_of(trained.devices)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *queues)
     shared = jax.device_put(stacked, rows_on(trained.devices))
-    arguments = (trained.params, jax.tree.map(_as_array, rule), shared)
+    arguments = (_weights(trained), jax.tree.map(_as_array, rule), shared)
     started = time.monotonic()
     # A linen module hashes by its fields, which ty does not see.
-    compiled = _compile(trained.model, settings, mesh, _Shapes.of(arguments))  # ty: ignore
+    program = _compile(trained.model, settings, mesh, _Shapes.of(arguments))  # ty: ignore
     seconds_compiling = time.monotonic() - started
-    hypotheses, work = jax.tree.map(np.asarray, compiled(*arguments))
+    hypotheses, work = jax.tree.map(np.asarray, program.run(*arguments))
     busiest = int(work.computed[:, :-1].sum(axis=1).max())
     cost = DecodeCost(
         work=jax.tree.map(lambda counts: counts.sum(axis=0, dtype=np.int64), work),
         busiest=busiest,
         in_work=settings.slots * len(queues),
-        peak_bytes=_peak_bytes(compiled),
+        peak_bytes=program.peak_bytes,
         seconds=time.monotonic() - started - seconds_compiling,
         seconds_compiling=seconds_compiling,
     )
     return Ran(hypotheses, cost)
+
+
+def _weights(trained: TrainedModel) -> Weights:
+    """The parameters for decoding, on all devices of the model; kept for as long as it is."""
+    if trained not in _WEIGHTS:
+        _WEIGHTS[trained] = unstack(trained.model, trained.params)
+    return _WEIGHTS[trained]
+
+
+class _Program(NamedTuple):
+    """A compiled search."""
+
+    run: Compiled
+    peak_bytes: int  # asked for once: to say it takes the compiler longer than many a search
 
 
 class _Shapes(NamedTuple):
@@ -87,12 +103,12 @@ class _Shapes(NamedTuple):
 
 
 @functools.lru_cache(maxsize=_PROGRAMS)
-def _compile(model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _Shapes) -> Compiled:
+def _compile(model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _Shapes) -> _Program:
     """Compiles a search for arguments of these shapes, apart from running it."""
 
-    def on_each(params: Params, rule: Rule, queue: Queue) -> tuple[Hypotheses, Work]:
+    def on_each(weights: Weights, rule: Rule, queue: Queue) -> tuple[Hypotheses, Work]:
         own = (leaf[0] for leaf in queue)  # the device's share of the leading axis is one
-        results = engine.search(model, params, rule, Queue(*own), settings)
+        results = engine.search(model, weights, rule, Queue(*own), settings)
         return jax.tree.map(lambda leaf: leaf[None], results)
 
     # Each device's loops end when its own queue is empty.
@@ -103,7 +119,9 @@ def _compile(model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _
         out_specs=_EACH,
         check_vma=False,
     )
-    return jax.jit(search).lower(*jax.tree.unflatten(shapes.structure, shapes.leaves)).compile()
+    lowered = jax.jit(search).lower(*jax.tree.unflatten(shapes.structure, shapes.leaves))
+    compiled = lowered.compile()
+    return _Program(compiled, _peak_bytes(compiled))
 
 
 def _peak_bytes(compiled: Compiled) -> int:

@@ -25,12 +25,12 @@ from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.queue import Arrivals, Queue, Sentences, no_sentences, put, serve
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.top_tokens import TopTokens, continuations, top_tokens
-from dat_jax.decoding.unstacked import Memory, UnstackedModel, no_values, run_if
+from dat_jax.decoding.unstacked import Memory, UnstackedModel, Weights, no_values, run_if
 from dat_jax.decoding.work import Work, add_run, no_work
 from dat_jax.exits.questions import Plan, Rule
 from dat_jax.model.attention import Attended
 from dat_jax.model.transformer import Transformer
-from dat_jax.types import Array, Bool, Float, Int, Params
+from dat_jax.types import Array, Bool, Float, Int
 
 
 class _Slots(NamedTuple):
@@ -61,13 +61,13 @@ class _Climb(NamedTuple):
 
 @partial(jax.jit, static_argnames=("model", "settings"))
 def search(
-    model: Transformer, params: Params, rule: Rule, queue: Queue, settings: SearchSettings
+    model: Transformer, weights: Weights, rule: Rule, queue: Queue, settings: SearchSettings
 ) -> tuple[Hypotheses, Work]:
     """Translates a queue by beam search, or greedily with a beam of 1.
 
     Args:
         model: the model.
-        params: its parameters.
+        weights: its parameters, by `unstack`.
         rule: when tokens exit.
         queue: the sentences; their number does not change the program.
         settings: how they are searched.
@@ -75,7 +75,7 @@ def search(
     Returns:
         The best hypothesis of each sentence, [Q], and what was run for them.
     """
-    unstacked = UnstackedModel(model, params, settings.projected)
+    unstacked = UnstackedModel(model, weights, settings.projected)
     engine = _Engine(unstacked, Halting(unstacked, rule), settings)
     hypotheses, state = serve(
         queue,

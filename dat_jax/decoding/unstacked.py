@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dat_jax.decoding.top_tokens import in_groups
 from dat_jax.model.attention import Attend, Attended, AttendedForm, KeysValues, States
 from dat_jax.model.blocks import BlockKernels, DecoderBlock
-from dat_jax.model.classifiers import normalised, weights_of_exit
+from dat_jax.model.classifiers import normalised
 from dat_jax.model.heads import halting_logit, sequence_logits, token_logits
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Bool, Float, Int, Params
@@ -26,33 +26,50 @@ class Memory(NamedTuple):
     states: States  # as it is, for the blocks above
 
 
+class Weights(NamedTuple):
+    """A model's parameters as the engine uses them."""
+
+    blocks: tuple[Params, ...]  # of the decoder, in the dtype that it computes in
+    tables: tuple[jax.Array, ...]  # [D, groups, grouped] one that all exits share, or one for each
+    norms: dict[str, jax.Array]  # [exits, D] of exits that have a LayerNorm
+    others: Params  # of the encoder, the embeddings and the exit head
+
+
+def unstack(model: Transformer, params: Params) -> Weights:
+    """Lays out a model's parameters for decoding: a copy, to be made once for a model."""
+    others = {name: part for name, part in params.items() if name not in ("decoder", "classifiers")}
+    return Weights(*_unstack(model, params), others)
+
+
+@partial(jax.jit, static_argnames="model")
+def _unstack(
+    model: Transformer, params: Params
+) -> tuple[tuple[Params, ...], tuple[Array, ...], Params]:
+    config = model.config
+    stacked = _in_dtype(params["decoder"]["blocks"], config.dtype)
+    blocks = [jax.tree.map(lambda p, n=n: p[n], stacked) for n in range(config.decoder_layers)]
+    weights: Any = model.apply({"params": params}, method="classifier_weights")
+    shared, per_exit = (_in_dtype(weights[part], config.dtype) for part in ("shared", "per_exit"))
+    tables = [shared["table"]] if "table" in shared else list(per_exit["table"])
+    norms = {name: leaf for name, leaf in per_exit.items() if name != "table"}
+    return tuple(blocks), tuple(map(_by_groups, tables)), norms
+
+
 class UnstackedModel:
     """The parts of a model as functions of arrays; depths count from 1.
-
-    The weights of blocks and classifiers are unstacked once, here, and put into the dtype that the
-    model computes in: in a loop, either would copy them every time.
 
     Blocks 1 to `projected` attend to projected keys and values, those above to states.
     """
 
-    def __init__(self, model: Transformer, params: Params, projected: int) -> None:
+    def __init__(self, model: Transformer, weights: Weights, projected: int) -> None:
         config = model.config
         self.config, self.projected = config, projected
         self.num_layers = config.decoder_layers
         self.vocabulary_size = model.target_vocabulary_size
-        self._model, self._params = model, params
+        self._model, self._weights = model, weights
         self._block = DecoderBlock(config, parent=None)
-        stacked = _in_dtype(params["decoder"]["blocks"], config.dtype)
-        self._blocks = [jax.tree.map(lambda p, n=n: p[n], stacked) for n in range(self.num_layers)]
         self._kernels = [self._run(n + 1, method="state_kernels") for n in range(self.num_layers)]
-        weights = _in_dtype(self._apply("classifier_weights"), config.dtype)
-        self._classifiers = [
-            (own := weights_of_exit(weights, x)) | {"table": _by_groups(own["table"])}
-            for x in range(len(config.exit_depths))
-        ]
         self._is_token = in_groups(jnp.ones(self.vocabulary_size, bool), False)
-        self._one_table = "table" in weights["shared"]
-        self._own_norms = {k: v for k, v in weights["per_exit"].items() if k != "table"}
 
     def encode(
         self, source: Int[Array, "B S"], source_mask: Bool[Array, "B S"]
@@ -121,32 +138,36 @@ class UnstackedModel:
 
     @property
     def num_tables(self) -> int:
-        """The number of tables [V, D] of the classifiers: one that all share, or one for each."""
-        return 1 if self._one_table else len(self.config.exit_depths)
+        """The number of tables of the classifiers: one that all share, or one for each."""
+        return len(self._weights.tables)
 
     def table_of(self, depth: Int[Array, "*B"]) -> Int[Array, "*B"]:
         """The one of them that the exit at `depth` uses."""
-        return jnp.zeros_like(depth) if self._one_table else depth - self.config.exit_depths[0]
+        return jnp.zeros_like(depth) if self.num_tables == 1 else self._exit_of(depth)
 
     def classify_by_table(
         self, table: int, depth: Int[Array, "*B"], x: Float[Array, "*B D"]
     ) -> Float[Array, "*B groups grouped"]:
         """The logits of states that left at depths whose exits use the same table, in groups of
         tokens as `top_tokens` takes them; -inf of what fills the last group."""
-        own = {
-            name: leaf[depth - self.config.exit_depths[0]] for name, leaf in self._own_norms.items()
-        }
-        return self._logits(self._classifiers[table] | own, x)
+        return self._logits(table, self._exit_of(depth), x)
 
     def classify(self, depth: int, x: Float[Array, "*B D"]) -> Float[Array, "*B groups grouped"]:
         """The logits of the exit at `depth`, likewise."""
-        return self._logits(self._classifiers[self.config.exit_depths.index(depth)], x)
+        index = self.config.exit_depths.index(depth)
+        return self._logits(index if self.num_tables > 1 else 0, index, x)
 
-    def _logits(self, weights: dict[str, Array], x: Float[Array, "*B D"]) -> Array:
-        """The logits of an exit, in float32, by groups of tokens."""
-        state = normalised(weights, x)
+    def _exit_of(self, depth: Int[Array, "*B"]) -> Int[Array, "*B"]:
+        """The index of the exit at `depth`; exits are at the last depth alone, or at all."""
+        return depth - self.config.exit_depths[0]
+
+    def _logits(
+        self, table: int, index: int | Int[Array, "*B"], x: Float[Array, "*B D"]
+    ) -> Float[Array, "*B groups grouped"]:
+        """The logits of exits by their index, in float32."""
+        norms = {name: leaf[index] for name, leaf in self._weights.norms.items()}
         product = partial(jnp.tensordot, preferred_element_type=jnp.float32)
-        logits = product(state, weights["table"], axes=(-1, 0))
+        logits = product(normalised(norms, x), self._weights.tables[table], axes=(-1, 0))
         if self._is_token.size == self.vocabulary_size:
             return logits
         return jnp.where(jnp.broadcast_to(self._is_token, logits.shape), logits, -jnp.inf)
@@ -155,21 +176,21 @@ class UnstackedModel:
         self, memory: Float[Array, "B S E"], source_mask: Bool[Array, "B S"]
     ) -> Float[Array, "B N"]:
         """The exit head's logits of a sentence."""
-        return sequence_logits(self._params["exit_head"], memory, source_mask)
+        return sequence_logits(self._weights.others["exit_head"], memory, source_mask)
 
     def token_logits(self, x: Float[Array, "*B D"]) -> Float[Array, "*B N"]:
         """The exit head's logits of states after block 1."""
-        return token_logits(self.config, self._params["exit_head"], x)
+        return token_logits(self.config, self._weights.others["exit_head"], x)
 
     def halting_logit(self, depth: int, x: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """The halting unit's logits of states after block `depth`."""
-        return halting_logit(self.config, self._params["exit_head"], depth, x)
+        return halting_logit(self.config, self._weights.others["exit_head"], depth, x)
 
     def _apply(self, method: str, *arguments: Array) -> Any:
-        return self._model.apply({"params": self._params}, *arguments, method=method)
+        return self._model.apply({"params": self._weights.others}, *arguments, method=method)
 
     def _run(self, depth: int, *arguments: Any, method: str = "__call__") -> Any:
-        variables = {"params": self._blocks[depth - 1]}
+        variables = {"params": self._weights.blocks[depth - 1]}
         return self._block.apply(variables, *arguments, method=method)
 
 

@@ -14,6 +14,7 @@ from dat_jax.decoding import engine
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.settings import SearchSettings
+from dat_jax.decoding.unstacked import unstack
 from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
@@ -134,7 +135,7 @@ def run(
     params = own_params if params is None else params
     how = settings(beam_size, slots or int(queue.count), **how)
     how = dataclasses.replace(how, projected=min(how.projected, model.config.decoder_layers))
-    return _real(queue, engine.search(model, params, rule, queue, how))
+    return _real(queue, engine.search(model, unstack(model, params), rule, queue, how))
 
 
 def _real(queue: Queue, results: tuple[Hypotheses, Work]) -> tuple[Hypotheses, Work]:

@@ -16,6 +16,7 @@ from hypothesis import given
 from dat_jax.data.vocabulary import EOS, PAD, UNK
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.engine import search
+from dat_jax.decoding.unstacked import unstack
 from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Plan, Rule, Scope, Token
 from dat_jax.exits.rules import (
@@ -306,7 +307,7 @@ def test_no_cache_is_copied_in_the_loop(rule: Rule):
     """
     model, params = make_model("pre")
     how = settings(3, SLOTS, refill=1, sizes=SIZES, windows=WINDOWS, projected=PROJECTED)
-    lowered = search.lower(model, params, rule, make_queue(), how)
+    lowered = search.lower(model, unstack(model, params), rule, make_queue(), how)
     program = lowered.compile().as_text() or ""
     before, rest = program.split("\nENTRY ")
     entry, after = rest.split("\n}\n", maxsplit=1)

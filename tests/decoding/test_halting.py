@@ -15,7 +15,7 @@ import pytest
 
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.halting import Halting
-from dat_jax.decoding.unstacked import UnstackedModel
+from dat_jax.decoding.unstacked import UnstackedModel, unstack
 from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Sentence, Token
 from dat_jax.exits.rules import Fixed
 from tests.decoding.lively import (
@@ -150,7 +150,8 @@ def test_tokens_leave_for_every_reason():
 
 def ask_before_tokens(rule: Rule) -> Plan:
     """Plans for two tokens of each of three sentences."""
-    halting = Halting(UnstackedModel(*make_model(KIND), 4), rule)
+    model, params = make_model(KIND)
+    halting = Halting(UnstackedModel(model, unstack(model, params), 4), rule)
     numbers = jnp.arange(3)
     ceilings = halting.before_sentence(jnp.zeros((3, 2, 12)), jnp.ones((3, 2), bool))
     return halting.before_token(ceilings, numbers, numbers, numbers, 2)
