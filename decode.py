@@ -27,6 +27,7 @@ from dat_jax.command_line import (
     run,
 )
 from dat_jax.config import Config, DecodingConfig
+from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
 from dat_jax.evaluation.tables import describe_cut, format_table
@@ -64,9 +65,13 @@ def _decode(options: flags.FlagValues) -> None:
     """Reads and checks everything, and only then translates, lines as they are read."""
     workdir = Run(options.workdir)
     config = workdir.config
-    asked, decoding, average = _settings(config, read_config(options))
+    values = read_config(options)
+    shortlist_given = values["shortlist"] is not None
+    asked, decoding, average = _settings(config, values)
     policy = resolve_policy(decoding.policy, config.model, workdir)
     decoding = dataclasses.replace(decoding, policy=policy.name)
+    if not shortlist_given:
+        decoding = suited(decoding, policy.rule)
     with contextlib.ExitStack() as stack:
         by_one = f"input is {asked.input}, which only one process can read: put it into a file"
         require(count() == 1 or asked.input != "-", by_one)

@@ -199,6 +199,10 @@ def get_config() -> ConfigDict:
     # Sentences in work: decoded together; speed and memory depend on it. 0 is as many as are
     # efficient on the device, within a quarter of its memory.
     config.decoding.batch_size = 0
+    # For confidence and other rules that classify after each block: the first exit scores all
+    # tokens and proposes this many, and deeper exits choose among them. 0: every exit scores all
+    # tokens, as in the paper.
+    config.decoding.shortlist = 0
     # Decode with the mean of the parameters of this many last checkpoints, or of all there are.
     config.decoding.average_checkpoints = 1
     return config

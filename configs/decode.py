@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.average_checkpoints = placeholder(int)
     config.bleu_tokenizer = placeholder(str)
     config.max_source_length = placeholder(int)
+    config.shortlist = placeholder(int)
 
     # What to translate: valid or test of the prepared data, or a file of lines, or - for standard
     # input. Its translations, and those of a pipe, are printed as they come. Translations of a file

@@ -34,12 +34,17 @@ def copied_state(config: ModelConfig) -> int:
 
 
 def exit_prediction(
-    config: ModelConfig, vocabulary_size: int, rule: Rule, exits: Int[np.ndarray, " T"]
+    config: ModelConfig,
+    vocabulary_size: int,
+    rule: Rule,
+    exits: Int[np.ndarray, " T"],
+    shortlist: int = 0,
 ) -> int:
     """FP, over all tokens: what it costs to know when to exit.
 
     Confidence needs a classifier's product after each block that runs, the one that the token is
-    chosen with among them. A halting unit is counted for the last block too, as in the paper. A
+    chosen with among them; above the first exit, one with the rows of the shortlist if there is
+    one. A halting unit is counted for the last block too, as in the paper. A
     sentence's head reads the encoder's output, so its width is the encoder's.
     """
     dim, tokens, blocks = config.decoder_dim, len(exits), int(np.sum(exits))
@@ -47,7 +52,7 @@ def exit_prediction(
         Need.SENTENCE_LOGITS: 2 * config.decoder_layers * config.encoder_dim * (tokens > 0),
         Need.FIRST_STATE_LOGITS: 2 * config.decoder_layers * dim * tokens,
         Need.HALTING_LOGIT: 2 * dim * blocks,
-        Need.CLASSIFIER: classifier(config, vocabulary_size) * (blocks - tokens),
+        Need.CLASSIFIER: classifier(config, shortlist or vocabulary_size) * (blocks - tokens),
     }
     return sum(costs[need] for need in rule.needs)
 
@@ -58,8 +63,11 @@ def translation(
     source_length: int,
     exits: Int[np.ndarray, " T"],
     rule: Rule,
+    shortlist: int = 0,
 ) -> int:
     """All FLOPs of one translation: q FC + (N - q) FS + FP + 2 V d_d, summed over its tokens.
+
+    N counts only the blocks up to the depth that the rule says no token goes above.
 
     Args:
         config: the model's dimensions.
@@ -68,6 +76,7 @@ def translation(
         exits: the depth q of each token of the translation, EOS counted.
         rule: the one that they exited by. With one depth for all tokens of a
             text, nothing is copied upward.
+        shortlist: tokens that exits above the first choose among; 0 for all.
     """
     steps = np.arange(1, len(exits) + 1)
     blocks = sum(
@@ -75,11 +84,12 @@ def translation(
         for depth, step in zip(exits, steps, strict=True)
     )
     first_calls = int(np.max(exits, initial=0)) * memory_projections(config, source_length)
-    skipped = 0 if rule.scope is Scope.TEXT else int(np.sum(config.decoder_layers - exits))
+    deepest = rule.deepest(config.decoder_layers)
+    skipped = 0 if rule.scope is Scope.TEXT else int(np.sum(deepest - exits))
     return (
         blocks
         + first_calls
         + skipped * copied_state(config)
-        + exit_prediction(config, vocabulary_size, rule, exits)
+        + exit_prediction(config, vocabulary_size, rule, exits, shortlist)
         + len(exits) * classifier(config, vocabulary_size)
     )

@@ -14,7 +14,7 @@ from dat_jax.errors import UserError
 from dat_jax.files import write_text
 from dat_jax.version import __version__
 
-FORMAT = 7
+FORMAT = 8
 _FIRST_VERSION = "0.1.0"  # of format 1, which named neither
 
 _RENAMED_IN_2 = {
@@ -50,7 +50,7 @@ def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
             f"{__version__}, which reads formats up to {FORMAT}: use that version or a later one"
         )
     for older, to_next in enumerate(
-        (_from_1, _from_2, _from_3, _from_4, _from_5, _from_6), start=1
+        (_from_1, _from_2, _from_3, _from_4, _from_5, _from_6, _from_7), start=1
     ):
         if number <= older:
             to_next(values)
@@ -126,6 +126,12 @@ def _from_6(values: dict[str, Any]) -> None:
     """Drops the keys of a second engine, which format 6 had."""
     for name in ("engine", "cohort_size", "pool_size"):
         _section(values, "decoding").pop(name, None)
+
+
+def _from_7(values: dict[str, Any]) -> None:
+    """Adds what format 7 lacked: each exit scored all tokens."""
+    if decoding := _section(values, "decoding"):
+        decoding["shortlist"] = 0
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from absl import logging
 from jaxtyping import Int
 
 from dat_jax.config import DecodingConfig
+from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.search import Ids, SearchResult, search
 from dat_jax.decoding.translator import Translation, Translator, cut_source
 from dat_jax.errors import UserError
@@ -77,8 +78,7 @@ class TranslationModel:
                 decode by the policy or has no vocabularies.
         """
         sentences = read_lines(lines)
-        decoding = self._decoding(settings)
-        translator = Translator(self.trained, self._policy(policy, decoding), decoding)
+        translator = Translator(self.trained, *self._settings(policy, settings))
         return list(translator.translate(sentences).sentences)
 
     def search(
@@ -104,12 +104,19 @@ class TranslationModel:
             UserError: a source is no sentence in the vocabulary, a limit is below 1, a setting is
                 unknown or impossible, or the model cannot decode by the policy.
         """
-        decoding = self._decoding(settings)
-        rule = self._policy(policy, decoding).rule
+        named, decoding = self._settings(policy, settings)
         whole = read_sources(ids, self.trained.model.source_vocabulary_size)
         sources = [cut_source(source, decoding) for source in whole]
         most = None if limits is None else read_limits(limits, len(sources))
-        return search(self.trained, rule, sources, decoding, limits=most)
+        return search(self.trained, named.rule, sources, decoding, limits=most)
+
+    def _settings(
+        self, policy: PolicyLike | None, settings: dict[str, Any]
+    ) -> tuple[Policy, DecodingConfig]:
+        """The policy and all settings; the run's shortlist is for policies that take one."""
+        decoding = self._decoding(settings)
+        named = self._policy(policy, decoding)
+        return named, decoding if "shortlist" in settings else suited(decoding, named.rule)
 
     def _policy(self, policy: PolicyLike | None, decoding: DecodingConfig) -> Policy:
         config = self.trained.config

@@ -58,7 +58,8 @@ def run(
     mesh = mesh_of(trained.devices)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *queues)
     shared = jax.device_put(stacked, rows_on(trained.devices))
-    arguments = (_weights(trained), jax.tree.map(_as_array, rule), shared)
+    weights = _weights(trained).up_to(rule.deepest(trained.model.config.decoder_layers))
+    arguments = (weights, jax.tree.map(_as_array, rule), shared)
     started = time.monotonic()
     # A linen module hashes by its fields, which ty does not see.
     program = _compile(trained.model, settings, mesh, _Shapes.of(arguments))  # ty: ignore

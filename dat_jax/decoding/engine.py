@@ -22,9 +22,10 @@ from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.cache import Past, attend_memory, attend_past, past_of, write
 from dat_jax.decoding.compaction import Rows, on_rows
 from dat_jax.decoding.halting import Halting
+from dat_jax.decoding.next_tokens import NextTokens, Proposal
 from dat_jax.decoding.queue import Arrivals, Queue, Sentences, no_sentences, put, serve
 from dat_jax.decoding.settings import SearchSettings
-from dat_jax.decoding.top_tokens import TopTokens, continuations, top_tokens
+from dat_jax.decoding.top_tokens import TopTokens, continuations
 from dat_jax.decoding.unstacked import Memory, UnstackedModel, Weights, no_values, run_if
 from dat_jax.decoding.work import Work, add_run, no_work
 from dat_jax.exits.questions import Plan, Rule
@@ -56,7 +57,7 @@ class _Climb(NamedTuple):
 
     x: jax.Array  # [R, D] their states
     plan: Plan  # [R]
-    top: TopTokens | None  # [R, top] of the next token, if each block's states are classified
+    found: Proposal | None  # [R] the next tokens so far, if each block's states are classified
 
 
 @partial(jax.jit, static_argnames=("model", "settings"))
@@ -76,7 +77,8 @@ def search(
         The best hypothesis of each sentence, [Q], and what was run for them.
     """
     unstacked = UnstackedModel(model, weights, settings.projected)
-    engine = _Engine(unstacked, Halting(unstacked, rule), settings)
+    next_tokens = NextTokens(unstacked, settings)
+    engine = _Engine(unstacked, Halting(unstacked, rule), next_tokens, settings)
     hypotheses, state = serve(
         queue,
         settings,
@@ -94,6 +96,7 @@ class _Engine:
 
     model: UnstackedModel
     halting: Halting
+    next_tokens: NextTokens
     settings: SearchSettings
 
     def empty(self, queue: Queue) -> _State:
@@ -113,7 +116,7 @@ class _Engine:
             jnp.zeros((slots, source_length), bool),
         )
         zero = jnp.zeros((), jnp.int32)
-        return _State(zero, contents, tuple(caches), no_work(self.model.num_layers))
+        return _State(zero, contents, tuple(caches), no_work(config.decoder_layers))
 
     def admit(self, state: _State, arrivals: Arrivals) -> _State:
         """Runs the encoder, and projects its output for the blocks that sentences can reach."""
@@ -158,16 +161,16 @@ class _Engine:
             caches.append(cache)
             needed = jnp.sum(active)
             work = add_run(work, depth - 1, needed, computed)
-            if halting.classifies_each_block:
-                work = add_run(work, model.num_layers, needed, computed)
+            if halting.classifies_each_block and self.next_tokens.scores_all(depth):
+                work = add_run(work, model.config.decoder_layers, needed, computed)
             halts = active & (climb.plan.exit_at <= depth)
             exits = jnp.where(halts, depth, exits)
             active &= ~halts
 
-        if climb.top is None:
-            top, work = self._classify(climb.x, exits, work)
+        if climb.found is None:
+            top, work = self.next_tokens.at_exits(climb.x, exits, work)
         else:
-            top = climb.top
+            top = climb.found.top
         return top, exits, tuple(caches), work
 
     def _start(self, state: _State) -> tuple[Int[Array, ""], Bool[Array, " R"], _Climb]:
@@ -185,9 +188,9 @@ class _Engine:
             self.settings.beam_size,
         )
         plan = Plan(*(leaf.reshape(rows, *leaf.shape[2:]) for leaf in plan))
-        top = self._no_top() if self.halting.classifies_each_block else None
+        found = self.next_tokens.nothing() if self.halting.classifies_each_block else None
         now = state.step % self.settings.length
-        return now, beam.live(beams).reshape(rows), _Climb(x, plan, top)
+        return now, beam.live(beams).reshape(rows), _Climb(x, plan, found)
 
     def _write(
         self,
@@ -210,7 +213,7 @@ class _Engine:
     ) -> _Climb:
         """Runs block `depth` on these rows, and asks the rule about them."""
         model, kernels = self.model, self.model.kernels(depth)
-        before, plan, top = rows.take(climb)
+        before, plan, found = rows.take(climb)
         memory = model.memory_of(depth, slots.memory)
         x = model.block(
             depth,
@@ -219,35 +222,8 @@ class _Engine:
             attend_memory(memory, slots.memory_mask, rows, kernels.memory_attention),
         )[:, 0]
         plan = self.halting.after_block(depth, before, x, plan)
-        if self.halting.classifies_each_block:
-            logits = model.classify(depth, x)
-            top = self._top_tokens(logits)
+        if found is not None:
+            logits, found = self.next_tokens.after_block(depth, x, found)
             depths = jnp.full_like(plan.exit_at, depth)
-            plan = self.halting.after_classifier(depths, logits, top, plan)
-        return _Climb(x, plan, top)
-
-    @jax.named_scope("classifier")
-    def _classify(
-        self, x: Float[Array, "R D"], exits: Int[Array, " R"], work: Work
-    ) -> tuple[TopTokens, Work]:
-        """Classifies each row by the classifier of its exit; a row that has none needs nothing."""
-        model, top = self.model, self._no_top()
-        for table in range(model.num_tables):
-
-            def classify(rows: Rows, table: int = table) -> TopTokens:
-                logits = model.classify_by_table(table, rows.take(exits), rows.take(x))
-                return self._top_tokens(logits)
-
-            needing = (exits > 0) & (model.table_of(exits) == table)
-            top, computed = on_rows(needing, self.settings.sizes, classify, top)
-            work = add_run(work, model.num_layers, jnp.sum(needing), computed)
-        return top, work
-
-    def _no_top(self) -> TopTokens:
-        x = jax.ShapeDtypeStruct((self.settings.rows, self.model.config.decoder_dim), jnp.float32)
-        logits = jax.eval_shape(partial(self.model.classify, self.model.num_layers), x)
-        return no_values(self._top_tokens, logits)
-
-    def _top_tokens(self, logits: Float[Array, "C groups grouped"]) -> TopTokens:
-        count = min(2 * self.settings.beam_size, self.model.vocabulary_size)
-        return top_tokens(logits, count, EOS)
+            plan = self.halting.after_classifier(depths, logits, found.top, plan)
+        return _Climb(x, plan, found)

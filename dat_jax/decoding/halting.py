@@ -27,7 +27,7 @@ class Halting:
     @property
     def classifies_each_block(self) -> bool:
         """True if a classifier runs after each block, and not only where a token leaves."""
-        return Need.CLASSIFIER in self.rule.needs and self.rule.scope is Scope.TOKEN
+        return self.rule.classifies_each_block
 
     @property
     def copies_states(self) -> bool:
@@ -86,14 +86,12 @@ class Halting:
     def after_classifier(
         self,
         depth: Int[Array, "*B"],
-        logits: Float[Array, "*B groups grouped"],
+        logits: Float[Array, "*B V"],
         top: TopTokens,
         plan: Plan,
     ) -> Plan:
-        """Plans for tokens whose states at these depths have been classified, with logits in
-        groups of tokens."""
-        by_token = logits.reshape(*depth.shape, -1)[..., : self.model.vocabulary_size]
-        seen = Classified(depth, by_token, top.normaliser, top.logits, top.tokens)
+        """Plans for tokens whose states at these depths have been classified."""
+        seen = Classified(depth, logits, top.normaliser, top.logits, top.tokens)
         return _forward(plan, self.rule.after_classifier(seen, plan))
 
 

@@ -19,6 +19,7 @@ from dat_jax.data.vocabulary import PAD, is_blank
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.cost import DecodeCost, total
 from dat_jax.decoding.devices import deal, run
+from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.sizing import Platform, choose_settings, memory_of, platform_of, room_for
@@ -72,7 +73,11 @@ def search(
         numbers: of the sources in their text, from which chance follows; by default 0, 1 and so on.
         platform: sizes to use; by default those of the model's device.
         on_progress: called with the number of sources that have just been translated.
+
+    Raises:
+        UserError: the rule needs no classifier, or not this shortlist.
     """
+    check_shortlist(decoding, rule, trained.model.target_vocabulary_size)
     devices = len(trained.devices)
     platform = platform_of(trained.device) if platform is None else platform
     if limits is None:

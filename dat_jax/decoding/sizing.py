@@ -70,13 +70,13 @@ def choose_settings(
         memory: bytes that the device has.
         platform: of the device.
     """
-    beam_size = decoding.beam_size
-    projected = round(model.decoder_layers * platform.projected)
+    beam_size, depth = decoding.beam_size, rule.deepest(model.decoder_layers)
+    projected = round(depth * platform.projected)
     if rule.scope is not Scope.TOKEN and projected > 0:
-        projected = model.decoder_layers  # no state is copied, so none is projected in vain
+        projected = depth  # no state is copied, so none is projected in vain
     slots = decoding.batch_size
     if slots == 0:
-        of_one = _slot_bytes(model, beam_size, source_length, length)
+        of_one = _slot_bytes(model, depth, beam_size, source_length, length)
         fit = memory // platform.share_of_memory // of_one
         slots = max(1, min(platform.rows // beam_size, fit))
     several = max(_power_of_two(sentences), platform.fewest_slots) if sentences > 1 else 1
@@ -88,6 +88,7 @@ def choose_settings(
         slots=slots,
         refill=refill_size(slots, source_length, platform),
         sizes=row_sizes(slots * beam_size, platform.fewest_rows, rule.scope),
+        shortlist=decoding.shortlist,
         windows=tuple(sorted({-(-length // part) for part in platform.windows})),
         projected=projected,
     )
@@ -116,9 +117,11 @@ def memory_of(device: jax.Device) -> int:
     return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _slot_bytes(model: ModelConfig, beam_size: int, source_length: int, length: int) -> int:
-    """The most that the caches of a sentence take: keys and values of all blocks."""
-    positions = 2 * (beam_size * length + source_length) * model.decoder_layers
+def _slot_bytes(
+    model: ModelConfig, depth: int, beam_size: int, source_length: int, length: int
+) -> int:
+    """The most that the caches of a sentence take: keys and values of this many blocks."""
+    positions = 2 * (beam_size * length + source_length) * depth
     return positions * model.decoder_dim * jnp.dtype(model.dtype).itemsize
 
 

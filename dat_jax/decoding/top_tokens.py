@@ -75,6 +75,34 @@ def top_tokens(logits: Float[Array, "*B groups grouped"], count: int, eos_id: in
     return TopTokens(top, tokens, flat[..., eos_id], jnp.log(sums) + greatest)
 
 
+def likeliest(logits: Float[Array, "*B groups grouped"], count: int) -> Int[Array, "*B K"]:
+    """The `count` likeliest of all tokens, those that are never written too, in ascending order."""
+    _, tokens = _top(logits, jnp.max(logits, axis=-1), count, 0)
+    return jnp.sort(tokens, axis=-1)
+
+
+def top_of_shortlist(
+    logits: Float[Array, "*B K"],
+    tokens: Int[Array, "*B K"],
+    eos_logit: Float[Array, "*B"],
+    count: int,
+    eos_id: int,
+) -> TopTokens:
+    """As `top_tokens`, where these tokens are all that there are.
+
+    Args:
+        logits: of the tokens.
+        tokens: in ascending order.
+        eos_logit: of EOS, which need not be one of them.
+        count: how many to find; -inf where fewer may be written.
+        eos_id: the token that ends a hypothesis; no lower one is ever written.
+    """
+    written = jnp.where(tokens < eos_id, -jnp.inf, logits)
+    top, order = jax.lax.top_k(written, count)
+    found = jnp.take_along_axis(tokens, order, axis=-1, mode="clip")
+    return TopTokens(top, found, eos_logit, jax.nn.logsumexp(logits, axis=-1))
+
+
 def continuations(
     top: TopTokens,
     log_probs: Float[Array, "*B"],

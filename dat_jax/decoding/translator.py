@@ -15,6 +15,7 @@ from tqdm import tqdm
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, Vocabularies, is_blank
 from dat_jax.decoding.cost import DecodeCost, total
+from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.search import Hypothesis
 from dat_jax.decoding.sizing import platform_of
 from dat_jax.decoding.stripes import search
@@ -54,6 +55,11 @@ class Translator:
     trained: TrainedModel
     policy: Policy
     decoding: DecodingConfig
+
+    def __post_init__(self) -> None:
+        """Checks that a shortlist, if there is one, suits the policy."""
+        size = self.trained.model.target_vocabulary_size
+        check_shortlist(self.decoding, self.policy.rule, size)
 
     @our_modes()
     def translate(self, lines: Sequence[str], description: str = "translating") -> Translations:

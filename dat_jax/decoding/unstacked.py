@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dat_jax.decoding.top_tokens import in_groups
 from dat_jax.model.attention import Attend, Attended, AttendedForm, KeysValues, States
 from dat_jax.model.blocks import BlockKernels, DecoderBlock
-from dat_jax.model.classifiers import normalised
+from dat_jax.model.classifiers import normalised, weights_of_exit
 from dat_jax.model.heads import halting_logit, sequence_logits, token_logits
 from dat_jax.model.transformer import Transformer
 from dat_jax.types import Array, Bool, Float, Int, Params
@@ -32,12 +32,17 @@ class Weights(NamedTuple):
     blocks: tuple[Params, ...]  # of the decoder, in the dtype that it computes in
     tables: tuple[jax.Array, ...]  # [D, groups, grouped] one that all exits share, or one for each
     norms: dict[str, jax.Array]  # [exits, D] of exits that have a LayerNorm
-    others: Params  # of the encoder, the embeddings and the exit head
+    others: Params  # of all else; the tables as they are trained too, [V, D]
+
+    def up_to(self, depth: int) -> "Weights":
+        """The weights of the lowest blocks alone, which have an exit each."""
+        tables = self.tables if len(self.tables) == 1 else self.tables[:depth]
+        return self._replace(blocks=self.blocks[:depth], tables=tables)
 
 
 def unstack(model: Transformer, params: Params) -> Weights:
     """Lays out a model's parameters for decoding: a copy, to be made once for a model."""
-    others = {name: part for name, part in params.items() if name not in ("decoder", "classifiers")}
+    others = {name: part for name, part in params.items() if name != "decoder"}
     return Weights(*_unstack(model, params), others)
 
 
@@ -58,13 +63,14 @@ def _unstack(
 class UnstackedModel:
     """The parts of a model as functions of arrays; depths count from 1.
 
-    Blocks 1 to `projected` attend to projected keys and values, those above to states.
+    It has the blocks that `weights` has. Blocks 1 to `projected` attend to projected keys and
+    values, those above to states.
     """
 
     def __init__(self, model: Transformer, weights: Weights, projected: int) -> None:
         config = model.config
         self.config, self.projected = config, projected
-        self.num_layers = config.decoder_layers
+        self.num_layers = len(weights.blocks)
         self.vocabulary_size = model.target_vocabulary_size
         self._model, self._weights = model, weights
         self._block = DecoderBlock(config, parent=None)
@@ -156,6 +162,17 @@ class UnstackedModel:
         """The logits of the exit at `depth`, likewise."""
         index = self.config.exit_depths.index(depth)
         return self._logits(index if self.num_tables > 1 else 0, index, x)
+
+    def classify_tokens(
+        self, depth: int, tokens: Int[Array, "*B K"], x: Float[Array, "*B D"]
+    ) -> Float[Array, "*B K"]:
+        """The logits of some tokens alone, by the exit at `depth`, in float32."""
+        own = weights_of_exit(
+            self._apply("classifier_weights"), self.config.exit_depths.index(depth)
+        )
+        rows = own["table"].at[tokens].get(mode="clip").astype(x.dtype)
+        state = normalised(own, x)
+        return jnp.einsum("...d,...kd->...k", state, rows, preferred_element_type=jnp.float32)
 
     def _exit_of(self, depth: Int[Array, "*B"]) -> Int[Array, "*B"]:
         """The index of the exit at `depth`; exits are at the last depth alone, or at all."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
+from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.scores import score, tokenizers_of
 from dat_jax.evaluation.tally import Tally
@@ -20,12 +21,12 @@ def evaluate(
 ) -> tuple[Translations, dict[str, Any]]:
     """Translates a split by a policy, scores it, and returns the translations and all figures.
 
-    `policy` takes the place of that of `decoding`.
+    `policy` takes the place of that of `decoding`, whose shortlist is for policies that take one.
 
     Raises:
         UserError: the text of the split is missing or damaged.
     """
-    translator = Translator(trained, policy, decoding)
+    translator = Translator(trained, policy, suited(decoding, policy.rule))
     sources, references = dataset.text(split)
     translations = translator.translate(sources, f"{split}, {policy.name}")
     return translations, figures(translator, translations, references)

@@ -32,7 +32,12 @@ class Tally:
             exits = np.asarray(sentence.exits, np.int64)
             self._histogram += np.bincount(exits, minlength=len(self._histogram))
             self._flops += flops.translation(
-                config, vocabulary_size, sentence.source_length, exits, rule
+                config,
+                vocabulary_size,
+                sentence.source_length,
+                exits,
+                rule,
+                self._translator.decoding.shortlist,
             )
         self._cost += translations.cost
         self._sentences += len(translations.sentences)
@@ -101,6 +106,7 @@ class Tally:
             "thresholds": getattr(policy.rule, "thresholds", None),
             "beam_size": decoding.beam_size,
             "batch_size": decoding.batch_size,
+            "shortlist": decoding.shortlist,
             "length_penalty": decoding.length_penalty,
             "device": describe_device(trained),
             "checkpoint_step": trained.steps[0],

@@ -75,7 +75,7 @@ class Classified(NamedTuple):
     """All that a rule that needs CLASSIFIER sees after one, before any token is ruled out."""
 
     depth: jax.Array  # [*B]
-    logits: jax.Array  # [*B, V] of the next token
+    logits: jax.Array  # [*B, V] of the next token, or [*B, K] of the tokens of its shortlist
     normaliser: jax.Array  # [*B] their logsumexp
     top_logits: jax.Array  # [*B, top] the greatest that may be written, best first
     top_tokens: jax.Array  # [*B, top]
@@ -106,6 +106,11 @@ class Rule:
             cls, lambda rule: (_leaves(rule), None), lambda _, values: cls(*values)
         )
 
+    @property
+    def classifies_each_block(self) -> bool:
+        """True if a classifier runs after each block, and not only where a token exits."""
+        return Need.CLASSIFIER in self.needs and self.scope is Scope.TOKEN
+
     @classmethod
     def form(cls) -> str:
         """Returns the form in which `--config.policy` asks for it."""
@@ -127,6 +132,11 @@ class Rule:
 
     def __str__(self) -> str:
         return self.kind
+
+    def deepest(self, num_layers: int) -> int:
+        """Returns the depth that no token goes above, known from the rule's numbers alone: the
+        decoder is compiled without the blocks above it."""
+        return num_layers
 
     def before_sentence(self, sentence: Sentence, exit_at: Int[Array, " B"]) -> Int[Array, " B"]:
         """Returns the depth above which no token of each sentence goes."""

@@ -39,6 +39,9 @@ class Fixed(Rule):
     def __str__(self) -> str:
         return f"fixed:{self.depth}"
 
+    def deepest(self, num_layers: int) -> int:
+        return int(self.depth)
+
     def before_sentence(self, sentence: Sentence, exit_at: Int[Array, " B"]) -> Int[Array, " B"]:
         return jnp.full_like(exit_at, self.depth)
 
@@ -113,6 +116,9 @@ class TokenGeometric(Rule):
     def __str__(self) -> str:
         return f"token_geometric:{write_thresholds(self.thresholds)}"
 
+    def deepest(self, num_layers: int) -> int:
+        return _first_depth_for_all(self.thresholds)
+
     def after_block(self, block: Block, plan: Plan) -> Plan:
         assert block.logits is not None
         halts = jax.nn.sigmoid(block.logits) > _at(self.thresholds, block.depth)
@@ -139,10 +145,18 @@ class Confidence(Rule):
     def __str__(self) -> str:
         return f"confidence:{write_thresholds(self.thresholds)}"
 
+    def deepest(self, num_layers: int) -> int:
+        return _first_depth_for_all(self.thresholds)
+
     def after_classifier(self, classified: Classified, plan: Plan) -> Plan:
         confidence = jnp.exp(jnp.max(classified.logits, axis=-1) - classified.normaliser)
         halts = confidence > _at(self.thresholds, classified.depth)
         return plan.exit_where(halts, classified.depth)
+
+
+def _first_depth_for_all(thresholds: tuple[float, ...]) -> int:
+    """The first depth whose threshold every probability exceeds: 0 or less; N if there is none."""
+    return next((n for n, tau in enumerate(thresholds, start=1) if tau <= 0), len(thresholds) + 1)
 
 
 def _at(thresholds: Any, depth: Int[Array, "*B"]) -> Array:

@@ -21,6 +21,7 @@ class DecodingConfig:
     average_checkpoints: int
     bleu_tokenizer: Literal["language", "13a", "zh", "char", "intl", "none"]
     max_source_length: int
+    shortlist: int
 
     def __post_init__(self) -> None:
         require_at_least("decoding", self, 1, "beam_size average_checkpoints max_length_extra")
@@ -28,7 +29,7 @@ class DecodingConfig:
             "decoding",
             self,
             0,
-            "length_penalty max_length_ratio max_source_length batch_size",
+            "length_penalty max_length_ratio max_source_length batch_size shortlist",
         )
         require(
             self.max_source_length != 1,

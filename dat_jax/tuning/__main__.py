@@ -30,6 +30,8 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_float("segment", SEGMENT, segment, 0.01, flag_values=options)
     flags.DEFINE_integer("beam_size", None, "By default the run's.", 1, flag_values=options)
     flags.DEFINE_float("length_penalty", None, "By default the run's.", 0, flag_values=options)
+    shortlist = "Tokens of exit 1 that deeper exits choose among; by default the run's."
+    flags.DEFINE_integer("shortlist", None, shortlist, 0, flag_values=options)
     average = "Last checkpoints to average, by default as the run says."
     flags.DEFINE_integer("average_checkpoints", None, average, 1, flag_values=options)
     flags.DEFINE_integer("seed", 0, "Of the draws.", 0, flag_values=options)
@@ -42,7 +44,7 @@ def _main(options: flags.FlagValues) -> None:
     workdir, kind = Run(options.workdir), cast(Kind, options.policy)
     config = workdir.config
     parse_policy(f"{kind}:0.5", config.model)
-    asked = {name: options[name].value for name in ("beam_size", "length_penalty")}
+    asked = {name: options[name].value for name in ("beam_size", "length_penalty", "shortlist")}
     changes = {name: value for name, value in asked.items() if value is not None}
     decoding = dataclasses.replace(config.decoding, **changes)
     settings = (options.candidates, options.segment, options.seed)

@@ -99,7 +99,7 @@ def describe_misfit(
     kinds = tuned_kinds(text, trained.config.model)
     if not kinds:
         return None
-    best, now = _best(text, kinds, run), conditions(trained, decoding)
+    best, now = {"shortlist": 0} | _best(text, kinds, run), conditions(trained, decoding)
     differences = [
         f"{name} {best[name]} (now {now[name]})"
         for name in now
@@ -111,7 +111,7 @@ def describe_misfit(
         f"{text} was tuned at {', '.join(differences)}: tune it again by "
         f"python -m dat_jax.tuning --workdir={shlex.quote(str(run.path))} --policy={best['kind']} "
         f"--beam_size={decoding.beam_size} --average_checkpoints={len(trained.steps)} "
-        f"--length_penalty={decoding.length_penalty}"
+        f"--length_penalty={decoding.length_penalty} --shortlist={decoding.shortlist}"
     )
 
 
@@ -122,6 +122,7 @@ def conditions(trained: TrainedModel, decoding: DecodingConfig) -> dict[str, Any
         "averaged_checkpoints": len(trained.steps),
         "beam_size": decoding.beam_size,
         "length_penalty": decoding.length_penalty,
+        "shortlist": decoding.shortlist,
     }
 
 

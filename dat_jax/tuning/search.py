@@ -23,9 +23,10 @@ from dat_jax.data.batching import Batch, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import PAD
+from dat_jax.decoding.next_tokens import suited
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.exits.parsing import Policy
-from dat_jax.model.classifiers import classify
+from dat_jax.model.classifiers import classify, weights_of_exit
 from dat_jax.model.transformer import Transformer
 from dat_jax.modes import our_modes
 from dat_jax.processes import gather, is_first
@@ -77,10 +78,13 @@ def tune(
     Returns:
         The summary of each vector on the front, cheapest first, with its `thresholds`.
     """
-    observed = observe(trained, dataset.tokens("valid"), kind)
+    decoding = suited(decoding, rule_of(kind, ()))
+    observed = observe(trained, dataset.tokens("valid"), kind, decoding.shortlist)
     drawn = draw(observed.signal, candidates, seed)
     estimate = estimate_all(observed, drawn)
-    vectors = [tuple(map(float, drawn[index])) for index in promising(estimate, segment)]
+    vectors = [
+        end_where_all_have(observed.signal, drawn[index]) for index in promising(estimate, segment)
+    ]
     measured = []
     for thresholds in tqdm(
         gather(vectors)[0],
@@ -97,9 +101,9 @@ def tune(
 
 
 @our_modes()
-def observe(trained: TrainedModel, file: TokenFile, kind: Kind) -> Observed:
+def observe(trained: TrainedModel, file: TokenFile, kind: Kind, shortlist: int = 0) -> Observed:
     """Runs all exits over the references of the pairs in `file`, once, on all devices that hold
-    the model."""
+    the model; confidence above the first exit is over a shortlist, if there is one."""
     devices = len(trained.devices)
     longest = max(file.header.longest_source, file.header.longest_target)
     batch_tokens = devices * max(_BATCH_TOKENS, _ROWS * longest)
@@ -108,16 +112,16 @@ def observe(trained: TrainedModel, file: TokenFile, kind: Kind) -> Observed:
     signals, token_lls = [], []
     for batch in one_pass(file, shapes):
         rows = jax.device_put(batch, rows_on(trained.devices))
-        signal, token_ll = _observe_batch(trained.model, trained.params, rows, kind)
+        signal, token_ll = _observe_batch(trained.model, trained.params, rows, kind, shortlist)
         real = batch.target != PAD
         signals.append(np.asarray(signal)[:, real])
         token_lls.append(np.asarray(token_ll)[:, real])
     return Observed(np.concatenate(signals, axis=1), np.concatenate(token_lls, axis=1))
 
 
-@partial(jax.jit, static_argnames=("model", "kind"))
+@partial(jax.jit, static_argnames=("model", "kind", "shortlist"))
 def _observe_batch(
-    model: Transformer, params: Params, batch: Batch, kind: Kind
+    model: Transformer, params: Params, batch: Batch, kind: Kind, shortlist: int
 ) -> tuple[Float[Array, "L B T"], Float[Array, "N B T"]]:
     target = jnp.asarray(batch.target)
     states, weights, halting_logits = forward(model, params, batch)
@@ -126,9 +130,18 @@ def _observe_batch(
         per_exit, state = per_exit_and_state
         log_probs = jax.nn.log_softmax(classify(weights["shared"] | per_exit, state))
         token_ll = jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
-        return jnp.exp(jnp.max(log_probs, axis=-1)), token_ll
+        greatest = jnp.max(log_probs, axis=-1)
+        total = jnp.zeros_like(greatest)  # of all tokens, as a logarithm
+        if shortlist:
+            among = jnp.take_along_axis(log_probs, proposed, axis=-1)
+            greatest, total = jnp.max(among, axis=-1), jax.nn.logsumexp(among, axis=-1)
+        return jnp.exp(greatest - total), token_ll
 
+    first = classify(weights_of_exit(weights, 0), states[0])
+    proposed = jax.lax.top_k(first, shortlist)[1]
     confidence, token_ll = jax.lax.map(one_exit, (weights["per_exit"], states))
+    if shortlist:
+        confidence = confidence.at[0].set(jnp.exp(jnp.max(jax.nn.log_softmax(first), axis=-1)))
     if kind == "confidence" or halting_logits is None:
         return confidence[:-1], token_ll
     return jnp.moveaxis(jax.nn.sigmoid(halting_logits), -1, 0), token_ll
@@ -164,6 +177,15 @@ def exits_of(
     """The first depth at which the signal is above its threshold, or N."""
     halts = signal > thresholds[:, None]
     return np.where(halts.any(axis=0), 1 + halts.argmax(axis=0), len(thresholds) + 1)
+
+
+def end_where_all_have(
+    signal: Float[np.ndarray, "L tokens"], thresholds: Float[np.ndarray, " L"]
+) -> tuple[float, ...]:
+    """The same thresholds, but 0 at the deepest exit of these tokens: so a decoder has no block
+    above it."""
+    deepest = int(exits_of(signal, thresholds).max())
+    return (*map(float, thresholds[: deepest - 1]), *[0.0] * (len(thresholds) + 1 - deepest))
 
 
 def promising(estimate: Estimate, segment: float) -> list[int]:

@@ -103,6 +103,7 @@ def settings(
     sizes: tuple[int, ...] = (),
     windows: tuple[int, ...] = (),
     projected: int = 99,
+    shortlist: int = 0,
 ) -> SearchSettings:
     """Settings of the plain algorithm, if nothing else is said: all slots are filled together, a
     block runs on all rows, attention reads all positions, and caches hold keys and values."""
@@ -115,6 +116,7 @@ def settings(
         sizes=(*sizes, slots * beam_size),
         windows=(*windows, MAX_LENGTH),
         projected=projected,
+        shortlist=shortlist,
     )
 
 

@@ -89,6 +89,18 @@ def whole_pass(
     return Outputs(*map(np.asarray, outputs))
 
 
+def choosing(log_probs: np.ndarray, shortlist: int) -> np.ndarray:
+    """Log-probabilities [X, T, V] where exits above the first know its likeliest tokens alone."""
+    proposed = np.argsort(-log_probs[0], axis=-1, kind="stable")[:, :shortlist]
+    chosen = np.full_like(log_probs, -np.inf)
+    chosen[0] = log_probs[0]
+    for index in range(1, len(log_probs)):
+        among = np.take_along_axis(log_probs[index], proposed, axis=-1)
+        among = among - np.log(np.exp(among).sum(axis=-1, keepdims=True))
+        np.put_along_axis(chosen[index], proposed, among, axis=-1)
+    return chosen
+
+
 _token_draws = jax.jit(token_draws, static_argnums=3)
 
 
@@ -109,6 +121,7 @@ class PlainDecoder:
     rule: Rule
     max_length: int
     draws: np.ndarray  # [T, J] of chance, by position and beam
+    shortlist: int = 0  # tokens that the first exit proposes to those above; 0: all
     exits: dict[tuple[int, ...], tuple[int, ...]] = dataclasses.field(default_factory=dict)
     """Of BOS and every token of each prefix met so far."""
 
@@ -117,6 +130,8 @@ class PlainDecoder:
         earlier = self.exits[prefix[:-1]] if prefix else ()
         exits = (*earlier, self.model.config.decoder_layers)
         outputs = whole_pass(self.model, self.params, self.source, prefix, exits, self.max_length)
+        if self.shortlist:
+            outputs = outputs._replace(log_probs=choosing(outputs.log_probs, self.shortlist))
         beam = sum(len(other) == len(prefix) for other in self.exits)
         exit_depth = self.exit_of(outputs, len(prefix), beam)
         self.exits[prefix] = (*earlier, exit_depth)

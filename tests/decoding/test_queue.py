@@ -66,7 +66,9 @@ def step(state: Steps) -> Steps:
 
 @jax.jit
 def serve_all(queue: Queue) -> tuple[beam.Hypotheses, Steps]:
-    settings = SearchSettings(1, 1.0, T, slots=G, refill=2, sizes=(G,), windows=(T,), projected=0)
+    settings = SearchSettings(
+        1, 1.0, T, slots=G, refill=2, sizes=(G,), windows=(T,), projected=0, shortlist=0
+    )
     zero, words = jnp.zeros((), jnp.int32), jnp.zeros(G, jnp.int32)
     empty = Steps(no_sentences(queue, settings), words, *[zero] * 4)
     return serve(queue, settings, empty, lambda state: state.sentences, admit, step)

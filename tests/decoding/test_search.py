@@ -176,3 +176,41 @@ def test_a_program_is_compiled_once_for_all_rules_of_a_kind(trained: TrainedMode
     assert {exit for h in again.hypotheses for exit in h.exits} == {3}
     search(trained, Uniform(3, 0), sources, settings)
     assert devices._compile.cache_info().misses == 2
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedWithAllBlocks(Fixed):
+    """The same, but that a decoder has blocks above it."""
+
+    def deepest(self, num_layers: int) -> int:
+        return num_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfidenceWithAllBlocks(Confidence):
+    """The same, but that a decoder has blocks above it."""
+
+    def deepest(self, num_layers: int) -> int:
+        return num_layers
+
+
+@pytest.mark.parametrize(
+    ("rule", "with_all_blocks"),
+    [
+        (Fixed(1), FixedWithAllBlocks(1)),
+        (Confidence((0.5, 0.0)), ConfidenceWithAllBlocks((0.5, 0.0))),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("changes", [{}, {"classifiers": "per_exit", "norm": "pre"}], ids=str)
+def test_blocks_that_no_token_reaches_are_left_out(changes: dict, rule: Rule, with_all_blocks):
+    model = tiny_model(**changes)
+    params = jax.tree.map(lambda x: 2 * x, random_params(model, 1))
+    config = dataclasses.replace(CONFIG, model=model.config)
+    trained = TrainedModel(config, model, params)
+    result = search(trained, rule, sources_of(12), config.decoding)
+    expected = search(trained, with_all_blocks, sources_of(12), config.decoding)
+    assert_same(result.hypotheses, expected.hypotheses)
+    for counted, same in zip(result.cost.work, expected.cost.work, strict=True):
+        assert counted.tolist() == same.tolist()
+    assert result.cost.peak_bytes < expected.cost.peak_bytes

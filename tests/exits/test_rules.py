@@ -140,6 +140,23 @@ def test_thresholds_per_depth_take_effect_at_their_depth_and_at_no_other(kind, d
     assert depths == [N, depth]
 
 
+@pytest.mark.parametrize(
+    ("rule", "depth"),
+    [
+        (Fixed(2), 2),
+        (Uniform(N, 0), N),
+        (TokenMultinomial(), N),
+        (Confidence((0.9, 0.8, 0.7)), N),
+        (Confidence((0.9, 0.0, 0.7)), 2),
+        (TokenGeometric((-0.1, 0.0, 0.7)), 1),
+        (TokenGeometric((0.3, 0.1, 0.0)), 3),
+    ],
+    ids=str,
+)
+def test_no_token_goes_above_the_deepest_exit(rule: Rule, depth: int):
+    assert rule.deepest(N) == depth
+
+
 def test_a_rule_that_answers_nothing_changes_no_plan():
     plan, rule = unknown(3), Rule()
     states = jnp.zeros((3, 2))

@@ -77,6 +77,7 @@ def test_thresholds_used_otherwise_than_they_were_tuned_are_announced(tmp_path: 
     command = "python -m dat_jax.tuning --workdir='{}' --policy=confidence --beam_size=1"
     assert command.format(run.path) in message
     assert "averaged_checkpoints 2 (now 1)" in str(misfit(trained(300)))
+    assert "shortlist 0 (now 16)" in str(misfit(trained(300, 200), shortlist=16))
     assert "length_penalty 0.6 (now 1.0)" in str(misfit(trained(300, 200), length_penalty=1.0))
 
 

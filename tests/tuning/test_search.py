@@ -27,6 +27,7 @@ from dat_jax.tuning.search import (
     Estimate,
     Observed,
     draw,
+    end_where_all_have,
     estimate_all,
     exits_of,
     observe,
@@ -81,12 +82,14 @@ def forward(
     return jax.nn.log_softmax(logits), jax.nn.sigmoid(model.apply(variables, method=run))
 
 
-@pytest.mark.parametrize("kind", ["confidence", "token_geometric"])
+@pytest.mark.parametrize(
+    ("kind", "shortlist"), [("confidence", 0), ("confidence", 3), ("token_geometric", 0)]
+)
 def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
-    trained: TrainedModel, dataset: Dataset, kind: Kind
+    trained: TrainedModel, dataset: Dataset, kind: Kind, shortlist: int
 ):
     file = dataset.tokens("valid")
-    observed, pairs = observe(trained, file, kind), sentences(file)
+    observed, pairs = observe(trained, file, kind, shortlist), sentences(file)
     assert observed.token_ll.shape == (N, sum(len(target) for _, target in pairs))
     different = {tuple(column) for column in np.round(np.vstack(observed).T, 4).tolist()}
     assert len(different) > 20
@@ -95,7 +98,12 @@ def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
         inputs = np.asarray([[BOS, *target[:-1]]])
         log_probs, halting = forward(trained.model, trained.params, source[None], inputs)
         token_ll = log_probs[:, 0, np.arange(len(target)), target]
-        signal = np.exp(log_probs[:, 0].max(axis=-1))[:-1]
+        signal = jnp.exp(log_probs[:, 0].max(axis=-1))[:-1]
+        for n in range(1, N - 1) if shortlist else ():
+            for t in range(len(target)):
+                proposed = np.argsort(log_probs[0, 0, t])[-shortlist:]
+                among = np.exp(log_probs[n, 0, t, proposed])
+                signal = signal.at[n, t].set(among.max() / among.sum())
         if kind == "token_geometric":
             signal = halting[0].T
         for expected in np.vstack([signal, token_ll]).T:
@@ -109,10 +117,10 @@ def test_devices_share_the_pass_and_observe_the_same(
     file, rows = dataset.tokens("valid"), []
     observe_batch = search._observe_batch
 
-    def observed_batch(model: Transformer, params: Params, batch: Batch, kind: Kind) -> Any:
+    def observed_batch(model: Transformer, params: Params, batch: Batch, *how: Any) -> Any:
         rows.append({shard.data.shape[0] for shard in batch.target.addressable_shards})
         assert batch.target.shape[0] == 8 * sum(rows[-1])
-        return observe_batch(model, params, batch, kind)
+        return observe_batch(model, params, batch, *how)
 
     monkeypatch.setattr(search, "_observe_batch", observed_batch)
     on_all = NamedSharding(mesh_of(jax.devices()), PartitionSpec())
@@ -173,6 +181,14 @@ def test_each_segment_sends_its_best():
     )
     assert promising(estimate, segment=0.5) == [1, 2, 4]
     assert promising(estimate, segment=5.0) == [4]
+
+
+def test_thresholds_end_where_all_observed_tokens_have_left():
+    signal = np.asarray([[0.1, 0.6], [0.5, 0.9], [0.4, 0.2]])
+    assert end_where_all_have(signal, np.asarray([0.5, 0.4, 0.3])) == (0.5, 0.0, 0.0)
+    assert end_where_all_have(signal, np.asarray([0.5, 0.7, 0.3])) == (0.5, 0.7, 0.0)
+    assert end_where_all_have(signal, np.asarray([0.5, 0.7, 0.45])) == (0.5, 0.7, 0.45)
+    assert end_where_all_have(signal, np.asarray([0.0, 0.7, 0.45])) == (0.0, 0.0, 0.0)
 
 
 def test_the_front_leaves_out_what_is_beaten():

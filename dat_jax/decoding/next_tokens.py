@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The likeliest next tokens of hypotheses, from their states.
+
+A whole classifier scores all V tokens. With a shortlist, only the first exit does so: it proposes
+its K likeliest tokens, and the exits above score these alone, normalised over the K.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dat_jax.config import DecodingConfig
+from dat_jax.data.vocabulary import EOS
+from dat_jax.decoding.compaction import Rows, on_rows
+from dat_jax.decoding.settings import SearchSettings
+from dat_jax.decoding.top_tokens import TopTokens, likeliest, top_of_shortlist, top_tokens
+from dat_jax.decoding.unstacked import UnstackedModel, no_values
+from dat_jax.decoding.work import Work, add_run
+from dat_jax.errors import UserError
+from dat_jax.exits.questions import Rule
+from dat_jax.types import Array, Float, Int
+
+
+def check_shortlist(decoding: DecodingConfig, rule: Rule, vocabulary_size: int) -> None:
+    """Makes sure that tokens can be chosen from a shortlist, if one is asked for.
+
+    Raises:
+        UserError: they cannot.
+    """
+    count, fewest = decoding.shortlist, 2 * decoding.beam_size
+    if not count:
+        return
+    if not rule.classifies_each_block:
+        raise UserError(
+            f"shortlist is {count}, and {rule} needs no classifier after each block: set it to 0"
+        )
+    if not fewest <= count <= vocabulary_size:
+        raise UserError(
+            f"shortlist is {count}: with beam_size {decoding.beam_size} and {vocabulary_size} "
+            f"tokens it must be from {fewest} to {vocabulary_size}, or 0 for all tokens"
+        )
+
+
+def suited(decoding: DecodingConfig, rule: Rule) -> DecodingConfig:
+    """The settings of a run for one of its rules: without shortlist where it takes none."""
+    return decoding if rule.classifies_each_block else dataclasses.replace(decoding, shortlist=0)
+
+
+class Proposal(NamedTuple):
+    """The best next tokens so far, and those that deeper exits choose among."""
+
+    top: TopTokens  # [*B, top]
+    shortlist: jax.Array | None  # [*B, K]; None: all tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class NextTokens:
+    """A model's classifiers."""
+
+    model: UnstackedModel
+    settings: SearchSettings
+
+    def nothing(self) -> Proposal:
+        """Room for the proposals of all rows, [R]."""
+        x = jax.ShapeDtypeStruct((self.settings.rows, self.model.config.decoder_dim), jnp.float32)
+        return no_values(lambda x: self._propose(self.model.classify(self.model.num_layers, x)), x)
+
+    def scores_all(self, depth: int) -> bool:
+        """True if `after_block` takes a product with a whole table at this depth."""
+        return depth == self.model.config.exit_depths[0] or not self.settings.shortlist
+
+    def after_block(
+        self, depth: int, x: Float[Array, "C D"], proposal: Proposal
+    ) -> tuple[Float[Array, "C V"], Proposal]:
+        """Scores all tokens, or the shortlist of `proposal`.
+
+        Returns:
+            The logits of these, and the proposal for the exits above.
+        """
+        if self.scores_all(depth):
+            logits = self.model.classify(depth, x)
+            by_token = logits.reshape(len(x), -1)[:, : self.model.vocabulary_size]
+            return by_token, self._propose(logits)
+        tokens = proposal.shortlist
+        assert tokens is not None
+        with_eos = jnp.concatenate([tokens, jnp.full_like(tokens[:, :1], EOS)], axis=1)
+        logits = self.model.classify_tokens(depth, with_eos, x)
+        logits, eos_logit = logits[:, :-1], logits[:, -1]
+        top = top_of_shortlist(logits, tokens, eos_logit, self._count, EOS)
+        return logits, Proposal(top, tokens)
+
+    @jax.named_scope("classifier")
+    def at_exits(
+        self, x: Float[Array, "R D"], exits: Int[Array, " R"], work: Work
+    ) -> tuple[TopTokens, Work]:
+        """Classifies each row by the classifier of its exit; rows with exit 0 need nothing."""
+        model, top = self.model, self.nothing().top
+        for table in range(model.num_tables):
+
+            def classify(rows: Rows, table: int = table) -> TopTokens:
+                logits = model.classify_by_table(table, rows.take(exits), rows.take(x))
+                return top_tokens(logits, self._count, EOS)
+
+            needing = (exits > 0) & (model.table_of(exits) == table)
+            top, computed = on_rows(needing, self.settings.sizes, classify, top)
+            work = add_run(work, model.config.decoder_layers, jnp.sum(needing), computed)
+        return top, work
+
+    def _propose(self, logits: Float[Array, "C groups grouped"]) -> Proposal:
+        count = self.settings.shortlist
+        return Proposal(
+            top_tokens(logits, self._count, EOS), likeliest(logits, count) if count else None
+        )
+
+    @property
+    def _count(self) -> int:
+        """The number of tokens to keep of each hypothesis."""
+        return min(2 * self.settings.beam_size, self.model.vocabulary_size)
