@@ -118,7 +118,7 @@ def test_a_run_is_recognised_by_everything_that_it_left(
         (run.path / "checkpoints").mkdir()
     elif gone == "dangling":
         (run.path / "checkpoints").symlink_to(tmp_path / "no" / "disk")
-        missing = f"checkpoints is a link to {tmp_path}/no/disk, which is missing: make or mount"
+        missing = f"checkpoints is a link to {tmp_path}/no/disk, which is missing: create or mount"
     elif gone == "config.json":
         run.config_file.unlink()
         missing = "config.json is missing: restore it, give another --workdir"
@@ -240,7 +240,7 @@ def test_a_home_is_known_in_the_folder_of_checkpoints(
 
 def test_a_folder_from_which_checkpoints_could_not_be_read_is_refused(elsewhere, tmp_path: Path):
     run, _ = elsewhere
-    message = r"could not be read back: name a training\.checkpoint_folder whose path"
+    message = r"could not be read back: give a training\.checkpoint_folder whose path"
     with pytest.raises(UserError, match=message):
         run.check_same(with_checkpoints_in(run, f"{tmp_path}/run [1]"))
 
@@ -251,9 +251,9 @@ UNREADABLE = ["run [1]", "run]", "run*", "run?", "run\\1", os.fsdecode(b"r\xffn"
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_workdir_from_which_nothing_could_be_loaded_is_refused(tmp_path: Path, name: str):
     run = Run(tmp_path / name / "below")
-    with pytest.raises(UserError, match="could not be read back: name a --workdir"), run.writing():
+    with pytest.raises(UserError, match="could not be read back: give a --workdir"), run.writing():
         pass
-    with pytest.raises(UserError, match="could not be read back: name a --workdir"):
+    with pytest.raises(UserError, match="could not be read back: give a --workdir"):
         run.load()
     assert list(tmp_path.iterdir()) == []
 

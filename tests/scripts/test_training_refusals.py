@@ -69,7 +69,7 @@ def test_sharing_parameters_out_to_one_device_is_refused(
 ):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     arguments = [f"--workdir={tmp_path / 'run'}", "--config.training.sharding=fsdp"]
-    refuse("training.sharding is fsdp and there is one device", train.main, *TINY, *arguments)
+    refuse("training.sharding is fsdp and there is only one device", train.main, *TINY, *arguments)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
