@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translates with a trained model: a split of its data, a file, or standard input.
+"""Translates a split, a file or standard input with a trained model.
 
     python decode.py --workdir=runs/demo --config.policy=fixed:3 --config.beam_size=5
     echo "am dreiundzwanzigsten November" | python decode.py --workdir=runs/demo --config.input=-
 
-Prints scores where there is a reference; `configs/decode.py` explains every key.
+Prints scores if there are references. `configs/decode.py` explains every key.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ _CONFIG = Path(__file__).parent / "configs" / "decode.py"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Translates as the command line says; returns the exit status."""
+    """Translates as `argv` says; returns the exit status."""
     options = flags.FlagValues()
     define_config(options, argv, default=str(_CONFIG))
     define_workdir(options)
@@ -55,14 +55,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Decodes as one of several processes, if that is what this is."""
+    """Connects to the other processes, if there are any, and decodes."""
     keep_programs()
     with together(options.coordinator, options.num_processes, options.process_id):
         _decode(options)
 
 
 def _decode(options: flags.FlagValues) -> None:
-    """Reads and checks everything, and only then translates, lines as they are read."""
+    """Checks everything first, then translates lines as they are read."""
     workdir = Run(options.workdir)
     config = workdir.config
     values = read_config(options)
@@ -73,13 +73,13 @@ def _decode(options: flags.FlagValues) -> None:
     if not shortlist_given:
         decoding = suited(decoding, policy.rule)
     with contextlib.ExitStack() as stack:
-        by_one = f"input is {asked.input}, which only one process can read: put it into a file"
+        by_one = f"input is {asked.input}, which only one process can read: use a file instead"
         require(count() == 1 or asked.input != "-", by_one)
         text = asked.open(workdir, stack)
         require(count() == 1 or text.sha256 is not None, by_one)
         writer, folder = None, _output_folder(asked, workdir, decoding)
-        nobody = "standard output is closed: name a folder for the translations by --config.output"
-        require(folder is not None or has_reader(), nobody)
+        closed = "standard output is closed: set --config.output to a folder for the translations"
+        require(folder is not None or has_reader(), closed)
         if folder and is_first():
             writer = ResultsWriter(folder, _request(asked, workdir, decoding, folder), asked.resume)
         by_first(lambda: _enter(writer, stack))
@@ -103,7 +103,8 @@ def _tell(
     folder: Path | None,
     asked: TextConfig,
 ) -> None:
-    """Prints where results are, remarks, and a table where the translations are not printed."""
+    """Prints the folder of the results, warnings, and a table of scores unless translations were
+    printed without references."""
     if folder:
         print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
     for remark in _remarks(summary, translator):
@@ -113,25 +114,28 @@ def _tell(
 
 
 def _enter(writer: ResultsWriter | None, stack: contextlib.ExitStack) -> None:
-    """Takes the folder of results, if there is one, until `stack` ends."""
+    """Locks the folder of results, if there is one, until `stack` ends."""
     if writer:
         stack.enter_context(writer)
 
 
 def _begin(writer: ResultsWriter | None, translator: Translator, text: Text) -> bool:
-    """Begins to write, if at all; true if whole results of this text and model are there."""
+    """Begins to write, if there is a writer; returns whether finished results already exist."""
     return writer is not None and writer.begin(contents_of(translator, text))
 
 
 def _echo(asked: TextConfig, folder: Path | None) -> Callable[[str], None] | None:
-    """Prints translations of what arrives; its reader need not wait if they are kept, too."""
+    """Returns the function that prints translations of a stream, or None for other input.
+
+    If they also go to a folder, the work goes on when the reader leaves.
+    """
     if not asked.arrives:
         return None
     return partial(print, flush=True) if folder else deliver
 
 
 def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
-    """Yields what the user should know beside the figures."""
+    """Yields warnings about the results."""
     if cut := summary["sentences_cut"]:
         yield f"warning: {describe_cut(cut, translator.decoding.max_source_length)}"
 
@@ -139,7 +143,7 @@ def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
 def _settings(
     config: Config, values: dict[str, Any]
 ) -> tuple[TextConfig, DecodingConfig, int | None]:
-    """Settings of text and search, and how many checkpoints to average if that was asked for."""
+    """Returns settings of text and search, and the number of checkpoints to average if set."""
     text_keys = [field.name for field in dataclasses.fields(TextConfig)]
     text = from_dict(TextConfig, {key: values.pop(key) for key in text_keys if key in values})
     given = {key: value for key, value in values.items() if value is not None}
@@ -148,7 +152,7 @@ def _settings(
 
 
 def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) -> Path | None:
-    """The folder for the results: the one asked for, or one whose name says what they are of."""
+    """Returns the folder for the results: `output`, or one named after the request, or None."""
     if asked.output:
         return as_path(asked.output)
     if asked.arrives:
@@ -163,9 +167,9 @@ def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) ->
 def _request(
     asked: TextConfig, workdir: Run, decoding: DecodingConfig, folder: Path
 ) -> dict[str, Any]:
-    """All that results depend on beside the training: the model's place, the text, the settings.
+    """Returns what results depend on besides training: the model's path, the text, the settings.
 
-    A workdir may be moved with the results inside, so its place is as seen from theirs.
+    The workdir's path is relative to the results, so both can be moved together.
     """
     places = [os.path.realpath(path) for path in (workdir.path, folder)]
     settings = dataclasses.asdict(decoding)

@@ -3,8 +3,8 @@
 
     python train.py --config=configs/demo.py --workdir=runs/demo [--config.SECTION.KEY=VALUE ...]
 
-Prepares the data if that has not been done, trains or goes on training, then translates the test
-split at each exit. `configs/base.py` explains every key.
+Prepares the data if needed, starts or resumes training, then translates the test split at each
+exit. `configs/base.py` explains every key.
 """
 
 import json
@@ -47,7 +47,7 @@ _SAMPLES = 3
 
 
 def main(argv: Sequence[str]) -> int:
-    """Trains and reports as the command line says; returns the exit status."""
+    """Trains and reports as `argv` says; returns the exit status."""
     options = flags.FlagValues()
     define_config(options, argv)
     define_workdir(options)
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Checks the config, then does all of it, as the only writer of the workdir."""
+    """Checks the config, trains and reports, as the only writer of the workdir."""
     keep_programs()
     config, workdir = Config.from_dict(read_config(options)), Run(options.workdir)
     policies = {"decoding.policy": (config.decoding.policy,)}
@@ -77,13 +77,13 @@ def _main(options: flags.FlagValues) -> None:
 
 @our_modes()
 def train_model(config: Config, workdir: Run) -> Dataset:
-    """Prepares the data and trains, or goes on with it; returns the data.
+    """Prepares the data, then starts or resumes training; returns the data.
 
-    The caller is the only writer of the workdir.
+    The caller must be the only writer of the workdir.
 
     Raises:
         UserError: the config does not fit the workdir, the data or the devices.
-        Stopped: a signal asked for it; what was trained is saved.
+        Stopped: a signal stopped training; the last step is saved.
     """
     check_sharding(config.training.sharding, jax.device_count())
     by_first(lambda: _prepare(config, workdir))
@@ -99,7 +99,7 @@ def train_model(config: Config, workdir: Run) -> Dataset:
 
 
 def _prepare(config: Config, workdir: Run) -> None:
-    """Makes the workdir one of a run of this config, with its data."""
+    """Checks the config against the workdir, then writes the data and the config into it."""
     workdir.check_same(config)
     check_initial(workdir, config)
     workdir.prepare(config)
@@ -107,9 +107,9 @@ def _prepare(config: Config, workdir: Run) -> None:
 
 
 def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
-    """Translates the test split by each fixed exit, the exit head and the report's policies.
+    """Translates the test split with each fixed exit, the exit head and the report policies.
 
-    Prints a table and sample translations with their exits; keeps a line of figures for each.
+    Prints a table and sample translations with their exits; writes one JSON line per policy.
     """
     config = trained.config
     fixed = [f"fixed:{depth}" for depth in config.model.exit_depths]
@@ -138,7 +138,7 @@ def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
 def _print_samples(
     trained: TrainedModel, dataset: Dataset, outputs: dict[str, Translations]
 ) -> None:
-    """Prints some sentences, and after each piece of their translations its exit."""
+    """Prints some sentences and their translations, each piece followed by its exit."""
     sources, references = dataset.text("test")
     num_layers, colour = trained.config.model.decoder_layers, wants_colour()
     width = max(map(len, ["reference", *outputs]))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys of decoding by a trained model: `python decode.py --workdir=runs/demo [--config.KEY=VALUE]`.
+"""Keys for decoding with a trained model: `python decode.py --workdir=DIR [--config.KEY=VALUE]`.
 
-A key of the first group that is left unset has the value that the model was trained with, kept in
-the workdir's `config.json` under `decoding`.
+An unset key of the first group takes its value from the run: the section `decoding` of the
+workdir's `config.json`.
 """
 
 from ml_collections import ConfigDict
@@ -10,9 +10,9 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
-    """Defaults: the split `test`, decoded as the run says."""
+    """Returns the defaults: translates the split `test` with the run's own settings."""
     config = ConfigDict()
-    # The keys of `decoding` in configs/base.py.
+    # The section `decoding` of configs/base.py explains these.
     config.policy = placeholder(str)
     config.beam_size = placeholder(int)
     config.length_penalty = placeholder(float)
@@ -24,17 +24,19 @@ def get_config() -> ConfigDict:
     config.max_source_length = placeholder(int)
     config.shortlist = placeholder(int)
 
-    # What to translate: valid or test of the prepared data, or a file of lines, or - for standard
-    # input. Its translations, and those of a pipe, are printed as they come. Translations of a file
-    # are scored if there is a reference of as many lines.
+    # The split to translate, valid or test of the prepared data. Ignored if input is set.
     config.split = "test"
+    # A file to translate, one sentence per line, or - for standard input. For standard input or a
+    # pipe, prints each translation at once.
     config.input = ""
+    # A file of references for input, with as many lines: scores the translations against them.
     config.reference = ""
-    # The folder for hypotheses.txt, exits.jsonl and summary.json; by default one below the workdir
-    # named after input, policy, beam and what is not as in the run, and none for standard input or
-    # a pipe. Earlier results of the same request are replaced, and all else that is there is not.
+    # Folder for hypotheses.txt, exits.jsonl and summary.json. Replaces earlier results of the same
+    # request, and refuses a folder that holds anything else. Empty: a folder in the workdir, named
+    # after input, policy, beam and other settings that differ from the run's; none for standard
+    # input or a pipe.
     config.output = ""
-    # Whether to go on with results there that were not finished, from the last whole window of
-    # lines, or to start if there are none. It takes a file that can be read again.
+    # Continues unfinished results in that folder, after the last complete window of lines; starts
+    # from the beginning if there are none. Needs an input that can be read twice.
     config.resume = False
     return config

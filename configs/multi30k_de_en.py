@@ -7,8 +7,8 @@
 DIR holds train.de, train.en, valid.de and so on: the captions of the WMT multimodal task, with the
 1,000 of 2016 as test.
 
-Sized for two CPU cores, on which two trainings take less than an hour side by side: ten epochs, a
-small vocabulary, small batches. docs/results.md has its scores. A wider model, trained for longer
+Sized for two CPU cores, where two trainings side by side take less than an hour: ten epochs, a
+small vocabulary, small batches. docs/results.md has the scores. A wider model, trained for longer
 on a GPU, was not measured.
 """
 
@@ -18,7 +18,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """A small model with tied embeddings."""
+    """Returns a small model with tied embeddings."""
     config = base.get_config()
     config.data.source = "text:data/multi30k"
     config.data.vocabulary_size = 2_000

@@ -4,8 +4,8 @@
     python train.py --config=configs/multi30k_exits.py --workdir=runs/multi30k_exits \
         --config.training.initial_workdir=runs/multi30k --config.data.source=text:DIR
 
-The paper's two phases as two runs: this one starts from the parameters of the first, with a fresh
-optimizer, and trains model and head together.
+The paper's two phases are two runs here: this one starts from the parameters of the first with a
+new optimizer state, and trains model and head together.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from configs import multi30k_de_en
 
 
 def get_config() -> ConfigDict:
-    """A halting unit after each block, taught where the reference is likely enough."""
+    """Returns a halting unit after each block, trained with the likelihood oracle."""
     config = multi30k_de_en.get_config()
     config.model.exit_head = "token_geometric"
     config.model.halting_weights = "per_depth"

@@ -4,8 +4,8 @@
     python train.py --config=configs/tatoeba_de_en.py --workdir=runs/tatoeba \
         --config.data.source=text:DIR
 
-DIR holds train.de, train.en, valid.de and so on, made of the German-English pairs of tatoeba.org.
-Meant for one GPU, or for patience on a CPU. Time and score: not measured yet.
+DIR holds train.de, train.en, valid.de and so on, made from the German-English pairs of tatoeba.org.
+Meant for one GPU; possible, but slow, on a CPU. Time and score: not measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """Encoder and decoder of one width, more dropout."""
+    """Returns the defaults with an encoder as wide as the decoder and more dropout."""
     config = base.get_config()
     config.data.source = "text:data/tatoeba"
     config.data.vocabulary_size = 8_000

@@ -4,21 +4,21 @@
     python train.py --config=configs/wmt14_en_fr.py --workdir=runs/wmt14
 
 Downloads 41 million pairs through tensorflow-datasets, which takes some 16 GB of memory and hours
-to prepare. Meant for a TPU slice or several GPUs. Compiled for 16 chips of a TPU v5e, a step takes
-10.5 GB of the 15.75 that each has; the compiler says so, it has not run there. With fewer or
+to prepare. Meant for a TPU slice or several GPUs. By the compiler's estimate for 16 chips of a TPU
+v5e, a step takes 10.5 of the 15.75 GB of each chip; it has not been run there. With fewer or
 smaller devices set `model.rematerialisation` to blocks (3.9 GB) or raise `training.microbatches`;
-with one, `training.sharding` must be replicated. The paper has 43.6 tokenised BLEU at exits 5 and 6
-on test, which BLEU on this text, as it is written, is not to be compared with; time and score of
-this config: not measured.
+with one device, `training.sharding` must be replicated. The paper reports 43.6 tokenised BLEU at
+exits 5 and 6 on test. This text is not tokenised, so its BLEU cannot be compared with that. Time
+and score of this config: not measured.
 
 From the paper: Transformer big with 6 blocks, one matrix for all embeddings and classifiers, 460k
-tokens a batch, 50,000 updates, beam 4, the last 10 checkpoints averaged. Not in the paper: dropout
-and all of the optimizer but the clipping.
+tokens per batch, 50,000 updates, beam 4, the last 10 checkpoints averaged. Not in the paper:
+dropout and the optimizer's settings other than clipping.
 
-As in fairseq's script for this data, every 1333rd pair is for validation, and pairs with a side of
-more than 250 pieces, or of more than 1.5 times the pieces of the other, are left out. It counts
-pieces, too, but of text that it has tokenised before; and the pairs have another order here, so
-that others are for validation.
+As in fairseq's script for this data, every 1333rd pair is held out for validation, and pairs with a
+side of more than 250 pieces or more than 1.5 times the pieces of the other side are dropped. Two
+differences: fairseq counts pieces of tokenised text, and the pairs are in another order here, so
+the validation pairs differ.
 """
 
 from ml_collections import ConfigDict
@@ -27,14 +27,14 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The paper's dimensions."""
+    """Returns the paper's WMT'14 setting."""
     config = base.get_config()
     config.data.source = "tfds:wmt14_translate/fr-en"
     config.data.source_language = "en"
     config.data.target_language = "fr"
     config.data.vocabulary = "joint"
     config.data.vocabulary_size = 44_000
-    config.data.max_length = 251  # </s> is counted
+    config.data.max_length = 251  # includes </s>
     config.data.max_length_ratio = 1.5
     config.data.valid_every = 1_333
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checksums of files, by which damage and change are noticed.
+"""Checksums of files, to detect damage and changes.
 
-Hashing reads everything, so a file whose size and time are those at which it was hashed is taken
-to be as it was.
+Hashing reads the whole file, so a file with the same size and modification time as when it was
+hashed counts as unchanged.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from dat_jax.formats import read_stamped, write_stamped
 
 @dataclasses.dataclass(frozen=True)
 class Checksum:
-    """The contents of a file, and the size and time, in nanoseconds, that it had with them."""
+    """The hash of a file's contents, with its size in bytes and its time in nanoseconds."""
 
     sha256: str
     size: int
@@ -30,7 +30,7 @@ class Checksum:
         return cls(digest, before.st_size, before.st_mtime_ns)
 
     def renewed(self, path: Path) -> "Checksum | None":
-        """Returns the checksum of a file that still has these contents, and None of any other."""
+        """Returns the file's current checksum if its contents are unchanged, else None."""
         now = path.stat()
         if (now.st_size, now.st_mtime_ns) == (self.size, self.mtime_ns):
             return self
@@ -44,7 +44,7 @@ Checksums = Mapping[str, Checksum]
 
 
 def write_checksums(path: Path, **groups: Checksums) -> None:
-    """Writes groups of checksums, each by a name, into one file of JSON."""
+    """Writes named groups of checksums into one JSON file."""
     values = {
         group: {name: dataclasses.asdict(checksum) for name, checksum in checksums.items()}
         for group, checksums in groups.items()
@@ -56,7 +56,7 @@ def read_checksums(path: Path) -> dict[str, Checksums]:
     """Reads the groups that `write_checksums` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file is missing.
         ValueError: it is damaged.
         UserError: it is of a later format.
     """

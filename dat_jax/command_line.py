@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of every script: flags in, one clear line out when the user can fix what went wrong.
+"""The command line of every script: flags, and one line for an error that the user can fix.
 
-A script's `main(argv)` defines its flags in a `FlagValues` of its own and ends with `run`, so that
-scripts can be imported side by side and called again and again.
+Each script's `main(argv)` defines its flags in its own `FlagValues` and ends with `run`, so scripts
+can be imported together and called repeatedly.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from dat_jax.streams import discard, lasting
 
 
 class _PathParser(flags.ArgumentParser):
-    """Makes a path of a flag's text."""
+    """Parses the text of a flag into a path."""
 
     def parse(self, argument: str) -> Path:
         if not argument:
-            raise ValueError("must be a path, as runs/demo")
+            raise ValueError("must be a path, such as runs/demo")
         return as_path(argument)
 
     def flag_type(self) -> str:
@@ -43,13 +43,13 @@ _HELP = {"-?", "-help", "--help", "-helpfull", "--helpfull"}
 def define_config(
     options: flags.FlagValues, argv: Sequence[str], default: str | None = None
 ) -> None:
-    """Defines `--config=FILE` and with it those `--config.section.key=value` that `argv` holds.
+    """Defines `--config=FILE` and the `--config.SECTION.KEY=VALUE` flags that `argv` holds.
 
-    It is required if it has no default.
+    Without a default, `--config` is required.
     """
-    from ml_collections import config_flags  # which benchmarks.gpu does without
+    from ml_collections import config_flags  # benchmarks.gpu does not need it
 
-    # It reads a default at once, were it not in `argv`, and a bad override would go uncaught.
+    # A default that is not in `argv` is loaded at once, and a bad override would bypass `_parse`.
     config_flags.DEFINE_config_file(
         "config",
         default,
@@ -63,48 +63,46 @@ def define_config(
 
 def define_workdir(options: flags.FlagValues) -> None:
     """Defines `--workdir=DIR`, required."""
-    define_path(options, "workdir", "Where a run keeps all its files.")
+    define_path(options, "workdir", "The folder for all files of a run.")
 
 
 def define_processes(options: flags.FlagValues) -> None:
-    """Defines the flags that name one of several processes that make a run together."""
+    """Defines the flags that place this process among several of one run."""
     flags.DEFINE_string(
         "coordinator",
         None,
-        "Of several processes: HOST:PORT at which number 0 is to be reached. None is needed on a "
-        "TPU pod or under SLURM.",
+        "HOST:PORT of process 0, for a run of several processes. Not needed on a TPU pod or under "
+        "SLURM.",
         flag_values=options,
     )
-    flags.DEFINE_integer(
-        "num_processes", None, "How many processes there are.", flag_values=options
-    )
-    flags.DEFINE_integer("process_id", None, "The number of this one, from 0.", flag_values=options)
+    flags.DEFINE_integer("num_processes", None, "Number of processes.", flag_values=options)
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=options)
 
 
 def define_path(
     options: flags.FlagValues, name: str, meaning: str, *, required: bool = True
 ) -> None:
-    """Defines `--NAME=PATH`, in which `~` is the user's home; None if it need not be given."""
+    """Defines `--NAME=PATH` and expands `~`; None if an optional one is not given."""
     flags.DEFINE(_PathParser(), name, None, meaning, options, required=required)
 
 
 def define_arguments(options: flags.FlagValues, meaning: str) -> None:
-    """Lets arguments stand without a flag, anywhere: `options.arguments` has them in order."""
+    """Allows arguments without a flag anywhere: `options.arguments` lists them in order."""
     flags.DEFINE_multi_string("arguments", [], meaning, options)
 
 
 def read_config(options: flags.FlagValues) -> dict[str, Any]:
-    """The values of `--config` after overrides, as nested dictionaries."""
+    """Returns the values of `--config` after overrides, as nested dictionaries."""
     return options.config.to_dict()
 
 
 def run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None]) -> int:
     """Parses `argv` into `options`, calls `body` and returns the exit status.
 
-    A `UserError`, or what the system will not do, such as reading a file or writing to a full disk,
-    becomes one line and exit status 1. Streams may be closed and readers may leave: `body` goes on
-    unless it must `deliver` its output there. `--help` prints the docstring of the script, which is
-    the module of `body`, and its flags.
+    Prints one line and returns 1 for a `UserError` or an error of the system, such as a missing
+    file or a full disk. `body` goes on if output streams are closed or their readers leave, unless
+    it calls `deliver`. `--help` prints the docstring of the script (the module of `body`) and its
+    flags.
     """
     with lasting(), _quiet_libraries():
         return _run(argv, options, body)
@@ -121,7 +119,7 @@ def _run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None
         sys.stdout.flush()
     except UserError as error:
         return _fail(error, str(error))
-    except BrokenPipeError:  # whoever reads the output has seen enough
+    except BrokenPipeError:  # the reader of the output has left
         return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno is None:
@@ -136,25 +134,25 @@ def _run(argv: Sequence[str], options: flags.FlagValues, body: Callable[[], None
 
 
 def _describe(error: OSError, options: flags.FlagValues) -> str:
-    """What the system would not do, and the option that names the place, if one does."""
+    """Returns the message for a system error, with the option that names the path, if any."""
     if error.filename is None:
         return f"{error.strerror}: fix that and run again"
     place, reason = os.fsdecode(error.filename), error.strerror
     if target := missing_target(place):
         reason = f"it is a link to {target}, which is missing"
     option = option_of(place, options)
-    advice = f"fix that, or give another {option}" if option else "fix that and run again"
-    return f"{place}: {reason}: {advice}"
+    fix = f"fix that, or give another {option}" if option else "fix that and run again"
+    return f"{place}: {reason}: {fix}"
 
 
 @contextlib.contextmanager
 def _quiet_libraries() -> Generator[None, None, None]:
-    """Silences the INFO logs of libraries; warnings go to the present standard error."""
+    """Silences INFO logs of libraries; warnings go to the current standard error."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs, it raises
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it also raises what it logs
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # The flags of libraries keep their defaults; unless absl knows that, it warns of logging early.
+    # absl warns about logging before its own flags are parsed; they keep their defaults.
     flags.FLAGS.mark_as_parsed()
     absl_logging.use_absl_handler()
     handler = absl_logging.get_absl_handler().python_handler
@@ -166,12 +164,12 @@ def _quiet_libraries() -> Generator[None, None, None]:
 
 
 def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
-    """Parses flags; absl and ml_collections raise many kinds of exception for a bad one."""
+    """Parses flags; turns the many exceptions of absl and ml_collections into a `UserError`."""
     default = options["config"].default if "config" in options else None
-    absl_logging.set_verbosity(absl_logging.ERROR)  # ml_collections would warn of what we refuse
+    absl_logging.set_verbosity(absl_logging.ERROR)  # ml_collections also warns about bad values
     try:
         remaining = options(_arguments(argv, default))
-        if "config" in options:  # without overrides, a file fails only when it is used
+        if "config" in options:  # without overrides, a bad file fails only when it is used
             options.config.to_dict()
     except Exception as error:
         file = _config_file(argv, default)
@@ -183,11 +181,11 @@ def _parse(argv: Sequence[str], options: flags.FlagValues) -> None:
     if "arguments" in options:
         options.arguments = [*options.arguments, *remaining[1:]]
     elif len(remaining) > 1:
-        raise UserError(f"unexpected argument {remaining[1]!r}: options start with --")
+        raise UserError(f"unexpected argument {remaining[1]!r}: start options with --")
 
 
 def _arguments(argv: Sequence[str], default: str | None) -> list[str]:
-    """`argv` with the default config, if there is one and no other is named, and homes for `~`."""
+    """Returns `argv` with the default config added if none is named, and `~` expanded."""
     named = [] if default is None or _named_configs(argv) else [f"--config={default}"]
     given = [re.sub("^(--?config=)(~.*)", _expand, argument) for argument in argv[1:]]
     return [*argv[:1], *named, *given]
@@ -198,7 +196,7 @@ def _expand(match: re.Match[str]) -> str:
 
 
 def _named_configs(argv: Sequence[str]) -> list[str]:
-    """The files that `--config=FILE` and `--config FILE` name."""
+    """Returns the files that `--config=FILE` and `--config FILE` name."""
     files = []
     for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
         if named := re.fullmatch("--?config(?:=(.*))?", argument):
@@ -207,12 +205,12 @@ def _named_configs(argv: Sequence[str]) -> list[str]:
 
 
 def _config_file(argv: Sequence[str], default: str | None) -> str:
-    """The file that is taken of those that are named, or the default."""
+    """Returns the config file that counts: the last one named, or the default."""
     return [default or "", *_named_configs(argv)][-1]
 
 
 def _fail(error: BaseException, message: str, status: int = 1) -> int:
-    """Prints a line for an error, and its notes; returns the exit status."""
+    """Prints an error's message and notes; returns the exit status."""
     lines = "\n".join([f"error: {message}", *getattr(error, "__notes__", ())])
     for stream, text in ((sys.stdout, ""), (sys.stderr, lines + "\n")):
         try:

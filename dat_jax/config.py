@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration: sections, the rules between them, and `config.json`; `configs/base.py` explains
-every key.
+"""Configuration: sections, rules across sections, and `config.json`.
 
-A config checks its values when it is made, and raises a `UserError` that names the bad one: whoever
-holds a config holds a valid one.
+`configs/base.py` explains every key. A config checks its values when it is built and raises a
+`UserError` that names the bad one, so every `Config` object is valid.
 """
 
 import dataclasses
@@ -26,7 +25,7 @@ from dat_jax.sections import (
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that makes a run: what `train.py` reads and `workdir/config.json` keeps."""
+    """All settings of a run, as `train.py` reads them and `WORKDIR/config.json` stores them."""
 
     data: DataConfig
     model: ModelConfig
@@ -39,13 +38,14 @@ class Config:
         if self.model.exit_head == "none":
             require(
                 self.exit.trains == "model_and_head",
-                f"exit.trains is {self.exit.trains}: model.exit_head is none, there is no head",
+                f"exit.trains is {self.exit.trains} and model.exit_head is none: choose a head, or "
+                "set exit.trains to model_and_head",
             )
         if self.training.mode == "mixed":
             require(
                 self.model.exits == "all" and self.model.exit_head == "none",
-                "training.mode is mixed: model.exits must be all and model.exit_head none; an exit "
-                "head learns from aligned states (continue with training.initial_workdir)",
+                "training.mode is mixed: model.exits must be all and model.exit_head none; train "
+                "an exit head in a second, aligned run, with training.initial_workdir",
             )
         require(
             not self.optimizer.falls_to_zero or self.optimizer.warmup_steps < self.training.steps,
@@ -74,11 +74,10 @@ class Config:
 
     @classmethod
     def load(cls, path: Path) -> "Config":
-        """Reads the `config.json` that `save` wrote, or that an older version did.
+        """Reads a `config.json` that `save` of this or an older version wrote.
 
         Raises:
-            UserError: the file is missing, is not JSON, holds no valid config, or is of a later
-                format.
+            UserError: the file is missing, not JSON, not a valid config, or of a later format.
         """
         try:
             values, version = read_stamped(path)

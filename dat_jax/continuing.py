@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may change between a run and its continuation; all else would make it another run."""
+"""Checks that a config may continue a run: only some keys may change."""
 
 import dataclasses
 import operator
@@ -20,20 +20,21 @@ _PATHS = {("training", "initial_workdir")}
 
 
 def check_continues(path: Path, begun: Config, config: Config, last_step: int) -> None:
-    """Makes sure that `config` may continue the run in `path`, trained to `last_step`.
+    """Checks that `config` may continue the run in `path`, trained to `last_step`.
 
-    How long to train, if no step's learning rate depends on that, what to keep and to tell, and how
-    to decode may change, and all else may not. The prepared data compares its own section.
+    Only these may change: training length (unless the learning rate falls to 0 at its end),
+    logging, checkpointing, memory and decoding keys. The section `data` is compared elsewhere, with
+    the prepared data.
 
     Raises:
-        UserError: it is another run, or one that was trained for longer.
+        UserError: another key differs, or the run is already past `training.steps`.
     """
     total = config.training.steps
     if begun.optimizer.falls_to_zero and begun.training.steps != total:
         raise UserError(
             f"{path} holds a run whose learning rate falls to 0 after training.steps = "
-            f"{begun.training.steps}, not {total}: give another --workdir, which may start "
-            "from this one by training.initial_workdir"
+            f"{begun.training.steps}, not {total}: give another --workdir, and start it from this "
+            "one with training.initial_workdir if you like"
         )
     if last_step > total:
         raise UserError(

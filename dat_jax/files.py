@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are either whole or what they were before, and folders with one writer at a time.
+"""Atomic writing of text files, and folders with one writer at a time.
 
-A file or a folder that is being written belongs to one process by a lock of the system, which ends
-with the process, however it ends. What a killed one left is taken over by the next.
+The writer holds a lock of the operating system, which is released when the process ends, however it
+ends. The next writer takes over what a killed one left.
 """
 
 import contextlib
@@ -24,12 +24,13 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Generator[None, None, None]:
-    """Makes this process the only writer of `folder`, which is made if need be.
+    """Makes this process the only writer of `folder`.
 
-    Afterwards a folder that was made for it is gone if nothing was written.
+    Creates the folder and its parents if they are missing, and removes them again if they are
+    still empty at the end.
 
     Raises:
-        UserError: another process is writing there, or this one is already.
+        UserError: another process, or this one, is already writing there.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -37,29 +38,30 @@ def sole_writer(folder: Path) -> Generator[None, None, None]:
         with _lock(folder):
             yield
     finally:
-        with contextlib.suppress(OSError):  # not empty, or gone
+        with contextlib.suppress(OSError):  # not empty, or already removed
             for path in made:
                 path.rmdir()
 
 
 class Unfinished:
-    """Text files that take their places together or not at all; use it as a context."""
+    """Text files that are written elsewhere and renamed together when finished; a context."""
 
     def __init__(self, *paths: Path, sizes: Sequence[int] = ()) -> None:
-        """Names the files to write; nothing is opened yet.
+        """Names the files to write, without opening any.
 
         Args:
-            paths: their places.
-            sizes: how many bytes of each, by an earlier process that called `keep`, to go on from.
+            paths: their final paths.
+            sizes: bytes of each file to continue after, as `keep` returned them to an earlier
+                process; empty to start from nothing.
         """
         self._paths, self._kept = paths, bool(sizes)
         self._sizes = sizes or [0] * len(paths)
 
     def __enter__(self) -> list[TextIOWrapper]:
-        """Opens a file for each path, not yet in its place, empty unless there is more to keep.
+        """Opens a temporary file for each path and truncates it to its size.
 
         Raises:
-            UserError: there is less than was to be kept.
+            UserError: a file is shorter than that.
         """
         with contextlib.ExitStack() as stack:
             self._files = []
@@ -69,14 +71,15 @@ class Unfinished:
                 stack.callback(self._remove, file)
                 if os.fstat(file.fileno()).st_size < size:
                     raise UserError(
-                        f"{file.name} is shorter than it was left: remove its folder to start again"
+                        f"{file.name} is shorter than when it was kept: remove its folder to start "
+                        "again"
                     )
                 file.truncate(size)
             self._stack = stack.pop_all()
         return self._files
 
     def keep(self) -> list[int]:
-        """Makes sure that what has been written outlasts this process; returns the sizes."""
+        """Writes everything to disk, to be continued by a later process; returns the sizes."""
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
@@ -84,11 +87,11 @@ class Unfinished:
         return [os.fstat(file.fileno()).st_size for file in self._files]
 
     def __exit__(self, *_: object) -> None:
-        """Removes what has not taken its place."""
+        """Removes unfinished files, unless `keep` was called."""
         self._stack.close()
 
     def finish(self) -> None:
-        """Puts all files in their places, once all of them are whole."""
+        """Renames all files to their final paths."""
         for file in self._files:
             file.flush()
         for file, path in zip(self._files, self._paths, strict=True):
@@ -100,7 +103,7 @@ class Unfinished:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or, if anything goes wrong, leaves the one that was there."""
+    """Writes a file atomically: if anything fails, the old file stays."""
     unfinished = Unfinished(path)
     with unfinished as (file,):
         file.write(text)
@@ -109,13 +112,13 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Generator[None, None, None]:
-    """Holds a file in `folder` that says which process does."""
+    """Holds the lock file of `folder`, which names this process."""
     path = folder / LOCK
     try:
         file = _own(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = ""
-        with contextlib.suppress(FileNotFoundError):  # it is done meanwhile
+        with contextlib.suppress(FileNotFoundError):  # the other process has just finished
             holder = path.read_text(errors="replace").strip()
         raise UserError(
             f"{folder} is being written by {holder or 'another process'}: wait until it is done "
@@ -132,11 +135,11 @@ def _lock(folder: Path) -> Generator[None, None, None]:
 def _own(path: Path, operation: int) -> TextIOWrapper:
     """Opens a file and locks it for as long as it is open.
 
-    Whoever owns a file may remove or rename it, so one that is no longer at its path is opened
-    anew.
+    The previous owner may have removed or renamed the file, so it is opened again if it is no
+    longer at its path.
 
     Raises:
-        BlockingIOError: another process owns it, if `operation` says not to wait.
+        BlockingIOError: another process owns it and `operation` does not wait.
     """
     while True:
         file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
@@ -151,7 +154,7 @@ def _own(path: Path, operation: int) -> TextIOWrapper:
 
 
 def _lock_if_possible(file: TextIOWrapper, operation: int) -> None:
-    """Locks an open file, unless its file system has no locks: there, users must take care."""
+    """Locks an open file; on a file system without locks, does nothing."""
     try:
         fcntl.flock(file, operation)
     except OSError as error:
@@ -160,7 +163,7 @@ def _lock_if_possible(file: TextIOWrapper, operation: int) -> None:
 
 
 def _is_at(path: Path, file: TextIOWrapper) -> bool:
-    """True if this open file is the one that lies at `path`."""
+    """Returns whether this open file is the one at `path`."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -168,6 +171,6 @@ def _is_at(path: Path, file: TextIOWrapper) -> bool:
 
 
 def _remove(file: TextIOWrapper) -> None:
-    """Removes a file that this process owns from where it was opened, unless it was moved."""
+    """Removes a file that this process owns, unless it was renamed."""
     if _is_at(Path(file.name), file):
         os.unlink(file.name)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings on disk: JSON that says which version wrote it, read as this version means them.
+"""Settings on disk: JSON files stamped with a format number and the version that wrote them.
 
-Every such file names its format. What an older one lacks is filled in with what that version did,
-and its old names and values are turned into ours; a later one is refused.
+Reading an older format renames its keys and fills in missing ones with what that version did. A
+later format is refused.
 """
 
 import json
@@ -15,7 +15,7 @@ from dat_jax.files import write_text
 from dat_jax.version import __version__
 
 FORMAT = 8
-_FIRST_VERSION = "0.1.0"  # of format 1, which named neither
+_FIRST_VERSION = "0.1.0"  # wrote format 1, which has no stamp
 
 _RENAMED_IN_2 = {
     ("model", "num_layers"): "decoder_layers",
@@ -24,19 +24,19 @@ _RENAMED_IN_2 = {
 
 
 def write_stamped(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes a whole file of indented JSON, with its format and our version, or leaves the old."""
+    """Writes indented JSON with format and version; if that fails, the old file stays."""
     stamp = {"format": FORMAT, "version": __version__}
     write_text(path, json.dumps(stamp | dict(values), indent=2) + "\n")
 
 
 def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
-    """Reads what `write_stamped` of this version or an older one wrote.
+    """Reads a file that `write_stamped` of this or an older version wrote.
 
     Returns:
-        The values, as this version would have written them, and the version that did.
+        The values, converted to this version's format, and the version that wrote them.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file is missing.
         ValueError: it is not a JSON object.
         UserError: it is of a later format.
     """
@@ -46,8 +46,8 @@ def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
     number, version = values.pop("format", 1), values.pop("version", _FIRST_VERSION)
     if not isinstance(number, int) or number > FORMAT:
         raise UserError(
-            f"{path} was written by dat_jax {version} in format {number}, and this is dat_jax "
-            f"{__version__}, which reads formats up to {FORMAT}: use that version or a later one"
+            f"{path} was written by dat_jax {version} in format {number}, but dat_jax "
+            f"{__version__} reads formats up to {FORMAT}: use that version or a later one"
         )
     for older, to_next in enumerate(
         (_from_1, _from_2, _from_3, _from_4, _from_5, _from_6, _from_7), start=1
@@ -58,7 +58,7 @@ def read_stamped(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _from_1(values: dict[str, Any]) -> None:
-    """Puts what format 1 wrote into the words of format 2."""
+    """Renames keys of format 1."""
     for (name, old), new in _RENAMED_IN_2.items():
         section = _section(values, name)
         if old in section:
@@ -66,11 +66,11 @@ def _from_1(values: dict[str, Any]) -> None:
 
 
 def _from_2(values: dict[str, Any]) -> None:
-    """Adds what format 2 lacked: vocabularies normalised what they read, BLEU knew no language,
-    sources were cut as training left them out, no step was skipped.
+    """Adds keys that format 2 lacked: vocabularies normalised text themselves, BLEU always used
+    13a, decoding cut sources at `data.max_length`, and no step was skipped.
 
-    The settings of data are a section of a run's and, beside the data, a file of their own.
-    Checksums have moved from the headers of token files to a file for all of them.
+    Data settings are a section of `config.json` and also a file next to the data. Checksums moved
+    from the headers of token files into one file.
     """
     if training := _section(values, "training"):
         training["skip_nonfinite"] = 0
@@ -85,8 +85,8 @@ def _from_2(values: dict[str, Any]) -> None:
 
 
 def _from_3(values: dict[str, Any]) -> None:
-    """Adds what format 3 lacked: devices held all parameters, nothing was computed twice, no step
-    was traced, checkpoints lay in the workdir.
+    """Adds keys that format 3 lacked: parameters were replicated, nothing was recomputed, no step
+    was traced, and checkpoints were in the workdir.
     """
     if training := _section(values, "training"):
         training |= {"sharding": "replicated", "profile": "", "checkpoint_folder": ""}
@@ -95,9 +95,9 @@ def _from_3(values: dict[str, Any]) -> None:
 
 
 def _from_4(values: dict[str, Any]) -> None:
-    """Adds what format 4 lacked: hidden units were dropped like all else, no block was passed over,
-    gradients flowed down whole, the learning rate fell with 1/sqrt(step), no pair was lopsided,
-    validation pairs were the source's own.
+    """Adds keys that format 4 lacked: hidden units used `dropout`, no block was skipped, gradients
+    from above were not scaled, the learning rate fell with 1/sqrt(step), no pair was dropped for
+    its length ratio, and the source had its own validation pairs.
     """
     for data in (_section(values, "data"), values):
         if "source_language" in data:
@@ -114,8 +114,10 @@ def _from_4(values: dict[str, Any]) -> None:
 
 
 def _from_5(values: dict[str, Any]) -> None:
-    """Takes away what format 5 had more: exits could learn from the last one. A run whose exits
-    did keeps the key, by which it is refused: to go on with it here would change what it learns.
+    """Drops a key of format 5: exits could learn from the last exit.
+
+    A run that used it keeps the key and is therefore refused, because continuing it here would
+    change its loss.
     """
     training = _section(values, "training")
     if training.get("distillation") == 0:
@@ -123,7 +125,7 @@ def _from_5(values: dict[str, Any]) -> None:
 
 
 def _from_6(values: dict[str, Any]) -> None:
-    """Drops the keys of a second engine, which format 6 had."""
+    """Drops the keys of the second engine of format 6."""
     for name in ("engine", "cohort_size", "pool_size"):
         _section(values, "decoding").pop(name, None)
 
@@ -135,6 +137,6 @@ def _from_7(values: dict[str, Any]) -> None:
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of settings, or an empty one if these have none of that name."""
+    """Returns a section of settings, or an empty one if it is missing."""
     section = values.get(name)
     return section if isinstance(section, dict) else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run that another starts from, by `training.initial_workdir`: what must fit, what is taken."""
+"""Starting a run from another run's parameters, `training.initial_workdir`."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from dat_jax.paths import as_path
 from dat_jax.types import Params, PRNGKeyArray
 from dat_jax.workdir import Run
 
-# What a model may differ in from the one that it starts from.
+# Keys of the model that may differ between the two runs.
 _OF_HEAD_OR_TRAINING = {
     "exit_head",
     "halting_weights",
@@ -27,34 +27,35 @@ _OF_HEAD_OR_TRAINING = {
 
 
 def check_initial(run: Run, config: Config) -> None:
-    """Makes sure that a run that is yet to begin can start where its config says.
+    """Checks that a new run can start from `training.initial_workdir`.
 
     Raises:
-        UserError: there is no trained model in `training.initial_workdir`, or a different one.
+        UserError: there is no trained model, or one with other dimensions or settings.
     """
     initial = config.training.initial_workdir
     if not initial or run.saved_steps:
         return
     name, first = f"training.initial_workdir is {initial}", Run(as_path(initial))
     if not first.saved_steps:
-        raise UserError(f"{name}: no model has been trained there, train one first")
+        raise UserError(f"{name}, where no model has been trained: train one there first")
     trained = dataclasses.asdict(first.config.model)
     for key, value in dataclasses.asdict(config.model).items():
         if key not in _OF_HEAD_OR_TRAINING and value != trained[key]:
             raise UserError(
-                f"{name}: its model.{key} is {trained[key]!r}, not {value!r}: set it alike"
+                f"{name}: its model.{key} is {trained[key]!r}, not {value!r}: set both alike"
             )
 
 
 def initial_params(
     config: Config, model: Transformer, vocabularies: Vocabularies, key: PRNGKeyArray
 ) -> Params:
-    """The parameters that training begins with: drawn, or those of `training.initial_workdir`.
+    """Returns the parameters that training starts from: random ones, or those of
+    `training.initial_workdir`.
 
-    An exit head that the other run lacks, or that is of another kind there, is drawn.
+    The exit head is random if the other run has none or one of another kind.
 
     Raises:
-        UserError: the vocabularies are others there, or no checkpoint can be read.
+        UserError: the other run has other vocabularies, or none of its checkpoints can be read.
     """
     params = init_params(model, key)
     if not config.training.initial_workdir:
@@ -63,8 +64,8 @@ def initial_params(
     assert trained.vocabularies is not None
     if trained.vocabularies.fingerprints != vocabularies.fingerprints:
         raise UserError(
-            f"training.initial_workdir is {config.training.initial_workdir}: its vocabulary is "
-            "another one, so the data or its settings must be; use the same"
+            f"training.initial_workdir is {config.training.initial_workdir}: its vocabulary "
+            "differs, so its data or data settings do: use the same"
         )
     kept = dict(trained.params)
     if _head(trained.config) != _head(config):
@@ -73,5 +74,5 @@ def initial_params(
 
 
 def _head(config: Config) -> tuple[str, str]:
-    """The settings that two runs must share for one to go on with the other's exit head."""
+    """Returns the settings that two runs must share for one to take the other's exit head."""
     return config.model.exit_head, config.model.halting_weights

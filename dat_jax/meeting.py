@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of several processes that make one run together, and their end."""
+"""Starting and ending the processes of one distributed run."""
 
 import atexit
 import contextlib
@@ -17,25 +17,25 @@ from jax._src.clusters import ClusterEnv  # has no public name
 from dat_jax.errors import Stopped, UserError
 from dat_jax.processes import gather, index, is_first, runtime
 
-_CONNECTING = 300  # seconds, within which all must have started
-_HEARTBEAT = 30  # seconds of silence, after which a process is taken for dead
+_CONNECTING = 300  # seconds within which all processes must have started
+_HEARTBEAT = 30  # seconds of silence after which a process counts as dead
 _FAREWELL = 5_000  # milliseconds
-_CLUSTERS = {"slurm", "gcetpu", "gketpu"}  # JAX's names of those that tell who is who
+_CLUSTERS = {"slurm", "gcetpu", "gketpu"}  # JAX's names of clusters that number the processes
 
 
 @contextlib.contextmanager
 def together(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> Generator[None, None, None]:
-    """Makes this process one of several, if it was started as one, before any JAX is run.
+    """Connects this process to the others of its run, if there are any; enter it before using JAX.
 
-    They are named by arguments or else by a TPU pod or SLURM. Only the first prints to standard
-    output. One that fails does not wait for the others, which the runtime ends then.
+    Without arguments, a TPU pod or SLURM tells which processes there are. Only process 0 prints to
+    standard output. A process that fails does not wait for the others; the runtime then ends them.
 
     Args:
-        coordinator: host and port at which process 0 is to be reached.
-        num_processes: how many they are.
-        process_id: the number of this one.
+        coordinator: HOST:PORT of process 0.
+        num_processes: number of processes.
+        process_id: number of this process, from 0.
 
     Raises:
         UserError: some arguments are missing or impossible, or another process was lost.
@@ -51,15 +51,15 @@ def together(
     try:
         with _quiet_unless_first():
             yield
-    except Stopped:  # as all are
+    except Stopped:  # in all processes
         _part()
         raise
     except jax.errors.JaxRuntimeError as error:
         _leave(1)
         reason = " ".join(str(error).split())[:300]
         lost = UserError(
-            f"process {index()} cannot go on, {reason}: if another process has ended, see what it "
-            "said; then run the same again in all"
+            f"process {index()} cannot continue, {reason}: if another process has ended, see its "
+            "error; then run the same command again in all"
         )
         lost.__notes__ = getattr(error, "__notes__", [])
         raise lost from error
@@ -80,7 +80,10 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
         return
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise UserError(f"--coordinator={coordinator} is no HOST:PORT: name a port of process 0")
+        raise UserError(
+            f"--coordinator={coordinator} is not HOST:PORT: give the host of process 0 and a free "
+            "port there"
+        )
     if not 0 <= process_id < num_processes:
         raise UserError(
             f"--process_id is {process_id} and --num_processes {num_processes}: number the "
@@ -89,7 +92,7 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
 
 
 def _cluster() -> str | None:
-    """JAX's name of what has started several processes, of which this is one."""
+    """Returns JAX's name of the cluster that started this process with others, or None."""
     for cluster in ClusterEnv._cluster_types:
         if cluster.name in _CLUSTERS and cluster.is_env_present():
             return cluster.name if cluster.get_process_count() > 1 else None
@@ -97,8 +100,11 @@ def _cluster() -> str | None:
 
 
 def _connect(*arguments: Any, cluster_detection_method: str) -> None:
-    """Meets the other processes, or ends: the runtime, if it gave up, would do so with a trace."""
-    # Training has it on for as long as it lasts.
+    """Connects to the other processes, or ends this one with a single line.
+
+    A timeout of the runtime itself would print a trace, so our timer ends the process before.
+    """
+    # Training turns it on while it runs.
     jax.config.update("jax_enable_preemption_service", False)
     patience = threading.Timer(_CONNECTING, _give_up)
     patience.daemon = True
@@ -112,15 +118,17 @@ def _connect(*arguments: Any, cluster_detection_method: str) -> None:
         )
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the processes cannot meet, {reason}: fix that and start all") from error
+        raise UserError(
+            f"the processes cannot connect, {reason}: fix that and start all again"
+        ) from error
     finally:
         patience.cancel()
 
 
 def _give_up() -> None:
     print(
-        f"error: not all processes were there within {_CONNECTING} s: start each, with a number of "
-        "its own, and a --coordinator that all can reach",
+        f"error: not all processes were there within {_CONNECTING} s: start all of them, each with "
+        "its own --process_id and a --coordinator that all can reach",
         file=sys.stderr,
         flush=True,
     )
@@ -137,15 +145,15 @@ def _quiet_unless_first() -> Generator[None, None, None]:
 
 
 def _part() -> None:
-    """Ends with all others."""
+    """Waits for all other processes and disconnects."""
     gather("done")
     jax.distributed.shutdown()
 
 
 def _leave(status: int) -> None:
-    """Has this process end without the others, whom JAX would wait for when Python ends.
+    """Ends this process with `status` at exit, where JAX would wait for the others.
 
-    Where all fail alike, each is given the time to say so before the coordinator is gone.
+    If all processes fail, a short barrier lets each print its error before the coordinator ends.
     """
 
     def end() -> None:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JAX's own switches: ours are set while our programs are traced and run.
+"""JAX flags, fixed while our programs are traced and run.
 
-Whoever calls us, or the environment, may have set others. In 64-bit mode the dtypes that a loop
-carries would grow on their way round; with a mesh of the caller's, ours would be refused; with
-another generator, other numbers would be drawn.
+The caller or the environment may have set others. In 64-bit mode the dtypes of loop carries would
+change; the caller's mesh would conflict with ours; another generator would draw other numbers.
 """
 
 import contextlib
@@ -17,10 +16,10 @@ from dat_jax.errors import UserError
 
 @contextlib.contextmanager
 def our_modes() -> Generator[None]:
-    """Sets the switches that our programs are written for; a context or a decorator.
+    """Sets the flags that our programs need; a context manager or a decorator.
 
     Raises:
-        UserError: JAX was told to run on a platform that is not here.
+        UserError: JAX_PLATFORMS names a platform that this machine lacks.
     """
     _check_platform()
     with (
@@ -51,7 +50,7 @@ def _check_platform() -> None:
 
 
 def _platforms() -> list[str]:
-    """The platforms that are here; JAX starts again afterwards with those that it was told."""
+    """Returns the platforms of this machine, and resets JAX's backends afterwards."""
     asked = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", None)
     try:

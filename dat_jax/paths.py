@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths as users write them, and where they lead."""
+"""Paths as users write them, made absolute, with links resolved."""
 
 import os
 from pathlib import Path
@@ -8,31 +8,31 @@ from dat_jax.errors import UserError
 
 
 def as_path(name: str) -> Path:
-    """The absolute path of this name, in which `~` or `~USER` at the start is a home.
+    """Returns the absolute path of `name`, with a leading `~` or `~USER` expanded.
 
-    What keeps it may outlive the process's stay in this folder.
+    An absolute path stays right if the process changes its folder.
 
     Raises:
-        UserError: it is the address of something elsewhere.
+        UserError: `name` is a URL.
     """
     if "://" in name:
         raise UserError(
-            f"{name} is no path on this machine: name one; training.checkpoint_folder alone may be "
-            "elsewhere"
+            f"{name} is not a path on this machine: give a local path; only "
+            "training.checkpoint_folder may be elsewhere"
         )
     return Path(os.path.expanduser(name)).absolute()
 
 
 def destination(name: str) -> Path:
-    """The absolute path, without links, to which a name leads; nothing need be there yet."""
+    """Returns the absolute path of `name` with links resolved; it need not exist."""
     return Path(os.path.realpath(as_path(name)))
 
 
 def missing_target(path: str | Path) -> str | None:
-    """Where a link leads, if nothing is there; None of any other path."""
+    """Returns the missing target of a broken link, and None for any other path."""
     return os.path.realpath(path) if os.path.islink(path) and not os.path.exists(path) else None
 
 
 def same_destination(one: str, other: str) -> bool:
-    """True if two names lead to one place."""
+    """Returns whether two names lead to the same path."""
     return one == other or destination(one) == destination(other)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes that make one run together, by JAX's runtime: who they are, what they agree on.
+"""Communication between the processes of one distributed run.
 
-One of them, the coordinator, knows all, and what they tell each other goes through it: it waits for
-as long as it takes, where a collective of CPUs gives up. A process that ends is missed by it, and
-the runtime then ends the others.
+Messages go through the coordinator's key-value store, which, unlike a collective on CPUs, does not
+time out. The coordinator notices when a process ends, and the runtime then ends the others.
 """
 
 import contextlib
@@ -29,25 +28,25 @@ _numbers = itertools.count()
 
 
 def count() -> int:
-    """The number of processes that make this run; 1 unless they were started together."""
+    """Returns the number of processes of this run; 1 if it is not distributed."""
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def index() -> int:
-    """The number of this process among them, from 0."""
+    """Returns the number of this process, from 0."""
     return jax.process_index() if jax.distributed.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """True of the process that writes: the only one, or number 0."""
+    """Returns whether this is process 0, the one that writes files."""
     return index() == 0
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes, in their order; each waits until all have come here.
+    """Returns the values of all processes, in process order; waits for all of them.
 
     Args:
-        value: what JSON can hold.
+        value: JSON-serialisable.
     """
     if count() == 1:
         return [value]
@@ -62,13 +61,13 @@ def gather(value: Any) -> list[Any]:
 
 
 def by_first(action: Callable[[], Any]) -> Any:
-    """Has the first process do something, for which the others wait; returns what came of it.
+    """Runs `action` in the first process while the others wait; returns its result in all.
 
     Args:
-        action: returns what JSON can hold.
+        action: returns a JSON-serialisable value.
 
     Raises:
-        UserError: the first process did, in all of them.
+        UserError: `action` raised it; raised in all processes.
     """
     result, message = None, ""
     if is_first():
@@ -85,10 +84,10 @@ def by_first(action: Callable[[], Any]) -> Any:
 
 
 def check_shared(folder: Path) -> None:
-    """Makes sure that all processes see one folder by this name, to which the first can write.
+    """Checks that `folder` is the same folder in all processes and that the first can write to it.
 
     Raises:
-        UserError: they do not.
+        UserError: it is another folder in some process.
     """
     mark = folder / f".shared-{gather(secrets.token_hex(8))[0]}"
     if count() == 1:
@@ -102,17 +101,17 @@ def check_shared(folder: Path) -> None:
     if others:
         raise UserError(
             f"{folder} is another folder in process {', '.join(map(str, others))} than in process "
-            "0: name one on a disk that all share"
+            "0: give one on a disk that all share"
         )
 
 
 @contextlib.contextmanager
 def agreeing_to_stop() -> Generator[Callable[[int], bool], None, None]:
-    """Has all stop after the same step, once one of them is sent SIGTERM.
+    """Makes all processes stop after the same step once one of them gets SIGTERM.
 
     Yields:
-        Says of each step that has been made, asked by all, if it is the last. It costs nothing
-        until a signal comes.
+        A function that every process calls with the number of each finished step; it returns
+        whether that step is the last. It is free until a signal comes.
     """
     jax.config.update("jax_enable_preemption_service", True)
     runtime.initialize_preemption_sync_manager()
@@ -121,4 +120,4 @@ def agreeing_to_stop() -> Generator[Callable[[int], bool], None, None]:
     finally:
         runtime.preemption_sync_manager.shutdown()
         runtime.preemption_sync_manager = None
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the runtime would keep it for itself
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the runtime does not restore it

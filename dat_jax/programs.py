@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs, kept between runs: what one has compiled the next one reads.
+"""The cache of compiled programs, which saves later runs from compiling them again.
 
-They lie in the user's cache folder, in a cache of JAX's own, to which JAX's own variables apply:
-`JAX_ENABLE_COMPILATION_CACHE=false` turns it off, `JAX_COMPILATION_CACHE_DIR` names another folder.
+It is JAX's persistent compilation cache, in the user's cache folder. Set
+`JAX_ENABLE_COMPILATION_CACHE=false` to turn it off, or `JAX_COMPILATION_CACHE_DIR` to move it.
 """
 
 import os
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import jax
 
-_MOST_BYTES = 2 << 30  # beyond, those that were not used for longest go
-_QUICKLY_COMPILED = 0.1  # seconds, within which a program is not worth a file
+_MOST_BYTES = 2 << 30  # above this, JAX removes the least recently used programs
+_QUICKLY_COMPILED = 0.1  # seconds; faster programs are not worth a file
 
 
 def keep_programs() -> None:
-    """Has JAX keep the programs that this process compiles, unless it was told where or not to.
+    """Turns on JAX's compilation cache, unless the user has set its folder or turned it off.
 
-    It is a convenience: where nothing can be written, programs are compiled as if this were not.
+    Does nothing where the cache folder cannot be written.
     """
     told = jax.config.values
     if told["jax_compilation_cache_dir"] or not told["jax_enable_compilation_cache"]:
@@ -42,8 +42,8 @@ def _folder() -> Path:
 
 
 def _remove_cut_short(folder: Path) -> None:
-    """Removes what a process that was killed had begun to write, by which JAX would stumble: the
-    time of use is the last part of it."""
+    """Removes partial entries of killed processes, which make JAX fail: JAX writes an entry's
+    access time last."""
     for program in folder.glob("*-cache"):
         if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
             program.unlink(missing_ok=True)

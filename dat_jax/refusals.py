@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bad flag, a bad config file or the system raises, in one line that names the option."""
+"""Turns errors from bad flags, bad config files and the system into one line each."""
 
 import difflib
 import os
@@ -20,13 +20,13 @@ _EXAMPLES = {"int": "20", "float": "0.5"}
 def explain(
     error: Exception, options: flags.FlagValues, argv: Sequence[str], file: str
 ) -> Exception:
-    """Returns the refusal of a command line that raised `error` when it was parsed, or the error.
+    """Returns a one-line `UserError` for an error of parsing, or the error itself if unknown.
 
     Args:
-        error: of absl or ml_collections, which raise many kinds, or of the config file.
+        error: raised by absl, ml_collections or the config file.
         options: the flags.
         argv: the command line.
-        file: the config file that it names, or the default; "" if there is none.
+        file: the config file that `argv` names, or the default; "" if there is none.
     """
     first = _first(error)
     file, _, argument = file.partition(":")
@@ -41,19 +41,19 @@ def explain(
     if isinstance(error, AttributeError | KeyError):
         return _bad_config(options, argv, file, argument) or error
     if isinstance(error, flags.Error | TypeError | ValueError):
-        return UserError(_in_plain_words(error))
+        return UserError(_flag_message(error))
     return error
 
 
 def no_config(value: object, file: str) -> UserError:
-    """Returns the refusal of what is no config."""
+    """Returns the error for a `get_config` that returns something else than a config."""
     return UserError(
-        f"{file}: get_config returns {value!r}: let it return a ConfigDict, as configs/base.py does"
+        f"{file}: get_config returns {value!r}: must be a ConfigDict, as in configs/base.py"
     )
 
 
 def option_of(path: str, options: flags.FlagValues) -> str | None:
-    """The option that names a path, a folder above it, or else one below it; None if none does."""
+    """Returns the option that names a path, a folder above it, or else one below it, or None."""
     place = destination(path)
     named = [(name, destination(value)) for name, value in _paths(options)]
     above = [(len(known.parts), name) for name, known in named if place.is_relative_to(known)]
@@ -64,19 +64,19 @@ def option_of(path: str, options: flags.FlagValues) -> str | None:
 def _bad_value(
     error: Exception, first: BaseException, options: flags.FlagValues, file: str
 ) -> UserError:
-    """The refusal of a value that a flag's parser does not take."""
+    """Returns the error for a value that a flag's parser rejects."""
     reason = str(error.__context__ or "")
     match = re.match(r"flag --([\w.]+)=", str(error))
     if match is None or match[1] not in options or "must have a value" in str(error):
-        return UserError(_in_plain_words(error))
+        return UserError(_flag_message(error))
     if match[1] == "config":
         return UserError(f"{file}: {_kind(first)}: fix the config")
     given = str(error).removeprefix("flag ").removesuffix(f": {reason}")
     parser = options[match[1]].parser
     if "as a ConfigDict" in reason:
-        return UserError(f"{given}: is a section: set its keys, as --{match[1]}.KEY=VALUE")
+        return UserError(f"{given}: is a section: set one of its keys, --{match[1]}.KEY=VALUE")
     if example := _EXAMPLES.get(parser.flag_type()):
-        return UserError(f"{given}: must be {parser.syntactic_help}, as {example}")
+        return UserError(f"{given}: must be {parser.syntactic_help}, such as {example}")
     if parser.flag_type() == "bool":
         return UserError(f"{given}: must be true or false")
     if isinstance(parser, flags.EnumParser):
@@ -87,7 +87,7 @@ def _bad_value(
 def _bad_config(
     options: flags.FlagValues, argv: Sequence[str], file: str, argument: str
 ) -> UserError | None:
-    """The refusal of what is no config, or of the first key that a config does not have."""
+    """Returns the error for an invalid config object, or for the first unknown key in `argv`."""
     config = options["config"].parser.parse(f"{file}:{argument}" if argument else file)
     if not hasattr(config, "to_dict"):
         return no_config(config, file)
@@ -100,13 +100,13 @@ def _bad_config(
         by_last = {key.rpartition(".")[2]: key for key in known}
         close = difflib.get_close_matches(key, known, n=1)
         close += [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1)]
-        hint = f"did you mean {close[0]}?" if close else f"{file} names those that there are"
+        hint = f"did you mean {close[0]}?" if close else f"{file} has all keys"
         return UserError(f"unknown config key {key}: {hint}")
     return None
 
 
-def _in_plain_words(error: Exception) -> str:
-    """What absl says of flags, or ml_collections of a config."""
+def _flag_message(error: Exception) -> str:
+    """Returns the message of absl or ml_collections on one line, reworded for a missing value."""
     text = _one_line(error)
     if missing := re.search(r"Flag (--\w+) must have a value", text):
         return f"{missing[1]} is missing: add {missing[1]}=..."
@@ -116,14 +116,14 @@ def _in_plain_words(error: Exception) -> str:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The error that others were raised upon."""
+    """Returns the first error of a chain."""
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return error
 
 
 def _line_in(file: str, error: BaseException) -> int | None:
-    """The line of a config file that an error comes from, the innermost; none if it does not."""
+    """Returns the innermost line of `file` that an error comes from, or None."""
     if isinstance(error, SyntaxError) and same_destination(error.filename or "", file):
         return error.lineno
     frames = traceback.extract_tb(error.__traceback__)
@@ -141,7 +141,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the keys of a config and its sections, with dots, and their values."""
+    """Yields the dotted keys of a config and their values."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
@@ -150,7 +150,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _paths(options: flags.FlagValues) -> Iterator[tuple[str, str]]:
-    """Yields the options that may name a path, and what they name."""
+    """Yields the options that may name a path, with their values."""
     for name in options:
         value = options[name].value
         if isinstance(value, Path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frozen dataclasses from nested dictionaries: every value is checked by its type and its rules."""
+"""Builds frozen dataclasses from nested dictionaries and checks the type of every value."""
 
 import dataclasses
 import difflib
@@ -14,23 +14,23 @@ from dat_jax.errors import UserError
 Made = TypeVar("Made")
 
 FORMS = {
-    int: "an integer, as 20",
-    float: "a number, as 0.5",
+    int: "an integer, such as 20",
+    float: "a number, such as 0.5",
     str: "text",
     bool: "true or false",
 }
-"""How a value of each type is written, in messages."""
-_KINDS = {int: numbers.Integral, float: numbers.Real}  # those of NumPy count
+"""The form of a value of each type, for messages."""
+_KINDS = {int: numbers.Integral, float: numbers.Real}  # accepts NumPy's too
 
 
 def require(holds: bool, message: str) -> None:
-    """Raises a `UserError` with this message unless the rule holds."""
+    """Raises a `UserError` with this message unless `holds` is true."""
     if not holds:
         raise UserError(message)
 
 
 def require_at_least(section: str, config: object, minimum: int | float, names: str) -> None:
-    """Raises a `UserError` unless all of the named values are finite and not below the minimum."""
+    """Raises a `UserError` unless all named values are finite and at least `minimum`."""
     for name in names.split():
         value = getattr(config, name)
         finite = "" if math.isfinite(value) else ", and finite"
@@ -41,19 +41,19 @@ def require_at_least(section: str, config: object, minimum: int | float, names: 
 
 
 def require_rate(section: str, config: object, names: str) -> None:
-    """Raises a `UserError` unless all of the named values are from 0 to 1, and not 1."""
+    """Raises a `UserError` unless all named values are in [0, 1)."""
     for name in names.split():
         value = getattr(config, name)
         require(0 <= value < 1, f"{section}.{name} is {value}: must be in [0, 1)")
 
 
 def from_dict(cls: type[Made], values: Mapping[str, Any], prefix: str = "") -> Made:
-    """Builds the frozen dataclass `cls`, nested ones included, from dictionaries.
+    """Builds the frozen dataclass `cls`, and those nested in it, from dictionaries.
 
     Args:
         cls: the dataclass.
         values: one entry per field.
-        prefix: the path of `values` in the whole config, for messages.
+        prefix: the path of `values` in the config, for messages.
 
     Raises:
         UserError: a key is unknown or missing, or a value has the wrong type or is impossible.
@@ -66,15 +66,15 @@ def from_dict(cls: type[Made], values: Mapping[str, Any], prefix: str = "") -> M
             raise UserError(f"unknown config key {prefix}{key}{hint}")
     for key in types:
         if key not in values:
-            raise UserError(f"missing config key {prefix}{key}")
+            raise UserError(f"missing config key {prefix}{key}: add it")
     return cls(**{key: _convert(values[key], types[key], prefix + key) for key in types})
 
 
 def _convert(value: Any, kind: Any, name: str) -> Any:
-    """Checks `value` against the annotation `kind`.
+    """Checks `value` against the annotation `kind` and converts it.
 
-    An int will do where a float is asked for, a number of NumPy for one of Python, and a list,
-    which is what JSON makes of one, for a tuple.
+    Accepts an int for a float, a NumPy number for a Python one, and a list for a tuple, because
+    JSON stores tuples as lists.
     """
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
@@ -89,7 +89,8 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
         item = typing.get_args(kind)[0]
         if not isinstance(value, list | tuple) or not all(_is(v, item) for v in value):
             raise UserError(
-                f"{name} is {value!r}: must be a tuple of {item.__name__}, as ('a', 'b'), or ()"
+                f"{name} is {value!r}: must be a tuple of {item.__name__}, such as ('a', 'b'), "
+                "or ()"
             )
         return tuple(map(item, value))
     if not _is(value, kind):
@@ -98,7 +99,7 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
 
 
 def _is(value: Any, kind: type) -> bool:
-    """True if a value is of a type; a bool is no number."""
+    """Returns whether `value` is of type `kind`; a bool does not count as a number."""
     return isinstance(value, _KINDS.get(kind, kind)) and (
         kind is bool or not isinstance(value, bool)
     )

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard output and error that may be closed at the start, or lose their reader, without ending
-the work."""
+"""Standard output and error that work when closed, and keep working when their reader leaves."""
 
 import contextlib
 import io
@@ -11,7 +10,7 @@ from typing import Any
 
 
 class _Raw(io.FileIO):
-    """The file behind a stream; once its reader has left, output goes to the null device."""
+    """The file under a stream; after its reader has left, output goes to the null device."""
 
     has_reader = True
 
@@ -26,15 +25,16 @@ class _Raw(io.FileIO):
 
 @contextlib.contextmanager
 def lasting() -> Generator[None, None, None]:
-    """Makes both streams UTF-8, as input is, and independent of their readers.
+    """Makes both streams UTF-8, like the input, and independent of their readers.
 
-    What is written to a closed one goes to the null device. Names of files that are not UTF-8 can
-    be printed.
+    Output to a closed stream goes to the null device. File names that are not UTF-8 can be printed.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # else the next file opened gets this number, and what libraries print
+        except (
+            OSError
+        ):  # otherwise the next opened file gets this number, and libraries print to it
             os.open(os.devnull, os.O_RDWR)
     with (
         _lasting(sys.stdout) as output,
@@ -46,7 +46,7 @@ def lasting() -> Generator[None, None, None]:
 
 
 def deliver(text: str) -> None:
-    """Prints output that nothing else keeps: when its reader leaves, the work ends.
+    """Prints output that is kept nowhere else, and fails if nobody reads it.
 
     Raises:
         BrokenPipeError: the reader has left.
@@ -57,13 +57,13 @@ def deliver(text: str) -> None:
 
 
 def has_reader() -> bool:
-    """False if standard output was closed, or its reader is known to have left."""
+    """Returns False if standard output is closed or its reader is known to have left."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return not isinstance(raw, _Raw) or raw.has_reader
 
 
 def discard(descriptor: int) -> None:
-    """Redirects output to the null device, so that the flush when Python ends cannot fail."""
+    """Redirects a descriptor to the null device, so that Python's final flush cannot fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
@@ -71,7 +71,7 @@ def discard(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def _lasting(stream: Any) -> Generator[Any, None, None]:
-    """Wraps the file behind a stream, which must not be used meanwhile."""
+    """Wraps the file under a stream; the stream must not be used meanwhile."""
     if stream is None:
         raw = _Raw(os.devnull, "w")
         raw.has_reader = False

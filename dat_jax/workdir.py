@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs: what the workdir of one holds, and how a trained model comes out of it.
+"""Runs: the files of a workdir, and loading the model trained in it.
 
 config.json  vocabulary/  data/  checkpoints/  checkpoints.json  metrics.jsonl  tensorboard/
 profile/  evaluation.jsonl  decode/  tuned/
@@ -37,23 +37,23 @@ from dat_jax.training.checkpoint import average, placed
 from dat_jax.training.loop import TrainingFiles
 from dat_jax.training.storage import check_stored, checkpoint_folders, saved_steps, stored
 
-# Only a run that has saved a checkpoint has any of these. The first holds the last step saved.
+# Only a run that has saved a checkpoint has any of these. The first holds the last saved step.
 _OF_TRAINED = ("checkpoints.json", "evaluation.jsonl", "tuned", "decode")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A workdir: the only place that knows which file lies where."""
+    """A workdir; no other module knows its file names."""
 
     path: Path
 
     def __post_init__(self) -> None:
-        """Keeps an absolute path: the process may go to another folder."""
+        """Makes the path absolute, in case the process changes its folder."""
         object.__setattr__(self, "path", self.path.absolute())
 
     @property
     def config_file(self) -> Path:
-        """The file of the config that the run was made with."""
+        """The file with the run's config."""
         return self.path / "config.json"
 
     @property
@@ -68,12 +68,12 @@ class Run:
 
     @property
     def checkpoints(self) -> epath.Path:
-        """The folder of checkpoints, one for each step that was kept."""
+        """The folder of checkpoints, one per kept step."""
         known = self.config_file.exists()
         return self._checkpoints(self.config.training.checkpoint_folder if known else "")
 
     def _checkpoints(self, folder: str) -> epath.Path:
-        """The folder of checkpoints where `training.checkpoint_folder` is this one."""
+        """Returns the folder of checkpoints for this value of `training.checkpoint_folder`."""
         return stored(os.path.expanduser(folder) if folder else self.path / "checkpoints")
 
     @property
@@ -89,18 +89,18 @@ class Run:
 
     @property
     def evaluation(self) -> Path:
-        """The scores of the test split, a line for each policy."""
+        """The file of scores on the test split, one line per policy."""
         return self.path / "evaluation.jsonl"
 
     @property
     def tuned(self) -> Path:
-        """The folder of thresholds that were tuned."""
+        """The folder of tuned thresholds."""
         return self.path / "tuned"
 
     def decoded(self, text: str, decoding: DecodingConfig) -> Path:
-        """The folder of what `decode.py` made of a text, unless another was asked for.
+        """Returns the default folder for results of `decode.py`.
 
-        Its name says which text, policy and beam, and what else is not as usual in this run.
+        Its name holds the text, policy and beam, and other settings that differ from the run's.
         """
         name = f"{text}-{decoding.policy.replace(':', '-')}-beam{decoding.beam_size}"
         usual = dataclasses.asdict(self.config.decoding)
@@ -111,12 +111,14 @@ class Run:
 
     @contextlib.contextmanager
     def writing(self) -> Generator[None, None, None]:
-        """Makes this process the only one that writes here, decoding aside, which has folders of
-        its own; or the first of several that train together.
+        """Makes this process (or the first of several in one training) the only writer here.
+
+        Decoding writes to folders with locks of their own.
 
         Raises:
-            UserError: another process is writing here, this is a file, checkpoints below this path
-                could not be read back, or it is not one folder to all processes.
+            UserError: another process is writing here, the path is a file, checkpoints under this
+                path could not be read back, or the processes of this training see different
+                folders.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--workdir={self.path} is a file: name a folder")
@@ -128,15 +130,15 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The config that the run was made with.
+        """The run's config.
 
         Raises:
-            UserError: there is none, or it cannot be read.
+            UserError: it is missing or cannot be read.
         """
         return Config.load(self.config_file)
 
     def prepare(self, config: Config) -> Dataset:
-        """Prepares the data of `config`, or opens it if that has been done.
+        """Prepares the data of `config`, or opens it if it is already prepared.
 
         Raises:
             UserError: the text cannot be read, or other data has been prepared here.
@@ -152,7 +154,7 @@ class Run:
         return open_dataset(self.data, self.vocabulary)
 
     def text(self, split: str) -> tuple[list[str], list[str]]:
-        """Returns all source sentences and all references of `valid` or `test`.
+        """Returns the source sentences and the references of `valid` or `test`.
 
         Raises:
             UserError: they are missing or damaged.
@@ -161,15 +163,15 @@ class Run:
 
     @our_modes()
     def load(self, average_checkpoints: int | None = None) -> TrainedModel:
-        """Loads the model that was trained here.
+        """Loads the trained model.
 
         Args:
-            average_checkpoints: how many of the last checkpoints to average; by default what
-                `decoding.average_checkpoints` says, or as many as there are.
+            average_checkpoints: number of last checkpoints to average; by default
+                `decoding.average_checkpoints`, or all if there are fewer.
 
         Raises:
             UserError: nothing has been trained here, a part is missing or damaged, or there are
-                fewer checkpoints than asked for.
+                fewer checkpoints than `average_checkpoints`.
         """
         check_stored(str(destination(str(self.path))), "--workdir")
         if average_checkpoints is not None and average_checkpoints < 1:
@@ -185,30 +187,30 @@ class Run:
         steps, params, position = average(self.checkpoints, like, at_most)
         if list(vocabularies.fingerprints) != position["vocabularies"]:
             raise UserError(
-                f"{self.vocabulary} is not what the model was trained with: restore it, or use "
-                "another --workdir"
+                f"{self.vocabulary} is not the vocabulary that the model was trained with: restore "
+                "it, or use another --workdir"
             )
         if average_checkpoints and len(steps) < average_checkpoints:
             raise UserError(
-                f"average_checkpoints is {average_checkpoints} and {self.checkpoints} holds "
+                f"average_checkpoints is {average_checkpoints} and {self.checkpoints} holds only "
                 f"{len(steps)}: average fewer or train longer"
             )
         return TrainedModel(config, model, params, vocabularies, tuple(steps))
 
     def check_same(self, config: Config) -> None:
-        """Makes sure that the workdir is new or holds a run that `config` may continue.
+        """Checks that the workdir is new or holds a run that `config` may continue.
 
         Raises:
-            UserError: it holds another run or one that was trained for longer, or a part of it is
-                missing, or the folder for its checkpoints holds those of another run.
+            UserError: it holds another run or one that was trained for longer, a part of it is
+                missing, or its checkpoint folder holds checkpoints of another run.
         """
         folder = self._checkpoints(config.training.checkpoint_folder)
         check_stored(str(folder), "training.checkpoint_folder")
         if folder != self.checkpoints and saved_steps(folder):
             raise UserError(
-                f"{folder} holds checkpoints and is not that of {self.path}: name another "
-                "training.checkpoint_folder, or, if you moved them there, write it into "
-                f"{self.config_file}"
+                f"{folder} holds checkpoints and is not the checkpoint folder of {self.path}: give "
+                "another training.checkpoint_folder, or, if you moved the run's checkpoints there, "
+                f"write it into {self.config_file}"
             )
         if not self.check_whole():
             return
@@ -221,15 +223,15 @@ class Run:
         check_continues(self.path, begun, asked, max(self.saved_steps))
 
     def check_whole(self) -> bool:
-        """Makes sure that a run which has saved checkpoints has all that it needs to go on.
+        """Checks that a run with checkpoints has everything it needs to continue.
 
-        One that was killed while it saved its first has not saved any.
+        A run that was killed while saving its first checkpoint has none.
 
         Returns:
-            Whether it has.
+            Whether the run has checkpoints.
 
         Raises:
-            UserError: a part is missing, and would be made again from nothing.
+            UserError: a part is missing and would silently be made again from nothing.
         """
         left = [path for name in _OF_TRAINED if (path := self.path / name).exists()]
         saved, unfinished = checkpoint_folders(self.checkpoints)
@@ -244,13 +246,13 @@ class Run:
             if not is_there:
                 raise UserError(
                     f"{self.path} holds a trained run, as {(left or [self.checkpoints])[0]} shows, "
-                    f"and {part} is missing: put it back, or give another --workdir, or, to start "
+                    f"but {part} is missing: restore it, give another --workdir, or, to start "
                     f"from nothing, delete {self.path}"
                 )
         return True
 
     def keep(self, config: Config) -> None:
-        """Writes `config` as that of this run, its paths as the places that they lead to."""
+        """Writes `config` as the run's config, with links in its paths resolved."""
         initial = config.training.initial_workdir
         training = dataclasses.replace(
             config.training, initial_workdir=initial and str(destination(initial))
@@ -260,10 +262,10 @@ class Run:
 
     @property
     def saved_steps(self) -> list[int]:
-        """The steps that have a checkpoint, oldest first; damaged ones count."""
+        """The steps that have a checkpoint, damaged or not, oldest first."""
         return saved_steps(self.checkpoints)
 
 
 def make_model(config: Config, vocabularies: Vocabularies) -> Transformer:
-    """The model of `config` for these vocabularies."""
+    """Returns the model of `config` for these vocabularies."""
     return Transformer(config.model, vocabularies.source.size, vocabularies.target.size)

@@ -126,21 +126,29 @@ def test_a_missing_key_is_named(path):
     values = changed({})
     section, _, key = path.partition(".")
     del (values[section] if key else values)[key or section]
-    assert refusal(values) == f"missing config key {path}"
+    assert refusal(values) == f"missing config key {path}: add it"
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("model.decoder_layers", "6", "model.decoder_layers is '6': must be an integer, as 20"),
-        ("model.decoder_layers", 6.0, "model.decoder_layers is 6.0: must be an integer, as 20"),
+        (
+            "model.decoder_layers",
+            "6",
+            "model.decoder_layers is '6': must be an integer, such as 20",
+        ),
+        (
+            "model.decoder_layers",
+            6.0,
+            "model.decoder_layers is 6.0: must be an integer, such as 20",
+        ),
         (
             "model.decoder_layers",
             True,
-            "model.decoder_layers is True: must be an integer, as 20",
+            "model.decoder_layers is True: must be an integer, such as 20",
         ),
-        ("model.dropout", "0.1", "model.dropout is '0.1': must be a number, as 0.5"),
-        ("model.dropout", False, "model.dropout is False: must be a number, as 0.5"),
+        ("model.dropout", "0.1", "model.dropout is '0.1': must be a number, such as 0.5"),
+        ("model.dropout", False, "model.dropout is False: must be a number, such as 0.5"),
         ("data.source", None, "data.source is None: must be text"),
         ("model.norm", "mid", "model.norm is 'mid': must be one of post, pre"),
         ("model.norm", "post\npre", r"model.norm is 'post\npre': must be one of post, pre"),
@@ -167,10 +175,10 @@ def test_a_missing_key_is_named(path):
         (
             "training.exit_samples",
             1.0,
-            "training.exit_samples is 1.0: must be an integer, as 20",
+            "training.exit_samples is 1.0: must be an integer, such as 20",
         ),
         *(
-            (path, value, f"{path} is {value!r}: must be a tuple of str, as ('a', 'b'), or ()")
+            (path, value, f"{path} is {value!r}: must be a tuple of str, such as ('a', 'b'), or ()")
             for path in ["decoding.report_policies"]
             for value in ("fixed", None, 3, (1,), ["fixed", 1], [["fixed"]], {"fixed": 1})
         ),
@@ -217,7 +225,7 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("training.gradient_from_above", 1.5, "must be in [0, 1]"),
         ("model.layer_drop", 1.0, "must be in [0, 1)"),
         *(
-            ("training.checkpoint_folder", folder, "on, gs://BUCKET/FOLDER, or empty")
+            ("training.checkpoint_folder", folder, "with / or ~, gs://BUCKET/FOLDER, or empty")
             for folder in ("checkpoints", "./checkpoints", "s3://bucket/run")
         ),
         *(
@@ -281,14 +289,15 @@ def test_a_classifier_that_is_an_embedding_is_one_for_all_exits():
 def test_an_exit_head_asks_for_exits_to_choose_from(head, changes):
     assert refusal(changed({"model.exit_head": head} | changes)) == (
         f"model.exit_head is {head}: model.exits must be all and model.decoder_layers 2 or more, "
-        "for it to have a choice"
+        "or there is no exit to choose"
     )
 
 
 @pytest.mark.parametrize("trains", ["head", "head_alone"])
 def test_a_head_that_is_not_there_cannot_train(trains):
     assert refusal(changed({"exit.trains": trains})) == (
-        f"exit.trains is {trains}: model.exit_head is none, there is no head"
+        f"exit.trains is {trains} and model.exit_head is none: choose a head, or set exit.trains "
+        "to model_and_head"
     )
 
 
@@ -297,8 +306,8 @@ def test_a_head_that_is_not_there_cannot_train(trains):
 )
 def test_mixed_training_asks_for_all_exits_and_no_head(changes):
     assert refusal(changed({"training.mode": "mixed"} | changes)) == (
-        "training.mode is mixed: model.exits must be all and model.exit_head none; an exit head "
-        "learns from aligned states (continue with training.initial_workdir)"
+        "training.mode is mixed: model.exits must be all and model.exit_head none; train an exit "
+        "head in a second, aligned run, with training.initial_workdir"
     )
 
 
@@ -311,11 +320,11 @@ def test_a_rate_that_falls_to_0_asks_for_steps_to_fall_in(schedule):
     )
 
 
-@pytest.mark.parametrize("key", ["gradient_scaling", "gradient_from_above"])
-def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key):
+@pytest.mark.parametrize(("key", "off"), [("gradient_scaling", 0.0), ("gradient_from_above", 1.0)])
+def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key, off):
     changes = {"training.mode": "mixed", f"training.{key}": 0.3}
     assert refusal(changed(changes)) == (
-        f"training.{key} is 0.3: training.mode must be aligned, where one block serves many losses"
+        f"training.{key} is 0.3: must be {off} unless training.mode is aligned"
     )
 
 
@@ -354,7 +363,7 @@ def test_a_reference_is_for_an_input_of_one_s_own():
     [
         (None, "does not exist: train a model into this workdir first"),
         ("{", "is not valid JSON: restore it or use another workdir"),
-        ("{}", "written by dat_jax 0.1.0: missing config key data"),
+        ("{}", "written by dat_jax 0.1.0: missing config key data: add it"),
         ("3", "is not valid JSON: restore it or use another workdir"),
     ],
 )

@@ -124,7 +124,7 @@ WRONG = {
     "translate(['acht', 3])": "lines has 3 at 1: give each sentence as str",
     "translate([b'acht'])": "lines has b'acht' at 0: give each sentence as str",
     "translate(['acht', 'a\\udcff'])": "lines has a lone surrogate, '\\udcff', at 1: decode",
-    "translate(['acht'], beam_size=True)": "beam_size is True: must be an integer, as 20",
+    "translate(['acht'], beam_size=True)": "beam_size is True: must be an integer, such as 20",
     "translate(['acht'], beam_size=np.float64(2))": "beam_size is np.float64(2.0): must be an",
     "translate(['acht'], policy=3)": "policy is 3: must be a text such as 'fixed', or a rule",
     "translate(['acht'], engine='fast')": "unknown config key engine",

@@ -73,7 +73,9 @@ def test_another_vocabulary_than_it_was_trained_with_is_noticed(first, tmp_path:
     english = [pair[1] for pair in GeneratedCorpus(60, seed=1).pairs("train")]
     other = train_vocabulary(english, 100, "bpe")
     (copy.vocabulary / "joint.model").write_bytes(other)
-    with pytest.raises(UserError, match="is not what the model was trained with: restore it"):
+    with pytest.raises(
+        UserError, match="is not the vocabulary that the model was trained with: restore it"
+    ):
         copy.load()
 
 
@@ -116,13 +118,13 @@ def test_a_run_is_recognised_by_everything_that_it_left(
         (run.path / "checkpoints").mkdir()
     elif gone == "dangling":
         (run.path / "checkpoints").symlink_to(tmp_path / "no" / "disk")
-        missing = f"checkpoints is a link to {tmp_path}/no/disk, which is missing: make or mount"
+        missing = f"checkpoints is a link to {tmp_path}/no/disk, which is missing: create or mount"
     elif gone == "config.json":
         run.config_file.unlink()
-        missing = "config.json is missing: put it back, or give another --workdir"
+        missing = "config.json is missing: restore it, give another --workdir"
     elif gone == "data":
         shutil.rmtree(run.data)
-        missing = "data is missing: put it back, or give another --workdir, or, to start from"
+        missing = "data is missing: restore it, give another --workdir, or, to start from"
     other = dataclasses.replace(config, model=config_with("none").model)
     for asked in (config, other):
         with pytest.raises(UserError, match=re.escape(missing)):
@@ -214,11 +216,13 @@ def test_checkpoints_of_one_run_are_never_taken_for_those_of_another(
     run, folder = elsewhere
     other = Run(tmp_path / "other")
     config = with_checkpoints_in(run, str(folder))
-    with pytest.raises(UserError, match=r"name another training\.checkpoint_folder, or, if you"):
+    with pytest.raises(UserError, match=r"give another training\.checkpoint_folder, or, if you"):
         other.check_same(config)
     shutil.copytree(run.data, other.data)
     with_checkpoints_in(run, "").save(other.config_file)
-    with pytest.raises(UserError, match=rf"{folder} holds checkpoints and is not that of .*other"):
+    with pytest.raises(
+        UserError, match=rf"{folder} holds checkpoints and is not the checkpoint folder of .*other"
+    ):
         other.check_same(config)
     config.save(other.config_file)  # as the message says, of checkpoints that were moved there
     other.check_same(config)
@@ -236,7 +240,7 @@ def test_a_home_is_known_in_the_folder_of_checkpoints(
 
 def test_a_folder_from_which_checkpoints_could_not_be_read_is_refused(elsewhere, tmp_path: Path):
     run, _ = elsewhere
-    message = r"could not be read back: name a training\.checkpoint_folder whose path"
+    message = r"could not be read back: give a training\.checkpoint_folder whose path"
     with pytest.raises(UserError, match=message):
         run.check_same(with_checkpoints_in(run, f"{tmp_path}/run [1]"))
 
@@ -247,9 +251,9 @@ UNREADABLE = ["run [1]", "run]", "run*", "run?", "run\\1", os.fsdecode(b"r\xffn"
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_workdir_from_which_nothing_could_be_loaded_is_refused(tmp_path: Path, name: str):
     run = Run(tmp_path / name / "below")
-    with pytest.raises(UserError, match="could not be read back: name a --workdir"), run.writing():
+    with pytest.raises(UserError, match="could not be read back: give a --workdir"), run.writing():
         pass
-    with pytest.raises(UserError, match="could not be read back: name a --workdir"):
+    with pytest.raises(UserError, match="could not be read back: give a --workdir"):
         run.load()
     assert list(tmp_path.iterdir()) == []
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of a config, each a frozen dataclass with rules of its own.
+"""The sections of a config: frozen dataclasses.
 
-Each class checks its values when it is made, and raises a `UserError` that names the bad one.
+Each checks its values when it is built and raises a `UserError` that names the bad key.
 """
 
 from dat_jax.sections.data import DataConfig, Normalization

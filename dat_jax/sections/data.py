@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The section of data: where text comes from, and its way to token ids."""
+"""The section `data`: the source of the text, and its conversion to token ids."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ Normalization = Literal["nmt_nfkc", "nfc", "none"]
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The source of the text, and its way to token ids."""
+    """The source of the text, its vocabulary and filters."""
 
     source: str
     source_language: str
@@ -35,8 +35,8 @@ class DataConfig:
         )
         require(
             kind != "tfds" or self.source_language != self.target_language,
-            f"data.source_language and data.target_language are both {self.source_language!r}, "
-            "one and the same side of a translation: name two",
+            f"data.source_language and data.target_language are both {self.source_language!r}: "
+            "set them to two languages",
         )
         require_at_least("data", self, 5, "vocabulary_size")
         require_at_least("data", self, 2, "max_length")

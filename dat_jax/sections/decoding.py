@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The section of decoding."""
+"""The section `decoding`."""
 
 import dataclasses
 from typing import Literal
@@ -9,7 +9,7 @@ from dat_jax.schema import require, require_at_least
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """The search for a translation, and the policy by which tokens exit."""
+    """The exit policy, the search, and the scoring of translations."""
 
     policy: str
     report_policies: tuple[str, ...]
@@ -33,5 +33,5 @@ class DecodingConfig:
         )
         require(
             self.max_source_length != 1,
-            "decoding.max_source_length is 1: must be 2 or more, for </s> is counted, or 0",
+            "decoding.max_source_length is 1: must be 2 or more, as it counts </s>, or 0",
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of the model and of what its exit head learns."""
+"""The sections `model` and `exit`."""
 
 import dataclasses
 import math
@@ -66,7 +66,7 @@ class ModelConfig:
             require(
                 self.exits == "all" and self.decoder_layers > 1,
                 f"model.exit_head is {self.exit_head}: model.exits must be all and "
-                "model.decoder_layers 2 or more, for it to have a choice",
+                "model.decoder_layers 2 or more, or there is no exit to choose",
             )
 
     @property
@@ -79,7 +79,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExitConfig:
-    """Targets of the exit head, and its training (paper, sections 3.2 and 3.3)."""
+    """Targets and loss of the exit head (paper, sections 3.2 and 3.3)."""
 
     oracle: Literal["likelihood", "correctness"]
     exit_penalty: float

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of training: the optimizer, the length of a run, its loss."""
+"""The sections `optimizer` and `training`."""
 
 import dataclasses
 import math
@@ -37,13 +37,13 @@ class OptimizerConfig:
 
     @property
     def falls_to_zero(self) -> bool:
-        """True if the rate falls to 0 after `training.steps`, on which each step's depends."""
+        """Whether the learning rate falls to 0, so that each step's depends on `training.steps`."""
         return self.schedule in ("linear", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """The length of training, its loss, and the checkpoints to keep."""
+    """The length of training, its batches, losses and checkpoints."""
 
     steps: int
     batch_tokens: int
@@ -88,8 +88,8 @@ class TrainingConfig:
         for key, off in {"gradient_scaling": 0.0, "gradient_from_above": 1.0}.items():
             require(
                 self.mode == "aligned" or getattr(self, key) == off,
-                f"training.{key} is {getattr(self, key)}: training.mode must be aligned, where one "
-                "block serves many losses",
+                f"training.{key} is {getattr(self, key)}: must be {off} unless training.mode is "
+                "aligned",
             )
         require(
             not self.profile or len(self.profiled_steps) > 0,
@@ -98,13 +98,13 @@ class TrainingConfig:
         )
         require(
             not self.checkpoint_folder or self.checkpoint_folder.startswith(("/", "~", "gs://")),
-            f"training.checkpoint_folder is {self.checkpoint_folder!r}: must be a path from / or ~ "
-            "on, gs://BUCKET/FOLDER, or empty",
+            f"training.checkpoint_folder is {self.checkpoint_folder!r}: must be a path that starts "
+            "with / or ~, gs://BUCKET/FOLDER, or empty",
         )
 
     @property
     def profiled_steps(self) -> range:
-        """The steps that `profile` names; none if it is empty, or names others than a run makes."""
+        """The steps that `profile` names; empty if it is empty or out of range."""
         ends = re.fullmatch(r"(\d+)-(\d+)", self.profile)
         first, last = map(int, ends.groups()) if ends else (1, 0)
         return range(first, last + 1) if 1 <= first <= last <= self.steps else range(0)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that are read: train state, position in the data, and means of parameters.
+"""Reading checkpoints: train state, position in the data, and averages of parameters.
 
-Any process may read while another trains: reading creates and deletes nothing, waits for nobody,
-and what it reads may be deleted under its hands.
+Any process may read while another trains. Reads take no lock, so files may vanish during a read.
 """
 
 from collections.abc import Iterator
@@ -34,13 +33,13 @@ from dat_jax.types import Params
 Position = dict[str, Any]
 Item = TypeVar("Item")
 
-# Marks in the position: those without the first are of a version that wrote no manifests; those
-# with the second were made because training was stopped.
+# Marks in the position. Checkpoints without the first are of a version that wrote no manifests;
+# those with the second were saved because training was stopped.
 HAS_MANIFEST, STOPPED = "has_manifest", "stopped"
 
 
 class Averaged(NamedTuple):
-    """The mean parameters of some checkpoints, and the position in the data of the newest."""
+    """The mean parameters of some checkpoints, and the newest one's position in the data."""
 
     steps: list[int]  # newest first
     params: Params
@@ -48,24 +47,23 @@ class Averaged(NamedTuple):
 
 
 def placed(shapes: Item, sharding: jax.sharding.Sharding) -> Item:
-    """Says of each array in a tree of shapes where it is to be restored to."""
+    """Adds `sharding`, the place to restore to, to each array in a tree of shapes."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def restore(directory: epath.PathLike, like: TrainState) -> tuple[TrainState, Position] | None:
-    """Restores the newest checkpoint that can be read; None if there is none at all.
+    """Restores the newest readable checkpoint; returns None if there are no checkpoints.
 
-    Newer ones, which cannot, are renamed: their steps will be made and saved again. Only those
-    that save may call it, if they are several, together.
+    Renames newer ones that cannot be read, because their steps will be saved again. Only the
+    processes that save may call this, all together.
 
     Args:
-        directory: where the checkpoints are.
-        like: a state of the same structure, whose arrays or `ShapeDtypeStruct`s tell shapes,
-            dtypes and shardings.
+        directory: the folder of checkpoints.
+        like: a state whose arrays or `ShapeDtypeStruct`s have the shapes, dtypes and shardings to
+            restore.
 
     Raises:
-        UserError: there are checkpoints, but none can be read, not the same by all, or one whose
-            values are not finite.
+        UserError: none can be read, processes read different ones, or values are not finite.
     """
     directory = stored(directory)
     readable = _readable(directory, params=like.params, optimizer=like.optimizer_state)
@@ -82,19 +80,18 @@ def restore(directory: epath.PathLike, like: TrainState) -> tuple[TrainState, Po
 
 
 def average(directory: epath.PathLike, like: Params, at_most: int) -> Averaged:
-    """Averages the parameters of the newest checkpoints that can be read.
+    """Averages the parameters of the newest readable checkpoints.
 
-    One that was made because training was stopped is left out once it has gone on, so that the mean
-    does not depend on that. All processes that make a run together do it together.
+    Leaves out one that was saved because training was stopped, unless it is the newest, so that
+    stopping and resuming does not change the average. All processes of a run call this together.
 
     Args:
-        directory: where the checkpoints are.
-        like: parameters of the same structure, as for `restore`.
-        at_most: how many; all if there are fewer.
+        directory: the folder of checkpoints.
+        like: parameters, as for `restore`.
+        at_most: number of checkpoints; all if there are fewer.
 
     Raises:
-        UserError: there is none that can be read, not the same by all, or one whose values are not
-            finite.
+        UserError: none can be read, processes read different ones, or values are not finite.
     """
     directory = stored(directory)
     total: Params = {}
@@ -114,28 +111,28 @@ def average(directory: epath.PathLike, like: Params, at_most: int) -> Averaged:
 
 
 def was_stopped(position: Position) -> bool:
-    """True of a checkpoint that was made because training was stopped."""
+    """Returns whether a checkpoint was saved because training was stopped."""
     return bool(position.get(STOPPED))
 
 
 def _check_same_steps(directory: epath.Path, steps: list[int]) -> None:
-    """Makes sure that all processes read the same.
+    """Checks that all processes read the same checkpoints.
 
     Raises:
         UserError: they do not.
     """
     if len({tuple(each) for each in gather(steps)}) > 1:
         raise UserError(
-            f"processes read different checkpoints of {directory}: run again, on a disk that all "
-            "share and while no training writes there"
+            f"processes read different checkpoints of {directory}: run again on a disk that all "
+            "share, while no training writes there"
         )
 
 
 def _readable(directory: epath.Path, **like: Any) -> Iterator[tuple[int, dict[str, Any], Position]]:
-    """Yields step, items and position of each checkpoint that can be read, newest first.
+    """Yields step, items and position of each readable checkpoint, newest first.
 
-    The list is read again before each, since a training beside may save and delete: a new one is
-    next, and it is no damage that one which was deleted cannot be read.
+    Lists the folder again before each, because a training may save and delete meanwhile: a new
+    checkpoint comes next, and a deleted one is not reported as damaged.
 
     Raises:
         UserError: none can be read, or one holds values that are not finite.
@@ -147,7 +144,7 @@ def _readable(directory: epath.Path, **like: Any) -> Iterator[tuple[int, dict[st
         tried.add(step := max(untried))
         try:
             items, position = _read(folder_of(directory, step), like)
-        except Exception as error:  # orbax raises many kinds, plain ones too
+        except Exception as error:  # orbax raises many kinds, even plain Exception
             if saved_steps(directory) == steps:
                 reason = str(error).partition("\n")[0][:200]
                 logging.warning("%s cannot be read: %s", folder_of(directory, step), reason)
@@ -163,7 +160,7 @@ def _readable(directory: epath.Path, **like: Any) -> Iterator[tuple[int, dict[st
 
 
 def _check_finite(folder: epath.Path, items: dict[str, Any]) -> None:
-    """Makes sure that all values are finite: others would decode to nothing, and train to nothing.
+    """Checks that all values are finite; nothing useful can be decoded or trained from others.
 
     Raises:
         UserError: some are not.
@@ -183,7 +180,7 @@ def _are_finite(items: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(folder: epath.Path, like: dict[str, Any]) -> tuple[dict[str, Any], Position]:
-    """Reads some items of a checkpoint and its position; checks the files that it reads first."""
+    """Reads some items of a checkpoint and its position, after checking their files."""
     verified = in_bucket(folder) or verify(Path(folder), [*like, "position"])
     arguments = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
     alone = ocp.options.MultiprocessingOptions(index(), {index()}, str(index()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps whose loss or gradient is no finite number: noticed, named, and few of them passed over."""
+"""Steps whose loss or gradient is not finite: reports them, and ends the run after too many."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ _PAIRS_SHOWN = 5
 
 
 class Made(NamedTuple):
-    """A step that has been made: what it measured, and of which batch, by epoch and number."""
+    """A finished step: its metrics, and the epoch and number of its batch."""
 
     step: int
     epoch: int
@@ -24,24 +24,24 @@ class Made(NamedTuple):
 
 
 class Divergence:
-    """Looks at the steps of a run, and lets so many that are not finite pass."""
+    """Counts the steps since launch that are not finite; tolerates up to `most_skipped`."""
 
     def __init__(self, most_skipped: int, batches: BatchIterator) -> None:
-        """Has seen no step of this run."""
+        """Starts counting at 0; `batches` tells the training pairs of a batch."""
         self._most_skipped, self._skipped, self._batches = most_skipped, 0, batches
 
     def finite(
         self, made: Sequence[Made], saved: Sequence[int], report: Callable[[str], None]
     ) -> list[Metrics]:
-        """Returns the metrics of the steps that are finite, and reports the others.
+        """Returns the metrics of finite steps and reports the others.
 
         Args:
             made: steps in their order.
             saved: the steps that have a checkpoint.
-            report: takes a line for each step that is passed over.
+            report: called with one line per skipped step.
 
         Raises:
-            UserError: more than may be passed over are not finite.
+            UserError: more than `most_skipped` steps since launch are not finite.
         """
         good: list[Metrics] = []
         for one in made:
@@ -59,7 +59,7 @@ class Divergence:
                     f"{what}, and {last}: lower optimizer.learning_rate or raise "
                     "optimizer.warmup_steps, in another --workdir, or raise training.skip_nonfinite"
                 )
-            report(f"{what}: skipped, {self._skipped} of {self._most_skipped} that may be")
+            report(f"{what}: skipped, {self._skipped} of at most {self._most_skipped}")
         return good
 
     def _describe(self, made: Made) -> str:
@@ -70,7 +70,10 @@ class Divergence:
 
 
 def _problem(metrics: Metrics) -> str | None:
-    """Looks at the gradient too: it goes into the parameters, the loss comes from before."""
+    """Returns a description of a loss or gradient norm that is not finite, or None.
+
+    The gradient can be infinite where the loss is not.
+    """
     for name in ("loss", "gradient_norm"):
         mean = float(np.asarray(metrics[name].total) / np.maximum(metrics[name].count, 1))
         if not math.isfinite(mean):

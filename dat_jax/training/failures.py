@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failures of orbax's threads: in the system's words, and told once, by raising them."""
+"""Failures of orbax's threads: turned into one line, and reported only once."""
 
 import functools
 import os
@@ -18,39 +18,38 @@ from dat_jax.errors import UserError
 
 
 def explained(failure: Exception, directory: PurePath, kept: list[int]) -> Exception:
-    """Makes a `UserError` of what the system refused to write; any other failure is a defect, or
-    another process is lost.
+    """Turns an error of the system while writing a checkpoint into a `UserError`.
 
     Args:
-        failure: what was raised for a checkpoint.
-        directory: where the checkpoint was to be.
-        kept: the steps of those that are there, oldest first.
+        failure: the exception that orbax raised.
+        directory: the folder of checkpoints.
+        kept: the steps that have a checkpoint, oldest first.
 
     Returns:
-        One line with the system's words, such as "No space left on device", or what the runtime
-        said of another process, or `failure` itself.
+        A `UserError` with the system's message, such as "No space left on device"; the runtime's
+        error if another process was lost; otherwise `failure` itself, which is a defect.
     """
     if isinstance(failure.__cause__, jax.errors.JaxRuntimeError):
-        return failure.__cause__  # orbax says that it waited too long, however short that was
-    words = _words_of_system(failure)
-    if words is None:
+        return failure.__cause__  # orbax reports it as a timeout, even if it failed at once
+    reason = _system_message(failure)
+    if reason is None:
         return failure
-    rest = f"goes on from step {kept[-1]}" if kept else "starts again"
+    then = f"to resume from step {kept[-1]}" if kept else "to start again"
     return UserError(
-        f"{directory}: a checkpoint cannot be written, {words}: fix that and run again, which "
-        f"{rest}"
+        f"{directory}: a checkpoint cannot be written, {reason}: fix that and run again {then}"
     )
 
 
 @functools.cache
 def quieten() -> None:
-    """Has absl, asyncio and Python pass over orbax's tracebacks: it raises one of its failures."""
+    """Hides the tracebacks that absl, asyncio and Python print for orbax, which raises one of its
+    failures anyway."""
     logging.get_absl_logger().addFilter(_is_no_error_of_orbax)
     getLogger("asyncio").addFilter(_is_no_lost_failure_of_orbax)
     hook = sys.unraisablehook
 
     def pass_on(unraisable: "sys.UnraisableHookArgs") -> None:
-        # Said of what ends, well or badly, after the first that failed has closed the loop.
+        # Raised in any write that ends after the first failure has closed the event loop.
         late = str(unraisable.exc_value) == "Event loop is closed"
         coroutine = getattr(unraisable.object, "cr_code", None)
         of_orbax = coroutine is not None and _is_of_orbax(coroutine.co_filename)
@@ -61,16 +60,16 @@ def quieten() -> None:
 
 
 def wait_for_threads() -> None:
-    """Waits until no thread writes any more; the first that fails leaves the others under way."""
+    """Waits for all of orbax's threads; after a failure of one, others may still be writing."""
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread)  # theirs would raise again what failed
+            threading.Thread.join(thread)  # orbax's own `join` would raise the failure again
 
 
-def _words_of_system(failure: Exception) -> str | None:
+def _system_message(failure: Exception) -> str | None:
     if isinstance(failure, OSError):
         return failure.strerror
-    code = re.search(r"os_error_code='(\d+)'", str(failure))  # tensorstore's way to tell
+    code = re.search(r"os_error_code='(\d+)'", str(failure))  # in errors of TensorStore
     return os.strerror(int(code[1])) if code else None
 
 
@@ -79,7 +78,7 @@ def _is_no_error_of_orbax(record: LogRecord) -> bool:
 
 
 def _is_no_lost_failure_of_orbax(record: LogRecord) -> bool:
-    """Tensorstore is no Python: its failures, which orbax did not wait for, came from nowhere."""
+    """Drops failures of TensorStore that orbax never awaited; they have no Python traceback."""
     if not record.exc_info:
         return True
     origin = record.exc_info[2]

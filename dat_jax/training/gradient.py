@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gradient of a batch's loss, added up over pieces of the batch and over devices."""
+"""The gradient of a batch's loss, summed over microbatches and devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,20 +22,20 @@ SummedGradient = Callable[[Params, Batch, PRNGKeyArray, jax.Array], tuple[Params
 def make_summed_gradient(
     model: Transformer, config: Config, mesh: Mesh, specs: Any
 ) -> SummedGradient:
-    """Makes `(params, batch, key, second_phase) -> (gradients, metrics)`, sums over the batch.
+    """Returns `(params, batch, key, second_phase) -> (gradients, metrics)`, sums over the batch.
 
-    The loss is that of equation 7, L_dec + alpha L_exit, where alpha is 0 before the second phase.
-    A model that this phase does not train has a gradient of 0, and its backward pass is not run.
+    The loss is L_dec + alpha L_exit (equation 7), where alpha is 0 before the second phase.
+    Parameters that a phase does not train have gradient 0, and their backward pass is not run.
 
-    Each device runs its rows of the batch in `training.microbatches` pieces, one after the other,
-    and only the sums of all pieces pass between devices. On several, each draws dropout and exits
-    of its own: `key` is folded with the device's index there, and always with the piece's.
+    Each device runs its rows of the batch in `training.microbatches` pieces, one after another, and
+    devices exchange only the sums. Each piece, and each of several devices, draws its own dropout
+    and exits: `key` is folded with their indices.
 
     Args:
         model: the model.
-        config: the run's.
+        config: the config of the run.
         mesh: the devices.
-        specs: how parameters, and so gradients, are shared out to these.
+        specs: the partition of parameters, and so of gradients, among devices.
     """
     gradient = _make_gradient(model, config)
     pieces = config.training.microbatches
@@ -66,7 +66,7 @@ def make_summed_gradient(
 
 
 def _make_gradient(model: Transformer, config: Config) -> SummedGradient:
-    """Makes the gradient of one piece of a batch."""
+    """Returns the gradient function for one piece of a batch."""
     metrics_of = aligned if config.training.mode == "aligned" else mixed
 
     def summed_loss(
@@ -98,5 +98,5 @@ def _make_gradient(model: Transformer, config: Config) -> SummedGradient:
 
 
 def _split_rows(x: jax.Array, pieces: int) -> jax.Array:
-    """[B, ...] to [pieces, B / pieces, ...]."""
+    """Reshapes [B, ...] to [pieces, B / pieces, ...]."""
     return x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports of a training run: to a person, a bar or now and then a line; to files, its metrics."""
+"""Progress bar or log lines of a training run, and metrics written to files."""
 
 import contextlib
 import json
@@ -17,13 +17,10 @@ from dat_jax.processes import is_first
 
 
 class Progress:
-    """Counts steps and target tokens; use it as a context.
-
-    Of several processes that train together, the first shows them.
-    """
+    """Counts and shows steps, in the first process only; use it as a context."""
 
     def __init__(self, first_step: int, steps: int) -> None:
-        """Starts the clock; `first_step` of `steps` have been made in earlier runs."""
+        """Starts the clock; earlier launches have made `first_step` of `steps`."""
         self._bar = tqdm(
             total=steps,
             initial=first_step,
@@ -52,13 +49,13 @@ class Progress:
         return seconds
 
     def skip(self) -> None:
-        """Leaves the time since the last lap out of the next one."""
+        """Starts a new lap without counting the time since the last one."""
         self._lap_started = time.monotonic()
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows how training goes and, where no bar does it, how long it will take.
+        """Shows the state of training; without a bar, prints a line with the time left.
 
-        `values` hold `loss`, `tokens_per_second` and, if it is known, `mfu`.
+        `values` holds `loss`, `tokens_per_second` and, if known, `mfu`.
         """
         state = f"loss {values['loss']:.3f}, {values['tokens_per_second']:,.0f} tokens/s"
         if "mfu" in values:
@@ -82,16 +79,16 @@ class Progress:
 class MetricWriter:
     """Appends to a file of JSON lines and to a TensorBoard folder; use it as a context.
 
-    Both are written at once, not behind training, so that a full disk stops it.
+    Writes synchronously, so that a full disk stops training.
     """
 
     def __init__(self, path: Path, tensorboard: Path, last_step: int) -> None:
-        """Goes on after `last_step`; later ones, which will be made again, are dropped.
+        """Continues after `last_step`, and drops lines of later steps, which will be made again.
 
         Raises:
-            UserError: what is there is damaged.
+            UserError: the file is damaged.
         """
-        from tensorboardX.event_file_writer import EventsWriter  # slow, and of use only here
+        from tensorboardX.event_file_writer import EventsWriter  # slow to import
 
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole_lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
@@ -117,7 +114,7 @@ class MetricWriter:
         self._stack.close()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes one line, and one scalar for each value."""
+        """Writes one line, and one TensorBoard scalar per value."""
         from tensorboardX.summary import scalar
 
         self._lines.write(json.dumps({"step": step} | values) + "\n")
@@ -127,7 +124,7 @@ class MetricWriter:
         self._events.flush()
 
     def _add_event(self, step: int, **content: Any) -> None:
-        # It is made when it is imported, which ty does not see.
+        # ty does not see this class, which protobuf creates at import.
         from tensorboardX.proto.event_pb2 import Event  # ty: ignore
 
         self._events.write_event(Event(wall_time=time.time(), step=step, **content))

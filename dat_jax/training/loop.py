@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: steps, metrics, validation, checkpoints; it goes on where it was stopped."""
+"""The training loop: steps, metrics, validation, checkpoints, and resuming."""
 
 import math
 import signal
@@ -39,11 +39,11 @@ from dat_jax.training.stopping import StopRequest
 from dat_jax.training.utilization import peak_flops, step_flops
 from dat_jax.types import Params, PRNGKeyArray
 
-_AHEAD = 2  # steps that the device may still have to make: whoever asks to stop waits for them
+_AHEAD = 2  # steps that may be queued on the device; a request to stop waits for them
 
 
 class TrainingFiles(NamedTuple):
-    """The places in which training leaves what it makes."""
+    """The paths of all that training writes."""
 
     checkpoints: epath.Path
     last_saved: Path
@@ -60,15 +60,15 @@ def train(
     files: TrainingFiles,
     initial_params: Callable[[PRNGKeyArray], Params],
 ) -> None:
-    """Trains `model` for `config.training.steps` steps, going on from the newest checkpoint if any.
+    """Trains `model` to step `config.training.steps`, from the newest checkpoint if there is one.
 
-    If there is none, it starts from `initial_params` and a fresh optimizer. Leaves checkpoints and
-    metrics in `files`; the last step always has a checkpoint.
+    Otherwise starts from `initial_params` and a new optimizer state. Writes checkpoints and metrics
+    to `files`; the last step always has a checkpoint.
 
     Raises:
-        UserError: more steps than may be skipped have a loss that is not finite, no checkpoint can
-            be read, or parameters cannot be shared out to these devices.
-        Stopped: SIGINT or SIGTERM asked for it; the last step that was made is saved.
+        UserError: more steps than `training.skip_nonfinite` are not finite, no checkpoint can be
+            read, or parameters cannot be split among these devices.
+        Stopped: a SIGINT or SIGTERM stopped training; the last step is saved.
     """
     training = config.training
     mesh = data_parallel_mesh()
@@ -119,22 +119,24 @@ def train(
                 reports.validated(step, validate(state.params))
             if asked:
                 raise _stopped(asked, step)
-        if asked := request.after(training.steps + 1):  # in the midst of the last validation
+        if asked := request.after(training.steps + 1):  # during the last validation
             raise _stopped(asked, training.steps)
 
 
 def _first_state(
     params: Params, optimizer: optax.GradientTransformation, like: TrainState
 ) -> TrainState:
-    """The state before the first step, its arrays where those of `like` lie."""
+    """Returns the state before the first step, placed like `like`."""
     return place(TrainState.create(params, optimizer), like)
 
 
 def _stopped(asked: signal.Signals, step: int) -> Stopped:
-    """SIGTERM is how a machine is taken away in an orderly way, which is no failure."""
+    """Returns the exception for a signal; status 0 for SIGTERM, as an orderly eviction is no
+    failure."""
     status = 0 if asked is signal.SIGTERM else 128 + asked
     return Stopped(
-        f"stopped by {asked.name} at step {step:,}, which is saved: run the same again to go on",
+        f"stopped by {asked.name} at step {step:,}, which is saved: run the same command again to "
+        "resume",
         status,
     )
 
@@ -144,7 +146,7 @@ def _due(step: int, every: int, last: int) -> bool:
 
 
 def _choose_shapes(config: TrainingConfig, dataset: Dataset, mesh: Mesh) -> list[Shape]:
-    """Chooses batch shapes whose rows can be shared out to all devices, in microbatches."""
+    """Chooses batch shapes whose rows divide evenly among devices and microbatches."""
     row_multiple = math.lcm(8, mesh.size * config.microbatches)
     files = [dataset.tokens("train"), dataset.tokens("valid")]
     return shapes_for(files, config.num_shapes, config.batch_tokens, row_multiple)
@@ -157,7 +159,7 @@ def _make_validation(
     shapes: Sequence[Shape],
     mesh: Mesh,
 ) -> Callable[[Params], dict[str, float]]:
-    """Makes the function from parameters to the metrics of the whole validation split."""
+    """Returns the function from parameters to the metrics of the whole validation split."""
     validation_step = make_validation_step(model, config, mesh)
     file = dataset.tokens("valid")
 
@@ -171,7 +173,7 @@ def _make_validation(
 
 
 def _plan(dataset: Dataset, shapes: Sequence[Shape]) -> dict[str, Any]:
-    """Shapes and vocabularies, without which a position in the data is worth nothing."""
+    """Returns the batch shapes and vocabularies that a position in the data is valid for."""
     return {
         "shapes": [list(shape) for shape in shapes],
         "vocabularies": list(dataset.vocabularies.fingerprints),
@@ -185,12 +187,12 @@ def _resume_batches(
     position: Position | None,
     mesh: Mesh,
 ) -> BatchIterator:
-    """Goes on in the data at `position`, or with the next epoch if batches have other shapes now.
+    """Resumes the data at `position`, or at the next epoch if batch shapes have changed.
 
-    Of each batch it reads those rows that are of this process's devices in `mesh`.
+    Reads the rows of each batch that belong to this process's devices in `mesh`.
 
     Raises:
-        UserError: the vocabulary is another one.
+        UserError: the vocabulary has changed.
     """
     train, own = dataset.tokens("train"), partial(own_rows, mesh=mesh)
     if position is None:
@@ -198,10 +200,10 @@ def _resume_batches(
     plan, state = _plan(dataset, shapes), position["batches"]
     if plan["vocabularies"] != position["vocabularies"]:
         raise UserError(
-            f"{dataset.folder} was prepared again, with another vocabulary than the checkpoints "
-            "were trained on: give another --workdir"
+            f"{dataset.folder} was prepared again, with another vocabulary than that of the "
+            "checkpoints: give another --workdir"
         )
     if plan["shapes"] != position["shapes"]:
-        logging.warning("Batches have new shapes on these devices: going on with the next epoch")
+        logging.warning("Batch shapes differ on these devices: resuming at the next epoch")
         state = state | {"epoch": state["epoch"] + 1, "next_batch": 0}
     return BatchIterator(train, shapes, seed, state, own)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manifests of checkpoints: a checksum of every file, by which damage is told from health.
+"""Manifests of checkpoints: a checksum of every file, to detect damage.
 
-A checkpoint is a folder with a folder for each item; `manifest.json` beside them holds, for each
-item, the checksums of its files.
+A checkpoint is a folder with one folder per item; its `manifest.json` holds the checksums of each
+item's files.
 """
 
 from collections.abc import Iterable
@@ -14,16 +14,16 @@ _NAME = "manifest.json"
 
 
 def write_manifest(checkpoint: Path) -> None:
-    """Reads all files of all items, and leaves their checksums in the manifest."""
+    """Hashes all files of all items and writes the manifest."""
     items = sorted(folder for folder in checkpoint.iterdir() if folder.is_dir())
     write_checksums(checkpoint / _NAME, **{item.name: _checksums(item) for item in items})
 
 
 def verify(checkpoint: Path, items: Iterable[str]) -> bool:
-    """Reads all files of `items`, whatever their times, and compares them with their checksums.
+    """Hashes all files of `items`, even if their times are unchanged, and checks them.
 
     Returns:
-        Whether they could be compared: False if the checkpoint has no manifest.
+        False if the checkpoint has no manifest to check against, else True.
 
     Raises:
         ValueError: a file or the manifest is damaged.

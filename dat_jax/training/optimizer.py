@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam with a learning rate that rises and falls, clipping and decoupled weight decay."""
+"""Adam with a learning-rate schedule, clipping and decoupled weight decay."""
 
 import jax
 import optax
@@ -9,8 +9,10 @@ from dat_jax.types import Params
 
 
 def learning_rate(config: Config) -> optax.Schedule:
-    """The rate of each update, counted from 0: it rises linearly to the peak in `warmup_steps`
-    updates, then goes as `optimizer.schedule` says. All `training.steps` updates have one above 0.
+    """Returns the learning rate as a function of the number of updates made.
+
+    It rises linearly to the peak in `warmup_steps` updates, then follows `optimizer.schedule`. It
+    is above 0 for all `training.steps` updates.
     """
     peak, warmup_steps = config.optimizer.learning_rate, config.optimizer.warmup_steps
     after = _after_warmup(config.optimizer, config.training.steps - warmup_steps + 1)
@@ -21,7 +23,7 @@ def learning_rate(config: Config) -> optax.Schedule:
 
 
 def _after_warmup(config: OptimizerConfig, end: int) -> optax.Schedule:
-    """The rate of each update after warm-up, counted from 1; training is over before `end`."""
+    """Returns the rate of each update after warm-up, counted from 1; training ends before `end`."""
     peak, warmup_steps = config.learning_rate, config.warmup_steps
     match config.schedule:
         case "inverse_sqrt":
@@ -35,7 +37,7 @@ def _after_warmup(config: OptimizerConfig, end: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """The optimizer of `config`; weight decay spares biases and LayerNorms."""
+    """Returns the optimizer of `config`; weight decay excludes biases and LayerNorms."""
     optimizer = config.optimizer
 
     def is_matrix(params: Params) -> Params:

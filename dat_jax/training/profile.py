@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trace of some steps, by JAX's profiler, which TensorBoard opens."""
+"""Traces some steps with JAX's profiler, for TensorBoard."""
 
 import contextlib
 from pathlib import Path
@@ -10,10 +10,10 @@ from absl import logging
 
 
 class Profile:
-    """Traces the steps of a range that a run makes; use it as a context."""
+    """Traces a range of steps; use it as a context."""
 
     def __init__(self, steps: range, folder: Path) -> None:
-        """Will leave the trace in `folder`, which is made if need be; of no steps there is none."""
+        """Names the steps to trace, which may be none, and the folder for the trace."""
         self._steps, self._folder = steps, folder
         self._tracing = False
 
@@ -24,9 +24,9 @@ class Profile:
         self._stop()
 
     def step(self, number: int, state: Any) -> contextlib.AbstractContextManager[Any]:
-        """Begins or ends the trace if it is time to, and marks a step that is made from `state`.
+        """Starts or stops the trace where `number` asks for it; returns the context that marks it.
 
-        Devices run behind: what made `state` is waited for, and is no part of what comes after.
+        Waits for `state` before starting and stopping, because devices lag behind Python.
         """
         if (number in self._steps) != self._tracing:
             jax.block_until_ready(state)
@@ -37,10 +37,10 @@ class Profile:
         return jax.profiler.StepTraceAnnotation("train", step_num=number)
 
     def _stop(self) -> None:
-        """Writes the trace; one that cannot be written is no reason to end a training."""
+        """Writes the trace; only warns if that fails, so that training goes on."""
         if self._tracing:
             self._tracing = False
             try:
                 jax.profiler.stop_trace()
             except jax.errors.JaxRuntimeError as error:
-                logging.warning("no trace could be written into %s: %s", self._folder, error)
+                logging.warning("cannot write the trace to %s: %s", self._folder, error)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that a run tells of its steps: to a person as it goes, and to files.
+"""Reports of training and validation metrics, on the terminal and to files.
 
-Of several processes that train together, the first tells it.
+Only the first of several processes reports.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ class Reports:
         first_step: int,
         peak_flops: float | None,
     ) -> None:
-        """Goes on in a file of JSON lines and a TensorBoard folder after `first_step`.
+        """Continues a file of JSON lines and a TensorBoard folder after `first_step`.
 
-        `peak_flops` is what all devices together can reach in a second, if that is known.
+        `peak_flops` is the peak FLOP/s of all devices together, or None if unknown.
         """
         self._depths, self._peak_flops = config.model.exit_depths, peak_flops
         self._learning_rate = learning_rate(config)
@@ -47,7 +47,7 @@ class Reports:
         self._stack.close()
 
     def trained(self, step: int, sums: Metrics) -> None:
-        """Tells the metrics of some steps, of which `step` is the last."""
+        """Reports the summed metrics of the steps since the last report, up to `step`."""
         values, seconds = compute(sums, self._depths), self.progress.lap()
         values["learning_rate"] = float(np.asarray(self._learning_rate(step - 1)))
         values["tokens_per_second"] = float(np.asarray(sums["loss"].count)) / seconds
@@ -57,7 +57,7 @@ class Reports:
         self._write(step, {f"train/{name}": value for name, value in values.items()})
 
     def validated(self, step: int, values: dict[str, float]) -> None:
-        """Tells the metrics of the validation split, whose time is none of training."""
+        """Reports the metrics of the validation split; its time does not count as training."""
         self._write(step, {f"valid/{name}": value for name, value in values.items()})
         exits = ", ".join(f"{values[f'nll/exit_{depth}']:.3f}" for depth in self._depths)
         line = f"step {step:,}: validation loss {values['loss']:.3f}, nll at each exit {exits}"

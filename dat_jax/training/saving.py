@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that are saved while training goes on, each whole or not at all.
+"""Saving checkpoints atomically, in the background of training.
 
-If several processes train, all save together, and the first makes and removes folders.
+With several processes, all save together, and the first creates and removes folders.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ from dat_jax.training.storage import DIGITS, checkpoint_folders, in_bucket, save
 
 
 class Checkpoints:
-    """The checkpoints of one training, each under the step it was made at; use it as a context.
+    """The checkpoints of one training; use it as a context.
 
-    Saving returns once the arrays are copied. Writing goes on behind it, checksums are taken, and
-    only then is the checkpoint there for others, all at once. What fails there is raised by the
-    next `save` or at the end.
+    `save` returns once the arrays are copied. Background threads write them and their checksums,
+    and then rename the folder, so that others see only complete checkpoints. A failure there is
+    raised by the next `save` or at the end.
     """
 
     def __init__(
@@ -41,15 +41,14 @@ class Checkpoints:
         stopped_at: int | None = None,
         last_saved: Path | None = None,
     ) -> None:
-        """Opens `directory`, which may not exist yet.
-
-        What an interrupted save left there is removed.
+        """Opens `directory`, which may not exist yet, and removes what interrupted saves left.
 
         Args:
-            directory: where the checkpoints are.
-            keep: how many of the newest stay; by default all.
-            stopped_at: a step that has one because training was stopped; the next replaces it.
-            last_saved: a file that keeps the last step saved, by which checkpoints are missed.
+            directory: the folder of checkpoints.
+            keep: number of newest checkpoints to keep; by default all.
+            stopped_at: a step that was saved because training was stopped; the next save replaces
+                it.
+            last_saved: a file for the last saved step, to notice missing checkpoints.
         """
         self._directory, self._last_saved = stored(directory), last_saved
         self._failed = False
@@ -62,7 +61,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(
                 post_finalization_callback=self._complete,
                 barrier_sync_fn=_wait_for_all,
-                # Otherwise, where a folder cannot be made, its writers wait for it ten minutes.
+                # If true and a folder cannot be created, its writers wait for it ten minutes.
                 create_directories_asynchronously=False,
             ),
         )
@@ -75,26 +74,26 @@ class Checkpoints:
         failure = self._close()
         if failure is None or self._failed:
             return
-        if error is None or isinstance(error, Stopped):  # which says that all is saved
+        if error is None or isinstance(error, Stopped):  # its message says that all is saved
             raise self._explained(failure) from None
         logging.warning("%s", self._explained(failure))
 
     @property
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, or will have when all is written, oldest first."""
+        """The steps that have a checkpoint, or will have once it is written, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, position: Position, *, stopped: bool = False) -> None:
-        """Saves `state` and the position in the data.
+        """Saves a checkpoint.
 
         Args:
-            state: of the training.
-            position: in the data.
-            stopped: it is saved because training is to stop here, and would not be otherwise.
+            state: the training state.
+            position: the position in the data.
+            stopped: whether it is saved only because training stops here.
 
         Raises:
-            UserError: the system refused to write this checkpoint or the one before.
-            RuntimeError: orbax declined to, as for a step that it has.
+            UserError: the system could not write this checkpoint or the one before.
+            RuntimeError: orbax declined to save, for example a step that it already has.
         """
         self._step = int(state.step)
         marks = {HAS_MANIFEST: not in_bucket(self._directory)}
@@ -113,7 +112,7 @@ class Checkpoints:
             raise RuntimeError(f"orbax declined to save step {self._step}")
 
     def _complete(self) -> None:
-        """Adds the manifest to the checkpoint that is being written, before it gets its name."""
+        """Adds the manifest to the checkpoint that is being written, before it is renamed."""
         if not in_bucket(self._directory):
             _, (unfinished,) = checkpoint_folders(self._directory)
             write_manifest(Path(unfinished))
@@ -121,9 +120,9 @@ class Checkpoints:
             write_stamped(self._last_saved, {"step": self._step})
 
     def _close(self) -> Exception | None:
-        """Waits until all is written, and returns what failed first."""
+        """Waits until everything is written; returns the first failure."""
         failures: list[Exception] = []
-        for _ in range(3):  # a failure stops it and is raised once; two parts of orbax may fail
+        for _ in range(3):  # a failure ends `close` and is raised once; two parts of orbax may fail
             try:
                 self._manager.close()
             except Exception as failure:
@@ -131,7 +130,7 @@ class Checkpoints:
             else:
                 break
         wait_for_threads()
-        with contextlib.suppress(OSError):  # the next start will try again, and say so
+        with contextlib.suppress(OSError):  # the next launch tries again, and reports it
             if is_first():
                 self._remove_unfinished()
         return failures[0] if failures else None
@@ -147,7 +146,7 @@ class Checkpoints:
 
 @dataclasses.dataclass(frozen=True)
 class _Newest(PreservationPolicy):
-    """Keeps the newest checkpoints, without one of a stop that training has gone on from."""
+    """Keeps the newest checkpoints, and drops one of a stop after which training has resumed."""
 
     count: int | None
     stopped_at: int | None
@@ -155,7 +154,7 @@ class _Newest(PreservationPolicy):
     def should_preserve(
         self, checkpoints: Sequence[Any], *, context: PreservationContext
     ) -> Sequence[bool]:
-        """Says of each, oldest first, if it is to stay."""
+        """Returns for each checkpoint, oldest first, whether to keep it."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         counted = [step for step in steps if step != self.stopped_at or step == steps[-1]]
         kept = counted[-self.count :] if self.count else counted
@@ -163,7 +162,7 @@ class _Newest(PreservationPolicy):
 
 
 def _wait_for_all(*, key: str, timeout_ms: int) -> None:
-    """A barrier, which a process that is failing passes: all would wait for it there, as it would
-    for them, and none would learn why for twenty minutes."""
+    """Waits at a barrier, unless this process is failing: all would wait for each other for twenty
+    minutes before any of them shows the error."""
     if sys.exception() is None:
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)

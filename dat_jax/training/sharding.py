@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The places of arrays while several devices train one model, and what passes between these.
+"""Sharding of a training over several devices, and the collectives between them.
 
-A batch's rows are shared out to all devices. Parameters and the optimizer's moments are whole on
-each (`replicated`), or shared out too (`fsdp`): an array along its longest axis that the devices
-divide, and whole where there is none. A device works on its rows with whole parameters, gathered
-once before, and gradients are added up once after.
+The rows of a batch are split among all devices. Parameters and Adam moments are replicated
+(`replicated`) or split too (`fsdp`): each array along its longest axis that the number of devices
+divides, or not at all if there is none. Each step gathers whole parameters once, runs each device's
+rows, and sums gradients once.
 """
 
 from typing import Any, TypeVar
@@ -25,29 +25,28 @@ ROWS = PartitionSpec(DATA)
 
 
 def data_parallel_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis, `data`, over all devices or those given."""
+    """Returns a mesh with one axis, `data`, over all devices or those given."""
     devices = devices or jax.devices()
     return jax.make_mesh((len(devices),), (DATA,), (AxisType.Auto,), devices=devices)
 
 
 def check_sharding(sharding: Sharding, devices: int) -> None:
-    """Makes sure that there is more than one device to share parameters out to.
+    """Checks that fsdp has more than one device to split parameters among.
 
     Raises:
-        UserError: there is not.
+        UserError: it has not.
     """
     if sharding == "fsdp" and devices == 1:
         raise UserError(
-            "training.sharding is fsdp and there is one device, which has to hold everything: "
-            "set it to replicated"
+            "training.sharding is fsdp and there is only one device: set it to replicated"
         )
 
 
 def shared_out(shapes: Tree, mesh: Mesh, sharding: Sharding) -> Tree:
-    """Says of each array in a tree of shapes, such as a training state's, where it lies.
+    """Adds a sharding to each array in a tree of shapes, such as a training state's.
 
     Raises:
-        UserError: there is nothing to be shared out.
+        UserError: `sharding` is fsdp and no array can be split.
     """
     devices = mesh.size
     check_sharding(sharding, devices)
@@ -55,8 +54,8 @@ def shared_out(shapes: Tree, mesh: Mesh, sharding: Sharding) -> Tree:
     specs = jax.tree.map(lambda x: _spec(x.shape, devices) if shares else WHOLE, shapes)
     if shares and all(spec == WHOLE for spec in jax.tree.leaves(specs)):
         raise UserError(
-            f"training.sharding is fsdp and no parameter has an axis that {devices} devices "
-            "divide: set it to replicated"
+            f"training.sharding is fsdp and no axis of a parameter is a multiple of {devices}, the "
+            "number of devices: set it to replicated"
         )
     return jax.tree.map(
         lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)),
@@ -66,14 +65,14 @@ def shared_out(shapes: Tree, mesh: Mesh, sharding: Sharding) -> Tree:
 
 
 def specs_of(tree: Any) -> Any:
-    """The axis of each array that is shared out, if any, from what `shared_out` says."""
+    """Returns the partition spec of each array in a tree from `shared_out`."""
     return jax.tree.map(lambda x: x.sharding.spec, tree)
 
 
 def gather(shares: Tree, specs: Any) -> Tree:
-    """Makes parameters whole on a device, from its share of them; within `jax.shard_map`.
+    """Gathers whole parameters on each device from their shares, inside `jax.shard_map`.
 
-    They count as the device's own then, so that nothing is added up where they are used.
+    They are marked as varying over devices, so that JAX does not sum gradients where they are used.
     """
 
     def whole(share: jax.Array, spec: PartitionSpec) -> jax.Array:
@@ -85,13 +84,13 @@ def gather(shares: Tree, specs: Any) -> Tree:
 
 
 def own_rows(rows: int, mesh: Mesh) -> Int[np.ndarray, " B"]:
-    """The rows of a batch of so many that lie on this process's devices, in their order."""
+    """Returns the indices of the batch rows on this process's devices, for a batch of `rows`."""
     parts = NamedSharding(mesh, ROWS).addressable_devices_indices_map((rows,)).values()
     return np.unique(np.concatenate([np.arange(rows)[part] for part in parts]))
 
 
 def share_out_rows(own: Tree, mesh: Mesh) -> Tree:
-    """Makes whole batches of the rows that each process has read, on all devices."""
+    """Builds global batches, split over all devices, from the rows that each process has read."""
     sharding = NamedSharding(mesh, ROWS)
 
     def whole(ids: np.ndarray) -> jax.Array:
@@ -107,7 +106,7 @@ def share_out_rows(own: Tree, mesh: Mesh) -> Tree:
 
 
 def place(tree: Tree, like: Any) -> Tree:
-    """Puts arrays that all processes have where those of `like` lie."""
+    """Places arrays, equal in all processes, with the shardings of `like`."""
 
     def placed(array: jax.Array, where: Any) -> jax.Array:
         values = np.asarray(array)
@@ -119,7 +118,7 @@ def place(tree: Tree, like: Any) -> Tree:
 
 
 def add_up(gradients: Tree, specs: Any) -> Tree:
-    """Adds up the gradients of all devices, of which each keeps its share; the way back."""
+    """Sums the gradients of all devices; each keeps its share. The inverse of `gather`."""
 
     def share(gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
         if spec == WHOLE:

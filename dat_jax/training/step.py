@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One jitted training step and one jitted validation step, data-parallel over a mesh."""
+"""The jitted training step and validation step, data-parallel over a mesh."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar, cast
@@ -21,8 +21,10 @@ from dat_jax.types import Params, PRNGKeyArray
 
 
 class TrainState(NamedTuple):
-    """Everything that a training step changes. A checkpoint holds it and the position in the data;
-    randomness follows from the step."""
+    """Everything that a training step changes.
+
+    A checkpoint holds it and the position in the data; random keys follow from the step.
+    """
 
     step: jax.Array  # [] updates made so far
     params: Params
@@ -30,7 +32,7 @@ class TrainState(NamedTuple):
 
     @classmethod
     def create(cls, params: Params, optimizer: optax.GradientTransformation) -> "TrainState":
-        """The state before the first step."""
+        """Returns the state before the first step."""
         return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
@@ -45,10 +47,10 @@ def abstract_state(
     mesh: Mesh,
     sharding: Sharding,
 ) -> TrainState:
-    """Shapes and dtypes of a training state, and where its arrays lie.
+    """Returns the shapes, dtypes and shardings of a training state.
 
     Raises:
-        UserError: its parameters cannot be shared out to these devices.
+        UserError: its parameters cannot be split among these devices.
     """
 
     def create(key: PRNGKeyArray) -> TrainState:
@@ -63,16 +65,15 @@ def make_train_step(
     config: Config,
     mesh: Mesh,
 ) -> TrainStep:
-    """Compiles `(state, batch, key) -> (state, metrics)`; the state given in is used up.
+    """Compiles `(state, batch, key) -> (state, metrics)`, which donates the state it is given.
 
-    The gradient is that of the batch's mean per token of L_dec + alpha L_exit (equation 7), where
-    alpha is 0 before `exit.start_step`; see `make_summed_gradient`. Where steps may be skipped, by
-    `training.skip_nonfinite`, one with a loss or a gradient that is not finite changes nothing but
-    the step. What is random follows from `key` folded with the step, so nothing of it needs to be
-    kept.
+    The loss is the batch's mean per token of L_dec + alpha L_exit (equation 7), where alpha is 0
+    before `exit.start_step`; see `make_summed_gradient`. With `training.skip_nonfinite`, a step
+    whose loss or gradient is not finite changes only the step count. `key` is folded with the step,
+    so no random state needs to be saved.
 
     Raises:
-        UserError: parameters cannot be shared out to these devices.
+        UserError: parameters cannot be split among these devices.
     """
     like = abstract_state(model, optimizer, mesh, config.training.sharding)
     summed_gradient = make_summed_gradient(model, config, mesh, specs_of(like.params))
@@ -104,7 +105,7 @@ def make_train_step(
 
 
 def _updates_of_the_head(updates: optax.Updates, alone: jax.Array) -> optax.Updates:
-    """Leaves all parameters but the exit head's as they are, if `alone` is true."""
+    """Sets the updates of all parameters except the exit head's to 0, if `alone` is true."""
 
     def keep_or_drop(path: tuple, update: jax.Array) -> jax.Array:
         return update if path[0].key == "exit_head" else jnp.where(alone, 0.0, update)
@@ -113,7 +114,7 @@ def _updates_of_the_head(updates: optax.Updates, alone: jax.Array) -> optax.Upda
 
 
 def _new_if_finite(metrics: Metrics, new: Kept, old: Kept) -> Kept:
-    """Chooses the new arrays where loss and gradient are finite, and the old ones elsewhere."""
+    """Returns the new arrays if loss and gradient are finite, else the old ones."""
     sums = metrics["loss"].total, metrics["gradient_norm"].total
     finite = jnp.all(jnp.isfinite(jnp.stack(sums)))
     return jax.tree.map(lambda changed, kept: jnp.where(finite, changed, kept), new, old)
@@ -122,10 +123,10 @@ def _new_if_finite(metrics: Metrics, new: Kept, old: Kept) -> Kept:
 def make_validation_step(model: Transformer, config: Config, mesh: Mesh) -> ValidationStep:
     """Compiles `(params, batch) -> metrics` of all exits, without dropout.
 
-    Aligned states are those of fixed exits, however the model was trained.
+    Uses aligned states, which are those of fixed exits, in both training modes.
 
     Raises:
-        UserError: parameters cannot be shared out to these devices.
+        UserError: parameters cannot be split among these devices.
     """
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     like = shared_out(shapes, mesh, config.training.sharding)

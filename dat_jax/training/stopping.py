@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to stop, by SIGINT (Ctrl-C) or SIGTERM, that wait until a step has been made."""
+"""Requests to stop by SIGINT (Ctrl-C) or SIGTERM, handled after the current step."""
 
 import contextlib
 import signal
@@ -13,15 +13,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Notes the first signal that asks to stop; the next one is not held back. Use as a context.
+    """Notes the first SIGINT or SIGTERM; a second one ends the process as usual. A context.
 
-    Only a program's main thread hears of signals; in another, there is nothing to note. Of several
-    processes one need be asked: all hear of it after the same step, and of SIGTERM, whichever it
-    was.
+    Signals reach only the main thread; in another thread this does nothing. Of several processes
+    any one may get the signal: all stop after the same step, and all report SIGTERM.
     """
 
     def __init__(self) -> None:
-        """Has heard nothing yet."""
+        """Starts without a request."""
         self._heard: signal.Signals | None = None
         self._before: dict[signal.Signals, signal._HANDLER] = {}
         self._stack = contextlib.ExitStack()
@@ -41,7 +40,7 @@ class StopRequest:
         self._stack.close()
 
     def after(self, step: int) -> signal.Signals | None:
-        """The signal that asks to stop after this step, which has just been made, if one does."""
+        """Returns the signal that asks to stop after `step`, which has just been made, or None."""
         if self._all_stop is None:
             return self._heard
         return signal.SIGTERM if self._all_stop(step) else None

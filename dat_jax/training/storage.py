@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of checkpoints, each named by its step: whole ones, and those that are being written.
+"""Checkpoint folders, named by their step: finished and unfinished ones.
 
-On a disk, an unfinished one has another name until it is whole. In a bucket, gs://BUCKET/FOLDER,
-where nothing can be renamed at once, a file in it says at the end that it is whole.
+On a disk, an unfinished checkpoint has a temporary name. A bucket, gs://BUCKET/FOLDER, cannot
+rename folders atomically; there, a file that is written last marks a finished checkpoint.
 """
 
 import importlib.util
@@ -15,68 +15,72 @@ from etils import epath
 from dat_jax.errors import UserError
 from dat_jax.paths import missing_target
 
-DIGITS = 8  # of a step in the name of its folder, at the least
+DIGITS = 8  # minimum number of digits of a step in the name of its folder
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _WHOLE = "commit_success.txt"
-# Orbax looks for files by patterns, so that it cannot find those below such a folder again.
+# Orbax searches with glob patterns, so it cannot find files in a folder with these in its path.
 _IN_PATTERNS = "*?[]\\"
 
 
 def stored(directory: epath.PathLike) -> epath.Path:
-    """Returns the absolute path of a directory, or the address of one in a bucket.
+    """Returns the absolute path of a directory, or its address in a bucket.
 
     Raises:
-        UserError: it is in a bucket, and nothing is installed that reads these.
+        UserError: it is in a bucket, and no package for buckets is installed.
     """
     path = epath.Path(directory)
     if not in_bucket(path):
         return path.resolve()
     if not any(map(importlib.util.find_spec, ("gcsfs", "tensorflow"))):
-        raise UserError(f"{path} can only be read and written by gcsfs: pip install gcsfs")
+        raise UserError(f"{path} is in a bucket, which needs gcsfs: pip install gcsfs")
     return path
 
 
 def check_stored(folder: str, key: str) -> None:
-    """Makes sure that storage can make a folder, and read back what it writes below it.
+    """Checks that orbax can create a folder and read back what it writes there.
+
+    Args:
+        folder: the folder.
+        key: the option that names it, for messages.
 
     Raises:
-        UserError: it could not; `key` is what named the folder.
+        UserError: it cannot.
     """
     if target := missing_target(folder):
         raise UserError(
-            f"{folder} is a link to {target}, which is missing: make or mount that, or name "
+            f"{folder} is a link to {target}, which is missing: create or mount that, or give "
             f"another {key}"
         )
     try:
         as_utf8 = os.fsencode(folder).decode()
     except UnicodeDecodeError:
         as_utf8 = None
-    except UnicodeEncodeError:  # by the locale, which has no such character
+    except UnicodeEncodeError:  # the locale lacks a character
         as_utf8 = ""
     if as_utf8 is None or set(folder).intersection(_IN_PATTERNS):
         raise UserError(
-            f"checkpoints below {folder} could not be read back: name a {key} whose path is valid "
+            f"checkpoints below {folder} could not be read back: give a {key} whose path is valid "
             f"UTF-8 without {' '.join(_IN_PATTERNS)}"
         )
     if as_utf8 != folder:
         raise UserError(
-            f"{key}: the locale reads names as {sys.getfilesystemencoding()}, and {folder} is in "
+            f"{key}: the locale reads names as {sys.getfilesystemencoding()}, but {folder} is in "
             "UTF-8: set PYTHONUTF8=1 and run again"
         )
 
 
 def in_bucket(path: epath.Path) -> bool:
-    """True if a path leads into a bucket, which checks what it keeps by itself."""
+    """Returns whether a path is in a bucket, which checks its files for damage itself."""
     return str(path).startswith("gs://")
 
 
 def checkpoint_folders(directory: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
-    """Returns the checkpoints in a directory, which may be missing, and the unfinished ones.
+    """Returns the finished and the unfinished checkpoints in a directory, which may be missing.
 
     Raises:
-        OSError: it cannot be looked into, which is not to be taken for an empty one.
-        UserError: it is in a bucket that cannot.
+        OSError: the directory cannot be listed.
+        UserError: the bucket cannot be listed.
     """
     whole, unfinished = list[epath.Path](), list[epath.Path]()
     for path in _entries(directory):
@@ -101,19 +105,19 @@ def _entries(directory: epath.Path) -> list[epath.Path]:
 
 
 def saved_steps(directory: epath.PathLike) -> list[int]:
-    """The steps that have a checkpoint in `directory`, which may be missing, oldest first."""
+    """Returns the steps with a checkpoint in `directory`, which may be missing, oldest first."""
     whole, _ = checkpoint_folders(stored(directory))
     return sorted(int(folder.name) for folder in whole)
 
 
 def folder_of(directory: epath.Path, step: int) -> epath.Path:
-    """The folder of a step's checkpoint."""
+    """Returns the folder of a step's checkpoint."""
     return directory / f"{step:0{DIGITS}}"
 
 
 def set_aside(folder: epath.Path) -> None:
-    """Renames a damaged checkpoint, in place of one of the same step: part of it may be whole."""
+    """Renames a damaged checkpoint, replacing an earlier one; some of its files may be useful."""
     damaged = folder.with_suffix(".damaged")
     damaged.rmtree(missing_ok=True)
     folder.rename(damaged)
-    logging.warning("%s is now %s, which you may delete", folder, damaged.name)
+    logging.warning("renamed %s to %s, which you may delete", folder, damaged.name)

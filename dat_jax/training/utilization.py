@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The share of what the devices can do at most that goes into the model: its FLOPs in a second over
-the peak of the devices (MFU).
+"""Model FLOPs utilization (MFU): FLOP/s of the model over the peak FLOP/s of the devices.
 
-Work of the model is every product that the objective needs, once forward and twice backward, of
-real tokens alone. What is computed again to save memory, the second pass of gradient scaling and
-padding take time and are no work of the model.
+Counts every matrix product that the objective needs for real tokens, once forward and twice
+backward. Does not count recomputation, the second pass of gradient scaling, or padding.
 """
 
 from collections.abc import Sequence
@@ -17,9 +15,9 @@ from dat_jax.flops import classifier, computed_block, memory_projections
 from dat_jax.model.transformer import Transformer
 from dat_jax.sections import ModelConfig
 
-_BACKWARD = 2  # for each product one for either of its operands
+_BACKWARD = 2  # products per forward product: one for the gradient of each operand
 
-# Dense bfloat16 products, without sparsity, as the makers state them: FLOP/s of a device.
+# Peak FLOP/s of dense bfloat16 products per device, without sparsity, from the makers' data sheets.
 _PEAKS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -36,10 +34,10 @@ _PEAKS = {
 
 
 def peak_flops(kinds: Sequence[str], dtype: str) -> float | None:
-    """The FLOP/s that devices of these kinds, one each, reach together at most in `dtype`.
+    """Returns the total peak FLOP/s of devices of these kinds, computing in `dtype`.
 
-    None if that is not known: of other kinds, and of float32 on a GPU, where it depends on how JAX
-    is set to multiply. A TPU multiplies in bfloat16 in either case.
+    Returns None for unknown kinds and for float32 on a GPU, where the peak depends on JAX's matmul
+    precision. A TPU multiplies in bfloat16 for both dtypes.
     """
     rounding = [kind for kind in kinds if dtype == "bfloat16" or kind.startswith("TPU")]
     peaks = [_PEAKS[kind] for kind in rounding if kind in _PEAKS]
@@ -53,15 +51,14 @@ def step_flops(
     target: Int[np.ndarray, " B"],
     step: int = 1,
 ) -> int:
-    """The FLOPs of a training step, by default the first, that are work of the model, on pairs of
-    these lengths."""
+    """Returns the model FLOPs of a training step (the first by default) for these lengths."""
     forward = _encoder(config.model, source) + _decoder(model, config, source, target)
     learns = config.exit.trains != "head_alone" or step <= config.exit.start_step
     return forward * (1 + _BACKWARD * learns)
 
 
 def _encoder(config: ModelConfig, source: Int[np.ndarray, " B"]) -> int:
-    """One forward pass over sources of these lengths."""
+    """Returns the FLOPs of one forward pass of the encoder over sources of these lengths."""
     dim, hidden = config.encoder_dim, config.encoder_ff_dim
     products = (8 * dim**2 + 4 * hidden * dim) * np.sum(source)
     attention = 4 * dim * np.sum(source**2)
@@ -74,8 +71,10 @@ def _decoder(
     source: Int[np.ndarray, " B"],
     target: Int[np.ndarray, " B"],
 ) -> int:
-    """One forward pass of all blocks, the classifiers and the exit head, over pairs of these
-    lengths; mixed training makes one for each sequence of exits that it draws."""
+    """Returns the FLOPs of forward passes of decoder, classifiers and exit head.
+
+    Mixed training makes one pass for each sampled exit sequence.
+    """
     settings, tokens = config.model, int(np.sum(target))
     products = tokens * computed_block(settings, source_length=0, step=0)
     products += memory_projections(settings, int(np.sum(source)))
@@ -87,7 +86,7 @@ def _decoder(
 
 
 def _classifiers(config: Config) -> int:
-    """The number of classifiers of a token: in mixed training one, if all exits have the same."""
+    """Returns the classifiers run per token; mixed training needs one if all exits share it."""
     one_for_all = config.model.classifiers == "shared" and config.model.norm == "post"
     if config.training.mode == "mixed" and one_for_all:
         return 1
@@ -95,7 +94,7 @@ def _classifiers(config: Config) -> int:
 
 
 def _exit_head(config: ModelConfig) -> int:
-    """The exit head, for a token; a sentence's head is less than that."""
+    """Returns the FLOPs of the exit head per token; a sentence's head is negligible."""
     return {
         "none": 0,
         "sequence_multinomial": 0,

@@ -214,7 +214,7 @@ def test_nothing_that_was_kept_is_lost_when_it_is_not_gone_on_with(tmp_path: Pat
         raise OSError("Disk full")
     assert contents(tmp_path).keys() == before.keys()
     (tmp_path / "hypotheses.txt.unfinished").write_text("")
-    with pytest.raises(UserError, match="is shorter than it was left: remove its folder"):
+    with pytest.raises(UserError, match="is shorter than when it was kept: remove its folder"):
         opened(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
     (tmp_path / "progress.json").write_text("[]")
     with pytest.raises(UserError, match=r"progress.json is damaged: name another folder"):

@@ -60,7 +60,7 @@ def test_scripts_that_compile_keep_programs(script: ModuleType, monkeypatch: pyt
 @pytest.mark.parametrize("main", [train.main, decode.main, tuning.main, prepare.main])
 def test_a_workdir_elsewhere_is_refused_with_the_key_that_may_be(main: Main):
     others = {train.main: TINY, prepare.main: TINY, tuning.main: ["--policy=confidence"]}
-    message = "gs://bucket/run is no path on this machine: name one; training.checkpoint_folder"
+    message = "gs://bucket/run is not a path on this machine: give a local path; only training"
     refuse(message, main, *others.get(main, []), "--workdir=gs://bucket/run")
 
 
@@ -122,8 +122,8 @@ def test_a_script_that_is_stopped_says_how_to_go_on_and_ends_as_it_is_told():
         ("x = 1\ndef get_config():\n    int('five')", "line 3: ValueError: invalid literal"),
         ("def get_config():\n    open('no such file')", "line 2: FileNotFoundError: [Errno 2] No"),
         ("def get_config(size):\n    return size", "TypeError: get_config() missing 1 required"),
-        ("def get_config():\n    pass", "get_config returns None: let it return a ConfigDict"),
-        ("def get_config():\n    return 3", "get_config returns 3: let it return a ConfigDict"),
+        ("def get_config():\n    pass", "get_config returns None: must be a ConfigDict"),
+        ("def get_config():\n    return 3", "get_config returns 3: must be a ConfigDict"),
     ],
 )
 def test_a_config_file_that_is_wrong_is_named_with_its_line(

@@ -71,10 +71,10 @@ def test_decoding_refuses_a_bad_key(trained: Path):
     hint = "unknown config key beam_sze: did you mean beam_size?"
     refuse(hint, decode.main, workdir, "--config.beam_sze=2")
     for given, form in {
-        "beam_size=two": "an integer, as 20",
-        "beam_size=2.0": "an integer, as 20",
-        "beam_size=None": "an integer, as 20",
-        "length_penalty=x": "a number, as 0.5",
+        "beam_size=two": "an integer, such as 20",
+        "beam_size=2.0": "an integer, such as 20",
+        "beam_size=None": "an integer, such as 20",
+        "length_penalty=x": "a number, such as 0.5",
         "resume=yes": "true or false",
     }.items():
         refuse(f"--config.{given}: must be {form}", decode.main, workdir, f"--config.{given}")

@@ -231,8 +231,8 @@ def test_processes_that_do_not_come_are_waited_for_only_so_long(tmp_path: Path):
         (["--coordinator=localhost:1", "--process_id=0"], "go together: give all three"),
         (flags(2, 1), "--process_id is 2 and --num_processes 2: number the processes from 0"),
         (flags(-1, 1), "--process_id is -1"),
-        (["--coordinator=localhost", *flags(0, 1)[1:]], "localhost is no HOST:PORT"),
-        (["--coordinator=localhost:70000", *flags(0, 1)[1:]], "70000 is no HOST:PORT"),
+        (["--coordinator=localhost", *flags(0, 1)[1:]], "localhost is not HOST:PORT"),
+        (["--coordinator=localhost:70000", *flags(0, 1)[1:]], "70000 is not HOST:PORT"),
         (["--process_id=first"], "--process_id=first: must be"),
     ],
 )

@@ -103,7 +103,7 @@ def test_decoding_for_a_closed_output_is_refused(trained: Path, monkeypatch: pyt
     refused = call(closed, *given, text="acht\n")
     assert refused.status == 1
     assert refused.stderr == (
-        "error: standard output is closed: name a folder for the translations by --config.output\n"
+        "error: standard output is closed: set --config.output to a folder for the translations\n"
     )
 
 

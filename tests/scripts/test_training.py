@@ -93,13 +93,13 @@ def test_a_workdir_whose_checkpoints_are_gone_is_left_alone(
         (workdir / "checkpoints").symlink_to(tmp_path / "no")
     before, message = (
         files(workdir),
-        {"removed": "is missing: put it back", "dangling": "a link to"},
+        {"removed": "is missing: restore it", "dangling": "a link to"},
     )
     arguments = [*TINY, PLAIN, f"--workdir={workdir}"]
     for other in ([], ["--config.model.decoder_ff_dim=16"]):
         refuse(message[gone], train.main, *arguments, "--config.training.steps=4", *other)
     shutil.rmtree(workdir / "data")
-    refuse("is missing: put it back", prepare.main, *arguments)
+    refuse("is missing: restore it", prepare.main, *arguments)
     before = {path: time for path, time in before.items() if workdir / "data" not in path.parents}
     assert files(workdir) == before
 
@@ -115,7 +115,7 @@ def test_a_second_run_starts_from_the_parameters_of_the_first(trained: Path, tmp
     wider = "--config.model.decoder_ff_dim=16"
     refuse("its model.decoder_ff_dim is 8", train.main, *other, wider)
     seed = "--config.data.seed=1"
-    refuse("its vocabulary is another", train.main, *other, seed, printed="train")
+    refuse("its vocabulary differs", train.main, *other, seed, printed="train")
     frozen = ["--config.exit.trains=head_alone", "--config.exit.start_step=0"]
     second = [f"--workdir={tmp_path / 'second'}", "--config.training.steps=2"]
     succeed(train.main, *TINY, PLAIN, *second, first, *frozen)

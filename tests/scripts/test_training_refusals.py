@@ -23,12 +23,21 @@ from tests.scripts.calls import TINY, refuse
         ),
         ("--config.stepz=3", "unknown config key stepz: did you mean training.steps?"),
         ("--config.training.steps.x=3", "key training.steps.x: did you mean training.steps?"),
-        ("--config.bogus=3", "key bogus: configs/demo.py names those that there are"),
+        ("--config.bogus=3", "key bogus: configs/demo.py has all keys"),
         ("--config.training.steps", "--config.training.steps has no value: write --config.train"),
-        ("--config.training.steps=many", "--config.training.steps=many: must be an integer, as 20"),
-        ("--config.training.steps=5.0", "--config.training.steps=5.0: must be an integer, as 20"),
-        ("--config.training.steps=1e4", "--config.training.steps=1e4: must be an integer, as 20"),
-        ("--workdir=", "--workdir=: must be a path, as runs/demo"),
+        (
+            "--config.training.steps=many",
+            "--config.training.steps=many: must be an integer, such as 20",
+        ),
+        (
+            "--config.training.steps=5.0",
+            "--config.training.steps=5.0: must be an integer, such as 20",
+        ),
+        (
+            "--config.training.steps=1e4",
+            "--config.training.steps=1e4: must be an integer, such as 20",
+        ),
+        ("--workdir=", "--workdir=: must be a path, such as runs/demo"),
         ("--config.training.steps=0", "training.steps is 0: must be 1 or more"),
         ("--config.model.encoder_heads=3", "must be a multiple of model.encoder_heads, 3"),
         ("--config.model.norm=mid", "model.norm is 'mid': must be one of post, pre"),
@@ -36,11 +45,14 @@ from tests.scripts.calls import TINY, refuse
         ("--config.decoding.policy=token_geometric:0.1,0.2", "needs 1 threshold"),
         ("--config.decoding.report_policies=('token_multinomial',)", "it can decode with fixed"),
         ("--config.decoding.report_policies=", "decoding.report_policies, () for none: policy is"),
-        ("--config.decoding.report_policies=None", "must be a tuple of str, as ('a', 'b'), or ()"),
+        (
+            "--config.decoding.report_policies=None",
+            "must be a tuple of str, such as ('a', 'b'), or ()",
+        ),
         ("--config.training.exit_samples=0", "training.exit_samples is 0: must be 1 or more"),
         ("--config.exit.oracle_smoothing=-1", "exit.oracle_smoothing is -1.0: must be 0 or more"),
         ("--config.training.mode=mixed", "training.mode is mixed: model.exits must be all and"),
-        ("--config.training.initial_workdir=no/run", "no model has been trained there"),
+        ("--config.training.initial_workdir=no/run", "where no model has been trained"),
         ("--config.data.source=text:no/such/folder", "no/such/folder is no folder"),
         ("--config.data.vocabulary_size=90000", "data.vocabulary_size is 90000, more than"),
         ("surplus", "unexpected argument 'surplus'"),
@@ -57,7 +69,7 @@ def test_sharing_parameters_out_to_one_device_is_refused(
 ):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     arguments = [f"--workdir={tmp_path / 'run'}", "--config.training.sharding=fsdp"]
-    refuse("training.sharding is fsdp and there is one device", train.main, *TINY, *arguments)
+    refuse("training.sharding is fsdp and there is only one device", train.main, *TINY, *arguments)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -68,7 +80,9 @@ def test_training_needs_a_config_and_a_workdir():
     refuse("--config=configs/none.py cannot be read", train.main, *none)
     refuse("none.py cannot be read", train.main, *none, "--config.training.steps=3")
     section = ["--config=configs/demo.py", "--workdir=somewhere", "--config.training=3"]
-    refuse("training=3: is a section: set its keys, as --config.training.KEY", train.main, *section)
+    refuse(
+        "training=3: is a section: set one of its keys, --config.training.KEY", train.main, *section
+    )
 
 
 @pytest.fixture

@@ -355,8 +355,8 @@ def test_what_the_system_will_not_write_is_one_line_and_the_one_before_stays(tmp
     )
     assert (run.returncode, run.stderr) == (0, "")
     told = (
-        f"{tmp_path}: a checkpoint cannot be written, File too large: fix that and run again, "
-        "which goes on from step 1 | 00000001"
+        f"{tmp_path}: a checkpoint cannot be written, File too large: fix that and run again "
+        "to resume from step 1 | 00000001"
     )
     *lines, no_folder = run.stdout.splitlines()
     assert lines == [f"all | {told}", f"3 | {told}"] * 4
@@ -388,7 +388,7 @@ def test_a_defect_is_told_by_itself_and_a_lost_checkpoint_by_a_warning(
     assert closed
     (record,) = caplog.records
     assert "cannot be written, No space left on device" in record.getMessage()
-    assert "run again, which starts again" in record.getMessage()
+    assert "run again to start again" in record.getMessage()
 
 
 def test_who_asks_to_stop_is_not_told_that_all_is_saved_where_it_is_not(

@@ -30,7 +30,7 @@ def test_a_loss_or_a_gradient_that_is_not_finite_is_named_with_its_batch(name: s
     one = Divergence(1, Batches())
     assert one.finite(made, [], told.append) == [finite]
     message = f"the {name} is inf at step 4, of epoch 0, batch 2 (training pairs 2, 7, from 0)"
-    assert told == [f"{message}: skipped, 1 of 1 that may be"]
+    assert told == [f"{message}: skipped, 1 of at most 1"]
     with pytest.raises(UserError) as refused:
         one.finite(made, [2], told.append)
     assert str(refused.value).startswith(f"{message}, and the last checkpoint is of step 2: lower")

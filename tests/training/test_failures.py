@@ -22,13 +22,13 @@ from dat_jax.training.failures import explained, quieten
             OSError(errno.ENOSPC, "No space left on device"),
             [3, 7],
             "runs: a checkpoint cannot be written, No space left on device: fix that and run "
-            "again, which goes on from step 7",
+            "again to resume from step 7",
         ),
         (
             ValueError("OUT_OF_RANGE: Failed writing\n5 bytes [os_error_code='27']"),
             [],
-            "runs: a checkpoint cannot be written, File too large: fix that and run again, which "
-            "starts again",
+            "runs: a checkpoint cannot be written, File too large: fix that and run again to "
+            "start again",
         ),
     ],
 )

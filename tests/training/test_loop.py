@@ -228,7 +228,7 @@ def test_other_batch_shapes_make_it_go_on_with_the_next_epoch(
     other = with_training(CONFIG, steps=8, batch_tokens=2_048, microbatches=3)
     epoch = position(dataset, whole)["epoch"]
     run(other, dataset, tmp_path / "run")
-    assert "going on with the next epoch" in caplog.text
+    assert "resuming at the next epoch" in caplog.text
     assert position(dataset, tmp_path / "run") == {"seed": 0, "epoch": epoch + 1, "next_batch": 1}
     assert 8 in values_at_steps(tmp_path / "run", "train/loss")
 
@@ -257,7 +257,7 @@ def test_another_vocabulary_is_refused(dataset: Dataset, whole: Path, tmp_path: 
     shutil.copytree(whole, tmp_path / "run")
     data = dataclasses.replace(CONFIG.data, pieces="unigram")
     other = Run(tmp_path / "data").prepare(dataclasses.replace(CONFIG, data=data))
-    with pytest.raises(UserError, match="another vocabulary than the checkpoints"):
+    with pytest.raises(UserError, match="another vocabulary than that of the checkpoints"):
         run(CONFIG, other, tmp_path / "run")
 
 
@@ -287,7 +287,7 @@ def test_so_many_steps_may_be_skipped_and_no_more(
         run(dataclasses.replace(config, optimizer=optimizer), dataset, tmp_path)
     lines = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
     assert [line.rpartition(": ")[2] for line in lines] == [
-        f"skipped, {count} of 3 that may be" for count in (1, 2, 3)
+        f"skipped, {count} of at most 3" for count in (1, 2, 3)
     ]
     _, first = last_params(dataset, tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(first))

@@ -87,5 +87,5 @@ def test_a_trace_that_cannot_be_written_is_one_warning(
     run(range(1, 3), range(1, 2), tmp_path)
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"no trace could be written into {tmp_path}: FAILED_PRECONDITION: not a directory"
+        f"cannot write the trace to {tmp_path}: FAILED_PRECONDITION: not a directory"
     )

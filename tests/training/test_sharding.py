@@ -180,7 +180,7 @@ def test_an_array_is_shared_out_along_its_longest_axis_that_the_devices_divide()
 
 @pytest.mark.parametrize(
     ("devices", "complaint"),
-    [(1, "there is one device"), (5, "no parameter has an axis that 5 devices divide")],
+    [(1, "there is only one device"), (5, "no axis of a parameter is a multiple of 5")],
 )
 def test_where_nothing_can_be_shared_out_fsdp_is_refused(devices, complaint):
     arrays = [jax.ShapeDtypeStruct((7, 3), jnp.float32)]

@@ -106,5 +106,5 @@ def test_a_bucket_that_cannot_be_reached_is_not_taken_for_an_empty_one(
 
 def test_a_bucket_needs_what_reads_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match="by gcsfs: pip install gcsfs"):
+    with pytest.raises(UserError, match="which needs gcsfs: pip install gcsfs"):
         stored("gs://bucket/run")
