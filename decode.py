@@ -19,28 +19,28 @@ from typing import Any
 
 from absl import flags
 
-from dat_jax.command_line import (
+from dat_jax.cli.command_line import (
     define_config,
     define_processes,
     define_workdir,
     read_config,
     run,
 )
+from dat_jax.cli.streams import deliver, has_reader
 from dat_jax.config import Config, DecodingConfig
+from dat_jax.config.schema import from_dict, require
 from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.translator import Translator
+from dat_jax.evaluation.pipeline import contents_of, translate
 from dat_jax.evaluation.results import ResultsWriter
 from dat_jax.evaluation.tables import describe_cut, format_table
 from dat_jax.evaluation.texts import Text, TextConfig
-from dat_jax.evaluation.translate import contents_of, translate
-from dat_jax.meeting import together
-from dat_jax.paths import as_path, destination
-from dat_jax.processes import by_first, count, is_first
-from dat_jax.programs import keep_programs
-from dat_jax.schema import from_dict, require
-from dat_jax.streams import deliver, has_reader
+from dat_jax.runs.workdir import Run
+from dat_jax.runtime.processes import by_first, count, is_first
+from dat_jax.runtime.programs import keep_programs
+from dat_jax.runtime.startup import together
+from dat_jax.storage.paths import as_path, destination
 from dat_jax.tuning.fronts import describe_misfit, resolve_policy
-from dat_jax.workdir import Run
 
 _CONFIG = Path(__file__).parent / "configs" / "decode.py"
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from dat_jax.command_line import (
+from dat_jax.cli.command_line import (
     define_config,
     define_processes,
     define_workdir,
@@ -26,22 +26,22 @@ from dat_jax.command_line import (
 )
 from dat_jax.config import Config
 from dat_jax.data.dataset import Dataset
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, wants_colour
-from dat_jax.files import write_text
-from dat_jax.initial import check_initial, initial_params
-from dat_jax.meeting import together
-from dat_jax.modes import our_modes
-from dat_jax.processes import by_first
-from dat_jax.programs import keep_programs
-from dat_jax.trained import TrainedModel
+from dat_jax.runs.warm_start import check_initial, initial_params
+from dat_jax.runs.workdir import Run, make_model
+from dat_jax.runtime.jax_flags import our_modes
+from dat_jax.runtime.processes import by_first
+from dat_jax.runtime.programs import keep_programs
+from dat_jax.runtime.startup import together
+from dat_jax.storage.files import write_text
 from dat_jax.training.loop import train
 from dat_jax.training.sharding import check_sharding
 from dat_jax.tuning.fronts import resolve_policy, save_front, tuned_kinds
 from dat_jax.tuning.search import tune
-from dat_jax.workdir import Run, make_model
 
 _SAMPLES = 3
 

@@ -19,11 +19,11 @@ from dat_jax import TranslationModel, flops
 from dat_jax.config import Config
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.search import SearchResult
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.work import describe
 from dat_jax.exits.questions import Plan, Rule, Token
 from dat_jax.exits.sampling import token_draws
 from dat_jax.model.transformer import Transformer, init_params
-from dat_jax.trained import TrainedModel
 
 LARGE = {
     "dim": 512,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dat_jax.errors import UserError
 from dat_jax.evaluation.provenance import describe_commit
-from dat_jax.files import write_text
+from dat_jax.storage.files import write_text
 
 Outcome = TypeVar("Outcome")
 _VECTORS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2")  # best first; one name may hide several

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs import base
-from dat_jax.checksums import Checksum
 from dat_jax.config import Config
 from dat_jax.data.sources import open_source
-from dat_jax.workdir import Run
+from dat_jax.runs.workdir import Run
+from dat_jax.storage.checksums import Checksum
 from train import train_model
 
 # What a training's results do not depend on, or what their lines say beside it.

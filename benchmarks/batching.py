@@ -18,10 +18,10 @@ import numpy as np
 from absl import flags
 
 from configs.base import get_config
-from dat_jax.command_line import define_workdir, run
+from dat_jax.cli.command_line import define_workdir, run
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch, BatchIterator, shapes_for
-from dat_jax.workdir import Run
+from dat_jax.runs.workdir import Run
 
 _EPOCHS = 3
 

@@ -17,13 +17,13 @@ from typing import get_args
 from absl import flags
 
 from benchmarks._lines import Lines
-from dat_jax.command_line import define_arguments, define_path, run
+from dat_jax.cli.command_line import define_arguments, define_path, run
 from dat_jax.errors import UserError
 from dat_jax.evaluation.results import Results, read_results
 from dat_jax.evaluation.significance import Test, paired
 from dat_jax.evaluation.tables import format_comparison
 from dat_jax.evaluation.texts import read_references
-from dat_jax.paths import as_path, destination
+from dat_jax.storage.paths import as_path, destination
 
 _SUITE = "compare"
 _TEXTS = {"text_sha256": "text", "references_sha256": "references"}

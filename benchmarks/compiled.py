@@ -30,7 +30,7 @@ from benchmarks._targets import Compiled, Target, compile_for, find_target, make
 from benchmarks._task import LARGE, config_of, drawn_exits, make_config
 from benchmarks._timing import check_output
 from configs import iwslt14_de_en, wmt14_en_fr
-from dat_jax.command_line import define_path, run
+from dat_jax.cli.command_line import define_path, run
 from dat_jax.config import Config
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.evaluation.provenance import describe_commit

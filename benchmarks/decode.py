@@ -28,7 +28,7 @@ from benchmarks._options import numbers, some
 from benchmarks._systems import System, engine, format_lines, measure
 from benchmarks._task import Task, drawn_exits, encode, make_config, make_task, vary_lengths
 from benchmarks._timing import check_output, machine, write_lines
-from dat_jax.command_line import define_path, run
+from dat_jax.cli.command_line import define_path, run
 from dat_jax.exits.rules import Fixed
 
 _AVERAGES = (1.25, 1.75, 3.0, 6.0)

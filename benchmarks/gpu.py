@@ -32,7 +32,7 @@ from benchmarks._systems import engine, format_lines, measure
 from benchmarks._task import LARGE, Task, config_of, drawn_exits, make_config, make_task
 from benchmarks._timing import check_output, interleaved, machine, rate
 from configs import iwslt14_de_en, wmt14_en_fr
-from dat_jax.command_line import define_path, run
+from dat_jax.cli.command_line import define_path, run
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
 from dat_jax.decoding.search import SearchResult, search

@@ -24,11 +24,11 @@ from benchmarks import _systems, compiled
 from benchmarks._figures import FIGURES, check_drawing
 from benchmarks._lines import Line, read_lines
 from benchmarks._views import VIEWS
-from dat_jax.command_line import run
+from dat_jax.cli.command_line import run
 from dat_jax.errors import UserError
 from dat_jax.evaluation.tables import format_comparison, format_table
-from dat_jax.files import write_text
-from dat_jax.paths import as_path
+from dat_jax.storage.files import write_text
+from dat_jax.storage.paths import as_path
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?\n?(<!-- end -->)", re.DOTALL)

@@ -31,13 +31,13 @@ from benchmarks._lines import Line, Lines
 from benchmarks._options import numbers, some
 from benchmarks._suites import SUITES, TUNED, Point, Setting
 from benchmarks._trainings import Trained, Trainer, changed, differences
-from dat_jax.command_line import define_config, define_path, read_config, run
+from dat_jax.cli.command_line import define_config, define_path, read_config, run
 from dat_jax.config import Config
 from dat_jax.errors import UserError
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import parse_policy
-from dat_jax.paths import as_path
-from dat_jax.programs import keep_programs
+from dat_jax.runtime.programs import keep_programs
+from dat_jax.storage.paths import as_path
 
 _CONFIG = "configs/multi30k_de_en.py"
 

@@ -13,17 +13,17 @@ Importing the package imports no JAX; loading a model does.
 from typing import TYPE_CHECKING, Any
 
 from dat_jax.errors import UserError
-from dat_jax.version import __version__
+from dat_jax.storage.version import __version__
 
 if TYPE_CHECKING:
-    from dat_jax.translation import TranslationModel, load
+    from dat_jax.api import TranslationModel, load
 
 __all__ = ["TranslationModel", "UserError", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name in ("TranslationModel", "load"):
-        from dat_jax import translation
+        from dat_jax import api as translation
 
         return getattr(translation, name)
     raise AttributeError(f"module 'dat_jax' has no attribute {name!r}")

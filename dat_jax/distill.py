@@ -22,19 +22,19 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from dat_jax.command_line import define_path, define_workdir, run
+from dat_jax.cli.command_line import define_path, define_workdir, run
+from dat_jax.config.schema import require
 from dat_jax.data.sources import Source, open_source
 from dat_jax.data.splits import SPLITS
 from dat_jax.decoding.translator import Translator
 from dat_jax.errors import UserError
+from dat_jax.evaluation.pipeline import contents_of, translate
 from dat_jax.evaluation.results import HYPOTHESES, ResultsWriter
 from dat_jax.evaluation.texts import TextConfig
-from dat_jax.evaluation.translate import contents_of, translate
-from dat_jax.files import LOCK, Unfinished, sole_writer, write_text
-from dat_jax.programs import keep_programs
-from dat_jax.schema import require
+from dat_jax.runs.workdir import Run
+from dat_jax.runtime.programs import keep_programs
+from dat_jax.storage.files import LOCK, Unfinished, sole_writer, write_text
 from dat_jax.tuning.fronts import resolve_policy
-from dat_jax.workdir import Run
 
 _TRANSLATED = "translated"  # the folder of results in that of the text
 _REQUEST = "request.json"  # what the folder was begun with

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dat_jax.config import LossWeights
 from dat_jax.metrics import Mean
 from dat_jax.model.classifiers import classify
-from dat_jax.sections import LossWeights
 from dat_jax.types import Array, Bool, Float, Int
 
 

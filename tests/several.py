@@ -15,7 +15,7 @@ PATIENCE = 60  # seconds, within which all must have ended that end at all
 
 _SETTINGS = """
 import dataclasses, sys
-from dat_jax import meeting
+from dat_jax.runtime import startup as meeting
 from dat_jax.decoding import sizing
 meeting._CONNECTING, meeting._HEARTBEAT, meeting._FAREWELL = {connecting}, 5, 2_000
 sizing.PLATFORMS["cpu"] = dataclasses.replace(sizing.PLATFORMS["cpu"], window={window})
@@ -24,9 +24,9 @@ _BODY = """
 import os, signal
 from pathlib import Path
 from absl import flags
-from dat_jax.command_line import define_processes, run
+from dat_jax.cli.command_line import define_processes, run
 from dat_jax.errors import UserError
-from dat_jax.processes import agreeing_to_stop, by_first, check_shared, gather, index
+from dat_jax.runtime.processes import agreeing_to_stop, by_first, check_shared, gather, index
 
 def body():
     with meeting.together(options.coordinator, options.num_processes, options.process_id):

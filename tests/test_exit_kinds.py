@@ -11,15 +11,15 @@ import pytest
 from dat_jax.config import Config
 from dat_jax.data.batching import BatchIterator, shapes_for
 from dat_jax.data.dataset import Dataset
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translator
 from dat_jax.exits.parsing import parse_policy
 from dat_jax.metrics import compute
-from dat_jax.trained import TrainedModel
+from dat_jax.runs.workdir import Run, make_model
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.sharding import data_parallel_mesh
 from dat_jax.training.step import TrainState, make_train_step
 from dat_jax.types import Params
-from dat_jax.workdir import Run, make_model
 from tests.tiny import random_params, tiny_config
 
 STEPS = 4

@@ -148,7 +148,7 @@ def test_the_package_keeps_its_layers():
         ("decoding/a.py", "from dat_jax.evaluation import scores", "may not import evaluation"),
         ("losses.py", "from dat_jax.training import step", "losses may not import training"),
         ("config.py", "from dat_jax.types import Params", "config may not import types"),
-        ("evaluation/a.py", "from dat_jax.command_line import run", "import command_line"),
+        ("evaluation/a.py", "from dat_jax.cli.command_line import run", "import command_line"),
         ("data/a.py", "import jax.numpy as jnp", "data does without JAX"),
         ("data/a.py", "def f():\n    from flax import struct", "data does without JAX"),
         ("data/a.py", "from dat_jax.types import Array", "data may not import types"),

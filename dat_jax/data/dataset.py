@@ -5,13 +5,14 @@ import dataclasses
 from pathlib import Path
 
 from dat_jax.config import DataConfig
+from dat_jax.config.schema import from_dict
+from dat_jax.config.versions import read_settings
 from dat_jax.data.integrity import check, damaged, text_names, token_names
 from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import Vocabularies, Vocabulary
 from dat_jax.errors import UserError
-from dat_jax.formats import read_stamped, write_stamped
-from dat_jax.schema import from_dict
+from dat_jax.storage.stamped import write_stamped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ def prepared_config(folder: Path) -> DataConfig | None:
     if not path.exists():
         return None
     try:
-        values, version = read_stamped(path)
+        values, _, version = read_settings(path)
     except ValueError:
         raise damaged(path) from None
     try:

@@ -8,9 +8,9 @@ they were made from. Version 0.1.0 kept none: of its data nothing is known befor
 from collections.abc import Sequence
 from pathlib import Path
 
-from dat_jax.checksums import Checksum, Checksums, read_checksums, write_checksums
 from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
+from dat_jax.storage.checksums import Checksum, Checksums, read_checksums, write_checksums
 
 _NAME = "checksums.json"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import sentencepiece
 
-from dat_jax.sections import Normalization
+from dat_jax.config import Normalization
 
 Normalize = Callable[[str], str]
 

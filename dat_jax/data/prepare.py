@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from dat_jax.command_line import define_config, define_workdir, read_config, run
+from dat_jax.cli.command_line import define_config, define_workdir, read_config, run
 from dat_jax.config import Config
-from dat_jax.workdir import Run
+from dat_jax.runs.workdir import Run
 
 
 def main(argv: Sequence[str]) -> int:

@@ -17,10 +17,11 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int, Integer
 
+from dat_jax.config.versions import read_settings
 from dat_jax.data.integrity import damaged
 from dat_jax.data.vocabulary import Vocabularies, is_blank
 from dat_jax.errors import UserError
-from dat_jax.formats import read_stamped, write_stamped
+from dat_jax.storage.stamped import write_stamped
 
 _CHUNK = 10_000
 
@@ -75,7 +76,7 @@ class TokenFile:
         """
         self.folder = folder
         try:
-            values, _ = read_stamped(folder / "header.json")
+            values, *_ = read_settings(folder / "header.json")
             self.header = Header(**values)
             self.offsets: Int[np.ndarray, " boundaries"] = np.load(
                 folder / "offsets.npy", mmap_mode="r"

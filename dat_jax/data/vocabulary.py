@@ -14,10 +14,10 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Integer
 
+from dat_jax.config import Normalization
 from dat_jax.data.integrity import damaged
 from dat_jax.data.normalization import normalizer
 from dat_jax.errors import UserError
-from dat_jax.sections import Normalization
 
 PAD, UNK, BOS, EOS = range(4)  # the first three stand for no text: no search writes them
 

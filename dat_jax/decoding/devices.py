@@ -17,11 +17,11 @@ from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.settings import SearchSettings
+from dat_jax.decoding.trained import DEVICES, TrainedModel, mesh_of, rows_on
 from dat_jax.decoding.unstacked import Weights, unstack
 from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
-from dat_jax.trained import DEVICES, TrainedModel, mesh_of, rows_on
 
 _PROGRAMS = 64  # compiled ones to keep
 _WEIGHTS: WeakKeyDictionary[TrainedModel, Weights] = WeakKeyDictionary()

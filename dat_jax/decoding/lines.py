@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from dat_jax.data.sources.text import read_lines
 from dat_jax.errors import UserError
-from dat_jax.paths import as_path
+from dat_jax.storage.paths import as_path
 
 _CHUNK = 1 << 20
 

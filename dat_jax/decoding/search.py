@@ -23,9 +23,9 @@ from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.sizing import Platform, choose_settings, memory_of, platform_of, room_for
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.exits.questions import Rule
-from dat_jax.modes import our_modes
-from dat_jax.trained import TrainedModel
+from dat_jax.runtime.jax_flags import our_modes
 
 Ids = Sequence[int] | Int[np.ndarray, " S"]
 

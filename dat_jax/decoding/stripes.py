@@ -10,9 +10,9 @@ from dat_jax.config import DecodingConfig
 from dat_jax.decoding import search as one_process
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.search import Hypothesis, Ids, SearchResult
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.exits.questions import Rule
-from dat_jax.processes import count, gather, index
-from dat_jax.trained import TrainedModel
+from dat_jax.runtime.processes import count, gather, index
 
 
 def search(

@@ -19,11 +19,11 @@ from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.search import Hypothesis
 from dat_jax.decoding.sizing import platform_of
 from dat_jax.decoding.stripes import search
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
-from dat_jax.modes import our_modes
-from dat_jax.processes import count, is_first
-from dat_jax.trained import TrainedModel
+from dat_jax.runtime.jax_flags import our_modes
+from dat_jax.runtime.processes import count, is_first
 
 _PATIENCE = 0.1  # seconds in which further lines may join the first of a window
 

@@ -7,12 +7,12 @@ from typing import Any
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.next_tokens import suited
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.scores import score, tokenizers_of
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy
-from dat_jax.modes import our_modes
-from dat_jax.trained import TrainedModel
+from dat_jax.runtime.jax_flags import our_modes
 
 
 @our_modes()

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 from dat_jax.config import Config
-from dat_jax.processes import count
-from dat_jax.trained import TrainedModel
+from dat_jax.decoding.trained import TrainedModel
+from dat_jax.runtime.processes import count
 
 
 def describe_commit() -> str:

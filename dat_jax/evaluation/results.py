@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError
-from dat_jax.files import LOCK, UNFINISHED, Unfinished, sole_writer
-from dat_jax.formats import read_stamped, write_stamped
+from dat_jax.storage.files import LOCK, UNFINISHED, Unfinished, sole_writer
+from dat_jax.storage.stamped import read_stamped, write_stamped
 
 HYPOTHESES, EXITS, SUMMARY = "hypotheses.txt", "exits.jsonl", "summary.json"
 PROGRESS = "progress.json"
@@ -234,8 +234,7 @@ def _read_progress(folder: Path) -> Progress | None:
     """Reads how far unfinished results have come, if there are any."""
     path = folder / PROGRESS
     try:
-        values, _ = read_stamped(path)
-        return Progress(**values)
+        return Progress(**read_stamped(path).values)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):

@@ -10,7 +10,7 @@ from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.decoding.work import describe
 from dat_jax.evaluation.provenance import describe_commit, describe_device, hash_config
-from dat_jax.processes import count
+from dat_jax.runtime.processes import count
 
 
 class Tally:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from dat_jax.config.schema import require
 from dat_jax.decoding.lines import Extent, Lines
 from dat_jax.errors import UserError
 from dat_jax.evaluation.scores import check_lengths
-from dat_jax.paths import as_path, destination
-from dat_jax.schema import require
-from dat_jax.workdir import Run
+from dat_jax.runs.workdir import Run
+from dat_jax.storage.paths import as_path, destination
 
 
 class Text(NamedTuple):

@@ -14,6 +14,8 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
+from dat_jax.checkpoints.read import Position, restore, was_stopped
+from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.config import Config, TrainingConfig
 from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
@@ -21,13 +23,11 @@ from dat_jax.data.shapes import Shape
 from dat_jax.errors import Stopped, UserError
 from dat_jax.metrics import Mean, add, compute
 from dat_jax.model.transformer import Transformer
-from dat_jax.modes import our_modes
-from dat_jax.training.checkpoint import Position, restore, was_stopped
+from dat_jax.runtime.jax_flags import our_modes
 from dat_jax.training.divergence import Divergence, Made
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.profile import Profile
 from dat_jax.training.reports import Reports
-from dat_jax.training.saving import Checkpoints
 from dat_jax.training.sharding import data_parallel_mesh, own_rows, place, share_out_rows
 from dat_jax.training.step import (
     TrainState,

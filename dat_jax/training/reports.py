@@ -11,9 +11,9 @@ import numpy as np
 
 from dat_jax.config import Config
 from dat_jax.metrics import Metrics, compute
-from dat_jax.processes import is_first
-from dat_jax.training.logging import MetricWriter, Progress
+from dat_jax.runtime.processes import is_first
 from dat_jax.training.optimizer import learning_rate
+from dat_jax.training.writers import MetricWriter, Progress
 
 
 class Reports:

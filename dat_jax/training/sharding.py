@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
+from dat_jax.config import Sharding
 from dat_jax.errors import UserError
-from dat_jax.sections import Sharding
 
 Tree = TypeVar("Tree")
 

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from dat_jax.config import Config
+from dat_jax.config import Config, Sharding
 from dat_jax.data.batching import Batch
 from dat_jax.metrics import Mean, Metrics
 from dat_jax.model.transformer import Transformer, init_params
-from dat_jax.sections import Sharding
 from dat_jax.training.gradient import make_summed_gradient
 from dat_jax.training.objective import aligned
 from dat_jax.training.sharding import DATA, ROWS, WHOLE, gather, shared_out, specs_of

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from dat_jax import processes
+from dat_jax.runtime import processes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

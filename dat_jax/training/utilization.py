@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from dat_jax.config import Config
+from dat_jax.config import Config, ModelConfig
 from dat_jax.flops import classifier, computed_block, memory_projections
 from dat_jax.model.transformer import Transformer
-from dat_jax.sections import ModelConfig
 
 _BACKWARD = 2  # products per forward product: one for the gradient of each operand
 

@@ -11,13 +11,13 @@ from typing import cast, get_args
 
 from absl import flags
 
-from dat_jax.command_line import define_workdir, run
+from dat_jax.cli.command_line import define_workdir, run
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import parse_policy
-from dat_jax.programs import keep_programs
+from dat_jax.runs.workdir import Run
+from dat_jax.runtime.programs import keep_programs
 from dat_jax.tuning.fronts import Kind, save_front, shown_budget
 from dat_jax.tuning.search import CANDIDATES, SEGMENT, tune
-from dat_jax.workdir import Run
 
 
 def main(argv: Sequence[str]) -> int:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
 from dat_jax.config import DecodingConfig, ModelConfig
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy, available_rules, parse_policy
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Confidence, TokenGeometric
-from dat_jax.files import write_text
-from dat_jax.trained import TrainedModel
-from dat_jax.workdir import Run
+from dat_jax.runs.workdir import Run
+from dat_jax.storage.files import write_text
 
 Kind = Literal["confidence", "token_geometric"]
 

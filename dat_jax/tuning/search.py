@@ -24,13 +24,13 @@ from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import PAD
 from dat_jax.decoding.next_tokens import suited
+from dat_jax.decoding.trained import TrainedModel, rows_on
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.exits.parsing import Policy
 from dat_jax.model.classifiers import classify, weights_of_exit
 from dat_jax.model.transformer import Transformer
-from dat_jax.modes import our_modes
-from dat_jax.processes import gather, is_first
-from dat_jax.trained import TrainedModel, rows_on
+from dat_jax.runtime.jax_flags import our_modes
+from dat_jax.runtime.processes import gather, is_first
 from dat_jax.training.objective import forward
 from dat_jax.tuning.fronts import Kind, rule_of
 from dat_jax.types import Array, Params

@@ -56,7 +56,7 @@ def smoke(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     made = Smoke(text, tmp_path_factory.mktemp("smoke"))
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dat_jax.workdir.on_local_devices", lambda: first)
+        patch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
         made.call("--points=baseline_2")
         before = made.output.read_text()
         result = made.call()
@@ -240,7 +240,7 @@ def test_speed_is_measured_in_batches_of_several_sizes(
 ):
     """Of the training that `smoke` made."""
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    monkeypatch.setattr("dat_jax.workdir.on_local_devices", lambda: first)
+    monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
     monkeypatch.setattr(_decodes, "_BATCHES", {8: None, 2: 2})
     monkeypatch.setattr(_decodes, "_REPETITIONS", 1)
 

@@ -11,10 +11,10 @@ import pytest
 import sentencepiece
 from hypothesis import given
 
+from dat_jax.config import Normalization
 from dat_jax.data.normalization import normalizer
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.vocabulary import Vocabulary, is_blank, train_vocabulary
-from dat_jax.sections import Normalization
 
 FOLDED = {"wait…": "wait...", "20 m²": "20 m2", "Word™": "WordTM", "你好，世界！": "你好,世界!"}
 INVISIBLE = [

@@ -15,8 +15,8 @@ from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.devices import deal
 from dat_jax.decoding.search import SearchResult, search
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.exits.rules import Confidence, Uniform
-from dat_jax.trained import TrainedModel
 from tests.decoding.lively import make_model
 from tests.tiny import tiny_config
 

@@ -20,9 +20,9 @@ from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.search import Hypothesis, search
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.sizing import Platform
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Confidence, Fixed, Uniform
-from dat_jax.trained import TrainedModel
 from tests.tiny import SOURCE_VOCABULARY, random_params, tiny_config, tiny_model
 
 DECODING = {"beam_size": 2, "max_length_ratio": 0.5, "max_length_extra": 3, "batch_size": 8}

@@ -10,8 +10,8 @@ from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding import search as one_process
 from dat_jax.decoding import stripes
 from dat_jax.decoding.search import SearchResult
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.exits.rules import Uniform
-from dat_jax.trained import TrainedModel
 from tests.tiny import random_params, tiny_config, tiny_model
 
 PROCESSES = 2

@@ -22,6 +22,7 @@ from dat_jax.decoding import sizing
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.search import Hypothesis, SearchResult
 from dat_jax.decoding.sizing import Platform
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translator
 from dat_jax.decoding.work import Work
 from dat_jax.errors import UserError
@@ -29,7 +30,6 @@ from dat_jax.exits.parsing import Policy
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Fixed, Uniform
 from dat_jax.model.transformer import Transformer, init_params
-from dat_jax.trained import TrainedModel
 from tests.tiny import tiny_config
 
 CONFIG = tiny_config(

@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets scripts decode on the first device alone, as they do on a machine that has one."""
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    monkeypatch.setattr("dat_jax.workdir.on_local_devices", lambda: first)
+    monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
 
 
 def _train(workdir: Path) -> None:

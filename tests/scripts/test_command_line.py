@@ -15,7 +15,7 @@ import decode
 import train
 from benchmarks import batching, gpu, report, reproduce
 from benchmarks import decode as speed
-from dat_jax.command_line import run
+from dat_jax.cli.command_line import run
 from dat_jax.data import prepare
 from dat_jax.errors import Stopped, UserError
 from dat_jax.tuning import __main__ as tuning
@@ -162,7 +162,7 @@ def test_a_full_disk_below_the_output_is_one_line(raising: str):
 import sys
 import dat_jax
 from absl import flags
-from dat_jax.command_line import run
+from dat_jax.cli.command_line import run
 def body():
     print("a short line, which stays in the buffer")
     {raising}

@@ -8,7 +8,7 @@ from pathlib import Path
 import decode
 from benchmarks import compare
 from dat_jax.evaluation.texts import read_references
-from dat_jax.workdir import Run
+from dat_jax.runs.workdir import Run
 from tests.scripts.calls import succeed
 
 

@@ -13,8 +13,8 @@ from dat_jax.data import prepare
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.decoding import sizing
 from dat_jax.decoding.sizing import Platform
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.evaluation.results import ResultsWriter
-from dat_jax.trained import TrainedModel
 from tests.scripts.calls import TINY, call, files, refuse, succeed
 
 pytestmark = pytest.mark.usefixtures("one_device")

@@ -12,9 +12,9 @@ import pytest
 import decode
 import train
 from dat_jax.data import prepare
-from dat_jax.files import sole_writer
+from dat_jax.runs.workdir import Run
+from dat_jax.storage.files import sole_writer
 from dat_jax.tuning import __main__ as tuning
-from dat_jax.workdir import Run
 from tests.scripts.calls import TINY, Main, files, refuse, succeed
 
 
@@ -71,7 +71,7 @@ def test_a_folder_that_holds_another_result_is_refused_before_any_work(
     for _ in range(2):
         succeed(decode.main, *given)
     before = files(results)
-    monkeypatch.setattr("dat_jax.workdir.Run.load", None)
+    monkeypatch.setattr("dat_jax.runs.workdir.Run.load", None)
     key = other.removeprefix("--config.").split("=")[0]
     refuse(f"holds results with {key} = ", decode.main, *given, other)
     assert files(results) == before
@@ -80,7 +80,7 @@ def test_a_folder_that_holds_another_result_is_refused_before_any_work(
 def test_a_folder_that_another_process_is_writing_is_refused_before_any_work(
     workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("dat_jax.workdir.Run.load", None)
+    monkeypatch.setattr("dat_jax.runs.workdir.Run.load", None)
     given = [f"--workdir={workdir}", "--config.policy=fixed:1"]
     usual = workdir / "decode" / "test-fixed-1-beam1"
     with sole_writer(tmp_path), sole_writer(usual):
@@ -93,7 +93,7 @@ def test_a_folder_that_another_process_is_writing_is_refused_before_any_work(
 def test_a_workdir_that_another_process_is_writing_is_refused_before_any_work(
     workdir: Path, main: Main, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("dat_jax.workdir.Run.load", None)
+    monkeypatch.setattr("dat_jax.runs.workdir.Run.load", None)
     given = ["--policy=confidence"] if main is tuning.main else [*TINY, "--config.training.steps=4"]
     with sole_writer(workdir):
         before = files(workdir)

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.test_files import size_limit
 
 import decode
 from dat_jax.decoding import lines as decoding_lines
 from dat_jax.decoding import sizing
 from dat_jax.decoding.search import search
 from dat_jax.decoding.sizing import Platform
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.evaluation.results import ResultsWriter
-from dat_jax.trained import TrainedModel
 from tests.scripts.calls import REPOSITORY, call, check_refusal, environment, refuse, succeed
-from tests.test_files import size_limit
 
 SMALL = Platform(window=8, fewest_slots=8)
 LINES = [f"{word} Uhr" for word in ("acht", "sieben", "um halb zwei", "neun", "elf")] * 7

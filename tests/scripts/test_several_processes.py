@@ -12,7 +12,7 @@ import pytest
 
 import decode
 import train
-from dat_jax.training.storage import saved_steps
+from dat_jax.checkpoints.folders import saved_steps
 from tests.scripts.calls import PLAIN, TINY, check_refusal, refuse
 from tests.several import (
     PROCESSES,

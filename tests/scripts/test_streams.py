@@ -18,8 +18,8 @@ from tests.scripts.calls import PLAIN, REPOSITORY, TINY, call
 PROGRAM = """
 import os, sys
 from absl import flags, logging
-from dat_jax import streams
-from dat_jax.command_line import run
+from dat_jax.cli import streams
+from dat_jax.cli.command_line import run
 
 def body():
     with open(sys.argv[1], "w") as file:

@@ -11,7 +11,7 @@ import train
 from dat_jax.data import prepare
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.exits.parsing import parse_policy
-from dat_jax.workdir import Run
+from dat_jax.runs.workdir import Run
 from tests.scripts.calls import PLAIN, POLICIES, TINY, files, refuse, run, succeed
 
 

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 
+from dat_jax.checkpoints.read import average
 from dat_jax.model.transformer import Transformer, init_params
-from dat_jax.training.checkpoint import average
 from tests.tiny import tiny_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ from pathlib import Path
 from dat_jax.errors import Stopped
 from dat_jax.model.transformer import init_params
 from dat_jax.training.loop import train
-from dat_jax.workdir import Run, make_model
+from dat_jax.runs.workdir import Run, make_model
 from tests.tiny import tiny_config
 
 config = tiny_config(

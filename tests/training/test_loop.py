@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import pytest
 
+from dat_jax.checkpoints.folders import saved_steps
+from dat_jax.checkpoints.read import average
 from dat_jax.config import Config
 from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
@@ -19,13 +21,11 @@ from dat_jax.data.shapes import Shape
 from dat_jax.errors import Stopped, UserError
 from dat_jax.metrics import Metrics, compute
 from dat_jax.model.transformer import init_params
+from dat_jax.runs.workdir import Run, make_model
 from dat_jax.training import loop
-from dat_jax.training.checkpoint import average
 from dat_jax.training.loop import train
 from dat_jax.training.objective import aligned
-from dat_jax.training.storage import saved_steps
 from dat_jax.types import Params
-from dat_jax.workdir import Run, make_model
 from tests.tiny import tiny_config
 
 CONFIG = tiny_config(

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from dat_jax.config import Schedule
 from dat_jax.model.transformer import Transformer
-from dat_jax.sections import Schedule
 from dat_jax.training.optimizer import learning_rate, make_optimizer
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_config

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Confidence, Fixed, TokenGeometric
-from dat_jax.trained import TrainedModel
+from dat_jax.runs.workdir import Run
 from dat_jax.tuning.fronts import (
     conditions,
     describe_misfit,
@@ -21,7 +22,6 @@ from dat_jax.tuning.fronts import (
     shown_budget,
     tuned_kinds,
 )
-from dat_jax.workdir import Run
 from tests.tiny import tiny_config, tiny_model
 
 MODEL = tiny_config(model={"exit_head": "token_geometric"}).model

@@ -17,10 +17,11 @@ from dat_jax.data.batching import Batch
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import BOS
+from dat_jax.decoding.trained import TrainedModel, mesh_of
 from dat_jax.exits.questions import Block, Plan
 from dat_jax.exits.rules import TokenGeometric
 from dat_jax.model.transformer import Transformer
-from dat_jax.trained import TrainedModel, mesh_of
+from dat_jax.runs.workdir import Run, make_model
 from dat_jax.tuning import search
 from dat_jax.tuning.fronts import Kind, load_front, save_front
 from dat_jax.tuning.search import (
@@ -36,7 +37,6 @@ from dat_jax.tuning.search import (
     tune,
 )
 from dat_jax.types import Params
-from dat_jax.workdir import Run, make_model
 from tests.tiny import random_params, tiny_config
 
 CONFIG = tiny_config(

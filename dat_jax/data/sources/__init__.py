@@ -9,7 +9,7 @@ from dat_jax.data.sources.held_out import HeldOutValidation
 from dat_jax.data.sources.source import Source
 from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
-from dat_jax.paths import as_path, destination, same_destination
+from dat_jax.storage.paths import as_path, destination, same_destination
 
 
 def open_source(config: DataConfig) -> Source:

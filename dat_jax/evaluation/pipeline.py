@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole text, translated: printed, kept as it goes and scored at the end, as one asks."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from dat_jax.decoding.translator import Translator
+from dat_jax.evaluation.results import ResultsWriter
+from dat_jax.evaluation.scores import score, tokenizers_of
+from dat_jax.evaluation.tally import Tally
+from dat_jax.evaluation.texts import Text
+from dat_jax.runtime.jax_flags import our_modes
+from dat_jax.runtime.processes import by_first, is_first
+
+
+@our_modes()
+def translate(
+    translator: Translator,
+    text: Text,
+    writer: ResultsWriter | None,
+    echo: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Translates a text, window by window, and returns all figures.
+
+    Several processes do it together; the first writes, prints and scores.
+
+    Args:
+        translator: the model, and how it decodes.
+        text: lines, and references by which to score if there are any.
+        writer: of results, which goes on where it left off, if they are to be kept.
+        echo: prints lines of translations, if they are to be printed.
+
+    Raises:
+        UserError: a line cannot be read.
+    """
+    kept = by_first(lambda: writer.progress.tally if writer and writer.progress else None)
+    tally = Tally.restored(translator, kept) if kept else Tally(translator)
+    hypotheses = writer.hypotheses() if writer and text.references is not None else []
+    for translations in translator.stream(
+        itertools.islice(text.lines, tally.sentences, None),
+        total=text.total,
+        arrives_within=text.arrives_within,
+        done=tally.sentences,
+    ):
+        tally.add(translations)
+        texts = [sentence.text for sentence in translations.sentences]
+        if writer:
+            writer.add(translations)
+            if text.sha256 and tally.sentences != text.total:
+                writer.keep(tally.state())
+        if text.references is not None:
+            hypotheses += texts
+        if echo:
+            echo("\n".join(texts))
+    summary = tally.summary() | text.checksums
+    if text.references is not None and is_first():
+        tokenizers = tokenizers_of(translator.trained.config, translator.decoding)
+        summary = score(hypotheses, text.references, tokenizers) | summary
+    if writer:
+        writer.finish(summary)
+    return summary
+
+
+def contents_of(translator: Translator, text: Text) -> dict[str, Any]:
+    """Checksums of all that is behind the names of a request, by which results are recognised."""
+    references = text.checksums.get("references_sha256")
+    return {
+        "text": text.sha256,
+        **({"reference": references} if references else {}),
+        "model": translator.trained.sha256,
+        "policy": repr(translator.policy.rule),
+    }

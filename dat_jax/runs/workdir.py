@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs: the files of a workdir, and loading the model trained in it.
+
+config.json  vocabulary/  data/  checkpoints/  checkpoints.json  metrics.jsonl  tensorboard/
+profile/  evaluation.jsonl  decode/  tuned/
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import jax
+from etils import epath
+
+from dat_jax.checkpoints.folders import check_stored, checkpoint_folders, saved_steps, stored
+from dat_jax.checkpoints.read import average, placed
+from dat_jax.config import Config, DecodingConfig
+from dat_jax.data.dataset import (
+    Dataset,
+    open_dataset,
+    open_vocabularies,
+    prepared_config,
+    read_text,
+)
+from dat_jax.data.preparation import check_same, prepare
+from dat_jax.data.sources import settled
+from dat_jax.data.vocabulary import Vocabularies
+from dat_jax.decoding.trained import TrainedModel, on_local_devices
+from dat_jax.errors import UserError
+from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.runs.compatibility import check_continues
+from dat_jax.runtime.jax_flags import our_modes
+from dat_jax.runtime.processes import by_first, check_shared
+from dat_jax.storage.files import sole_writer
+from dat_jax.storage.paths import destination
+from dat_jax.training.loop import TrainingFiles
+
+# Only a run that has saved a checkpoint has any of these. The first holds the last saved step.
+_OF_TRAINED = ("checkpoints.json", "evaluation.jsonl", "tuned", "decode")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A workdir; no other module knows its file names."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        """Makes the path absolute, in case the process changes its folder."""
+        object.__setattr__(self, "path", self.path.absolute())
+
+    @property
+    def config_file(self) -> Path:
+        """The file with the run's config."""
+        return self.path / "config.json"
+
+    @property
+    def data(self) -> Path:
+        """The folder of prepared data."""
+        return self.path / "data"
+
+    @property
+    def vocabulary(self) -> Path:
+        """The folder of vocabularies."""
+        return self.path / "vocabulary"
+
+    @property
+    def checkpoints(self) -> epath.Path:
+        """The folder of checkpoints, one per kept step."""
+        known = self.config_file.exists()
+        return self._checkpoints(self.config.training.checkpoint_folder if known else "")
+
+    def _checkpoints(self, folder: str) -> epath.Path:
+        """Returns the folder of checkpoints for this value of `training.checkpoint_folder`."""
+        return stored(os.path.expanduser(folder) if folder else self.path / "checkpoints")
+
+    @property
+    def training_files(self) -> TrainingFiles:
+        """The files that the training loop writes."""
+        return TrainingFiles(
+            self.checkpoints,
+            self.path / "checkpoints.json",
+            self.path / "metrics.jsonl",
+            self.path / "tensorboard",
+            self.path / "profile",
+        )
+
+    @property
+    def evaluation(self) -> Path:
+        """The file of scores on the test split, one line per policy."""
+        return self.path / "evaluation.jsonl"
+
+    @property
+    def tuned(self) -> Path:
+        """The folder of tuned thresholds."""
+        return self.path / "tuned"
+
+    def decoded(self, text: str, decoding: DecodingConfig) -> Path:
+        """Returns the default folder for results of `decode.py`.
+
+        Its name holds the text, policy and beam, and other settings that differ from the run's.
+        """
+        name = f"{text}-{decoding.policy.replace(':', '-')}-beam{decoding.beam_size}"
+        usual = dataclasses.asdict(self.config.decoding)
+        for key, value in dataclasses.asdict(decoding).items():
+            if key not in ("policy", "beam_size") and value != usual[key]:
+                name += f"-{key}={value}"
+        return self.path / "decode" / name.replace("/", "-")
+
+    @contextlib.contextmanager
+    def writing(self) -> Generator[None, None, None]:
+        """Makes this process (or the first of several in one training) the only writer here.
+
+        Decoding writes to folders with locks of their own.
+
+        Raises:
+            UserError: another process is writing here, the path is a file, checkpoints under this
+                path could not be read back, or the processes of this training see different
+                folders.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--workdir={self.path} is a file: name a folder")
+        check_stored(str(destination(str(self.path))), "--workdir")
+        with contextlib.ExitStack() as stack:
+            by_first(lambda: stack.enter_context(sole_writer(self.path)))
+            check_shared(self.path)
+            yield
+
+    @property
+    def config(self) -> Config:
+        """The run's config.
+
+        Raises:
+            UserError: it is missing or cannot be read.
+        """
+        return Config.load(self.config_file)
+
+    def prepare(self, config: Config) -> Dataset:
+        """Prepares the data of `config`, or opens it if it is already prepared.
+
+        Raises:
+            UserError: the text cannot be read, or other data has been prepared here.
+        """
+        return prepare(config.data, self.data, self.vocabulary)
+
+    def dataset(self) -> Dataset:
+        """Opens the prepared data.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        return open_dataset(self.data, self.vocabulary)
+
+    def text(self, split: str) -> tuple[list[str], list[str]]:
+        """Returns the source sentences and the references of `valid` or `test`.
+
+        Raises:
+            UserError: they are missing or damaged.
+        """
+        return read_text(self.data, split)
+
+    @our_modes()
+    def load(self, average_checkpoints: int | None = None) -> TrainedModel:
+        """Loads the trained model.
+
+        Args:
+            average_checkpoints: number of last checkpoints to average; by default
+                `decoding.average_checkpoints`, or all if there are fewer.
+
+        Raises:
+            UserError: nothing has been trained here, a part is missing or damaged, or there are
+                fewer checkpoints than `average_checkpoints`.
+        """
+        check_stored(str(destination(str(self.path))), "--workdir")
+        if average_checkpoints is not None and average_checkpoints < 1:
+            raise UserError(f"average_checkpoints is {average_checkpoints}: must be at least 1")
+        config = self.config
+        vocabularies = open_vocabularies(self.vocabulary, config.data)
+        model = make_model(config, vocabularies)
+        shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+        like = placed(shapes, on_local_devices())
+        if not self.checkpoints.is_dir():
+            raise UserError(f"{self.path} holds no checkpoint: train a model into it first")
+        at_most = average_checkpoints or config.decoding.average_checkpoints
+        steps, params, position = average(self.checkpoints, like, at_most)
+        if list(vocabularies.fingerprints) != position["vocabularies"]:
+            raise UserError(
+                f"{self.vocabulary} is not the vocabulary that the model was trained with: restore "
+                "it, or use another --workdir"
+            )
+        if average_checkpoints and len(steps) < average_checkpoints:
+            raise UserError(
+                f"average_checkpoints is {average_checkpoints} and {self.checkpoints} holds only "
+                f"{len(steps)}: average fewer or train longer"
+            )
+        return TrainedModel(config, model, params, vocabularies, tuple(steps))
+
+    def check_same(self, config: Config) -> None:
+        """Checks that the workdir is new or holds a run that `config` may continue.
+
+        Raises:
+            UserError: it holds another run or one that was trained for longer, a part of it is
+                missing, or its checkpoint folder holds checkpoints of another run.
+        """
+        folder = self._checkpoints(config.training.checkpoint_folder)
+        check_stored(str(folder), "training.checkpoint_folder")
+        if folder != self.checkpoints and saved_steps(folder):
+            raise UserError(
+                f"{folder} holds checkpoints and is not the checkpoint folder of {self.path}: give "
+                "another training.checkpoint_folder, or, if you moved the run's checkpoints there, "
+                f"write it into {self.config_file}"
+            )
+        if not self.check_whole():
+            return
+        begun, training = self.config, config.training
+        if folder == self.checkpoints:
+            own = begun.training.checkpoint_folder
+            training = dataclasses.replace(training, checkpoint_folder=own)
+        asked = dataclasses.replace(config, training=training)
+        check_same(config.data, self.data)
+        check_continues(self.path, begun, asked, max(self.saved_steps))
+
+    def check_whole(self) -> bool:
+        """Checks that a run with checkpoints has everything it needs to continue.
+
+        A run that was killed while saving its first checkpoint has none.
+
+        Returns:
+            Whether the run has checkpoints.
+
+        Raises:
+            UserError: a part is missing and would silently be made again from nothing.
+        """
+        left = [path for name in _OF_TRAINED if (path := self.path / name).exists()]
+        saved, unfinished = checkpoint_folders(self.checkpoints)
+        if not saved and (unfinished or not left):
+            return False
+        parts = {
+            str(self.config_file): self.config_file.exists(),
+            f"a checkpoint in {self.checkpoints}": bool(saved),
+            str(self.data): prepared_config(self.data) is not None,
+        }
+        for part, is_there in parts.items():
+            if not is_there:
+                raise UserError(
+                    f"{self.path} holds a trained run, as {(left or [self.checkpoints])[0]} shows, "
+                    f"but {part} is missing: restore it, give another --workdir, or, to start "
+                    f"from nothing, delete {self.path}"
+                )
+        return True
+
+    def keep(self, config: Config) -> None:
+        """Writes `config` as the run's config, with links in its paths resolved."""
+        initial = config.training.initial_workdir
+        training = dataclasses.replace(
+            config.training, initial_workdir=initial and str(destination(initial))
+        )
+        kept = dataclasses.replace(config, data=settled(config.data), training=training)
+        kept.save(self.config_file)
+
+    @property
+    def saved_steps(self) -> list[int]:
+        """The steps that have a checkpoint, damaged or not, oldest first."""
+        return saved_steps(self.checkpoints)
+
+
+def make_model(config: Config, vocabularies: Vocabularies) -> Transformer:
+    """Returns the model of `config` for these vocabularies."""
+    return Transformer(config.model, vocabularies.source.size, vocabularies.target.size)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Failures: the system's words for them, and which of those nobody can catch go unheard."""
+
+import errno
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import orbax.checkpoint as ocp
+import pytest
+
+from dat_jax.checkpoints.orbax_errors import explained, quieten
+from dat_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("failure", "kept", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            [3, 7],
+            "runs: a checkpoint cannot be written, No space left on device: fix that and run "
+            "again to resume from step 7",
+        ),
+        (
+            ValueError("OUT_OF_RANGE: Failed writing\n5 bytes [os_error_code='27']"),
+            [],
+            "runs: a checkpoint cannot be written, File too large: fix that and run again to "
+            "start again",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_in_its_words(
+    failure: Exception, kept: list[int], line: str
+):
+    error = explained(failure, Path("runs"), kept)
+    assert isinstance(error, UserError)
+    assert str(error) == line
+
+
+def test_another_process_that_is_lost_is_told_in_the_runtimes_words():
+    failure = TimeoutError("Timed out while waiting for a barrier.")
+    failure.__cause__ = lost = jax.errors.JaxRuntimeError("UNAVAILABLE: task 1 is unhealthy")
+    assert explained(failure, Path("runs"), [7]) is lost
+
+
+@pytest.mark.parametrize("defect", [ValueError("Found empty item."), TimeoutError("A barrier.")])
+def test_a_defect_stays_what_it_is(defect: Exception):
+    assert explained(defect, Path("runs"), [7]) is defect
+
+
+def test_what_orbax_raises_elsewhere_goes_unheard_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    quieten.__wrapped__()
+    with pytest.raises(ValueError, match="best_mode") as of_orbax:
+        ocp.CheckpointManagerOptions(best_mode="none")
+    in_orbax = SimpleNamespace(cr_code=ocp.CheckpointManagerOptions.__post_init__.__code__)
+    failures = {
+        of_orbax.value: None,
+        RuntimeError("Event loop is closed"): None,
+        ValueError("of a coroutine"): in_orbax,
+        ValueError("another"): SimpleNamespace(cr_code=quieten.__wrapped__.__code__),
+        ValueError("of a file"): object(),
+    }
+    for failure, source in failures.items():
+        unraisable = SimpleNamespace(
+            exc_value=failure, exc_traceback=failure.__traceback__, object=source
+        )
+        sys.unraisablehook(unraisable)
+    assert [str(unraisable.exc_value) for unraisable in heard] == ["another", "of a file"]
+
+    with pytest.raises(ZeroDivisionError) as another:
+        _ = 1 / 0
+    for failure in (of_orbax.value, ValueError("of tensorstore"), another.value):
+        logging.getLogger("asyncio").error("never retrieved", exc_info=failure)
+    (record,) = caplog.records
+    assert record.exc_info[1] is another.value

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A workdir of version 0.1.0 is read as that version meant it; one of a later format is refused."""
+
+import dataclasses
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dat_jax
+from dat_jax.config import Config
+from dat_jax.data.dataset import prepared_config
+from dat_jax.data.tokens import TokenFile
+from dat_jax.errors import UserError
+from dat_jax.runs.workdir import Run
+from dat_jax.storage.stamped import FORMAT, read_stamped, write_stamped
+
+FIXTURES = Path(__file__).parent / "fixtures"
+EXPECTED = json.loads((FIXTURES / "workdir_0.1.0.json").read_text(encoding="utf-8"))
+"""The translations that version 0.1.0 made of some sentences."""
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The workdir of a tiny model that version 0.1.0 trained; for reading only."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(FIXTURES / "workdir_0.1.0.tar.gz") as file:
+        file.extractall(folder, filter="data")
+    return Run(folder / "workdir_0.1.0")
+
+
+@pytest.fixture(scope="module")
+def model(old: Run) -> dat_jax.TranslationModel:
+    return dat_jax.load(old.path)
+
+
+@pytest.mark.parametrize(
+    "case", EXPECTED["found"], ids=lambda case: f"{case['policy']}-beam{case['beam_size']}"
+)
+def test_an_old_model_still_translates_alike(model: dat_jax.TranslationModel, case: dict[str, Any]):
+    settings = {"policy": case["policy"], "beam_size": case["beam_size"]}
+    translations = model.translate(EXPECTED["sources"], **settings)
+    assert [translation.text for translation in translations] == case["translations"]
+    exits = ["".join(map(str, translation.exits)) for translation in translations]
+    assert exits == case["exits"]
+
+
+def test_old_names_and_values_are_read_as_ours(old: Run):
+    written = json.loads(old.config_file.read_text())
+    assert (written["model"]["num_layers"], written["training"]["accumulation"]) == (2, 2)
+    assert written["decoding"]["engine"] == "continuous"
+    config = old.config
+    assert (config.model.decoder_layers, config.training.microbatches) == (2, 2)
+    assert not hasattr(config.decoding, "engine")  # there is but one
+    assert config.decoding.batch_size == written["decoding"]["batch_size"]
+    assert (config.data.source_normalization, config.data.target_normalization) == ("none", "none")
+    assert prepared_config(old.data) == config.data
+    assert config.decoding.bleu_tokenizer == "13a"
+    assert (config.training.sharding, config.model.rematerialisation) == ("replicated", "none")
+    assert (config.data.max_length_ratio, config.data.valid_every) == (0, 0)
+    assert config.optimizer.schedule == "inverse_sqrt"
+    assert config.decoding.max_source_length == config.data.max_length
+    assert (config.training.profile, config.training.checkpoint_folder) == ("", "")
+    assert config.model.activation_dropout == config.model.dropout == 0.0
+    assert (config.model.layer_drop, config.model.layer_drop_rates) == (0, "constant")
+    assert config.training.gradient_from_above == 1
+
+
+def test_an_old_run_may_be_gone_on_with(old: Run):
+    longer = dataclasses.replace(old.config.training, steps=300, profile="290-300")
+    old.check_same(dataclasses.replace(old.config, training=longer))
+    assert old.prepare(old.config).report().startswith("train: 198 pairs")
+
+
+def test_what_is_written_is_read_back_with_its_version(tmp_path: Path):
+    path = tmp_path / "config.json"
+    write_stamped(path, {"model": {"num_layers": 3}})
+    assert read_stamped(path) == ({"model": {"num_layers": 3}}, FORMAT, dat_jax.__version__)
+
+
+def of_later_format(path: Path) -> None:
+    """Makes a file one that a later version wrote."""
+    values = json.loads(path.read_text()) | {"format": FORMAT + 1, "version": "9.9.9"}
+    path.write_text(json.dumps(values))
+
+
+def refusal(read: Any, *arguments: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        read(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_later_formats_are_refused_with_the_version_that_wrote_them(tmp_path: Path, old: Run):
+    config, data = tmp_path / "config.json", tmp_path / "data"
+    old.config.save(config)
+    of_later_format(config)
+    data.mkdir()
+    write_stamped(data / "config.json", dataclasses.asdict(old.config.data))
+    of_later_format(data / "config.json")
+    write_stamped(data / "header.json", {})
+    of_later_format(data / "header.json")
+    for message in (
+        refusal(Config.load, config),
+        refusal(prepared_config, data),
+        refusal(TokenFile, data),
+    ):
+        assert f"was written by dat_jax 9.9.9 in format {FORMAT + 1}" in message
+        assert "use that version or a later one" in message
+        assert "delete" not in message
+
+
+def test_formats_that_were_never_released_are_refused(tmp_path: Path, old: Run):
+    path = tmp_path / "config.json"
+    for number in (2, 6, [7]):
+        path.write_text(json.dumps(dataclasses.asdict(old.config) | {"format": number}))
+        assert f"in format {number}, which dat_jax" in refusal(Config.load, path)
+
+
+def test_format_7_is_read(tmp_path: Path, old: Run):
+    path = tmp_path / "config.json"
+    values = dataclasses.asdict(old.config) | {"format": 7, "version": "0.2.0"}
+    del values["decoding"]["shortlist"]
+    path.write_text(json.dumps(values))
+    assert Config.load(path) == old.config
+
+
+def test_an_unknown_key_says_which_version_wrote_it(tmp_path: Path, old: Run):
+    values = dataclasses.asdict(old.config)
+    values["model"]["novelty"] = 1
+    write_stamped(tmp_path / "config.json", values)
+    message = refusal(Config.load, tmp_path / "config.json")
+    assert f"written by dat_jax {dat_jax.__version__}: unknown config key model.novelty" in message
+    write_stamped(tmp_path / "config.json", dataclasses.asdict(old.config.data) | {"novelty": 1})
+    message = refusal(prepared_config, tmp_path)
+    assert f"written by dat_jax {dat_jax.__version__}: unknown config key data.novelty" in message

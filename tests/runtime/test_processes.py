@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What processes tell each other, and that nobody waits for one that is gone."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from dat_jax.errors import UserError
+from dat_jax.runtime.processes import by_first, check_shared, count, gather, is_first
+from tests.scripts.calls import check_refusal
+from tests.several import run_together, statement
+
+
+def test_one_process_is_all_there_are(tmp_path: Path):
+    assert (count(), is_first(), gather("mine"), by_first(lambda: 3)) == (1, True, ["mine"], 3)
+    check_shared(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="ours"):
+        by_first(failing)
+
+
+def failing() -> None:
+    raise UserError("ours")
+
+
+@pytest.mark.slow
+def test_values_come_in_the_order_of_processes_and_only_the_first_prints_and_acts(tmp_path: Path):
+    told = "str(gather([index(), 'ä' * index()]) + [by_first(lambda: 10 + index())]) + '\\n'"
+    file = f"open('{tmp_path}/' + str(index()), 'w')"
+    ends = run_together(statement(f"print(index()); {file}.write({told})"))
+    assert [end.status for end in ends] == [0, 0], ends
+    assert [end.stdout for end in ends] == ["0\n", ""]
+    for number in (0, 1):
+        assert (tmp_path / str(number)).read_text() == "[[0, ''], [1, 'ä'], 10]\n"
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_process_again_once_it_has_trained():
+    """The runtime, which hears of it while they train, would keep it."""
+    trains = (
+        "agreement = agreeing_to_stop(); agreement.__enter__(); agreement.__exit__(*[None] * 3)"
+    )
+    asked = (
+        "gather(0); os.kill(os.getpid(), signal.SIGTERM); signal.sigtimedwait([], 5); os._exit(3)"
+    )
+    ends = run_together(statement(f"{trains}; {asked}"))
+    assert [end.status for end in ends] == [-signal.SIGTERM] * 2, ends
+
+
+@pytest.mark.slow
+def test_what_the_first_may_not_do_all_say(tmp_path: Path):
+    refused = "by_first(lambda: [][index()] if index() else (_ for _ in ()).throw(UserError('no')))"
+    for end in run_together(statement(refused)):
+        check_refusal(end, "no")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_if_one_is_killed_the_other_does_not_wait(killed: int):
+    kill = f"index() == {killed} and os.kill(os.getpid(), signal.SIGKILL)"
+    ends = run_together(statement(f"gather(0); {kill}; gather(1)"))
+    assert ends[killed].status == -signal.SIGKILL
+    assert ends[1 - killed].status not in (0, None)
+    named = ["the leader (usually slice 0 task 0)", "stopped sending heartbeats):\n1\n"]
+    assert named[killed] in ends[1 - killed].stderr
+
+
+@pytest.mark.slow
+def test_one_that_fails_alone_ends_at_once_and_with_it_the_other():
+    ends = run_together(statement("by_first(lambda: open('/no/file'))"))
+    check_refusal(ends[0], "/no/file: No such file or directory")
+    assert ends[1].status not in (0, None)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths are compared by where they lead, and may begin with a home."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dat_jax.data.sources import same_source
+from dat_jax.runs.workdir import Run
+from dat_jax.storage.paths import as_path, destination, same_destination
+
+
+def test_a_home_is_expanded_and_an_unknown_one_is_a_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert as_path("~/run") == Path("/home/me/run")
+    assert as_path("a/~/run") == Path.cwd() / "a/~/run"
+    assert as_path("~nobody_of_this_name/run") == Path.cwd() / "~nobody_of_this_name/run"
+
+
+def test_a_path_leads_where_it_led_when_the_process_moves(folder: Path):
+    (folder / "here").mkdir()
+    paths = [as_path("text/../run"), as_path("link"), as_path(""), Run(Path("run")).path]
+    os.chdir(folder / "here")
+    places = ["text/../run", "link", "", "run"]
+    assert paths == [folder / place for place in places]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to("text")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["text", "text/", "./text", "~/text", "link", "a/../text"])
+def test_all_names_of_a_place_lead_there(folder: Path, name: str):
+    assert destination(name) == folder / "text"
+    assert same_destination(name, str(folder / "text"))
+    assert not same_destination(name, "texts")
+    assert same_source(f"text:{name}", f"text:{folder}/text")
+    assert not same_source(f"text:{name}", "text:texts")
+
+
+def test_sources_that_are_no_folders_are_compared_by_their_names(folder: Path):
+    assert same_source("tfds:a/b", "tfds:a/b")
+    assert not same_source("tfds:a/b", "tfds:a/./b")
+    assert not same_source("tfds:text", "text:text")
+    assert same_source("text:link", "text:text")
