@@ -32,6 +32,7 @@ from benchmarks._systems import engine, format_lines, measure
 from benchmarks._task import LARGE, Task, config_of, drawn_exits, make_config, make_task
 from benchmarks._timing import check_output, interleaved, machine, rate
 from configs import iwslt14_de_en, wmt14_en_fr
+from dat_jax.checkpoints.state import TrainState
 from dat_jax.cli.command_line import define_path, run
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
@@ -43,7 +44,7 @@ from dat_jax.exits.rules import Fixed
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.sharding import ROWS, WHOLE, data_parallel_mesh
-from dat_jax.training.step import TrainState, make_train_step
+from dat_jax.training.step import make_train_step
 from dat_jax.training.utilization import peak_flops, step_flops
 
 _MINUTES = 8

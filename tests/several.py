@@ -15,9 +15,9 @@ PATIENCE = 60  # seconds, within which all must have ended that end at all
 
 _SETTINGS = """
 import dataclasses, sys
-from dat_jax.runtime import startup as meeting
+from dat_jax.runtime import startup
 from dat_jax.decoding import sizing
-meeting._CONNECTING, meeting._HEARTBEAT, meeting._FAREWELL = {connecting}, 5, 2_000
+startup._CONNECTING, startup._HEARTBEAT, startup._FAREWELL = {connecting}, 5, 2_000
 sizing.PLATFORMS["cpu"] = dataclasses.replace(sizing.PLATFORMS["cpu"], window={window})
 """
 _BODY = """
@@ -29,7 +29,7 @@ from dat_jax.errors import UserError
 from dat_jax.runtime.processes import agreeing_to_stop, by_first, check_shared, gather, index
 
 def body():
-    with meeting.together(options.coordinator, options.num_processes, options.process_id):
+    with startup.together(options.coordinator, options.num_processes, options.process_id):
         {body}
 
 options = flags.FlagValues()

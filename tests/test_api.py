@@ -15,6 +15,7 @@ import pytest
 
 import dat_jax
 from dat_jax import TranslationModel
+from dat_jax.checkpoints.state import TrainState
 from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.data.vocabulary import BOS, EOS, PAD, UNK
 from dat_jax.decoding.trained import TrainedModel
@@ -24,7 +25,6 @@ from dat_jax.exits.rules import Confidence, Fixed, TokenMultinomial
 from dat_jax.model.transformer import init_params
 from dat_jax.runs.workdir import Run, make_model
 from dat_jax.training.optimizer import make_optimizer
-from dat_jax.training.step import TrainState
 from dat_jax.tuning.fronts import save_front
 from tests.tiny import SOURCE_VOCABULARY, random_params, tiny_config, tiny_model
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from dat_jax.checkpoints.state import TrainState
 from dat_jax.config import Config
 from dat_jax.data.batching import BatchIterator, shapes_for
 from dat_jax.data.dataset import Dataset
@@ -18,7 +19,7 @@ from dat_jax.metrics import compute
 from dat_jax.runs.workdir import Run, make_model
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.sharding import data_parallel_mesh
-from dat_jax.training.step import TrainState, make_train_step
+from dat_jax.training.step import make_train_step
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_config
 

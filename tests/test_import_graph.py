@@ -13,12 +13,11 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
 
-BASE = {"errors", "types", "modes", "programs", "version", "files", "paths", "formats", "checksums"}
-BASE |= {"schema", "sections", "config", "processes", "meeting"}
-WITH_JAX = {"types", "modes", "programs", "processes", "meeting"}
+BASE = {"errors", "config", "storage", "runtime", "types"}
+WITH_JAX = {"types", "runtime"}
 ISLANDS = {"model", "exits", "data"}
 TERMS = {"losses", "metrics", "flops"}
-BELOW_ENGINES = BASE | ISLANDS | TERMS | {"trained"}
+BELOW_ENGINES = BASE | ISLANDS | TERMS | {"checkpoints"}
 ENGINES = {"training", "decoding"}
 REPORTS = {"evaluation", "tuning"}
 SCRIPTS = {
@@ -29,44 +28,30 @@ SCRIPTS = {
 """Modules that are run by `python -m`, parts of their own that nobody imports."""
 
 MAY_IMPORT = {
-    "__init__": {"errors", "version", "translation"},
+    "__init__": {"errors", "storage", "api"},
     "errors": set(),
     "types": set(),
-    "modes": {"errors"},
-    "programs": set(),
-    "version": set(),
-    "processes": {"errors"},
-    "meeting": {"errors", "processes"},
-    "files": {"errors"},
-    "paths": {"errors"},
-    "formats": {"errors", "files", "version"},
-    "checksums": {"formats"},
-    "schema": {"errors"},
-    "sections": {"schema"},
-    "config": {"errors", "formats", "schema", "sections"},
-    "streams": set(),
-    "refusals": {"errors", "paths"},
-    "command_line": {"errors", "paths", "refusals", "streams"},
+    "storage": {"errors"},
+    "config": {"errors", "storage"},
+    "runtime": {"errors"},
+    "cli": {"errors", "storage"},
     "model": BASE,
     "exits": BASE,
     "data": BASE - WITH_JAX,
     **dict.fromkeys(TERMS, BASE | ISLANDS | TERMS),
-    "trained": BASE | ISLANDS,
-    "inputs": {"errors", "data"},
+    "checkpoints": BASE,
     **dict.fromkeys(ENGINES, BELOW_ENGINES),
-    "continuing": {"config", "errors", "paths"},
-    "workdir": BELOW_ENGINES | ENGINES | {"continuing"},
-    "initial": BELOW_ENGINES | {"workdir"},
-    "evaluation": BELOW_ENGINES | {"decoding", "workdir"},
-    "tuning": BELOW_ENGINES | ENGINES | {"workdir", "evaluation"},
-    "translation": BELOW_ENGINES | ENGINES | REPORTS | {"inputs", "workdir"},
-    "prepare": BELOW_ENGINES | {"workdir", "command_line"},
-    "tune": BELOW_ENGINES | REPORTS | {"workdir", "command_line"},
-    "distill": BELOW_ENGINES | REPORTS | {"decoding", "workdir", "command_line"},
+    "runs": BELOW_ENGINES | ENGINES,
+    "evaluation": BELOW_ENGINES | {"decoding", "runs"},
+    "tuning": BELOW_ENGINES | ENGINES | {"runs", "evaluation"},
+    "api": BELOW_ENGINES | ENGINES | REPORTS | {"runs"},
+    "prepare": BELOW_ENGINES | {"runs", "cli"},
+    "tune": BELOW_ENGINES | REPORTS | {"runs", "cli"},
+    "distill": BELOW_ENGINES | REPORTS | {"decoding", "runs", "cli"},
 }
 """The parts that each part may import besides itself."""
 
-WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "command_line", "refusals", "streams"}
+WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "cli"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
 
@@ -137,6 +122,21 @@ def test_the_package_keeps_its_layers():
     assert violations(PACKAGE) == []
 
 
+def test_loading_a_model_imports_no_training():
+    named = modules(PACKAGE)
+    met, left, outside = set[str](), ["dat_jax.api"], set[str]()
+    while left:
+        met.add(module := left.pop())
+        for name in imports(named[module].read_text(encoding="utf-8")):
+            target = name if name in named else name.rpartition(".")[0]
+            outside.add(name.partition(".")[0])
+            left += [target] if target in named.keys() - met else []
+    assert {module for module in met if module.startswith("dat_jax.training.")} == {
+        "dat_jax.training.files"
+    }
+    assert "optax" not in outside
+
+
 @pytest.mark.parametrize(
     ("file", "line", "complaint"),
     [
@@ -147,8 +147,8 @@ def test_the_package_keeps_its_layers():
         ("decoding/a.py", "from dat_jax.training import step", "may not import training"),
         ("decoding/a.py", "from dat_jax.evaluation import scores", "may not import evaluation"),
         ("losses.py", "from dat_jax.training import step", "losses may not import training"),
-        ("config.py", "from dat_jax.types import Params", "config may not import types"),
-        ("evaluation/a.py", "from dat_jax.cli.command_line import run", "import command_line"),
+        ("config/a.py", "from dat_jax.types import Params", "config may not import types"),
+        ("evaluation/a.py", "from dat_jax.cli.command_line import run", "import cli"),
         ("data/a.py", "import jax.numpy as jnp", "data does without JAX"),
         ("data/a.py", "def f():\n    from flax import struct", "data does without JAX"),
         ("data/a.py", "from dat_jax.types import Array", "data may not import types"),

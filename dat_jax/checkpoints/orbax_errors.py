@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Failures of orbax's threads: turned into one line, and reported only once."""
 
-import functools
+import contextlib
 import os
 import re
 import sys
 import threading
 import traceback
+from collections.abc import Generator
 from logging import ERROR, LogRecord, getLogger
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -40,12 +41,14 @@ def explained(failure: Exception, directory: PurePath, kept: list[int]) -> Excep
     )
 
 
-@functools.cache
-def quieten() -> None:
+@contextlib.contextmanager
+def hidden_tracebacks() -> Generator[None, None, None]:
     """Hides the tracebacks that absl, asyncio and Python print for orbax, which raises one of its
     failures anyway."""
-    logging.get_absl_logger().addFilter(_is_no_error_of_orbax)
-    getLogger("asyncio").addFilter(_is_no_lost_failure_of_orbax)
+    filters = [
+        (logging.get_absl_logger(), _is_no_error_of_orbax),
+        (getLogger("asyncio"), _is_no_lost_failure_of_orbax),
+    ]
     hook = sys.unraisablehook
 
     def pass_on(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -56,7 +59,15 @@ def quieten() -> None:
         if not (late or of_orbax or _leads_to_orbax(unraisable.exc_traceback)):
             hook(unraisable)
 
+    for logger, is_kept in filters:
+        logger.addFilter(is_kept)
     sys.unraisablehook = pass_on
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for logger, is_kept in filters:
+            logger.removeFilter(is_kept)
 
 
 def wait_for_threads() -> None:

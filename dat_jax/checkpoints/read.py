@@ -4,6 +4,7 @@
 Any process may read while another trains. Reads take no lock, so files may vanish during a read.
 """
 
+import gc
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -23,11 +24,10 @@ from dat_jax.checkpoints.folders import (
     stored,
 )
 from dat_jax.checkpoints.manifest import verify
-from dat_jax.checkpoints.orbax_errors import quieten
+from dat_jax.checkpoints.orbax_errors import hidden_tracebacks
+from dat_jax.checkpoints.state import TrainState, place
 from dat_jax.errors import UserError
 from dat_jax.runtime.processes import gather, index, is_first
-from dat_jax.training.sharding import place
-from dat_jax.training.step import TrainState
 from dat_jax.types import Params
 
 Position = dict[str, Any]
@@ -44,11 +44,6 @@ class Averaged(NamedTuple):
     steps: list[int]  # newest first
     params: Params
     position: Position
-
-
-def placed(shapes: Item, sharding: jax.sharding.Sharding) -> Item:
-    """Adds `sharding`, the place to restore to, to each array in a tree of shapes."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def restore(directory: epath.PathLike, like: TrainState) -> tuple[TrainState, Position] | None:
@@ -137,20 +132,21 @@ def _readable(directory: epath.Path, **like: Any) -> Iterator[tuple[int, dict[st
     Raises:
         UserError: none can be read, or one holds values that are not finite.
     """
-    quieten()
     tried: set[int] = set()
     readable = 0
     while untried := set(steps := saved_steps(directory)) - tried:
         tried.add(step := max(untried))
+        folder = folder_of(directory, step)
         try:
-            items, position = _read(folder_of(directory, step), like)
+            items, position = _read_quietly(folder, like)
         except Exception as error:  # orbax raises many kinds, even plain Exception
             if saved_steps(directory) == steps:
-                reason = str(error).partition("\n")[0][:200]
-                logging.warning("%s cannot be read: %s", folder_of(directory, step), reason)
+                logging.warning(
+                    "%s cannot be read: %s", folder, str(error).partition("\n")[0][:200]
+                )
         else:
             readable += 1
-            _check_finite(folder_of(directory, step), items)
+            _check_finite(folder, items)
             yield step, items, position
     if tried and not readable:
         raise UserError(
@@ -177,6 +173,17 @@ def _check_finite(folder: epath.Path, items: dict[str, Any]) -> None:
 @jax.jit
 def _are_finite(items: dict[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), items)
+
+
+def _read_quietly(folder: epath.Path, like: dict[str, Any]) -> tuple[dict[str, Any], Position]:
+    """Reads as `_read` does, and leaves nothing behind that would print a traceback later."""
+    with hidden_tracebacks():
+        try:
+            return _read(folder, like)
+        except Exception as error:
+            failure = error.with_traceback(None)
+        gc.collect()
+    raise failure
 
 
 def _read(folder: epath.Path, like: dict[str, Any]) -> tuple[dict[str, Any], Position]:

@@ -15,7 +15,8 @@ import jax
 from etils import epath
 
 from dat_jax.checkpoints.folders import check_stored, checkpoint_folders, saved_steps, stored
-from dat_jax.checkpoints.read import average, placed
+from dat_jax.checkpoints.read import average
+from dat_jax.checkpoints.state import placed
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.data.dataset import (
     Dataset,
@@ -35,7 +36,7 @@ from dat_jax.runtime.jax_flags import our_modes
 from dat_jax.runtime.processes import by_first, check_shared
 from dat_jax.storage.files import sole_writer
 from dat_jax.storage.paths import destination
-from dat_jax.training.loop import TrainingFiles
+from dat_jax.training.files import TrainingFiles
 
 # Only a run that has saved a checkpoint has any of these. The first holds the last saved step.
 _OF_TRAINED = ("checkpoints.json", "evaluation.jsonl", "tuned", "decode")

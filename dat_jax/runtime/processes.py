@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src import distributed  # parts of it have no public name
 from jax.experimental import multihost_utils
 
 from dat_jax.errors import UserError
+from dat_jax.runtime.private_jax import runtime
 
 _EVER = 10**9  # milliseconds
-
-runtime: Any = distributed.global_state
 
 _numbers = itertools.count()
 

@@ -12,10 +12,10 @@ from collections.abc import Generator
 from typing import Any
 
 import jax
-from jax._src.clusters import ClusterEnv  # has no public name
 
 from dat_jax.errors import Stopped, UserError
-from dat_jax.runtime.processes import gather, index, is_first, runtime
+from dat_jax.runtime.private_jax import cluster, runtime
+from dat_jax.runtime.processes import gather, index, is_first
 
 _CONNECTING = 300  # seconds within which all processes must have started
 _HEARTBEAT = 30  # seconds of silence after which a process counts as dead
@@ -41,8 +41,8 @@ def together(
         UserError: some arguments are missing or impossible, or another process was lost.
     """
     _check(coordinator, num_processes, process_id)
-    if coordinator is None and (cluster := _cluster()):
-        _connect(cluster_detection_method=cluster)
+    if coordinator is None and (name := cluster(_CLUSTERS)):
+        _connect(cluster_detection_method=name)
     elif num_processes is not None and num_processes > 1:
         _connect(coordinator, num_processes, process_id, cluster_detection_method="deactivate")
     else:
@@ -89,14 +89,6 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
             f"--process_id is {process_id} and --num_processes {num_processes}: number the "
             "processes from 0"
         )
-
-
-def _cluster() -> str | None:
-    """Returns JAX's name of the cluster that started this process with others, or None."""
-    for cluster in ClusterEnv._cluster_types:
-        if cluster.name in _CLUSTERS and cluster.is_env_present():
-            return cluster.name if cluster.get_process_count() > 1 else None
-    return None
 
 
 def _connect(*arguments: Any, cluster_detection_method: str) -> None:

@@ -5,16 +5,15 @@ import math
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax
 from absl import logging
-from etils import epath
 from jax.sharding import Mesh
 
 from dat_jax.checkpoints.read import Position, restore, was_stopped
+from dat_jax.checkpoints.state import TrainState, place
 from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.config import Config, TrainingConfig
 from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
@@ -25,12 +24,12 @@ from dat_jax.metrics import Mean, add, compute
 from dat_jax.model.transformer import Transformer
 from dat_jax.runtime.jax_flags import our_modes
 from dat_jax.training.divergence import Divergence, Made
+from dat_jax.training.files import TrainingFiles
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.profile import Profile
 from dat_jax.training.reports import Reports
-from dat_jax.training.sharding import data_parallel_mesh, own_rows, place, share_out_rows
+from dat_jax.training.sharding import data_parallel_mesh, own_rows, share_out_rows
 from dat_jax.training.step import (
-    TrainState,
     abstract_state,
     make_train_step,
     make_validation_step,
@@ -40,16 +39,6 @@ from dat_jax.training.utilization import peak_flops, step_flops
 from dat_jax.types import Params, PRNGKeyArray
 
 _AHEAD = 2  # steps that may be queued on the device; a request to stop waits for them
-
-
-class TrainingFiles(NamedTuple):
-    """The paths of all that training writes."""
-
-    checkpoints: epath.Path
-    last_saved: Path
-    metrics: Path
-    tensorboard: Path
-    profile: Path
 
 
 @our_modes()

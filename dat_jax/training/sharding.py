@@ -105,18 +105,6 @@ def share_out_rows(own: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(whole, own)
 
 
-def place(tree: Tree, like: Any) -> Tree:
-    """Places arrays, equal in all processes, with the shardings of `like`."""
-
-    def placed(array: jax.Array, where: Any) -> jax.Array:
-        values = np.asarray(array)
-        return jax.make_array_from_callback(
-            values.shape, where.sharding, lambda index: values[index]
-        )
-
-    return jax.tree.map(placed, tree, like)
-
-
 def add_up(gradients: Tree, specs: Any) -> Tree:
     """Sums the gradients of all devices; each keeps its share. The inverse of `gather`."""
 

@@ -2,13 +2,14 @@
 """The jitted training step and validation step, data-parallel over a mesh."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from dat_jax.checkpoints.state import TrainState
 from dat_jax.config import Config, Sharding
 from dat_jax.data.batching import Batch
 from dat_jax.metrics import Mean, Metrics
@@ -17,23 +18,6 @@ from dat_jax.training.gradient import make_summed_gradient
 from dat_jax.training.objective import aligned
 from dat_jax.training.sharding import DATA, ROWS, WHOLE, gather, shared_out, specs_of
 from dat_jax.types import Params, PRNGKeyArray
-
-
-class TrainState(NamedTuple):
-    """Everything that a training step changes.
-
-    A checkpoint holds it and the position in the data; random keys follow from the step.
-    """
-
-    step: jax.Array  # [] updates made so far
-    params: Params
-    optimizer_state: optax.OptState
-
-    @classmethod
-    def create(cls, params: Params, optimizer: optax.GradientTransformation) -> "TrainState":
-        """Returns the state before the first step."""
-        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-
 
 Kept = TypeVar("Kept")
 TrainStep = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]

@@ -22,11 +22,11 @@ import pytest
 from dat_jax.checkpoints.folders import saved_steps
 from dat_jax.checkpoints.manifest import verify
 from dat_jax.checkpoints.read import average, restore
+from dat_jax.checkpoints.state import TrainState
 from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.errors import Stopped, UserError
 from dat_jax.training import checkpoint, saving
 from dat_jax.training.optimizer import make_optimizer
-from dat_jax.training.step import TrainState
 from tests.tiny import tiny_config
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -312,7 +312,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from dat_jax.errors import UserError
 from dat_jax.checkpoints.write import Checkpoints
-from dat_jax.training.step import TrainState
+from dat_jax.checkpoints.state import TrainState
 
 def save(checkpoints, step, size, limit=resource.RLIM_INFINITY):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))

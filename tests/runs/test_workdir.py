@@ -13,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from dat_jax.checkpoints.state import TrainState
 from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.config import Config, Schedule
 from dat_jax.data.sources.generated import GeneratedCorpus
@@ -21,7 +22,6 @@ from dat_jax.errors import UserError
 from dat_jax.runs.warm_start import initial_params
 from dat_jax.runs.workdir import Run, make_model
 from dat_jax.training.optimizer import make_optimizer
-from dat_jax.training.step import TrainState
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_config
 

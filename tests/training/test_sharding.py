@@ -14,18 +14,14 @@ from jax.sharding import PartitionSpec
 
 from benchmarks._programs import training_step
 from dat_jax.checkpoints.read import restore
+from dat_jax.checkpoints.state import TrainState
 from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.data.batching import Batch
 from dat_jax.errors import UserError
 from dat_jax.model.transformer import Transformer
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.sharding import data_parallel_mesh, shared_out
-from dat_jax.training.step import (
-    TrainState,
-    abstract_state,
-    make_train_step,
-    make_validation_step,
-)
+from dat_jax.training.step import abstract_state, make_train_step, make_validation_step
 from tests.tiny import random_params, tiny_config
 
 VOCABULARY, ROWS, LENGTH = 12, 16, 5

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from dat_jax.checkpoints.state import TrainState
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
 from dat_jax.data.vocabulary import EOS, PAD
@@ -18,12 +19,7 @@ from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.training.objective import aligned, mixed
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.sharding import data_parallel_mesh
-from dat_jax.training.step import (
-    TrainState,
-    TrainStep,
-    make_train_step,
-    make_validation_step,
-)
+from dat_jax.training.step import TrainStep, make_train_step, make_validation_step
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_config
 

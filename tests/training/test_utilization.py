@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+from dat_jax.checkpoints.state import TrainState
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
 from dat_jax.model.transformer import Transformer
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.sharding import data_parallel_mesh
-from dat_jax.training.step import TrainState, make_train_step
+from dat_jax.training.step import make_train_step
 from dat_jax.training.utilization import peak_flops, step_flops
 from tests.tiny import (
     SOURCE_VOCABULARY,
