@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beam search as pure functions on arrays; with a beam of 1 it is greedy search.
 
-Nothing here knows a model: whoever decodes finds the best continuations of each live beam, see
-`dat_jax.decoding.top_tokens`, and calls `advance`. The rule is fairseq's. Of the 2J best
+No model appears here: the engine finds the best continuations of each live beam
+(`dat_jax.decoding.top_tokens`) and calls `advance`. The rule is fairseq's. Of the 2J best
 continuations of a sentence's J live beams, those among the first J that end in EOS become finished
 hypotheses, and the first J that do not end are the new live beams. A sentence is done when it has J
-finished hypotheses, or at its length limit. Equal scores go to the lower beam, then to the lower
-token.
+finished hypotheses or reaches its length limit. Ties go to the lower beam, then to the lower token.
 
-Every field of the state has the sentences B on its leading axis, each sentence has its own
-position, and one that is done has no live beams and finishes no more: an engine may advance all
-sentences together or gather some of them, advance those and scatter them back, to the same result.
-In the annotations below J is the beam size, T the room for tokens.
+Every field of the state has the sentences B on its leading axis, and each sentence has its own
+position. A sentence that is done has no live beams, and advancing it changes nothing. In the
+annotations J is the beam size and T the room for tokens.
 
-What is chosen among few is picked by comparing numbers: a gather, a scatter or a sort would each
-be an operation of its own on a TPU, and a kernel on a GPU.
+Small selections use compare-and-sum; a gather, scatter or sort would each be a separate kernel.
 """
 
 from typing import NamedTuple
@@ -30,18 +27,17 @@ from dat_jax.types import Array, Bool, Float, Int, Shaped
 class BeamState(NamedTuple):
     """Live and finished hypotheses of B sentences with J beams each.
 
-    Live beams hold `position` tokens. Finished hypotheses fill places in the order in which they
-    ended.
+    Live beams have `position` tokens. Finished hypotheses are stored in the order they ended.
     """
 
-    limit: jax.Array  # [B] the most tokens a hypothesis may have, EOS counted
+    limit: jax.Array  # [B] maximum tokens of a hypothesis, EOS included
     position: jax.Array  # [B] tokens in each live beam
-    tokens: jax.Array  # [B, J] that live beams feed to the decoder next
+    tokens: jax.Array  # [B, J] the next decoder inputs of live beams
     history: jax.Array  # [B, J, history] of live beams
-    log_probs: jax.Array  # [B, J] of live beams, the sum over tokens; -inf where none is
+    log_probs: jax.Array  # [B, J] of live beams, summed over tokens; -inf for none
     finished_history: jax.Array  # [B, J, history]
-    finished_lengths: jax.Array  # [B, J] EOS counted; 0 where none has finished yet
-    finished_log_probs: jax.Array  # [B, J] -inf where none has
+    finished_lengths: jax.Array  # [B, J] EOS included; 0 for none
+    finished_log_probs: jax.Array  # [B, J] -inf for none
 
 
 class Hypotheses(NamedTuple):
@@ -49,7 +45,7 @@ class Hypotheses(NamedTuple):
 
     tokens: jax.Array  # [B, T] EOS included, then `pad_id`
     exits: jax.Array  # [B, T] 0 past the end
-    lengths: jax.Array  # [B] EOS counted
+    lengths: jax.Array  # [B] EOS included
     log_probs: jax.Array  # [B]
     scores: jax.Array  # [B] log-probability / length ** length_penalty
 
@@ -62,14 +58,14 @@ class _Candidates(NamedTuple):
 
 
 def init(limits: Int[Array, "B"], beam_size: int, max_length: int, start_id: int) -> BeamState:
-    """The state before the first token: one empty live beam a sentence, nothing finished.
+    """Returns the state before the first token: one empty live beam per sentence.
 
     Args:
-        limits: the most tokens a hypothesis of each sentence may have, EOS counted, up to
-            `max_length`; 0 where there is no sentence, which so is done.
+        limits: maximum tokens of each sentence's hypotheses, EOS included, up to `max_length`; 0
+            for an empty slot, which therefore counts as done.
         beam_size: live beams, and finished hypotheses to wait for, J.
         max_length: room for tokens, T.
-        start_id: what is fed to the decoder first.
+        start_id: the first decoder input.
     """
     sentences = len(limits)
     nothing = jnp.full((sentences, beam_size), -jnp.inf, jnp.float32)
@@ -92,7 +88,7 @@ def live(state: BeamState) -> Bool[Array, "B J"]:
 
 
 def done(state: BeamState) -> Bool[Array, "B"]:
-    """True for sentences that have their J finished hypotheses or have reached their limit."""
+    """True for sentences with J finished hypotheses or at their length limit."""
     return ~jnp.any(live(state), axis=1)
 
 
@@ -104,12 +100,12 @@ def num_finished(state: BeamState) -> Int[Array, "B"]:
 def advance(
     state: BeamState, continuations: Continuations, exits: Int[Array, "B J"], *, eos_id: int
 ) -> BeamState:
-    """Appends one token to every live beam; its history names the beam that it continues.
+    """Appends one token to every live beam; its history records the beam it continues.
 
     Args:
         state: the search so far.
-        continuations: the best of each live beam, [B, J, top], where `top` is 2J or all there are.
-        exits: the depth at which each live beam's continuations were found.
+        continuations: the best of each live beam, [B, J, top]; `top` is 2J, or V if smaller.
+        exits: the exit depth of each live beam's newest token.
         eos_id: the token that ends a hypothesis.
     """
     num_beams, working = exits.shape[1], ~done(state)
@@ -140,12 +136,12 @@ def advance(
 
 
 def best(state: BeamState, length_penalty: float, pad_id: int) -> Hypotheses:
-    """The finished hypothesis with the best score; of equals, the one that ended first.
+    """Returns the finished hypothesis with the best score; of equal ones, the first to end.
 
-    A sentence without one has length 0 and score -inf.
+    A sentence without any has length 0 and score -inf.
 
     Args:
-        state: the search at its end.
+        state: the finished search.
         length_penalty: the exponent of the length that divides a log-probability.
         pad_id: fills the room past the end of a hypothesis.
     """
@@ -164,7 +160,7 @@ def best(state: BeamState, length_penalty: float, pad_id: int) -> Hypotheses:
 
 
 def finished_scores(state: BeamState, length_penalty: float) -> Float[Array, "B J"]:
-    """Log-probability / length ** length_penalty of finished hypotheses; -inf where none is."""
+    """Returns log-probability / length ** length_penalty of finished hypotheses; -inf for none."""
     lengths = jnp.maximum(state.finished_lengths, 1).astype(jnp.float32)
     return state.finished_log_probs / lengths**length_penalty
 
@@ -190,8 +186,8 @@ def _best_candidates(continuations: Continuations, exits: Int[Array, "B J"]) -> 
 def _choose(
     candidates: _Candidates, condition: Bool[Array, "B top"], ranks: Int[Array, "#B J"]
 ) -> tuple[_Candidates, Bool[Array, "B J"]]:
-    """Picks, of the candidates for which `condition` holds, those of these ranks, counted from 0;
-    returns too which ranks there are."""
+    """Picks the candidates with these ranks, from 0, among those where `condition` holds. Also
+    returns a mask of the ranks that exist."""
     so_far = jnp.cumsum(condition, axis=1)
     chosen = condition[:, None] & (so_far[:, None] == 1 + ranks[..., None])
     are_there = (ranks >= 0) & (ranks < so_far[:, -1:])
@@ -199,13 +195,13 @@ def _choose(
 
 
 def _extend(state: BeamState, new: Entries) -> Int[Array, "B J history"]:
-    """The histories of beams that continue live ones by these entries, [B, J]."""
+    """Returns the histories of live beams continued by these entries, [B, J]."""
     return extend(take_beams(state.history, new.parents), state.position, new)
 
 
 def _pick(
     values: Shaped[Array, "B J *D"], chosen: Bool[Array, "B top J"]
 ) -> Shaped[Array, "B top *D"]:
-    """Picks the one of J that is chosen; 0 where none is."""
+    """Picks the chosen one of J, or 0 if none is chosen."""
     chosen = chosen.reshape(chosen.shape + (1,) * (values.ndim - 2))
     return jnp.sum(jnp.where(chosen, values[:, None], 0), axis=2, dtype=values.dtype)

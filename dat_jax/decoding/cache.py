@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cache of a block, and the part of it that each hypothesis attends to.
+"""The cache of a block, and how each hypothesis reads its own past from it.
 
 A cache is a ring of T positions with a slot for each beam. All sentences write to the same place of
-the ring at each step, whatever their own positions are, so a write is one slice. When beam search
-drops one hypothesis and continues another twice, nothing moves: a hypothesis finds its past by the
-beams that its history names.
+the ring at each step, whatever their own positions are, so a write is one slice. Beam search
+reorders hypotheses without moving the cache: a hypothesis finds its past through the beams recorded
+in its history.
 
-A step reads no more positions than its longest hypothesis has, rounded up to one of a few windows.
+A step reads at most as many positions as its longest hypothesis has, rounded up to one of a few
+static windows.
 """
 
 from functools import partial
@@ -30,16 +31,16 @@ from dat_jax.types import Array, Float, Int
 
 
 class Past(NamedTuple):
-    """The places of all hypotheses' positions in the rings, at one step."""
+    """The locations of all hypotheses' earlier positions in the rings, at one step."""
 
     now: jax.Array  # [] the place in the ring that this step writes
     positions: jax.Array  # [R] of the newest token of each hypothesis
     parents: jax.Array  # [R, T] the beam that ran each earlier position
-    window: jax.Array  # [] index of the window that covers all of them
+    window: jax.Array  # [] index of the smallest window that covers all hypotheses
 
 
 def past_of(beams: BeamState, now: Int[Array, ""], windows: tuple[int, ...]) -> Past:
-    """Finds where hypotheses have their past.
+    """Locates the hypotheses' earlier positions.
 
     Args:
         beams: the sentences' hypotheses.
@@ -51,7 +52,7 @@ def past_of(beams: BeamState, now: Int[Array, ""], windows: tuple[int, ...]) -> 
     longest = 1 + jnp.max(jnp.where(jnp.any(live(beams), axis=1), beams.position, 0))
     fits = longest <= jnp.asarray(windows)
     if num_beams == 1:
-        # One slice of the ring has them all; one that wraps around is not a slice.
+        # Greedy search reads one slice of the ring; a range that wraps around is not a slice.
         fits &= (jnp.asarray(windows) <= now + 1) | (jnp.arange(len(windows)) == len(windows) - 1)
     positions = jnp.repeat(beams.position, num_beams)
     return Past(now, positions, parents, jnp.argmax(fits))
@@ -60,8 +61,8 @@ def past_of(beams: BeamState, now: Int[Array, ""], windows: tuple[int, ...]) -> 
 def write(cache: Attended, now: Int[Array, ""], new: Attended) -> Attended:
     """Writes all beams' newest tokens: slot p of a cache is place p // J of the ring, beam p % J.
 
-    Nothing stands between a write and attention, not even a reshape: XLA would fuse the two and
-    write twice, the second time into a copy of the whole cache.
+    Attention must follow directly, without even a reshape: XLA would fuse the two and write twice,
+    the second time into a copy of the whole cache.
     """
     return jax.tree.map(
         lambda old, new: jax.lax.dynamic_update_slice_in_dim(
@@ -79,7 +80,7 @@ def attend_past(
     windows: tuple[int, ...],
     kernels: StateKernels,
 ) -> Attend:
-    """Lets the newest tokens of these rows, [C, 1], attend to their hypotheses' pasts."""
+    """Returns attention of these rows' newest tokens, [C, 1], to their hypotheses' pasts."""
     sentences = jax.tree.leaves(cache)[0].shape[0]
     num_beams = len(rows.active) // sentences
     read = _read_slice if num_beams == 1 else _read_history
@@ -96,7 +97,7 @@ def attend_past(
 
 
 def attend_memory(memory: Attended, mask: Array, rows: Rows, kernels: StateKernels) -> Attend:
-    """Lets the newest tokens of these rows, [C, 1], attend to the memory of their sentences."""
+    """Returns attention of these rows' newest tokens, [C, 1], to their sentences' memory."""
     sentences, num_beams = len(mask), len(rows.active) // len(mask)
 
     def by_row(query: Float[Array, "C 1 H K"], drop: Drop) -> Float[Array, "C 1 H K"]:
@@ -110,15 +111,15 @@ def attend_memory(memory: Attended, mask: Array, rows: Rows, kernels: StateKerne
         mixed = attend_to(memory, mask[:, None], kernels)(every, drop)
         return rows.take(mixed.reshape(len(rows.active), *query.shape[1:]))
 
-    # A sentence's beams share its memory, which would be gathered once for each of them.
+    # Beams share their sentence's memory; by row, it would be gathered once per beam.
     return by_sentence if len(rows.numbers) >= sentences else by_row
 
 
 def _read_slice(
     cache: Attended, past: Past, rows: Rows, window: int
 ) -> tuple[Attended, Int[Array, "#C P"]]:
-    """The newest `window` places of the ring for rows that have it to themselves; and the age of
-    each place in steps."""
+    """Reads the newest `window` places of the rings of rows without other beams; also returns the
+    age of each place in steps."""
     length = jax.tree.leaves(cache)[0].shape[-2]
     first = past.now + 1 - window if window < length else jnp.zeros_like(past.now)
 
@@ -141,8 +142,8 @@ def _read_slice(
 def _read_history(
     cache: Attended, past: Past, rows: Rows, window: int
 ) -> tuple[Attended, Int[Array, "C P"]]:
-    """Positions 0 to `window` - 1 of each row's history, gathered; and the age of each in steps,
-    or T where it is yet to come."""
+    """Gathers positions 0 to `window` - 1 of each row's history; also returns the age of each in
+    steps, or T for positions in the future."""
     sentences = jax.tree.leaves(cache)[0].shape[0]
     num_beams, length = len(rows.active) // sentences, past.parents.shape[1]
     positions = rows.take(past.positions)[:, None]

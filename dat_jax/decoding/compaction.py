@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a function on the rows that need it: gathered, computed, scattered back.
+"""Runs a function on only the rows that need it: gather, compute, scatter back.
 
-A row is a hypothesis. Programs have static shapes, so rows are gathered to the smallest of a few
-sizes that holds them all, and the function is compiled once for each size. Where the largest size
-is needed, all R rows run in place and nothing is gathered. With a single size, R, this is plain
-masking: all rows run if any row needs to.
+A row is a hypothesis. Programs have static shapes, so the active rows are gathered to the smallest
+of a few sizes that holds them, and the function is compiled once per size. At the largest size all
+R rows run in place, without a gather. A single size, R, is plain masking: all rows run if any row
+is active.
 """
 
 import dataclasses
@@ -22,26 +22,26 @@ Tree = TypeVar("Tree")
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The rows that a function runs on: C of R, or all of them."""
+    """The C rows, of R, that a function runs on."""
 
-    active: Bool[Array, " R"]  # the rows that need it
-    indices: Int[Array, " C"] | None  # of these, and then R; None: all R rows, in place
+    active: Bool[Array, " R"]
+    indices: Int[Array, " C"] | None  # of active rows, padded with R; None: all rows, in place
 
     @property
     def numbers(self) -> Int[Array, " C"]:
-        """The index of each row, R for an unused one."""
+        """The index of each row; R for padding."""
         return jnp.arange(len(self.active)) if self.indices is None else self.indices
 
     def take(self, tree: Tree) -> Tree:
-        """Gathers these rows of arrays [R, ...]; unused ones repeat the last row."""
+        """Gathers these rows of arrays [R, ...]; padding repeats the last row."""
         if self.indices is None:
             return tree
         return jax.tree.map(lambda leaf: leaf.at[self.indices].get(mode="clip"), tree)
 
     def put(self, new: Tree, old: Tree) -> Tree:
-        """Replaces the active rows of `old` [R, ...] by those of `new` [C, ...]."""
+        """Replaces the active rows of `old` [R, ...] with those of `new` [C, ...]."""
         if self.indices is not None:
-            # Each row looks up its own place: a gather, where a scatter would loop over rows.
+            # Each row looks up its place: a gather. A scatter would loop over rows.
             place = jnp.cumsum(self.active) - 1
             new = jax.tree.map(lambda leaf: leaf.at[place].get(mode="clip"), new)
         return jax.tree.map(partial(_where, self.active), new, old)
@@ -56,14 +56,14 @@ def on_rows(
     """Runs `function` on the active rows.
 
     Args:
-        active: the rows that need it.
-        sizes: row counts to compile for, ascending, the last one R.
-        function: takes the rows to run, returns a tree of arrays [C, ...], a row for each.
-        otherwise: what rows have that are not active, [R, ...].
+        active: the rows to run.
+        sizes: row counts to compile for, ascending, ending with R.
+        function: maps the gathered rows to a tree of arrays [C, ...].
+        otherwise: the results of inactive rows, [R, ...].
 
     Returns:
-        Its results where a row is active, and the number of rows that were computed, idle ones
-        included; 0 if no row is active, and then nothing runs.
+        The results, and the number of computed rows, padding included; 0 if no row is active, in
+        which case nothing runs.
     """
 
     def run(size: int) -> Tree:
@@ -77,9 +77,9 @@ def on_rows(
 
 
 def first_where(condition: Bool[Array, " G"], count: int) -> Int[Array, " A"]:
-    """The indices of the first `count` entries where `condition` holds; G where there are fewer."""
-    # Entry i of the result is the number of entries before the i-th true one. Comparing and summing
-    # avoids the sort and the scatter of `jnp.nonzero`.
+    """Returns the indices of the first `count` true entries, padded with G."""
+    # Result i counts the entries before the i-th true one; compare-and-sum avoids the sort and
+    # scatter of `jnp.nonzero`.
     return jnp.sum(jnp.cumsum(condition)[None] <= jnp.arange(count)[:, None], axis=1)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cost of decoding: what ran, on how much at a time, and how long it took."""
+"""The cost of decoding: work, sentences in work, memory and time."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -12,18 +12,18 @@ from dat_jax.decoding.work import Work, sum_work
 
 @dataclasses.dataclass(frozen=True)
 class DecodeCost:
-    """The cost of some sentences; `+` adds the cost of sentences decoded after them."""
+    """The cost of some sentences; `+` adds the cost of sentences decoded later."""
 
-    work: Work  # of numpy arrays, of all devices
-    busiest: int  # rows of blocks that the busiest device of each group computed
-    in_work: int  # the most sentences that were decoded together, on all devices
+    work: Work  # numpy arrays, of all devices
+    busiest: int  # block rows computed by the busiest device of each group
+    in_work: int  # the maximum of sentences decoded together, on all devices
     peak_bytes: int  # memory of the largest compiled search on a device, parameters included
-    seconds: float  # without compiling
+    seconds: float  # without compilation
     seconds_compiling: float
 
     @classmethod
     def nothing(cls, num_layers: int) -> "DecodeCost":
-        """The cost of no sentences."""
+        """Returns the cost of no sentences."""
         return cls(sum_work(num_layers, []), 0, 0, 0, 0.0, 0.0)
 
     def __add__(self, other: "DecodeCost") -> "DecodeCost":
@@ -37,7 +37,7 @@ class DecodeCost:
         )
 
     def alongside(self, other: "DecodeCost") -> "DecodeCost":
-        """The cost of both where another process decodes the others at the same time."""
+        """Returns the joint cost with sentences that another process decoded at the same time."""
         return DecodeCost(
             self._work_with(other),
             max(self.busiest, other.busiest),
@@ -48,13 +48,13 @@ class DecodeCost:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers and lists; see `from_json`."""
+        """Returns numbers and lists; see `from_json`."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"work": [counts.tolist() for counts in self.work]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "DecodeCost":
-        """The cost that `to_json` wrote."""
+        """Reads the cost that `to_json` wrote."""
         work, *numbers = (values[field.name] for field in dataclasses.fields(cls))
         return cls(Work(*(np.asarray(counts, np.int64) for counts in work)), *numbers)
 
@@ -64,5 +64,5 @@ class DecodeCost:
 
 
 def total(num_layers: int, costs: Iterable[DecodeCost]) -> DecodeCost:
-    """The sum of costs."""
+    """Sums costs."""
     return sum(costs, DecodeCost.nothing(num_layers))

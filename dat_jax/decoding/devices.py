@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One search on several devices: each has a queue of its own, and nothing passes between them."""
+"""One search on several devices, each with its own queue; they exchange nothing."""
 
 import functools
 import time
@@ -23,7 +23,7 @@ from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule
 from dat_jax.model.transformer import Transformer
 
-_PROGRAMS = 64  # compiled ones to keep
+_PROGRAMS = 64  # compiled programs to keep
 _WEIGHTS: WeakKeyDictionary[TrainedModel, Weights] = WeakKeyDictionary()
 _EACH, _WHOLE = PartitionSpec(DEVICES), PartitionSpec()
 
@@ -31,14 +31,14 @@ Item = TypeVar("Item")
 
 
 class Ran(NamedTuple):
-    """The outcome of a search on all devices."""
+    """The result of a search on all devices."""
 
-    hypotheses: Hypotheses  # [devices, Q, ...] of numpy arrays
+    hypotheses: Hypotheses  # [devices, Q, ...] numpy arrays
     cost: DecodeCost
 
 
 def deal(items: Sequence[Item], devices: int) -> list[list[Item]]:
-    """Deals out items, longest first, back and forth, so that no device has all the longer ones."""
+    """Deals items, sorted longest first, back and forth, so that devices get similar lengths."""
     rounds = [items[first : first + devices] for first in range(0, len(items), devices)]
     hands: list[list[Item]] = [[] for _ in range(devices)]
     for number, dealt in enumerate(rounds):
@@ -54,7 +54,7 @@ def run(
     queues: Sequence[Queue],
     settings: SearchSettings,
 ) -> Ran:
-    """Searches each queue, of numpy arrays, on a device of its own that has the model."""
+    """Searches each queue, of numpy arrays, on one of the model's devices."""
     mesh = mesh_of(trained.devices)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *queues)
     shared = jax.device_put(stacked, rows_on(trained.devices))
@@ -78,7 +78,7 @@ def run(
 
 
 def _weights(trained: TrainedModel) -> Weights:
-    """The parameters for decoding, on all devices of the model; kept for as long as it is."""
+    """Returns the model's parameters laid out for decoding, cached as long as the model lives."""
     if trained not in _WEIGHTS:
         _WEIGHTS[trained] = unstack(trained.model, trained.params)
     return _WEIGHTS[trained]
@@ -88,11 +88,11 @@ class _Program(NamedTuple):
     """A compiled search."""
 
     run: Compiled
-    peak_bytes: int  # asked for once: to say it takes the compiler longer than many a search
+    peak_bytes: int  # looked up once: the lookup takes longer than many searches
 
 
 class _Shapes(NamedTuple):
-    """The structure of a search's arguments, by which its compiled program is found again."""
+    """The structure of a search's arguments, the key of its compiled program."""
 
     structure: Any
     leaves: tuple[jax.ShapeDtypeStruct, ...]
@@ -105,10 +105,10 @@ class _Shapes(NamedTuple):
 
 @functools.lru_cache(maxsize=_PROGRAMS)
 def _compile(model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _Shapes) -> _Program:
-    """Compiles a search for arguments of these shapes, apart from running it."""
+    """Compiles a search for arguments of these shapes."""
 
     def on_each(weights: Weights, rule: Rule, queue: Queue) -> tuple[Hypotheses, Work]:
-        own = (leaf[0] for leaf in queue)  # the device's share of the leading axis is one
+        own = (leaf[0] for leaf in queue)  # each device has one entry of the leading axis
         results = engine.search(model, weights, rule, Queue(*own), settings)
         return jax.tree.map(lambda leaf: leaf[None], results)
 
@@ -126,7 +126,7 @@ def _compile(model: Transformer, settings: SearchSettings, mesh: Mesh, shapes: _
 
 
 def _peak_bytes(compiled: Compiled) -> int:
-    """Memory that a program needs on a device, by its compiler; 0 where it does not say."""
+    """Returns the memory that a program needs on a device, by its compiler; 0 if unknown."""
     memory = compiled.memory_analysis()
     if memory is None:
         return 0
@@ -135,11 +135,11 @@ def _peak_bytes(compiled: Compiled) -> int:
 
 
 def _shape_of(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
-    """The shape of an array, and where it is if it was put there: all else goes to it."""
+    """Returns an array's shape, with its sharding if it was placed explicitly."""
     sharding = leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _as_array(number: Any) -> np.ndarray:
-    """A number of a rule with the dtype that it has in the program."""
+    """Returns a rule's number with the dtype that it has in the program."""
     return np.asarray(number, np.int32 if isinstance(number, int) else np.float32)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine: all sentences in work take every step together, each block on the rows that need it.
+"""The engine: all sentences in work take each step together; each block runs only active rows.
 
-A step is one token of each hypothesis (paper, appendix B). The hypotheses' newest tokens climb the
-blocks under a halting mask. A token that exits keeps its state; that is all that "copied upward"
-means, since the blocks above read their keys and values from it. A block runs on the rows that
-still climb, gathered to one of a few sizes, so that an exit saves time even while its neighbours go
-deeper. Finished sentences and beams without a hypothesis need nothing. Their slots are refilled:
-each sentence is at a position of its own, but all write to the same place of their caches.
+A step is one token of each hypothesis (paper, appendix B). The newest tokens climb the blocks under
+a halting mask. A token that exits keeps its state, and the blocks above compute its keys and values
+from that: this is the paper's copying of states. Each block runs on the rows that still climb,
+gathered to one of a few sizes, so an exit saves time even while other tokens go deeper. Finished
+sentences and empty beams cost nothing, and new sentences take their slots. Each sentence has its
+own position, but all write to the same place of their caches.
 """
 
 import dataclasses
@@ -35,29 +35,29 @@ from dat_jax.types import Array, Bool, Float, Int
 
 
 class _Slots(NamedTuple):
-    """The slots' contents."""
+    """The contents of the slots."""
 
     sentences: Sentences
-    ceilings: jax.Array  # [G] the depth above which none of their tokens goes
+    ceilings: jax.Array  # [G] the maximum depth of their tokens
     memory: Memory
     memory_mask: jax.Array  # [G, S]
 
 
 class _State(NamedTuple):
-    """What one step hands to the next."""
+    """The state between two steps."""
 
     step: jax.Array  # []
     slots: _Slots
-    caches: tuple[Attended, ...]  # of each block, T J slots
+    caches: tuple[Attended, ...]  # of each block, with T J slots
     work: Work
 
 
 class _Climb(NamedTuple):
-    """Where the newest tokens are on their way up."""
+    """The newest tokens on their way up."""
 
     x: jax.Array  # [R, D] their states
     plan: Plan  # [R]
-    found: Proposal | None  # [R] the next tokens so far, if each block's states are classified
+    found: Proposal | None  # [R] the next tokens so far, if every block is followed by a classifier
 
 
 @partial(jax.jit, static_argnames=("model", "settings"))
@@ -70,11 +70,11 @@ def search(
         model: the model.
         weights: its parameters, by `unstack`.
         rule: when tokens exit.
-        queue: the sentences; their number does not change the program.
-        settings: how they are searched.
+        queue: the sentences; `count` does not change the program.
+        settings: of the search.
 
     Returns:
-        The best hypothesis of each sentence, [Q], and what was run for them.
+        The best hypothesis of each sentence, [Q], and the work done.
     """
     unstacked = UnstackedModel(model, weights, settings.projected)
     next_tokens = NextTokens(unstacked, settings)
@@ -92,7 +92,7 @@ def search(
 
 @dataclasses.dataclass(frozen=True)
 class _Engine:
-    """Whatever stays the same from step to step."""
+    """Everything that stays the same from step to step."""
 
     model: UnstackedModel
     halting: Halting
@@ -100,7 +100,7 @@ class _Engine:
     settings: SearchSettings
 
     def empty(self, queue: Queue) -> _State:
-        """The state before the first sentence."""
+        """Returns the state before the first sentence."""
         config, settings = self.model.config, self.settings
         slots, source_length = settings.slots, queue.source.shape[1]
         room = (slots, settings.length * settings.beam_size, config.decoder_dim)
@@ -119,7 +119,7 @@ class _Engine:
         return _State(zero, contents, tuple(caches), no_work(config.decoder_layers))
 
     def admit(self, state: _State, arrivals: Arrivals) -> _State:
-        """Runs the encoder, and projects its output for the blocks that sentences can reach."""
+        """Runs the encoder and projects its output for the blocks that the sentences can reach."""
         memory = self.model.encode(arrivals.source, arrivals.mask)
         ceilings = self.halting.before_sentence(memory, arrivals.mask)
         projected = self.model.project_memory(memory, ceilings)
@@ -127,7 +127,7 @@ class _Engine:
         return state._replace(slots=put(state.slots, arrivals.slots, new))
 
     def step(self, state: _State) -> _State:
-        """Finds the next token of each live hypothesis."""
+        """Decodes the next token of each live hypothesis."""
         sentences = state.slots.sentences
         beams = sentences.beams
         top, exits, caches, work = self._climb(state)
@@ -142,11 +142,11 @@ class _Engine:
     def _climb(
         self, state: _State
     ) -> tuple[TopTokens, Int[Array, " R"], tuple[Attended, ...], Work]:
-        """Takes the newest token of each live hypothesis as far up as the rule says.
+        """Runs the newest token of each live hypothesis up to its exit.
 
         Returns:
-            The likeliest next tokens at each token's exit, [R]; the exits, 0 of a row that is not
-            live; the caches; the work of all steps.
+            The likeliest next tokens at each token's exit, [R]; the exits, 0 for rows that are not
+            live; the caches; the work of all steps so far.
         """
         model, halting, settings = self.model, self.halting, self.settings
         now, active, climb = self._start(state)
@@ -174,8 +174,8 @@ class _Engine:
         return top, exits, tuple(caches), work
 
     def _start(self, state: _State) -> tuple[Int[Array, ""], Bool[Array, " R"], _Climb]:
-        """The place in the rings that this step writes; the live rows; and all rows below block
-        1."""
+        """Returns the place in the rings that this step writes, the live rows, and the rows' states
+        before block 1."""
         sentences, rows = state.slots.sentences, self.settings.rows
         beams = sentences.beams
         positions = jnp.broadcast_to(beams.position[:, None], beams.tokens.shape)
@@ -200,8 +200,8 @@ class _Engine:
         x: Float[Array, "R D"],
         active: Bool[Array, " R"],
     ) -> Attended:
-        """Writes the states below a block to its cache, copied ones included."""
-        # Where no state is copied, none that exited attends to a block above it.
+        """Writes a block's inputs to its cache, copied states included."""
+        # Without copied states, only rows that are still active are ever attended to.
         of_use = jnp.asarray(True) if self.halting.copies_states else jnp.any(active)
         by_sentence = x.reshape(self.settings.slots, self.settings.beam_size, -1)
         return write(
@@ -211,7 +211,7 @@ class _Engine:
     def _run_block(
         self, depth: int, slots: _Slots, cache: Attended, past: Past, climb: _Climb, rows: Rows
     ) -> _Climb:
-        """Runs block `depth` on these rows, and asks the rule about them."""
+        """Runs block `depth` on these rows and asks the rule about them."""
         model, kernels = self.model, self.model.kernels(depth)
         before, plan, found = rows.take(climb)
         memory = model.memory_of(depth, slots.memory)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four questions that the engine asks an exit rule, and all that is computed to ask them.
+"""Asks an exit rule its four questions and computes what it needs to answer them.
 
-This is the only place that looks at what a rule needs: the engine asks, and lets a row leave once
-its depth has reached its plan's `exit_at`. An answer may only bring the exit forward: the memory is
-projected for no block above what was said of the sentence. Of tokens nothing is asked of a rule
-that decides for whole sentences.
+Only this module looks at what a rule needs. The engine asks, and a row exits once its depth reaches
+its plan's `exit_at`. An answer can only make an exit earlier, because the memory is projected only
+for the blocks up to the sentence's first answer. Sentence-level rules are not queried per token.
 """
 
 import dataclasses
@@ -19,25 +18,25 @@ from dat_jax.types import Array, Bool, Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class Halting:
-    """A rule, asked about the sentences and tokens of a model."""
+    """A rule and the model whose sentences and tokens it decides about."""
 
     model: UnstackedModel
     rule: Rule
 
     @property
     def classifies_each_block(self) -> bool:
-        """True if a classifier runs after each block, and not only where a token leaves."""
+        """True if a classifier runs after every block, not only where a token exits."""
         return self.rule.classifies_each_block
 
     @property
     def copies_states(self) -> bool:
-        """True if tokens attend to states that were copied from where earlier ones left."""
+        """True if tokens may attend to copied states of earlier tokens."""
         return self.rule.scope is Scope.TOKEN
 
     def before_sentence(
         self, memory: Float[Array, "B S E"], mask: Bool[Array, "B S"]
     ) -> Int[Array, " B"]:
-        """Returns the depth above which no token of each sentence goes."""
+        """Returns the maximum depth of each sentence's tokens."""
         logits = None
         if Need.SENTENCE_LOGITS in self.rule.needs:
             logits = self.model.sequence_logits(memory, mask)
@@ -55,11 +54,11 @@ class Halting:
         """Plans for the newest tokens [B, J].
 
         Args:
-            ceilings: what `before_sentence` said of their sentences.
-            numbers: of the sentences in the text.
-            positions: of the tokens.
-            limits: the most tokens that each translation may have.
-            beam_size: hypotheses of a sentence, J.
+            ceilings: the answers of `before_sentence`.
+            numbers: the sentences' positions in the text.
+            positions: the tokens' positions.
+            limits: maximum tokens of each translation.
+            beam_size: hypotheses per sentence, J.
         """
         shape = (len(ceilings), beam_size)
         carry = jnp.zeros((*shape, self.rule.carry_width), jnp.float32)
@@ -71,8 +70,8 @@ class Halting:
     def after_block(
         self, depth: int, before: Float[Array, "*B D"], after: Float[Array, "*B D"], plan: Plan
     ) -> Plan:
-        """Plans for tokens whose states block `depth` took from `before` to `after`; at N, where
-        all leave, nothing is asked."""
+        """Plans for tokens that block `depth` took from `before` to `after`; the last block asks
+        nothing, since all tokens exit there."""
         if depth == self.model.num_layers or self.rule.scope is not Scope.TOKEN:
             return plan
         logits = None
@@ -90,11 +89,11 @@ class Halting:
         top: TopTokens,
         plan: Plan,
     ) -> Plan:
-        """Plans for tokens whose states at these depths have been classified."""
+        """Plans for tokens whose states have been classified."""
         seen = Classified(depth, logits, top.normaliser, top.logits, top.tokens)
         return _forward(plan, self.rule.after_classifier(seen, plan))
 
 
 def _forward(plan: Plan, answer: Plan) -> Plan:
-    """The answer, which puts no exit off."""
+    """Returns the answer, but with no exit later than planned."""
     return answer._replace(exit_at=jnp.minimum(plan.exit_at, answer.exit_at))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Histories of hypotheses: of each position the token, its exit, and the beam that ran it.
+"""Histories of hypotheses: the token, its exit and its beam, for each position.
 
-The three lie side by side in one array, so that whatever reorders beams moves them all at once. A
-history begins at position 0 and says nothing of positions that its hypothesis has not reached.
+One array holds all three, so that reordering beams moves them together. A history starts at
+position 0; later entries than its hypothesis has tokens are undefined.
 """
 
 from typing import NamedTuple
@@ -16,27 +16,27 @@ _PARTS = 3
 
 
 class Entries(NamedTuple):
-    """Positions of hypotheses."""
+    """The entries of a history at some positions."""
 
-    tokens: jax.Array  # [*B] that were found there
-    exits: jax.Array  # [*B] the depths at which they were
-    parents: jax.Array  # [*B] the beams which found them
+    tokens: jax.Array  # [*B]
+    exits: jax.Array  # [*B] the depths at which the tokens were predicted
+    parents: jax.Array  # [*B] the beams that predicted them
 
 
 def no_history(batch: int, beams: int, length: int) -> Int[Array, "B J history"]:
-    """The history before the first token."""
+    """Returns the history before the first token."""
     return jnp.zeros((batch, beams, _PARTS * length), jnp.int32)
 
 
 def entries(history: Int[Array, "*B history"]) -> Entries:
-    """All positions, [*B, T]."""
+    """Returns the entries of all positions, [*B, T]."""
     return Entries(*jnp.split(history, _PARTS, axis=-1))
 
 
 def extend(
     history: Int[Array, "B J history"], position: Int[Array, " B"], new: Entries
 ) -> Int[Array, "B J history"]:
-    """Histories with one entry more, [B, J], at the next position of each sentence."""
+    """Adds an entry, [B, J], at the next position of each sentence."""
     length = history.shape[-1] // _PARTS
     columns = jnp.arange(_PARTS * length)[None, None]
     for part, values in enumerate(new):

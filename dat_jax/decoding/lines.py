@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of a file, a pipe or standard input, which is opened once and read as they come."""
+"""Reads lines of a file, a pipe or standard input as they arrive."""
 
 import contextlib
 import fcntl
@@ -22,14 +22,14 @@ _CHUNK = 1 << 20
 
 
 class Extent(NamedTuple):
-    """The number of lines of a text, and a checksum by which it is known again."""
+    """The number of lines of a text, and a checksum to recognise it by."""
 
     lines: int
     sha256: str
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> "Extent":
-        """Reads the lines of a text."""
+        """Counts and hashes the lines of a text."""
         total, digest = 0, hashlib.sha256()
         for line in lines:
             total += 1
@@ -38,7 +38,7 @@ class Extent(NamedTuple):
 
 
 class Lines:
-    """The lines of the file of this name, `-` being standard input; use it as a context."""
+    """The lines of a file, or of standard input if its name is `-`; use it as a context."""
 
     def __init__(self, name: str) -> None:
         """Opens the file.
@@ -60,10 +60,10 @@ class Lines:
         self._file.close()
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the lines that are still to be read, without their ends.
+        """Yields the remaining lines, without line feeds.
 
         Raises:
-            UserError: there is none, or one is not UTF-8 or cannot be read.
+            UserError: there are none, or one is not UTF-8 or cannot be read.
         """
         lines = read_lines(self._file)
         try:
@@ -76,10 +76,10 @@ class Lines:
             raise self._unreadable(error) from None
 
     def measure(self) -> Extent | None:
-        """Returns the extent of what is still to be read; None of what can be read only once.
+        """Returns the extent of the remaining lines; None if they can be read only once.
 
         Raises:
-            UserError: as reading does.
+            UserError: a line cannot be read.
         """
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             return None
@@ -89,38 +89,38 @@ class Lines:
         return extent
 
     def arrives_within(self, seconds: float) -> bool:
-        """True if a line, or the end of all, can be read by then; waits no longer than need be."""
+        """True as soon as a line or the end can be read, false if none can within `seconds`."""
         return self._file.arrives_within(seconds)
 
     def _unreadable(self, error: OSError) -> UserError:
-        return UserError(f"{self.name}: {error.strerror}: name a file of one sentence a line")
+        return UserError(f"{self.name}: {error.strerror}: name a file with one sentence per line")
 
 
 class _Arrivals(io.FileIO):
-    """A file that knows which whole lines have come; `readline` waits for one."""
+    """A file that knows which complete lines have arrived; `readline` waits for one."""
 
     def __init__(self, file: str | int) -> None:
         super().__init__(file, closefd=isinstance(file, str))
         self._lines: deque[bytes] = deque()
-        self._rest = b""  # of a line, whose end has not come
+        self._rest = b""  # an incomplete line
         self._ended = False
-        # Whoever writes to a pipe may go on while we translate.
-        with contextlib.suppress(AttributeError, OSError):  # not on this system, or no pipe
+        # A larger pipe buffer lets the writer continue while we translate.
+        with contextlib.suppress(AttributeError, OSError):  # another system, or not a pipe
             fcntl.fcntl(self, fcntl.F_SETPIPE_SZ, _CHUNK)
 
     def rewind(self, start: int) -> None:
-        """Goes back from the end to `start`."""
+        """Goes back to `start`."""
         self.seek(start)
         self._ended = False
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """Returns the next line with its line feed; nothing at the end."""
+        """Returns the next line with its line feed, or nothing at the end."""
         while not self._lines and not self._ended:
             self._receive()
         return self._lines.popleft() if self._lines else b""
 
     def arrives_within(self, seconds: float) -> bool:
-        """True if `readline` returns by then."""
+        """True if `readline` returns within `seconds`."""
         deadline = time.monotonic() + seconds
         while not self._lines and not self._ended:
             if not select.select([self], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -129,9 +129,9 @@ class _Arrivals(io.FileIO):
         return True
 
     def _receive(self) -> None:
-        """Waits for bytes, and takes them."""
+        """Waits for bytes and splits them into lines."""
         received = self.read(_CHUNK)
-        if received is None:  # of a file that does not wait by itself
+        if received is None:  # the file is non-blocking
             select.select([self], [], [])
         elif received:
             *lines, self._rest = (self._rest + received).split(b"\n")
@@ -144,5 +144,5 @@ class _Arrivals(io.FileIO):
 
 def _standard_input() -> int:
     if sys.stdin is None:
-        raise UserError("standard input is closed: name a file of one sentence a line")
+        raise UserError("standard input is closed: name a file with one sentence per line")
     return sys.stdin.fileno()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue of waiting sentences, and the loops that bring them in and take results out.
+"""The queue of waiting sentences, and the loops that fill slots and collect results.
 
-G slots hold the sentences in work. Whenever enough are free the next sentences come in, so that no
-slot waits for the longest translation of its neighbours. The engine says how arrivals are admitted
-to its state, and what a step does.
+G slots hold the sentences in work. When enough slots are free, the next sentences take them, so no
+slot waits for the longest translation of the others. The engine defines how new sentences enter its
+state and what a step does.
 """
 
 from collections.abc import Callable
@@ -26,20 +26,20 @@ class Queue(NamedTuple):
     """Q sentences to translate, the first `count` of which are real."""
 
     source: jax.Array  # [Q, S] padded
-    limits: jax.Array  # [Q] the most tokens that each translation may have, EOS counted
-    numbers: jax.Array  # [Q] in the text, from which chance follows if there is any
+    limits: jax.Array  # [Q] maximum tokens of each translation, EOS included
+    numbers: jax.Array  # [Q] positions in the text; they seed random exits
     count: jax.Array  # []
 
     @property
     def size(self) -> int:
-        """Q; as a place in the queue it stands for no sentence."""
+        """Q; as a place in the queue it means no sentence."""
         return len(self.source)
 
 
 class Sentences(NamedTuple):
     """The sentences in G slots."""
 
-    places: jax.Array  # [G] in the queue; its size where there is no sentence
+    places: jax.Array  # [G] in the queue; Q for an empty slot
     numbers: jax.Array  # [G] in the text
     beams: BeamState  # limit 0 for an empty slot, which therefore counts as done
 
@@ -47,20 +47,20 @@ class Sentences(NamedTuple):
 class Arrivals(NamedTuple):
     """Up to A sentences that leave the queue together."""
 
-    slots: jax.Array  # [A] where they go; G marks an unused entry: ignore its other fields
+    slots: jax.Array  # [A] their slots; G marks an unused entry: ignore its other fields
     sentences: Sentences  # [A]
     source: jax.Array  # [A, S]
 
     @property
     def mask(self) -> Bool[Array, "A S"]:
-        """True on the tokens of the source, false on its padding."""
+        """True on source tokens, false on padding."""
         return self.source != PAD
 
 
 class _Loop(NamedTuple):
-    """All that a refill hands to the next."""
+    """What one refill hands to the next."""
 
-    next_place: jax.Array  # [] of the first sentence that is still in the queue
+    next_place: jax.Array  # [] of the first sentence still in the queue
     state: Any  # the engine's
 
 
@@ -72,15 +72,15 @@ def serve(
     admit: Callable[[State, Arrivals], State],
     step: Callable[[State], State],
 ) -> tuple[Hypotheses, State]:
-    """Brings all sentences of a queue through an engine.
+    """Decodes all sentences of a queue.
 
     Args:
         queue: the sentences.
-        settings: how many are in work, how many come in together, and how they are searched.
+        settings: of the search: slots, sentences per refill, and so on.
         empty: the engine's state before the first sentence, any pytree.
-        sentences_of: the sentences in a state, `no_sentences` at first.
-        admit: puts arrivals, and whatever belongs to them, into their slots of the state.
-        step: goes on with the sentences in work.
+        sentences_of: returns the sentences in a state, `no_sentences` at first.
+        admit: puts new sentences into their slots of the state.
+        step: decodes one more token of the sentences in work.
 
     Returns:
         The best hypothesis of each sentence, [Q], and the engine's last state.
@@ -89,7 +89,7 @@ def serve(
     def harvest(results: Hypotheses, places: Int[Array, " G"], beams: BeamState) -> Hypotheses:
         return put(results, places, beam.best(beams, settings.length_penalty, PAD))
 
-    # Results stay outside the inner loop: in it, they would be copied at each step.
+    # The inner loop does not carry the results: it would copy them at every step.
     def refill_and_step(carry: tuple[_Loop, Hypotheses]) -> tuple[_Loop, Hypotheses]:
         (next_place, state), results = carry
         old = sentences_of(state)
@@ -124,20 +124,20 @@ def serve(
 
 
 def put(tree: State, slots: Int[Array, " A"], new: State) -> State:
-    """The tree of arrays [G, ...] with new values in these slots; those of no slot are dropped."""
+    """Replaces these slots of arrays [G, ...]; entries whose slot is G are dropped."""
     return jax.tree.map(lambda old, new: old.at[slots].set(new, mode="drop"), tree, new)
 
 
 def refill_is_due(
     queue: Queue, first: Int[Array, ""], free: Bool[Array, " G"], count: int
 ) -> Bool[Array, ""]:
-    """True if sentences wait, and all that arrive together have room."""
+    """True if sentences wait and there is room for a whole refill, or for all that wait."""
     waiting = queue.count - first
     return (waiting > 0) & (jnp.sum(free) >= jnp.minimum(waiting, count))
 
 
 def no_sentences(queue: Queue, settings: SearchSettings) -> Sentences:
-    """Slots that are all empty."""
+    """Returns empty slots."""
     zeros = jnp.zeros(settings.slots, jnp.int32)
     beams = beam.init(zeros, settings.beam_size, settings.length, BOS)
     return Sentences(zeros + queue.size, zeros, beams)
@@ -146,13 +146,13 @@ def no_sentences(queue: Queue, settings: SearchSettings) -> Sentences:
 def _next_arrivals(
     queue: Queue, first: Int[Array, ""], free: Bool[Array, " G"], settings: SearchSettings
 ) -> Arrivals:
-    """The next sentences that may come in together, or as many as there are or have room.
+    """Takes the next sentences from the queue, as many as there are and have room.
 
     Args:
         queue: the sentences.
         first: the place of the next one.
-        free: the slots that have room.
-        settings: how many may arrive, and how they are searched.
+        free: true for empty slots.
+        settings: of the search.
     """
     slots, places = first_where(free, settings.refill), first + jnp.arange(settings.refill)
     is_real = (places < queue.count) & (slots < len(free))

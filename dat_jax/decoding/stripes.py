@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One search by several processes: each searches its stripe, and all have all hypotheses."""
+"""One search by several processes: each takes every P-th source and receives all results."""
 
 import dataclasses
 import functools
@@ -24,9 +24,10 @@ def search(
     numbers: Sequence[int],
     on_progress: Callable[[int], object],
 ) -> SearchResult:
-    """Searches as `dat_jax.decoding.search` does; each of P processes takes every P-th source.
+    """Searches like `dat_jax.decoding.search.search`, with the work shared by all processes.
 
-    All processes call it alike. Hypotheses and cost are those of all, settings its own.
+    All processes must call it with the same arguments. Hypotheses and cost are those of all
+    processes, settings those of this one.
     """
     mine = slice(index(), None, count())
     result = one_process.search(

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The likeliest next tokens that may be written: all that a search needs of V logits.
+"""The likeliest allowed next tokens of each hypothesis, all that a search needs of the V logits.
 
-Of a sentence's 2J best continuations, none is beyond the 2J best of its own hypothesis, so
-hypotheses may be looked at one by one, and a few numbers of each kept.
+The 2J best continuations of a sentence are among the 2J best of each of its hypotheses, so each
+hypothesis keeps only those.
 
-What may be written is said here, and nowhere else. No token below EOS is: PAD, UNK and BOS stand
-for no text. EOS is not the first, and is all that follows where one more token fits; where that is
-the first, it is EOS. Log-probabilities remain the model's, over all V: what may not be written
-makes nothing else likelier.
+This module alone masks tokens: PAD, UNK and BOS are never generated. EOS is not generated first,
+unless the limit is one token, and it is forced where only one more token fits. Log-probabilities
+stay the model's, normalised over all V tokens.
 """
 
 from typing import NamedTuple
@@ -21,26 +20,25 @@ _LARGEST, _SMALLEST, _ALIGNED = 128, 32, 8  # groups, by the tokens that they ha
 
 
 class TopTokens(NamedTuple):
-    """The greatest logits of tokens that may be written, best first; of equal ones, the lower token
-    first."""
+    """The greatest logits of allowed tokens, best first; ties in token order."""
 
     logits: jax.Array  # [*B, top]
     tokens: jax.Array  # [*B, top]
-    eos_logit: jax.Array  # [*B] of the token that ends a hypothesis
-    normaliser: jax.Array  # [*B] the logsumexp of all V
+    eos_logit: jax.Array  # [*B] of EOS
+    normaliser: jax.Array  # [*B] the logsumexp over all V
 
 
 class Continuations(NamedTuple):
-    """Continuations of each hypothesis, best first but for those that are not allowed; of equal
-    ones, the lower token first."""
+    """Continuations of each hypothesis, best first except for disallowed ones; ties in token
+    order."""
 
-    log_probs: jax.Array  # [*B, top] of the hypothesis with its new token; -inf if not allowed
+    log_probs: jax.Array  # [*B, top] of the hypothesis with its new token; -inf if disallowed
     tokens: jax.Array  # [*B, top]
 
 
 def group_size(vocabulary_size: int) -> int:
-    """The tokens of a group: a divisor of the vocabulary's size if a good one exists, so that
-    nothing has to be padded, and a multiple of 8, by which TPUs lay arrays out."""
+    """Returns the tokens per group: a multiple of 8, the TPU's tile, that divides the vocabulary's
+    size if possible, so that no group needs padding."""
     sizes = range(_LARGEST, _SMALLEST - 1, -_ALIGNED)
     return next((size for size in sizes if vocabulary_size % size == 0), _LARGEST)
 
@@ -48,10 +46,10 @@ def group_size(vocabulary_size: int) -> int:
 def in_groups(
     values: Shaped[Array, "V *D"], fill: float | int
 ) -> Shaped[Array, "groups grouped *D"]:
-    """Values of each token by groups of tokens, the last one filled up.
+    """Splits per-token values into groups of tokens; `fill` pads the last group.
 
-    A table of classifiers in groups makes logits in groups: on TPU, the maxima of groups then come
-    with the product, where those of a reshaped product would take twice as long as it.
+    A classifier table in groups gives logits in groups. On TPU the maxima of the groups are then
+    fused with the product; those of reshaped logits would take twice as long as the product.
     """
     size = group_size(len(values))
     missing = -len(values) % size
@@ -60,12 +58,12 @@ def in_groups(
 
 
 def top_tokens(logits: Float[Array, "*B groups grouped"], count: int, eos_id: int) -> TopTokens:
-    """Finds the `count` greatest logits of tokens that may be written.
+    """Finds the `count` greatest logits of allowed tokens.
 
     Args:
-        logits: of the next token, in groups; -inf of what fills the last one.
-        count: how many to find; no more than there are tokens.
-        eos_id: the token that ends a hypothesis; no lower one is ever written.
+        logits: of the next token, in groups; the last group is padded with -inf.
+        count: how many to find, at most V.
+        eos_id: the token that ends a hypothesis; lower ones are never generated.
     """
     maxima = jnp.max(logits, axis=-1)
     top, tokens = _top(logits, maxima, count, eos_id)
@@ -76,7 +74,7 @@ def top_tokens(logits: Float[Array, "*B groups grouped"], count: int, eos_id: in
 
 
 def likeliest(logits: Float[Array, "*B groups grouped"], count: int) -> Int[Array, "*B K"]:
-    """The `count` likeliest of all tokens, those that are never written too, in ascending order."""
+    """Returns the `count` likeliest of all tokens, including masked ones, in token order."""
     _, tokens = _top(logits, jnp.max(logits, axis=-1), count, 0)
     return jnp.sort(tokens, axis=-1)
 
@@ -88,14 +86,14 @@ def top_of_shortlist(
     count: int,
     eos_id: int,
 ) -> TopTokens:
-    """As `top_tokens`, where these tokens are all that there are.
+    """Like `top_tokens`, with the choice limited to a shortlist.
 
     Args:
-        logits: of the tokens.
-        tokens: in ascending order.
-        eos_logit: of EOS, which need not be one of them.
-        count: how many to find; -inf where fewer may be written.
-        eos_id: the token that ends a hypothesis; no lower one is ever written.
+        logits: of the shortlist's tokens.
+        tokens: the shortlist, in token order.
+        eos_logit: of EOS, which need not be in the shortlist.
+        count: how many to find; -inf for missing ones.
+        eos_id: the token that ends a hypothesis; lower ones are never generated.
     """
     written = jnp.where(tokens < eos_id, -jnp.inf, logits)
     top, order = jax.lax.top_k(written, count)
@@ -110,14 +108,14 @@ def continuations(
     limits: Int[Array, "*#B"],
     eos_id: int,
 ) -> Continuations:
-    """Continues hypotheses that have these log-probabilities and so many tokens, of so many at the
-    most: by EOS alone where one more fits, and else not by EOS if it would be the first."""
+    """Continues hypotheses with these log-probabilities, lengths and length limits: only by EOS if
+    one more token fits, and otherwise not by EOS as the first token."""
     positions, limits = positions[..., None], limits[..., None]
-    # Twice as many as beams are found, so that J remain without the one that is EOS.
+    # 2J tokens were found, so at least J remain besides EOS.
     empty = (positions == 0) & (top.tokens == eos_id)
     must_end = positions + 1 >= limits
     end = jnp.full_like(top.logits, -jnp.inf).at[..., 0].set(top.eos_logit)
-    # What normalises changes no order, so it is never taken from V numbers.
+    # The normaliser does not change the order, so it is subtracted from the few chosen alone.
     offset = (log_probs - top.normaliser)[..., None]
     return Continuations(
         offset + jnp.where(must_end, end, jnp.where(empty, -jnp.inf, top.logits)),
@@ -131,14 +129,14 @@ def _top(
     count: int,
     lowest: int,
 ) -> tuple[Array, Array]:
-    """`lax.top_k`, tokens below `lowest` aside, in two rounds: first which groups matter, by their
-    maxima, as the n best tokens are in the n groups with the greatest.
+    """`lax.top_k` without tokens below `lowest`, in two rounds: the n best tokens are in the n
+    groups with the greatest maxima.
 
-    A maximum is one vectorised pass over the values; `top_k` itself compares them one by one.
+    Maxima take one vectorised pass over the values; `top_k` compares them one by one.
     """
     groups, size = logits.shape[-2:]
-    # One more, as those aside may be what raises the first group, which has them all. Sorted, lest
-    # equal values change places.
+    # One extra group, because masked tokens can inflate group 0. Sorted so that ties keep token
+    # order.
     _, best = jax.lax.top_k(maxima, min(count + 1, groups))
     best = jnp.sort(best, axis=-1)
     kept = jnp.take_along_axis(logits, best[..., None], axis=-2, mode="clip")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model with its blocks unstacked, for decoders that choose which to run next."""
+"""A trained model with its blocks unstacked, so that a decoder can run them one by one."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,28 +20,28 @@ Made = TypeVar("Made")
 
 
 class Memory(NamedTuple):
-    """The encoder's output as blocks attend to it."""
+    """The encoder's output in the forms that blocks attend to."""
 
-    projected: tuple[KeysValues, ...]  # by each of the lower blocks
-    states: States  # as it is, for the blocks above
+    projected: tuple[KeysValues, ...]  # for each of the lower blocks
+    states: States  # unprojected, for the blocks above
 
 
 class Weights(NamedTuple):
-    """A model's parameters as the engine uses them."""
+    """A model's parameters, laid out for the engine."""
 
-    blocks: tuple[Params, ...]  # of the decoder, in the dtype that it computes in
-    tables: tuple[jax.Array, ...]  # [D, groups, grouped] one that all exits share, or one for each
-    norms: dict[str, jax.Array]  # [exits, D] of exits that have a LayerNorm
-    others: Params  # of all else; the tables as they are trained too, [V, D]
+    blocks: tuple[Params, ...]  # of each decoder block, in the model's dtype
+    tables: tuple[jax.Array, ...]  # [D, groups, grouped] shared by all exits, or one per exit
+    norms: dict[str, jax.Array]  # [exits, D] the exits' LayerNorms, if any
+    others: Params  # everything else as trained, tables [V, D] included
 
     def up_to(self, depth: int) -> "Weights":
-        """The weights of the lowest blocks alone, which have an exit each."""
+        """Returns the weights of the lowest blocks and their exits."""
         tables = self.tables if len(self.tables) == 1 else self.tables[:depth]
         return self._replace(blocks=self.blocks[:depth], tables=tables)
 
 
 def unstack(model: Transformer, params: Params) -> Weights:
-    """Lays out a model's parameters for decoding: a copy, to be made once for a model."""
+    """Lays out a model's parameters for decoding. It copies them, so call it once per model."""
     others = {name: part for name, part in params.items() if name != "decoder"}
     return Weights(*_unstack(model, params), others)
 
@@ -80,32 +80,32 @@ class UnstackedModel:
     def encode(
         self, source: Int[Array, "B S"], source_mask: Bool[Array, "B S"]
     ) -> Float[Array, "B S E"]:
-        """The memory."""
+        """Returns the memory."""
         return self._apply("encode", source, source_mask)
 
     def embed(
         self, tokens: Int[Array, "B J"], positions: Int[Array, "#B J"]
     ) -> Float[Array, "B J D"]:
-        """The states before block 1."""
+        """Returns the states before block 1."""
         return self._apply("embed", tokens, positions)
 
     def form(self, depth: int) -> AttendedForm:
-        """How block `depth` stores what it attends to."""
+        """Returns what block `depth` caches: projected keys and values, or raw states."""
         return "keys_values" if depth <= self.projected else "states"
 
     def project_memory(self, memory: Float[Array, "B S E"], exits: Int[Array, " B"]) -> Memory:
-        """The memory as blocks attend to it; zeros for a block that no sentence can reach, whose
-        projection is skipped.
+        """Returns the memory as blocks attend to it. Skips the projection, leaving zeros, for
+        blocks that no sentence can reach.
 
         Args:
             memory: the encoder's output.
-            exits: the depths above which no token of each sentence goes.
+            exits: the maximum depth of each sentence's tokens.
         """
         heads, width = self.config.decoder_heads, self.config.decoder_dim
         shape = (len(memory), heads, memory.shape[1], width // heads)
 
-        # In rows, or XLA (jaxlib 0.12, CPU) leaves the result in another order than the array that
-        # it will be written to, and transposes that one instead.
+        # Flat rows: otherwise XLA (jaxlib 0.12, CPU) gives the result another layout than the array
+        # that it is written to, and transposes the whole array instead.
         def in_rows(depth: int, memory: Array) -> KeysValues:
             projected = self._run(depth, memory, "keys_values", method="memory_attended")
             return jax.tree.map(lambda x: x.reshape(len(memory), -1), projected)
@@ -117,56 +117,56 @@ class UnstackedModel:
         return Memory(tuple(projected), States(memory))
 
     def no_memory(self, sentences: int, length: int) -> Memory:
-        """Room for what `project_memory` makes of sources of `length` tokens."""
+        """Returns zeros of the shape that `project_memory` gives for sources of `length` tokens."""
         dtype = jnp.dtype(self.config.dtype)
         memory = jax.ShapeDtypeStruct((sentences, length, self.config.encoder_dim), dtype)
         exits = jax.ShapeDtypeStruct((sentences,), jnp.int32)
         return no_values(self.project_memory, memory, exits)
 
     def memory_of(self, depth: int, memory: Memory) -> Attended:
-        """The part of it that block `depth` attends to."""
+        """Returns the part that block `depth` attends to."""
         return memory.projected[depth - 1] if depth <= self.projected else memory.states
 
     def self_attended(self, depth: int, x: Float[Array, "B P D"]) -> Attended:
-        """Inputs of block `depth`, or the states that were copied there, as later tokens attend to
+        """Returns inputs of block `depth`, copied states among them, as later tokens attend to
         them."""
         return self._run(depth, x, self.form(depth), method="self_attended")
 
     def kernels(self, depth: int) -> BlockKernels:
-        """The kernels by which block `depth` attends to states."""
+        """Returns the kernels with which block `depth` attends to raw states."""
         return self._kernels[depth - 1]
 
     def block(
         self, depth: int, x: Float[Array, "B J D"], attend_self: Attend, attend_memory: Attend
     ) -> Float[Array, "B J D"]:
-        """The states after block `depth`."""
+        """Returns the states after block `depth`."""
         return self._run(depth, x, attend_self, attend_memory)
 
     @property
     def num_tables(self) -> int:
-        """The number of tables of the classifiers: one that all share, or one for each."""
+        """The number of classifier tables: one shared by all exits, or one per exit."""
         return len(self._weights.tables)
 
     def table_of(self, depth: Int[Array, "*B"]) -> Int[Array, "*B"]:
-        """The one of them that the exit at `depth` uses."""
+        """Returns the index of the table that the exit at `depth` uses."""
         return jnp.zeros_like(depth) if self.num_tables == 1 else self._exit_of(depth)
 
     def classify_by_table(
         self, table: int, depth: Int[Array, "*B"], x: Float[Array, "*B D"]
     ) -> Float[Array, "*B groups grouped"]:
-        """The logits of states that left at depths whose exits use the same table, in groups of
-        tokens as `top_tokens` takes them; -inf of what fills the last group."""
+        """Returns the logits of states that exited at depths with the same table, in groups of
+        tokens as `top_tokens` takes them; the last group is padded with -inf."""
         return self._logits(table, self._exit_of(depth), x)
 
     def classify(self, depth: int, x: Float[Array, "*B D"]) -> Float[Array, "*B groups grouped"]:
-        """The logits of the exit at `depth`, likewise."""
+        """Returns the logits of the exit at `depth`, in the same form."""
         index = self.config.exit_depths.index(depth)
         return self._logits(index if self.num_tables > 1 else 0, index, x)
 
     def classify_tokens(
         self, depth: int, tokens: Int[Array, "*B K"], x: Float[Array, "*B D"]
     ) -> Float[Array, "*B K"]:
-        """The logits of some tokens alone, by the exit at `depth`, in float32."""
+        """Returns the logits of only these tokens at the exit at `depth`, in float32."""
         own = weights_of_exit(
             self._apply("classifier_weights"), self.config.exit_depths.index(depth)
         )
@@ -175,13 +175,13 @@ class UnstackedModel:
         return jnp.einsum("...d,...kd->...k", state, rows, preferred_element_type=jnp.float32)
 
     def _exit_of(self, depth: Int[Array, "*B"]) -> Int[Array, "*B"]:
-        """The index of the exit at `depth`; exits are at the last depth alone, or at all."""
+        """Returns the index of the exit at `depth`; all depths have an exit, or only the last."""
         return depth - self.config.exit_depths[0]
 
     def _logits(
         self, table: int, index: int | Int[Array, "*B"], x: Float[Array, "*B D"]
     ) -> Float[Array, "*B groups grouped"]:
-        """The logits of exits by their index, in float32."""
+        """Returns the logits of exits, given by index, in float32."""
         norms = {name: leaf[index] for name, leaf in self._weights.norms.items()}
         product = partial(jnp.tensordot, preferred_element_type=jnp.float32)
         logits = product(normalised(norms, x), self._weights.tables[table], axes=(-1, 0))
@@ -192,15 +192,15 @@ class UnstackedModel:
     def sequence_logits(
         self, memory: Float[Array, "B S E"], source_mask: Bool[Array, "B S"]
     ) -> Float[Array, "B N"]:
-        """The exit head's logits of a sentence."""
+        """Returns the exit head's logits of a sentence."""
         return sequence_logits(self._weights.others["exit_head"], memory, source_mask)
 
     def token_logits(self, x: Float[Array, "*B D"]) -> Float[Array, "*B N"]:
-        """The exit head's logits of states after block 1."""
+        """Returns the exit head's logits of states after block 1."""
         return token_logits(self.config, self._weights.others["exit_head"], x)
 
     def halting_logit(self, depth: int, x: Float[Array, "*B D"]) -> Float[Array, "*B"]:
-        """The halting unit's logits of states after block `depth`."""
+        """Returns the halting unit's logits of states after block `depth`."""
         return halting_logit(self.config, self._weights.others["exit_head"], depth, x)
 
     def _apply(self, method: str, *arguments: Array) -> Any:
@@ -212,19 +212,19 @@ class UnstackedModel:
 
 
 def no_values(function: Callable[..., Made], *shapes: Any) -> Made:
-    """Zeros in the shapes of what `function` makes of arrays of these shapes."""
+    """Returns zeros with the shapes of `function`'s result for arguments of these shapes."""
     made = jax.eval_shape(function, *shapes)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), made)
 
 
 def run_if(condition: Bool[Array, ""], function: Callable[[Array], Any], x: Array) -> Any:
-    """`function(x)`, or zeros of its shape, which take no time."""
+    """Returns `function(x)`, or zeros of its shape if the condition is false."""
     zeros = no_values(function, x)
     return jax.lax.cond(condition, function, lambda _: zeros, x)
 
 
 def _in_dtype(params: Params, dtype: str) -> Params:
-    """The parameters with all matrices in `dtype`, as layers would put them at each use."""
+    """Casts all matrices to `dtype`, which layers would otherwise do at every use."""
 
     def cast(path: tuple, leaf: Array) -> Array:
         return leaf.astype(dtype) if path[-1].key in ("kernel", "table") else leaf
@@ -233,6 +233,5 @@ def _in_dtype(params: Params, dtype: str) -> Params:
 
 
 def _by_groups(table: Float[Array, "V D"]) -> Float[Array, "D groups grouped"]:
-    """A table with its tokens in groups, and these last, or a product on CPU would turn it round
-    each time."""
+    """Lays out a table as [D, groups, group_size], to avoid a transpose per product on CPU."""
     return jnp.moveaxis(in_groups(table, 0.0), -1, 0)

@@ -128,8 +128,8 @@ def test_whoever_writes_to_a_pipe_does_not_wait_for_a_window(pipe: tuple[Lines, 
     [
         (b"", "text is empty: put one sentence on each line"),
         (b"acht\n\xff\nneun\n", "text is not UTF-8 at line 2"),
-        (None, "text: No such file or directory: name a file of one sentence a line"),
-        ("folder", "text: Is a directory: name a file of one sentence a line"),
+        (None, "text: No such file or directory: name a file with one sentence per line"),
+        ("folder", "text: Is a directory: name a file with one sentence per line"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, text: bytes | str | None, message: str):
