@@ -212,8 +212,8 @@ def get_config() -> ConfigDict:
     # efficient on the device, in at most a quarter of its memory.
     config.decoding.batch_size = 0
     # For confidence and other rules that classify after each block: the first exit scores all
-    # tokens and proposes this many, and deeper exits choose among them. 0: every exit scores all
-    # tokens, as in the paper.
+    # tokens and proposes this many words, and deeper exits choose among them and the special
+    # tokens. 0: every exit scores all tokens, as in the paper.
     config.decoding.shortlist = 0
     # Averages the parameters of this many last checkpoints, or of all if there are fewer.
     config.decoding.average_checkpoints = 1

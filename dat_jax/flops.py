@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dat_jax.config import ModelConfig
+from dat_jax.data.vocabulary import EOS
 from dat_jax.exits.questions import Need, Rule, Scope
 
 
@@ -43,16 +44,17 @@ def exit_prediction(
     """FP, over all tokens: what it costs to know when to exit.
 
     Confidence needs a classifier's product after each block that runs, the one that the token is
-    chosen with among them; above the first exit, one with the rows of the shortlist if there is
-    one. A halting unit is counted for the last block too, as in the paper. A
+    chosen with among them; above the first exit, only one with the rows of the shortlist and
+    of the special tokens, if there is one. A halting unit is counted for the last block too, as in the paper. A
     sentence's head reads the encoder's output, so its width is the encoder's.
     """
     dim, tokens, blocks = config.decoder_dim, len(exits), int(np.sum(exits))
+    scored = min(shortlist + EOS + 1, vocabulary_size) if shortlist else vocabulary_size
     costs = {
         Need.SENTENCE_LOGITS: 2 * config.decoder_layers * config.encoder_dim * (tokens > 0),
         Need.FIRST_STATE_LOGITS: 2 * config.decoder_layers * dim * tokens,
         Need.HALTING_LOGIT: 2 * dim * blocks,
-        Need.CLASSIFIER: classifier(config, shortlist or vocabulary_size) * (blocks - tokens),
+        Need.CLASSIFIER: classifier(config, scored) * (blocks - tokens),
     }
     return sum(costs[need] for need in rule.needs)
 
@@ -76,7 +78,7 @@ def translation(
         exits: the depth q of each token of the translation, EOS counted.
         rule: the one that they exited by. With one depth for all tokens of a
             text, nothing is copied upward.
-        shortlist: tokens that exits above the first choose among; 0 for all.
+        shortlist: words that exits above the first choose among; 0 for all tokens.
     """
     steps = np.arange(1, len(exits) + 1)
     blocks = sum(

@@ -2,7 +2,8 @@
 """The likeliest next tokens of hypotheses, from their states.
 
 A whole classifier scores all V tokens. With a shortlist, only the first exit does so: it proposes
-its K likeliest tokens, and the exits above score these alone, normalised over the K.
+its K likeliest words, and the exits above score only these and the special tokens, normalised over
+them.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.compaction import Rows, on_rows
 from dat_jax.decoding.settings import SearchSettings
-from dat_jax.decoding.top_tokens import TopTokens, likeliest, top_of_shortlist, top_tokens
+from dat_jax.decoding.top_tokens import TopTokens, shortlist, top_of_shortlist, top_tokens
 from dat_jax.decoding.unstacked import UnstackedModel, no_values
 from dat_jax.decoding.work import Work, add_run
 from dat_jax.errors import UserError
@@ -85,11 +86,8 @@ class NextTokens:
             return by_token, self._propose(logits)
         tokens = proposal.shortlist
         assert tokens is not None
-        with_eos = jnp.concatenate([tokens, jnp.full_like(tokens[:, :1], EOS)], axis=1)
-        logits = self.model.classify_tokens(depth, with_eos, x)
-        logits, eos_logit = logits[:, :-1], logits[:, -1]
-        top = top_of_shortlist(logits, tokens, eos_logit, self._count, EOS)
-        return logits, Proposal(top, tokens)
+        logits = self.model.classify_tokens(depth, tokens, x)
+        return logits, Proposal(top_of_shortlist(logits, tokens, self._count, EOS), tokens)
 
     @jax.named_scope("classifier")
     def at_exits(
@@ -109,9 +107,10 @@ class NextTokens:
         return top, work
 
     def _propose(self, logits: Float[Array, "C groups grouped"]) -> Proposal:
-        count = self.settings.shortlist
+        count, words = self.settings.shortlist, self.model.vocabulary_size - EOS - 1
         return Proposal(
-            top_tokens(logits, self._count, EOS), likeliest(logits, count) if count else None
+            top_tokens(logits, self._count, EOS),
+            shortlist(logits, min(count, words), EOS) if count else None,
         )
 
     @property

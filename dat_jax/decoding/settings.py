@@ -14,7 +14,7 @@ class SearchSettings:
     slots: int  # sentences in work, G
     refill: int  # sentences that come in together
     sizes: tuple[int, ...]  # row counts that blocks are compiled for, ascending to R = G J
-    shortlist: int  # tokens of exit 1 that deeper exits choose among, K; 0: all of them
+    shortlist: int  # words of exit 1 that deeper exits choose among; 0: all tokens
     windows: tuple[int, ...]  # position counts that attention is compiled for, ascending to T
     projected: int  # blocks that cache keys and values; those above cache states
 

@@ -73,16 +73,21 @@ def top_tokens(logits: Float[Array, "*B groups grouped"], count: int, eos_id: in
     return TopTokens(top, tokens, flat[..., eos_id], jnp.log(sums) + greatest)
 
 
-def likeliest(logits: Float[Array, "*B groups grouped"], count: int) -> Int[Array, "*B K"]:
-    """Returns the `count` likeliest of all tokens, including masked ones, in token order."""
-    _, tokens = _top(logits, jnp.max(logits, axis=-1), count, 0)
-    return jnp.sort(tokens, axis=-1)
+def shortlist(
+    logits: Float[Array, "*B groups grouped"], words: int, eos_id: int
+) -> Int[Array, "*B K"]:
+    """Returns the special tokens, 0 to EOS, and then the likeliest `words` others in token order.
+
+    Special tokens are always there: they are part of the normaliser, and a search may have to end.
+    """
+    _, tokens = _top(logits, jnp.max(logits, axis=-1), words, eos_id + 1)
+    special = jnp.broadcast_to(jnp.arange(eos_id + 1), (*tokens.shape[:-1], eos_id + 1))
+    return jnp.concatenate([special, jnp.sort(tokens, axis=-1)], axis=-1)
 
 
 def top_of_shortlist(
     logits: Float[Array, "*B K"],
     tokens: Int[Array, "*B K"],
-    eos_logit: Float[Array, "*B"],
     count: int,
     eos_id: int,
 ) -> TopTokens:
@@ -90,15 +95,14 @@ def top_of_shortlist(
 
     Args:
         logits: of the shortlist's tokens.
-        tokens: the shortlist, in token order.
-        eos_logit: of EOS, which need not be in the shortlist.
+        tokens: the shortlist, by `shortlist`.
         count: how many to find; -inf for missing ones.
         eos_id: the token that ends a hypothesis; lower ones are never generated.
     """
     written = jnp.where(tokens < eos_id, -jnp.inf, logits)
     top, order = jax.lax.top_k(written, count)
     found = jnp.take_along_axis(tokens, order, axis=-1, mode="clip")
-    return TopTokens(top, found, eos_logit, jax.nn.logsumexp(logits, axis=-1))
+    return TopTokens(top, found, logits[..., eos_id], jax.nn.logsumexp(logits, axis=-1))
 
 
 def continuations(

@@ -22,7 +22,7 @@ from dat_jax.config import DecodingConfig
 from dat_jax.data.batching import Batch, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
-from dat_jax.data.vocabulary import PAD
+from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.trained import TrainedModel, rows_on
 from dat_jax.evaluation.evaluate import evaluate
@@ -138,7 +138,8 @@ def _observe_batch(
         return jnp.exp(greatest - total), token_ll
 
     first = classify(weights_of_exit(weights, 0), states[0])
-    proposed = jax.lax.top_k(first, shortlist)[1]
+    likely = first.at[..., : EOS + 1].set(jnp.inf)  # special tokens are always proposed
+    proposed = jax.lax.top_k(likely, min(EOS + 1 + shortlist, likely.shape[-1]))[1]
     confidence, token_ll = jax.lax.map(one_exit, (weights["per_exit"], states))
     if shortlist:
         confidence = confidence.at[0].set(jnp.exp(jnp.max(jax.nn.log_softmax(first), axis=-1)))

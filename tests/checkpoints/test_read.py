@@ -19,13 +19,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from dat_jax.checkpoints import read, write
 from dat_jax.checkpoints.folders import saved_steps
 from dat_jax.checkpoints.manifest import verify
 from dat_jax.checkpoints.read import average, restore
 from dat_jax.checkpoints.state import TrainState
 from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.errors import Stopped, UserError
-from dat_jax.training import checkpoint, saving
 from dat_jax.training.optimizer import make_optimizer
 from tests.tiny import tiny_config
 
@@ -89,7 +89,7 @@ def test_means_are_as_if_training_had_not_been_stopped(tmp_path: Path):
     stop(stopped, 5, keep=3)
     assert average(stopped, LIKE.params, at_most=2).steps == [5, 4]  # the newest state there is
     restored = restore(stopped, LIKE)
-    assert restored is not None and checkpoint.was_stopped(restored[1])
+    assert restored is not None and read.was_stopped(restored[1])
     with Checkpoints(stopped, 3, stopped_at=5) as checkpoints:
         checkpoints.save(make_state(6), {})
     assert saved_steps(stopped) == [2, 4, 6]
@@ -109,10 +109,10 @@ def test_processes_that_read_different_checkpoints_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     save(tmp_path, 3, 7)
-    monkeypatch.setattr(checkpoint, "gather", lambda steps: [steps, [3]])
-    for read in (lambda: average(tmp_path, LIKE.params, 1), lambda: restore(tmp_path, LIKE)):
+    monkeypatch.setattr(read, "gather", lambda steps: [steps, [3]])
+    for reader in (lambda: average(tmp_path, LIKE.params, 1), lambda: restore(tmp_path, LIKE)):
         with pytest.raises(UserError, match="processes read different checkpoints"):
-            read()
+            reader()
 
 
 def test_state_and_position_come_back_bit_by_bit(tmp_path: Path):
@@ -271,7 +271,7 @@ def test_one_that_training_deletes_while_it_is_read_gives_way_to_a_newer_one(
             shutil.rmtree(folder / part)
         return verified
 
-    monkeypatch.setattr(checkpoint, "verify", verify_while_training_goes_on)
+    monkeypatch.setattr(read, "verify", verify_while_training_goes_on)
     steps, params, position = average(tmp_path, LIKE.params, at_most=1)
     assert (steps, position["next_batch"]) == ([2], 2)
     np.testing.assert_array_equal(params["kernel"], make_state(2).params["kernel"])
@@ -428,7 +428,7 @@ def test_a_defect_of_ours_stays_one_and_nothing_unfinished_stays_though_threads_
         writers[0].start()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(saving, "write_manifest", fail)
+    monkeypatch.setattr(write, "write_manifest", fail)
     with pytest.raises(ZeroDivisionError):
         save(tmp_path, 3)
     threading.Thread.join(writers[0])

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dat_jax.data.vocabulary import BOS, PAD
+from dat_jax.data.vocabulary import BOS, EOS, PAD
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import (
     Confidence,
@@ -90,8 +90,10 @@ def whole_pass(
 
 
 def choosing(log_probs: np.ndarray, shortlist: int) -> np.ndarray:
-    """Log-probabilities [X, T, V] where exits above the first know its likeliest tokens alone."""
-    proposed = np.argsort(-log_probs[0], axis=-1, kind="stable")[:, :shortlist]
+    """Log-probabilities [X, T, V] where exits above the first know its likeliest words alone."""
+    likely = log_probs[0].copy()
+    likely[:, : EOS + 1] = np.inf  # special tokens are always proposed
+    proposed = np.argsort(-likely, axis=-1, kind="stable")[:, : EOS + 1 + shortlist]
     chosen = np.full_like(log_probs, -np.inf)
     chosen[0] = log_probs[0]
     for index in range(1, len(log_probs)):

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from dat_jax.data.batching import Batch
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
-from dat_jax.data.vocabulary import BOS
+from dat_jax.data.vocabulary import BOS, EOS
 from dat_jax.decoding.trained import TrainedModel, mesh_of
 from dat_jax.exits.questions import Block, Plan
 from dat_jax.exits.rules import TokenGeometric
@@ -101,7 +101,9 @@ def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
         signal = jnp.exp(log_probs[:, 0].max(axis=-1))[:-1]
         for n in range(1, N - 1) if shortlist else ():
             for t in range(len(target)):
-                proposed = np.argsort(log_probs[0, 0, t])[-shortlist:]
+                likely = np.array(log_probs[0, 0, t])
+                likely[: EOS + 1] = np.inf
+                proposed = np.argsort(likely)[-shortlist - EOS - 1 :]
                 among = np.exp(log_probs[n, 0, t, proposed])
                 signal = signal.at[n, t].set(among.max() / among.sum())
         if kind == "token_geometric":
