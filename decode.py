@@ -33,6 +33,7 @@ from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.pipeline import contents_of, translate
 from dat_jax.evaluation.results import ResultsWriter
+from dat_jax.evaluation.summary import Summary
 from dat_jax.evaluation.tables import describe_cut, format_table
 from dat_jax.evaluation.texts import Text, TextConfig
 from dat_jax.runs.workdir import Run
@@ -97,7 +98,7 @@ def _decode(options: flags.FlagValues) -> None:
 
 
 def _tell(
-    summary: dict[str, Any],
+    summary: Summary,
     translator: Translator,
     text: Text,
     folder: Path | None,
@@ -134,7 +135,7 @@ def _echo(asked: TextConfig, folder: Path | None) -> Callable[[str], None] | Non
     return partial(print, flush=True) if folder else deliver
 
 
-def _remarks(summary: dict[str, Any], translator: Translator) -> Iterator[str]:
+def _remarks(summary: Summary, translator: Translator) -> Iterator[str]:
     """Yields warnings about the results."""
     if cut := summary["sentences_cut"]:
         yield f"warning: {describe_cut(cut, translator.decoding.max_source_length)}"

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 from absl import flags
@@ -30,6 +29,7 @@ from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError
 from dat_jax.evaluation.evaluate import evaluate
+from dat_jax.evaluation.summary import Summary
 from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, wants_colour
 from dat_jax.runs.warm_start import check_initial, initial_params
 from dat_jax.runs.workdir import Run, make_model
@@ -119,7 +119,7 @@ def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
         front = tune(trained, dataset, kind, config.decoding)
         by_first(partial(save_front, workdir, kind, front))
 
-    summaries: list[dict[str, Any]] = []
+    summaries: list[Summary] = []
     outputs: dict[str, Translations] = {}
     for text in [*fixed, *adaptive]:
         policy = resolve_policy(text, config.model, workdir)

@@ -45,8 +45,8 @@ def exit_prediction(
 
     Confidence needs a classifier's product after each block that runs, the one that the token is
     chosen with among them; above the first exit, only one with the rows of the shortlist and
-    of the special tokens, if there is one. A halting unit is counted for the last block too, as in the paper. A
-    sentence's head reads the encoder's output, so its width is the encoder's.
+    of the special tokens, if there is one. A halting unit is counted for the last block too, as in
+    the paper. A sentence's head reads the encoder's output, so its width is the encoder's.
     """
     dim, tokens, blocks = config.decoder_dim, len(exits), int(np.sum(exits))
     scored = min(shortlist + EOS + 1, vocabulary_size) if shortlist else vocabulary_size

@@ -31,7 +31,7 @@ PAGES = {
     for path in [
         REPOSITORY / "README.md",
         REPOSITORY / "CONTRIBUTING.md",
-        *sorted((REPOSITORY / "docs").glob("*.md")),
+        *sorted((REPOSITORY / "docs").rglob("*.md")),
     ]
 }
 
@@ -103,6 +103,20 @@ def test_links_lead_somewhere(page: str):
     links = named(r"\]\(([^)#]+)", page)
     folder = (REPOSITORY / page).parent
     assert [x for x in links if not x.startswith("https://") and not (folder / x).exists()] == []
+
+
+@every_page
+def test_links_to_headings_find_them(page: str):
+    folder = (REPOSITORY / page).parent
+    links = [link.split("#") for link in named(r"\]\(([\w./]*#[^)]+)", page)]
+    targets = [(folder / place if place else REPOSITORY / page, anchor) for place, anchor in links]
+    assert [(place, anchor) for place, anchor in targets if anchor not in anchors(place)] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @every_page

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sizes of a search: sentences in work, rows and positions to compile for, what is cached.
 
-`docs/decisions.md` has the measurements. They are of CPUs; other platforms have not been timed yet.
+`docs/design/decoding.md` has the measurements. They are of CPUs; other platforms have not been
+timed yet.
 """
 
 import dataclasses

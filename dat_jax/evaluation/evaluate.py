@@ -2,7 +2,6 @@
 """One split, translated and scored: quality beside what it cost."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
@@ -10,6 +9,7 @@ from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.scores import score, tokenizers_of
+from dat_jax.evaluation.summary import Summary
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy
 from dat_jax.runtime.jax_flags import our_modes
@@ -18,7 +18,7 @@ from dat_jax.runtime.jax_flags import our_modes
 @our_modes()
 def evaluate(
     trained: TrainedModel, dataset: Dataset, policy: Policy, decoding: DecodingConfig, split: str
-) -> tuple[Translations, dict[str, Any]]:
+) -> tuple[Translations, Summary]:
     """Translates a split by a policy, scores it, and returns the translations and all figures.
 
     `policy` takes the place of that of `decoding`, whose shortlist is for policies that take one.
@@ -34,7 +34,7 @@ def evaluate(
 
 def figures(
     translator: Translator, translations: Translations, references: Sequence[str]
-) -> dict[str, Any]:
+) -> Summary:
     """All figures of translations: their scores, and what they cost.
 
     Raises:
@@ -44,4 +44,4 @@ def figures(
     tokenizers = tokenizers_of(translator.trained.config, translator.decoding)
     tally = Tally(translator)
     tally.add(translations)
-    return score(hypotheses, references, tokenizers) | tally.summary()
+    return {**score(hypotheses, references, tokenizers), **tally.summary()}

@@ -8,6 +8,7 @@ from typing import Any
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
 from dat_jax.evaluation.scores import score, tokenizers_of
+from dat_jax.evaluation.summary import Summary
 from dat_jax.evaluation.tally import Tally
 from dat_jax.evaluation.texts import Text
 from dat_jax.runtime.jax_flags import our_modes
@@ -20,7 +21,7 @@ def translate(
     text: Text,
     writer: ResultsWriter | None,
     echo: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Translates a text, window by window, and returns all figures.
 
     Several processes do it together; the first writes, prints and scores.
@@ -53,10 +54,10 @@ def translate(
             hypotheses += texts
         if echo:
             echo("\n".join(texts))
-    summary = tally.summary() | text.checksums
+    summary: Summary = {**tally.summary(), **text.checksums}
     if text.references is not None and is_first():
         tokenizers = tokenizers_of(translator.trained.config, translator.decoding)
-        summary = score(hypotheses, text.references, tokenizers) | summary
+        summary = {**score(hypotheses, text.references, tokenizers), **summary}
     if writer:
         writer.finish(summary)
     return summary

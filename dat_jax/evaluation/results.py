@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError
+from dat_jax.evaluation.summary import Summary
 from dat_jax.storage.files import LOCK, UNFINISHED, Unfinished, sole_writer
 from dat_jax.storage.stamped import read_stamped, write_stamped
 
@@ -147,9 +148,9 @@ class ResultsWriter:
         with open(self._hypotheses.name, encoding="utf-8", newline="\n") as file:
             return [line.removesuffix("\n") for line in file]
 
-    def finish(self, summary: dict[str, Any]) -> None:
+    def finish(self, summary: Summary) -> None:
         """Puts everything in its place."""
-        values = summary | {"request": self._request, "contents": self._contents}
+        values: Summary = {**summary, "request": self._request, "contents": self._contents}
         for file in (self._hypotheses, self._exits):
             file.flush()  # before the summary, which says that they are whole
         self._summary.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")

@@ -3,7 +3,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _COLUMNS = {
@@ -22,7 +22,7 @@ _SUBSCRIPTS = str.maketrans("0123456789", "".join(chr(0x2080 + digit) for digit 
 _GREEN_TO_RED = (84, 120, 156, 192, 228, 222, 216, 210, 204)  # of the 256 colours of a terminal
 
 
-def format_table(summaries: Sequence[dict[str, Any]]) -> str:
+def format_table(summaries: Sequence[Mapping[str, Any]]) -> str:
     """One row for each dictionary of figures that `dat_jax.evaluation.tally.Tally` makes; without
     columns that not all of them have, as there are no scores where there is no reference."""
     columns = {
@@ -32,7 +32,7 @@ def format_table(summaries: Sequence[dict[str, Any]]) -> str:
     }
     rows = [list(columns)]
     for summary in summaries:
-        scaled = summary | {"flops_per_token": summary["flops_per_token"] / 1e6}
+        scaled = {**summary, "flops_per_token": summary["flops_per_token"] / 1e6}
         rows.append([form.format(scaled[key]) for key, form in columns.values()])
     return markdown_table(rows)
 

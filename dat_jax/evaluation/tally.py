@@ -10,6 +10,7 @@ from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.decoding.work import describe
 from dat_jax.evaluation.provenance import describe_commit, describe_device, hash_config
+from dat_jax.evaluation.summary import Summary
 from dat_jax.runtime.processes import count
 
 
@@ -68,31 +69,28 @@ class Tally:
         tally._cut = state["cut"]
         return tally
 
-    def summary(self) -> dict[str, Any]:
-        """Returns all figures.
+    def summary(self) -> Summary:
+        """Returns all figures but those of scores and of the request.
 
-        `average_exit`, `exit_histogram`, `flops_per_token` are taken over the tokens of the
-        returned hypotheses, EOS counted. All else is what the engine ran, other hypotheses of the
-        beam included: `ticks_per_stage` and `rows_per_stage` count runs of blocks 1 to N and of
-        classifiers, and the rows that needed them; `occupancy` is their share of the rows that were
-        computed; `layers_executed_per_token` is the blocks' rows that were computed, idle ones
-        included, for each token; `busiest_device` is what the busiest device computed of them, as a
-        multiple of the mean of all devices. `in_work` is the most sentences that were decoded
-        together, `peak_bytes` the memory of the largest compiled search. `seconds` and
-        `tokens_per_second` leave out compiling, which `seconds_compiling` has. `policy` is what
-        `--config.policy` reads, `thresholds` what it came to.
+        `average_exit`, `exit_histogram` and `flops_per_token` are taken over the tokens of the
+        returned hypotheses; all else is what the engine ran, other hypotheses included.
         """
         trained, policy = self._translator.trained, self._translator.policy
         config, decoding = trained.config, self._translator.decoding
         devices = count() * len(trained.devices)
         cost = self._cost
         tokens, computed = int(self._histogram.sum()), int(cost.work.computed[:-1].sum())
+        ran = describe(cost.work, tokens)
         return {
             "average_exit": float(self._histogram @ np.arange(len(self._histogram)))
             / max(tokens, 1),
             "exit_histogram": {d: int(self._histogram[d]) for d in config.model.exit_depths},
             "flops_per_token": self._flops / max(tokens, 1),
-            **describe(cost.work, tokens),
+            "layers_executed_per_token": ran["layers_executed_per_token"],
+            "ticks": ran["ticks"],
+            "ticks_per_stage": ran["ticks_per_stage"],
+            "rows_per_stage": ran["rows_per_stage"],
+            "occupancy": ran["occupancy"],
             "busiest_device": cost.busiest * devices / max(computed, 1),
             "tokens_per_second": tokens / cost.seconds if cost.seconds else 0.0,
             "seconds": cost.seconds,

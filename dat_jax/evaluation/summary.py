@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of `summary.json`, each explained; `docs/glossary.md` has them as a table."""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class Summary(TypedDict):
+    """All figures of one decode.
+
+    A field that is `NotRequired` is there only where it can be known: scores need references, and
+    only `decode.py` knows its request and the text behind it.
+    """
+
+    bleu: NotRequired[float]
+    """Corpus score from 0 to 100, by the tokenizer of `decoding.bleu_tokenizer`; if there are
+    references."""
+    bleu_signature: NotRequired[str]
+    """How sacrebleu computed `bleu`."""
+    bleu_default: NotRequired[float]
+    """The same score by the target language's own tokenizer, if that is another."""
+    bleu_default_signature: NotRequired[str]
+    """How sacrebleu computed `bleu_default`."""
+    chrf: NotRequired[float]
+    """Corpus chrF from 0 to 100; if there are references."""
+    chrf_signature: NotRequired[str]
+    """How sacrebleu computed `chrf`."""
+    average_exit: float
+    """Mean exit over the tokens of the translations, EOS counted."""
+    exit_histogram: dict[int, int]
+    """Tokens of the translations by the depth at which they exited."""
+    flops_per_token: float
+    """FLOPs of the decoder for a token of the translations, by the paper's formula."""
+    layers_executed_per_token: float
+    """Rows on which blocks were computed, idle rows and other hypotheses included, for a token of
+    the translations."""
+    ticks: int
+    """Runs of all stages: blocks and classifiers."""
+    ticks_per_stage: list[int]
+    """Runs of blocks 1 to N and, last, of the classifiers."""
+    rows_per_stage: list[int]
+    """Rows that needed each stage, summed over its runs."""
+    occupancy: float
+    """Share of the computed rows that were needed, over all stages."""
+    busiest_device: float
+    """Rows of blocks that the busiest device computed, divided by the mean of all devices."""
+    tokens_per_second: float
+    """`tokens` divided by `seconds`."""
+    seconds: float
+    """Time of decoding, encoder included, compiling left out."""
+    seconds_compiling: float
+    """Time of compiling, or of reading programs that were kept."""
+    in_work: int
+    """The most sentences that were decoded together, on all devices."""
+    peak_bytes: int
+    """Memory of the largest compiled search on a device, parameters included; 0 if its compiler
+    does not say."""
+    sentences: int
+    """Translations, those of blank lines included."""
+    sentences_cut: int
+    """Sources that were cut to `decoding.max_source_length`."""
+    tokens: int
+    """Tokens of the translations, EOS counted."""
+    policy: str
+    """The exit rule, as `--config.policy` reads it."""
+    thresholds: Any
+    """The rule's thresholds, as those of a tuned policy; null if it has none."""
+    beam_size: int
+    """`decoding.beam_size`."""
+    batch_size: int
+    """`decoding.batch_size`, 0 for as many sentences as are efficient; see `in_work`."""
+    shortlist: int
+    """`decoding.shortlist`, 0 where every exit scores all tokens."""
+    length_penalty: float
+    """`decoding.length_penalty`."""
+    device: str
+    """Number and kind of the devices, those of all processes."""
+    checkpoint_step: int
+    """Training step of the newest checkpoint that was averaged."""
+    averaged_checkpoints: int
+    """Checkpoints whose parameters were averaged."""
+    seed: int
+    """`training.seed` of the model."""
+    config_sha256: str
+    """Checksum of the run's config."""
+    commit: str
+    """The commit of this package, with `-dirty` if files were changed; "unknown" if installed."""
+    text_sha256: NotRequired[str | None]
+    """Checksum of the source text; null if it could be read only once."""
+    references_sha256: NotRequired[str | None]
+    """Checksum of the references, if there are any."""
+    request: NotRequired[dict[str, Any]]
+    """What was asked for: the workdir, the text and all settings of decoding."""
+    contents: NotRequired[dict[str, Any]]
+    """Checksums of what the request names: text, references, parameters; and the rule."""

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The glossary: words in order, axis letters and fields of `summary.json` as the code has them."""
+
+import ast
+import re
+from pathlib import Path
+
+from dat_jax.evaluation.summary import Summary
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = (REPOSITORY / "docs" / "glossary.md").read_text(encoding="utf-8")
+
+
+def documented_fields() -> dict[str, str]:
+    """The fields of `Summary`, each with the text below it, on one line."""
+    source = (REPOSITORY / "dat_jax" / "evaluation" / "summary.py").read_text(encoding="utf-8")
+    (kind,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    fields = {}
+    for node, below in zip(kind.body, kind.body[1:], strict=False):
+        match node, below:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                fields[name] = " ".join(text.split())
+    return fields
+
+
+def letters(page: str) -> list[str]:
+    """The letters of a table of axes."""
+    return re.findall(r"^\| ([A-Z]) \| .+ \|$", page, re.MULTILINE)
+
+
+def test_every_field_of_a_summary_is_explained():
+    assert documented_fields().keys() == Summary.__annotations__.keys()
+
+
+def test_fields_are_those_of_the_code():
+    """On failure: put the left side between the marks of the page."""
+    rows = [f"| `{name}` | {text} |" for name, text in documented_fields().items()]
+    expected = "\n".join(["| field | what it is |", "|---|---|", *rows])
+    (shown,) = re.findall(r"<!-- fields -->\n(.*?)\n<!-- end -->", PAGE, re.DOTALL)
+    assert expected == shown
+
+
+def test_letters_are_those_of_the_annotations():
+    types = (REPOSITORY / "dat_jax" / "types.py").read_text(encoding="utf-8")
+    assert letters(PAGE) == letters(types) != []
+
+
+def test_words_are_in_order_and_say_something():
+    entries = re.findall(r"^- \*\*(.+?)\*\*.*: (.+)$", PAGE, re.MULTILINE)
+    words = [word for word, _ in entries]
+    assert len(words) == PAGE.count("\n- **") > 50
+    assert words == sorted(words, key=str.lower)
