@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One split, translated and scored: quality beside what it cost."""
+"""Translates and scores one split."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +18,9 @@ from dat_jax.trained import TrainedModel
 def evaluate(
     trained: TrainedModel, dataset: Dataset, policy: Policy, decoding: DecodingConfig, split: str
 ) -> tuple[Translations, dict[str, Any]]:
-    """Translates a split by a policy, scores it, and returns the translations and all figures.
+    """Translates a split and scores it; returns the translations and the figures of `figures`.
 
-    `policy` takes the place of that of `decoding`.
+    `policy` overrides `decoding.policy`.
 
     Raises:
         UserError: the text of the split is missing or damaged.
@@ -34,10 +34,10 @@ def evaluate(
 def figures(
     translator: Translator, translations: Translations, references: Sequence[str]
 ) -> dict[str, Any]:
-    """All figures of translations: their scores, and what they cost.
+    """Returns the scores and the cost of translations; see `Tally.summary`.
 
     Raises:
-        UserError: there are none, or not as many as references.
+        UserError: there are no translations, or not as many as references.
     """
     hypotheses = [sentence.text for sentence in translations.sentences]
     tokenizers = tokenizers_of(translator.trained.config, translator.decoding)

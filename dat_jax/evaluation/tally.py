@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All figures of one decoding run: what `summary.json` and the lines of `results/` hold."""
+"""Figures of one decoding run, as in `summary.json` and the lines of `results/`."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from dat_jax.processes import count
 
 
 class Tally:
-    """Sums over translations, however many there are."""
+    """Running sums over translations."""
 
     def __init__(self, translator: Translator) -> None:
-        """Starts with nothing of what this translator makes."""
+        """Starts empty, for translations of this translator."""
         self._translator = translator
         num_layers = translator.trained.config.model.decoder_layers
         self._histogram = np.zeros(num_layers + 1, np.int64)
@@ -25,7 +25,7 @@ class Tally:
         self._flops = self._sentences = self._cut = 0
 
     def add(self, translations: Translations) -> None:
-        """Counts these too."""
+        """Adds these translations."""
         trained, rule = self._translator.trained, self._translator.policy.rule
         config, vocabulary_size = trained.config.model, trained.model.target_vocabulary_size
         for sentence in translations.sentences:
@@ -40,11 +40,11 @@ class Tally:
 
     @property
     def sentences(self) -> int:
-        """The number of translations that were counted."""
+        """The number of translations added so far."""
         return self._sentences
 
     def state(self) -> dict[str, Any]:
-        """Returns all sums, in numbers and lists that JSON can hold; see `restored`."""
+        """Returns all sums as JSON-serialisable values, for `restored`."""
         return {
             "histogram": self._histogram.tolist(),
             "cost": self._cost.to_json(),
@@ -55,7 +55,7 @@ class Tally:
 
     @classmethod
     def restored(cls, translator: Translator, state: dict[str, Any]) -> "Tally":
-        """Goes on from the sums that `state` returned."""
+        """Returns a tally that continues from the sums of `state`."""
         tally = cls(translator)
         tally._histogram = np.array(state["histogram"], np.int64)
         tally._cost = DecodeCost.from_json(state["cost"])
@@ -66,16 +66,16 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """Returns all figures.
 
-        `average_exit`, `exit_histogram`, `flops_per_token` are taken over the tokens of the
-        returned hypotheses, EOS counted. All else is what the engine ran, other hypotheses of the
-        beam included: `ticks_per_stage` and `rows_per_stage` count runs of blocks 1 to N and of
-        classifiers, and the rows that needed them; `occupancy` is their share of the rows that were
-        computed; `layers_executed_per_token` is the blocks' rows that were computed, idle ones
-        included, for each token; `busiest_device` is what the busiest device computed of them, as a
-        multiple of the mean of all devices. `in_work` is the most sentences that were decoded
-        together, `peak_bytes` the memory of the largest compiled search. `seconds` and
-        `tokens_per_second` leave out compiling, which `seconds_compiling` has. `policy` is what
-        `--config.policy` reads, `thresholds` what it came to.
+        `average_exit`, `exit_histogram` and `flops_per_token` are taken over the tokens of the
+        returned hypotheses, EOS included. The figures of work cover everything the engine ran, with
+        all hypotheses of the beam: `ticks_per_stage` counts runs of blocks 1 to N and of
+        classifiers, `rows_per_stage` the rows that needed them, `occupancy` the share of these in
+        all computed rows. `layers_executed_per_token` is the number of rows that blocks computed,
+        idle ones included, per token; `busiest_device` is the busiest device's share of them over
+        the mean. `in_work` is the largest number of sentences decoded together, `peak_bytes` the
+        memory of the largest compiled search. `seconds` and `tokens_per_second` exclude compiling,
+        which is `seconds_compiling`. `policy` is a value for `--config.policy`, `thresholds` the
+        thresholds it stands for.
         """
         trained, policy = self._translator.trained, self._translator.policy
         config, decoding = trained.config, self._translator.decoding
