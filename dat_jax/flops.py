@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FLOPs that the decoder needs for a token, by the paper's formula (appendix B).
+"""FLOPs of the decoder, by the paper's formula (appendix B).
 
-A linear layer from d_in to d_out costs 2 d_in d_out; non-linearities, norms and residual sums are
-not counted, nor is the encoder.
+A linear layer from d_in to d_out costs 2 d_in d_out. Non-linearities, norms, residual sums and the
+encoder are not counted.
 """
 
 import numpy as np
@@ -14,23 +14,23 @@ from dat_jax.exits.questions import Need, Rule, Scope
 
 
 def computed_block(config: ModelConfig, source_length: int, step: int) -> int:
-    """FC: one block at the `step`-th token, from 1, without the projections of the memory."""
+    """Returns FC, the cost of a block for token `step` (from 1), without projecting the memory."""
     dim, hidden = config.decoder_dim, config.decoder_ff_dim
     return 12 * dim**2 + 4 * hidden * dim + 4 * step * dim + 4 * source_length * dim
 
 
 def memory_projections(config: ModelConfig, source_length: int) -> int:
-    """The keys and values of the memory for one block, made when it first runs for a sentence."""
+    """Returns the cost of a block's keys and values of the memory, computed once per sentence."""
     return 4 * source_length * config.decoder_dim * config.encoder_dim
 
 
 def classifier(config: ModelConfig, vocabulary_size: int) -> int:
-    """One product with the classifier's table."""
+    """Returns the cost of one product with the classifier's table."""
     return 2 * vocabulary_size * config.decoder_dim
 
 
 def copied_state(config: ModelConfig) -> int:
-    """FS: the keys and values that a skipped block makes of the state copied to it."""
+    """Returns FS, the cost of a skipped block's keys and values from the copied state."""
     return 4 * config.decoder_dim**2
 
 
@@ -41,12 +41,12 @@ def exit_prediction(
     exits: Int[np.ndarray, " T"],
     shortlist: int = 0,
 ) -> int:
-    """FP, over all tokens: what it costs to know when to exit.
+    """Returns FP, the cost of exit prediction, summed over all tokens.
 
-    Confidence needs a classifier's product after each block that runs, the one that the token is
-    chosen with among them; above the first exit, only one with the rows of the shortlist and
-    of the special tokens, if there is one. A halting unit is counted for the last block too, as in
-    the paper. A sentence's head reads the encoder's output, so its width is the encoder's.
+    Confidence needs a classifier's product after each block that runs; the last one also chooses
+    the token, so it is not counted here. Above the first exit, a shortlist limits the product to
+    its words and the special tokens. A halting unit counts for the last block too, as in the paper.
+    A sentence's head reads the encoder's output and has its width.
     """
     dim, tokens, blocks = config.decoder_dim, len(exits), int(np.sum(exits))
     scored = min(shortlist + EOS + 1, vocabulary_size) if shortlist else vocabulary_size
@@ -67,18 +67,17 @@ def translation(
     rule: Rule,
     shortlist: int = 0,
 ) -> int:
-    """All FLOPs of one translation: q FC + (N - q) FS + FP + 2 V d_d, summed over its tokens.
+    """Returns the FLOPs of one translation: q FC + (N - q) FS + FP + 2 V d_d, summed over tokens.
 
     N counts only the blocks up to the depth that the rule says no token goes above.
 
     Args:
         config: the model's dimensions.
-        vocabulary_size: of the target.
-        source_length: source tokens, EOS counted.
-        exits: the depth q of each token of the translation, EOS counted.
-        rule: the one that they exited by. With one depth for all tokens of a
-            text, nothing is copied upward.
-        shortlist: words that exits above the first choose among; 0 for all tokens.
+        vocabulary_size: the size of the target vocabulary.
+        source_length: the number of source tokens, EOS included.
+        exits: the exit depth q of each token of the translation, EOS included.
+        rule: the exit rule; with one depth for all tokens of a text, no state is copied.
+        shortlist: the number of words that deeper exits choose among; 0 for all tokens.
     """
     steps = np.arange(1, len(exits) + 1)
     blocks = sum(

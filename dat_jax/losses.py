@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of all exits, their logits never side by side (paper, section 3.1), and of exit heads."""
+"""Losses of all exits, computed one exit at a time (paper, section 3.1), and of exit heads."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ from dat_jax.types import Array, Bool, Float, Int
 
 
 class TokenTerms(NamedTuple):
-    """Terms of each reference token at each exit; constants to differentiation."""
+    """Terms of each reference token at each exit; no gradient flows through them."""
 
     token_ll: jax.Array  # [X, B, T] log-likelihood of the reference token, without smoothing
     correct: jax.Array  # [X, B, T] true where the reference token is the likeliest
 
 
 def exit_loss_weights(kind: LossWeights, exit_depths: tuple[int, ...]) -> Float[np.ndarray, " X"]:
-    """The weights w_n of appendix A at the exits' depths n, divided by their sum (equation 4)."""
+    """Returns the weights w_n of appendix A at these depths, divided by their sum (equation 4)."""
     depth = np.asarray(exit_depths, np.float32)
     weights = {
         "1": np.ones_like(depth),
@@ -41,25 +41,23 @@ def decoder_loss(
     token_weights: Float[Array, "X B T"],
     label_smoothing: float,
 ) -> tuple[Float[Array, ""], TokenTerms]:
-    """Sums minus the log-likelihood of the reference, each token at each exit times its weight.
+    """Sums the negative log-likelihood of the reference over exits and tokens, with weights.
 
-    With `token_weights` = w_n / sum(w) on real tokens and 0 on padding this is aligned training's
-    loss, equation 4, summed over the batch.
+    With `token_weights` = w_n / sum(w) on real tokens and 0 on padding, this is the loss of aligned
+    training (equation 4), summed over the batch.
 
-    An exit's logits live only while that exit is being worked on, one after the other. Under
-    differentiation the gradient with respect to `classifiers` and `states` is taken in that same
-    moment, since the weights are known and nothing follows the loss but a factor: logits are
-    neither kept nor computed twice.
+    The logits of only one exit exist at a time. The forward pass already computes the gradients,
+    because the cotangent is only a factor on them; so logits are neither stored nor recomputed.
 
     Args:
-        classifiers: the tree of weights that `Transformer.classifier_weights` returns.
+        classifiers: the weights from `Transformer.classifier_weights`.
         states: the decoder's states at the exits.
         target: the reference tokens.
-        token_weights: the weight of each token at each exit; no gradient flows to it.
-        label_smoothing: the probability mass spread evenly over the vocabulary.
+        token_weights: the weight of each token at each exit; gets no gradient.
+        label_smoothing: probability mass spread evenly over the vocabulary.
 
     Returns:
-        The loss, and the terms of each token, through which no gradient flows.
+        The loss, and the terms of each token.
     """
     exits, *batch, dim = states.shape
     loss, terms = _loss_of_tokens(
@@ -80,7 +78,7 @@ def _loss_of_tokens(
     token_weights: Float[Array, "X B"],
     label_smoothing: float,
 ) -> tuple[Float[Array, ""], TokenTerms]:
-    """Computes `decoder_loss` of tokens, whichever sentences they are of."""
+    """Computes `decoder_loss` with the tokens of all sentences on one axis."""
 
     def one_exit(xs: tuple[Any, Array, Array]) -> tuple[Array, TokenTerms]:
         per_exit, state, weight = xs
@@ -98,14 +96,14 @@ def _cross_entropy(
     weight: Float[Array, "B"],
     label_smoothing: float,
 ) -> tuple[Float[Array, ""], TokenTerms, Float[Array, "B V"]]:
-    """One exit's loss, its tokens' terms, and the loss's gradient with respect to the logits.
+    """Returns one exit's loss, its token terms, and the gradient of the loss by the logits.
 
-    The gradient is written out: differentiation makes a scatter of a look-up.
+    The gradient is written by hand, because autodiff turns the gather into a scatter.
     """
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     target_logit = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
     smoothed_logit = (1 - label_smoothing) * target_logit + label_smoothing * logits.mean(axis=-1)
-    # Equal to argmax(logits) == target but for ties, and several times faster on a CPU.
+    # Equal to argmax(logits) == target except for ties, and several times faster on a CPU.
     correct = target_logit >= logits.max(axis=-1)
     loss = -jnp.sum(weight * (smoothed_logit - normaliser))
 
@@ -128,8 +126,8 @@ def _loss_forward(
 
     def one_exit(shared_gradient, xs):
         per_exit, state, weight = xs
-        # What follows from targets alone is as large as the logits, and XLA would compute it before
-        # the loop and keep it, unless targets seem to be the exit's own.
+        # The barrier makes the targets depend on the exit. Otherwise XLA hoists the one-hot
+        # targets, as large as the logits, out of the loop and keeps them.
         state, weight, own_target = jax.lax.optimization_barrier((state, weight, target))
         logits, backward = jax.vjp(logits_of, classifiers["shared"], per_exit, state)
         loss, terms, to_logits = _cross_entropy(logits, own_target, weight, label_smoothing)
@@ -164,13 +162,15 @@ def exit_loss(
     oracle: Int[Array, "*B"],
     weights: Float[Array, "*B"],
 ) -> Float[Array, ""]:
-    """The cross-entropy of each exit distribution and its oracle, times its weight (equation 6)."""
+    """Returns the weighted sum of cross-entropies between oracles and exit distributions
+    (equation 6)."""
     chosen = jnp.take_along_axis(exit_log_probs, oracle[..., None] - 1, axis=-1)[..., 0]
     return -jnp.sum(weights * chosen)
 
 
 def token_metrics(terms: TokenTerms, counted: Bool[Array, "X B T"]) -> dict[str, Mean]:
-    """Negative log-likelihood (without smoothing) and accuracy of each exit, per counted token."""
+    """Returns the mean negative log-likelihood (without smoothing) and accuracy of each exit, over
+    the tokens where `counted` is true."""
     count = jnp.sum(counted, axis=(1, 2))
     return {
         "nll": Mean(-jnp.sum(terms.token_ll, axis=(1, 2), where=counted), count),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics as sums and counts, which add up over devices, batches and steps before one division."""
+"""Metrics as sums and counts: added over devices, batches and steps, then divided once."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Mean(NamedTuple):
-    """A mean not yet divided; `total` may have an axis of exits."""
+    """A sum and a count, whose quotient is the mean; `total` may have an axis of exits."""
 
     total: jax.Array | np.ndarray | float
     count: jax.Array | np.ndarray | float
@@ -18,12 +18,12 @@ Metrics = dict[str, Mean]
 
 
 def add(left: Metrics, right: Metrics) -> Metrics:
-    """Adds two sets of metrics that have the same names and shapes."""
+    """Adds two sets of metrics with the same names and shapes."""
     return jax.tree.map(lambda a, b: a + b, left, right)
 
 
 def compute(metrics: Metrics, exit_depths: tuple[int, ...]) -> dict[str, float]:
-    """Divides each metric; one with an axis of exits becomes one value per depth, `name/exit_3`.
+    """Divides each metric; an axis of exits becomes one value per depth, such as `name/exit_3`.
 
     Raises:
         ValueError: the axis is not as long as `exit_depths`.

@@ -128,7 +128,7 @@ WRONG = {
     "translate(['acht'], beam_size=np.float64(2))": "beam_size is np.float64(2.0): must be an",
     "translate(['acht'], policy=3)": "policy is 3: must be a text such as 'fixed', or a rule",
     "translate(['acht'], engine='fast')": "unknown config key engine",
-    "translate(['acht'], policy=Fixed(0))": "policy is 'fixed:0': the model has exits at depth",
+    "translate(['acht'], policy=Fixed(0))": "policy is 'fixed:0': the depth must be one of",
     "translate(['acht'], average_checkpoints=2)": "average_checkpoints is no setting of a search:",
     "translate(['acht'], report_policies=())": "report_policies is no setting of a search:",
     "search('acht')": "ids is 'acht': must be a list of sources, as [[17, 3]]",
@@ -192,11 +192,11 @@ def test_sentences_may_come_in_any_iterable(model: TranslationModel):
     [
         ({"beam_size": 0}, "decoding.beam_size is 0: must be 1 or more"),
         ({"beamsize": 2}, "unknown config key beamsize: did you mean beam_size?"),
-        ({"policy": "fixed:9"}, "the model has exits at depth 1, 2, 3"),
-        ({"policy": "tuned:AE<=2"}, "nothing has been tuned, run python -m dat_jax.tuning"),
+        ({"policy": "fixed:9"}, "the depth must be one of 1, 2, 3"),
+        ({"policy": "tuned:AE<=2"}, "nothing has been tuned: run python -m dat_jax.tuning"),
         (
             {"policy": TokenMultinomial()},
-            "policy is 'token_multinomial': this model has no exit head",
+            "policy is 'token_multinomial': this model lacks the exit head",
         ),
     ],
 )

@@ -33,7 +33,7 @@ def explain(
     if line := _line_in(file, first):
         return UserError(f"{file}, line {line}: {_kind(first)}: fix the config")
     if isinstance(first, OSError):
-        return UserError(f"--config={file} cannot be read: name a Python file of configs/")
+        return UserError(f"--config={file} cannot be read: give a Python file of configs/")
     if isinstance(first, AttributeError) and "'get_config'" in str(first):
         return UserError(f"{file} has no function get_config: define it, as configs/base.py does")
     if isinstance(error, flags.IllegalFlagValueError):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches in a few fixed shapes, in an order that (seed, epoch) alone determine.
+"""Batches in a few fixed shapes, in an order that depends only on seed and epoch.
 
-Every shape compiles once, and holds about the same number of tokens. A pair goes into the smallest
-shape that it fits; rows that are left over at the end of an epoch are empty, all PAD.
+Each shape is compiled once and holds about the same number of tokens. A pair goes into the smallest
+shape that fits it. Rows left over at the end of an epoch are all PAD.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,15 +17,15 @@ from dat_jax.data.vocabulary import PAD
 
 _NO_PAIR = -1
 
-_Pairs = Int[np.ndarray, " _"]  # indices, as many as there may be
+_Pairs = Int[np.ndarray, " _"]  # indices of pairs
 _Members = Mapping[Shape, _Pairs]
 _Plan = list[tuple[Shape, _Pairs]]
 ChooseRows = Callable[[int], Int[np.ndarray, " B"]]
-"""Of a batch of so many rows, those to be read: all, or the share of a process."""
+"""Returns the rows to read of a batch with this many rows: all, or the share of a process."""
 
 
 class Batch(NamedTuple):
-    """Padded ids, int32. Rows end with EOS and then PAD; the target has no BOS yet."""
+    """Padded int32 ids. Rows end with EOS, then PAD; the target has no BOS."""
 
     source: Int[np.ndarray, "B S"]
     target: Int[np.ndarray, "B T"]
@@ -49,7 +49,7 @@ def shapes_for(
 
 
 class BatchIterator:
-    """Batches of a token file without end, each pair once in an epoch, in a new order each time."""
+    """An endless iterator over batches: each pair once per epoch, in a new order each time."""
 
     def __init__(
         self,
@@ -59,13 +59,13 @@ class BatchIterator:
         state: Mapping[str, int] | None = None,
         own: ChooseRows = np.arange,
     ) -> None:
-        """Starts at the first epoch, or where another iterator was when it gave `state`.
+        """Starts at the first epoch, or where another iterator was when it returned `state`.
 
         Args:
             file: the pairs.
-            shapes: as `shapes_for` returns them; one of them fits any pair.
+            shapes: from `shapes_for`; one of them fits any pair.
             seed: determines the order, together with the epoch.
-            state: what `state` of an iterator over the same file and shapes returned.
+            state: the `state` of an iterator over the same file and shapes.
             own: the rows to read; by default all.
 
         Raises:
@@ -84,17 +84,17 @@ class BatchIterator:
 
     @property
     def state(self) -> dict[str, int]:
-        """The batches handed out so far, as three integers: `seed`, `epoch`, `next_batch`."""
+        """The position in the data, as three integers: `seed`, `epoch`, `next_batch`."""
         return {"seed": self._seed, "epoch": self._epoch, "next_batch": self._next_batch}
 
     @property
     def last(self) -> tuple[int, int]:
-        """The epoch of the batch that was handed out last, and its number there, both from 0."""
+        """The epoch of the last batch and its number in the epoch, both from 0."""
         return self._epoch, self._next_batch - 1
 
     @property
     def lengths(self) -> tuple[_Pairs, _Pairs]:
-        """The tokens of all pairs of the batch that was handed out last: sources, targets."""
+        """The lengths of all pairs of the last batch: sources, targets."""
         _, pairs = self._plan[self._next_batch - 1]
         pairs = pairs[pairs != _NO_PAIR]
         lengths = self._file.source_lengths, self._file.target_lengths
@@ -107,7 +107,7 @@ class BatchIterator:
 
     @property
     def batches_per_epoch(self) -> int:
-        """The same in every epoch."""
+        """The number of batches, the same in every epoch."""
         return len(self._plan)
 
     def __iter__(self) -> "BatchIterator":
@@ -130,9 +130,9 @@ class BatchIterator:
 def one_pass(
     file: TokenFile, shapes: Sequence[Shape], own: ChooseRows = np.arange
 ) -> Iterator[Batch]:
-    """Yields every pair of `file` once in batches of the same shapes, in a fixed order.
+    """Yields every pair of `file` once, in batches of these shapes and in a fixed order.
 
-    Of each batch it reads the rows that `own` chooses, by default all.
+    Reads the rows of each batch that `own` returns, by default all.
 
     Raises:
         ValueError: a pair fits no shape.
@@ -142,7 +142,7 @@ def one_pass(
 
 
 def _members(file: TokenFile, shapes: Sequence[Shape]) -> _Members:
-    """Sorts the pairs into shapes, smallest shape first, each into the smallest that it fits."""
+    """Assigns each pair to the smallest shape that fits it; smallest shape first."""
     cheapest_first = sorted(shapes, key=lambda shape: shape.source + shape.target)
     choice = np.full(len(file), len(shapes), np.int16)
     for index, shape in reversed(list(enumerate(cheapest_first))):
@@ -157,10 +157,9 @@ def _members(file: TokenFile, shapes: Sequence[Shape]) -> _Members:
 
 
 def _make_plan(members: _Members, shuffle: Callable[[_Pairs], _Pairs]) -> _Plan:
-    """Cuts the pairs of each shape into batches.
+    """Splits the pairs of each shape into batches.
 
-    Pairs left over go up to the next larger shape if they are few, else into a batch of their own,
-    filled with no pairs.
+    A few left-over pairs move up to the next larger shape; more form a batch with empty rows.
     """
     waiting = {shape: [pairs] for shape, pairs in members.items()}
     plan: _Plan = []
@@ -185,7 +184,7 @@ def _gather(file: TokenFile, pairs: _Pairs, shape: Shape) -> Batch:
 
 
 def _padded(file: TokenFile, pairs: _Pairs, side: int, length: int) -> Int[np.ndarray, "B length"]:
-    """Looks up one side of the pairs, all at once."""
+    """Returns the padded ids of one side of the pairs: 0 is the source, 1 the target."""
     sentences = 2 * pairs.astype(np.int64) + side
     starts = file.offsets[sentences]
     lengths = np.where(pairs == _NO_PAIR, 0, file.offsets[sentences + 1] - starts)

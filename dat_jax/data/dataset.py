@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepared data: vocabularies, token files, and the text of valid and test."""
+"""Prepared data: vocabularies, token files, and the text of `valid` and `test`."""
 
 import dataclasses
 from pathlib import Path
@@ -17,9 +17,10 @@ from dat_jax.storage.stamped import write_stamped
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Prepared data; a part of it is read, and checked, when it is asked for.
+    """Prepared data; each part is read and checked on first use.
 
-    Token files leave out blank, over-long and lopsided pairs; the text of valid and test is whole.
+    Token files leave out blank, over-long and lopsided pairs; the text of `valid` and `test` has
+    all.
     """
 
     config: DataConfig
@@ -30,19 +31,19 @@ class Dataset:
         """Opens the token file of `train`, `valid` or `test`.
 
         Raises:
-            UserError: it is missing, damaged, or of other vocabularies.
+            UserError: it is missing, damaged, or encoded with other vocabularies.
         """
         check(self.folder, *token_names(split))
         file = TokenFile(self.folder / split)
         if self.vocabularies.fingerprints != file.header.vocabularies:
             raise UserError(
-                f"the vocabularies beside {self.folder} are not those of {file.folder}: restore "
+                f"the vocabularies next to {self.folder} are not those of {file.folder}: restore "
                 "them, or prepare the data again in another --workdir"
             )
         return file
 
     def text(self, split: str) -> tuple[list[str], list[str]]:
-        """Returns all source sentences and all references of `valid` or `test`.
+        """Returns the source sentences and the references of `valid` or `test`.
 
         Raises:
             UserError: a file is missing or damaged.
@@ -50,7 +51,7 @@ class Dataset:
         return read_text(self.folder, split)
 
     def report(self) -> str:
-        """Returns one line for each split with its size and what was left out of it."""
+        """Returns one line per split with its size and the number of pairs left out."""
         return "\n".join(
             f"{split}: {header.pairs:,} pairs, {header.source_tokens:,} source and "
             f"{header.target_tokens:,} target tokens; left out {header.too_long:,} over-long, "
@@ -60,7 +61,7 @@ class Dataset:
 
 
 def open_dataset(folder: Path, vocabulary_folder: Path) -> Dataset:
-    """Opens what `prepare` made in these folders.
+    """Opens data that `prepare` wrote to these folders.
 
     Raises:
         UserError: nothing is prepared there, or a vocabulary is missing or damaged.
@@ -83,10 +84,10 @@ def open_vocabularies(folder: Path, config: DataConfig) -> Vocabularies:
 
 
 def prepared_config(folder: Path) -> DataConfig | None:
-    """Returns the config that `folder` was prepared with; None if it was not, or not wholly.
+    """Returns the config that `folder` was prepared with, or None if it is not fully prepared.
 
     Raises:
-        UserError: the file that holds it is damaged, or of a later format.
+        UserError: its file is damaged, or of a later format.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -102,19 +103,19 @@ def prepared_config(folder: Path) -> DataConfig | None:
 
 
 def write_config(folder: Path, config: DataConfig) -> None:
-    """Marks `folder` as wholly prepared with `config`."""
+    """Marks `folder` as fully prepared with `config`."""
     write_stamped(folder / "config.json", dataclasses.asdict(config))
 
 
 def vocabulary_paths(folder: Path, config: DataConfig) -> tuple[Path, Path]:
-    """Returns the model files of the source and the target, one and the same if joint."""
+    """Returns the model files of source and target, the same file if joint."""
     if config.vocabulary == "joint":
         return folder / "joint.model", folder / "joint.model"
     return folder / "source.model", folder / "target.model"
 
 
 def read_text(folder: Path, split: str) -> tuple[list[str], list[str]]:
-    """Returns all source sentences and all references of `valid` or `test` in the data folder.
+    """Returns the source sentences and the references of `valid` or `test` in a data folder.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -126,7 +127,7 @@ def read_text(folder: Path, split: str) -> tuple[list[str], list[str]]:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """Returns the lines of a file that ends each with a line feed; other breaks are text."""
+    """Returns the lines of a file, split only at line feeds."""
     try:
         return path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError:

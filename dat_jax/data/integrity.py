@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proof that prepared data is what was prepared, and from text that has not changed since.
+"""Checks that prepared data is undamaged and that its source text has not changed.
 
-`checksums.json` in the data folder holds the checksums of its files, and of the user's files that
-they were made from. Version 0.1.0 kept none: of its data nothing is known before it is checked.
+`checksums.json` in the data folder holds the checksums of its files and of the user's text files.
+Version 0.1.0 wrote none; its data gets checksums when it is first checked.
 """
 
 from collections.abc import Sequence
@@ -16,41 +16,41 @@ _NAME = "checksums.json"
 
 
 def token_names(split: str) -> tuple[str, ...]:
-    """Returns the names in the data folder of the parts of a split's token file."""
+    """Returns the names of the parts of a split's token file, relative to the data folder."""
     return f"{split}/header.json", f"{split}/offsets.npy", f"{split}/tokens.bin"
 
 
 def text_names(split: str) -> tuple[str, str]:
-    """Returns the names in the data folder of the text of `valid` or `test`, source first."""
+    """Returns the names of the text files of `valid` or `test`, source first."""
     return f"{split}.src", f"{split}.tgt"
 
 
 def source_checksums(files: Sequence[Path]) -> Checksums:
-    """Returns the checksums of the files that data is about to be made from, by where they lie."""
+    """Returns the checksums of source text files, by their paths."""
     return {str(path.resolve()): Checksum.of(path) for path in files}
 
 
 def is_source(folder: Path, files: Sequence[Path]) -> bool:
-    """True if data was made from files with the contents of these, wherever they lay."""
+    """Returns whether data was prepared from files with the same contents, under any path."""
     _, known = _known(folder)
     now = source_checksums(files)
     return [x.sha256 for x in known.values()] == [x.sha256 for x in now.values()]
 
 
 def replace_source(folder: Path, files: Sequence[Path]) -> None:
-    """Looks for the text that data was made from in these files, from now on."""
+    """Records new paths of the source text of prepared data."""
     prepared, _ = _known(folder)
     write_checksums(folder / _NAME, prepared=prepared, source=source_checksums(files))
 
 
 def keep_checksums(folder: Path, source: Checksums) -> None:
-    """Writes the checksums of data that has just been prepared, beside those of its source."""
+    """Writes the checksums of newly prepared data, together with those of its source."""
     prepared = {name: Checksum.of(folder / name) for name in _all_names()}
     write_checksums(folder / _NAME, prepared=prepared, source=source)
 
 
 def check(folder: Path, *names: str) -> None:
-    """Makes sure that some files are as they were prepared.
+    """Checks that some files are as they were prepared.
 
     Raises:
         UserError: one is missing or damaged.
@@ -60,12 +60,13 @@ def check(folder: Path, *names: str) -> None:
 
 
 def check_all(folder: Path) -> None:
-    """Makes sure that all files are as they were prepared, and the text as it was then.
+    """Checks that no prepared file and no source text has changed.
 
-    A text that is gone has not changed. What had to be read is not read again until it changes.
+    A missing text counts as unchanged. Stores new times of files that had to be hashed, so they are
+    not hashed again until they change.
 
     Raises:
-        UserError: a file is missing or damaged, or the text is another.
+        UserError: a file is missing or damaged, or the text has changed.
     """
     prepared, source = known = _known(folder)
     text: dict[str, Checksum] = {}
@@ -74,8 +75,8 @@ def check_all(folder: Path) -> None:
         now = checksum.renewed(path) if path.exists() else checksum
         if now is None:
             raise UserError(
-                f"{name} has changed since {folder} was prepared from it: put the old one back, "
-                "or move it away to go on without it, or give another --workdir"
+                f"{name} has changed since {folder} was prepared from it: restore it, move it away "
+                "to continue without it, or give another --workdir"
             )
         text[name] = now
     data = _renewed(folder, prepared, _all_names())
@@ -84,7 +85,7 @@ def check_all(folder: Path) -> None:
 
 
 def damaged(path: Path, problem: str = "damaged") -> UserError:
-    """The error of a part of prepared data that is not what was written."""
+    """Returns the error for a missing or damaged part of prepared data."""
     return UserError(
         f"{path} is {problem}: restore it, or prepare the data again in another --workdir"
     )
@@ -96,7 +97,7 @@ def _all_names() -> list[str]:
 
 
 def _known(folder: Path) -> tuple[Checksums, Checksums]:
-    """The checksums of the prepared files and of their source."""
+    """Returns the checksums of the prepared files and of their source."""
     path = folder / _NAME
     try:
         groups = read_checksums(path)
@@ -108,7 +109,11 @@ def _known(folder: Path) -> tuple[Checksums, Checksums]:
 
 
 def _renewed(folder: Path, known: Checksums, names: Sequence[str]) -> Checksums:
-    """The checksums of files, none of which is missing or damaged."""
+    """Checks files and returns their current checksums.
+
+    Raises:
+        UserError: one is missing or damaged.
+    """
     now: dict[str, Checksum] = {}
     for name in names:
         path = folder / name

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation of text before it is cut into pieces, each side in its own form.
+"""Normalisation of text before it is split into pieces, in a form for each side.
 
-The target is written as people write it: what its form folds away, a model can never write, and a
-perfect translation would not score as one.
+The target form should fold nothing: a model cannot generate what was folded away, so even a perfect
+translation would not match its reference.
 """
 
 import re
@@ -15,10 +15,10 @@ from dat_jax.config import Normalization
 
 Normalize = Callable[[str], str]
 
-# Lines of characters without ink alone hold no text. They are controls and separators,
+# A line of only invisible characters holds no text. These are controls and separators,
 _INVISIBLE = {"Cc", "Zs", "Zl", "Zp"}
-# those whose property Default_Ignorable_Code_Point, which Python does not know, is true in Unicode,
-# the marks of annotations and of hieroglyphs' places, and the blank of Braille.
+# and characters with Unicode's property Default_Ignorable_Code_Point, which Python lacks, format
+# controls of annotations and hieroglyphs, and the blank of Braille.
 _WITHOUT_INK = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
@@ -28,12 +28,12 @@ _WITHOUT_INK = re.compile(
 
 
 def normalizer(form: Normalization) -> Normalize:
-    """Returns the function that brings a line into a form.
+    """Returns the function that normalises a line to a form.
 
-    `nmt_nfkc` is SentencePiece's default: compatibility characters are folded ("m²" becomes "m2"),
-    marks without width are dropped. `nfc` only composes characters. In both, spaces of all kinds
-    become single blanks. `none` is the line as it is. In all, a line without a visible character
-    becomes empty.
+    `nmt_nfkc` is SentencePiece's default: it folds compatibility characters ("m²" becomes "m2") and
+    drops zero-width marks. `nfc` only composes characters. Both turn runs of spaces of any kind
+    into single blanks. `none` leaves the line unchanged. With all forms, a line without a visible
+    character becomes empty.
     """
     fold = _fold_compatible() if form == "nmt_nfkc" else _FOLDS[form]
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preparation of training data from text, in two folders that, once complete, are only opened:
+"""Prepares training data from text, once, in two folders:
 
 VOCABULARY/joint.model             or source.model and target.model
 DATA/{train,valid,test}/           token files
 DATA/{valid,test}.{src,tgt}        the text, for inputs and references
-DATA/checksums.json                of all these, and of the files that the text was read from
+DATA/checksums.json                of all these, and of the source text files
 DATA/config.json                   written last
 """
 
@@ -43,16 +43,15 @@ from dat_jax.errors import UserError
 
 Pairs = Iterable[tuple[str, str]]
 
-_MOST_PAIRS = 500_000  # of longer text, so many make the vocabularies
+_MOST_PAIRS = 500_000  # for training vocabularies
 
 
 def prepare(config: DataConfig, folder: Path, vocabulary_folder: Path) -> Dataset:
-    """Makes token files and vocabularies in these folders, or opens them if they have been made.
+    """Writes vocabularies and token files to these folders, or opens them if they exist.
 
     Raises:
-        UserError: the text cannot be read or does not fit the config, or `folder` was prepared
-            with another config or from text that has changed since, or what was prepared is
-            damaged.
+        UserError: the text cannot be read or does not fit the config, `folder` was prepared with
+            another config or from text that has changed since, or the prepared data is damaged.
     """
     prepared = check_same(config, folder)
     if prepared is None:
@@ -65,13 +64,13 @@ def prepare(config: DataConfig, folder: Path, vocabulary_folder: Path) -> Datase
 
 
 def check_same(config: DataConfig, folder: Path) -> DataConfig | None:
-    """Makes sure that what was prepared in a folder, if anything, is the data of `config`.
+    """Checks that a folder is not prepared yet, or holds the data of `config`.
 
     Returns:
-        The config that it was prepared with, in which a folder of text may have another place.
+        The config that it was prepared with, whose text folder may have another path; or None.
 
     Raises:
-        UserError: it is other data.
+        UserError: it holds other data.
     """
     prepared = prepared_config(folder)
     if prepared is None:
@@ -87,10 +86,10 @@ def check_same(config: DataConfig, folder: Path) -> DataConfig | None:
 
 
 def _differs(prepared: DataConfig, config: DataConfig, folder: Path) -> bool:
-    """True if `data.source` names something else than before, and no other place of a text.
+    """Returns whether `data.source` names another source, rather than a new path of the same text.
 
     Raises:
-        UserError: it may be the other place of a text, and the text there is not the same.
+        UserError: it names a new path of a text, but the text there is missing or differs.
     """
     before, now = prepared.source, config.source
     if same_source(before, now):
@@ -100,7 +99,7 @@ def _differs(prepared: DataConfig, config: DataConfig, folder: Path) -> bool:
     try:
         if is_source(folder, open_source(config).files):
             return False
-        reason = "the text there is another"
+        reason = "the text there differs"
     except UserError:
         reason = "the text is not there"
     raise UserError(
@@ -113,7 +112,7 @@ def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:
     source = open_source(config)
     checksums = source_checksums(source.files)
     held_out = ("test",) if config.valid_every else ("valid", "test")
-    for split in held_out:  # what is wrong with them should show before the long work
+    for split in held_out:  # errors in them should show before the long work
         for _ in source.pairs(split):
             pass
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +133,7 @@ def _make_vocabularies(config: DataConfig, source: Source, folder: Path) -> Voca
     """Trains the vocabularies on the training split and writes them.
 
     Raises:
-        UserError: the text allows no vocabulary of that size; it names a size that all sides allow.
+        UserError: the text does not allow that size; the message names one that both sides allow.
     """
     paths = vocabulary_paths(folder, config)
     sides = ((0, 1),) if config.vocabulary == "joint" else ((0,), (1,))
@@ -155,13 +154,13 @@ def _make_vocabularies(config: DataConfig, source: Source, folder: Path) -> Voca
 
 
 def _strictest(errors: Sequence[SizeError]) -> UserError:
-    """The complaint whose advice holds for all sides."""
+    """Returns the error whose suggested size suits both sides."""
     too_large = [error for error in errors if error.at_most is not None]
     too_small = [error for error in errors if error.at_least is not None]
     if too_large and too_small:
         return UserError(
-            f"{too_large[0]}; the other side needs {too_small[0].at_least} or more: let "
-            "data.vocabulary be joint"
+            f"{too_large[0]}; the other side needs {too_small[0].at_least} or more: set "
+            "data.vocabulary to joint"
         )
     if too_large:
         return min(too_large, key=lambda error: error.at_most or 0)
@@ -169,15 +168,15 @@ def _strictest(errors: Sequence[SizeError]) -> UserError:
 
 
 def _sample(pairs: Pairs) -> Iterator[tuple[str, str]]:
-    """Yields all pairs, or if there are too many as many of them as may be, each as likely.
+    """Yields all pairs, or a uniform sample of `_MOST_PAIRS` (reservoir sampling).
 
-    Memory holds these alone, and fewer and fewer.
+    Holds only the sample in memory, and frees pairs as they are used.
     """
-    kept, chance = list[tuple[str, str]](), random.Random(0)
+    kept, generator = list[tuple[str, str]](), random.Random(0)
     for number, pair in enumerate(pairs):
         if number < _MOST_PAIRS:
             kept.append(pair)
-        elif (place := chance.randrange(number + 1)) < _MOST_PAIRS:
+        elif (place := generator.randrange(number + 1)) < _MOST_PAIRS:
             kept[place] = pair
     kept.reverse()
     while kept:
@@ -185,12 +184,12 @@ def _sample(pairs: Pairs) -> Iterator[tuple[str, str]]:
 
 
 def _watched(pairs: Pairs, task: str) -> Iterator[tuple[str, str]]:
-    """Passes `pairs` on and shows a progress bar on a terminal."""
+    """Yields `pairs` and shows a progress bar on a terminal."""
     yield from tqdm(pairs, desc=task, unit=" pairs", disable=not sys.stderr.isatty())
 
 
 def _copied(pairs: Pairs, paths: Sequence[Path], stack: contextlib.ExitStack) -> Pairs:
-    """Writes the text of `pairs` to two files while they pass."""
+    """Yields `pairs` and writes their text to two files."""
     source_file, target_file = (stack.enter_context(path.open("wb")) for path in paths)
     for source, target in pairs:
         source_file.write(f"{source}\n".encode())

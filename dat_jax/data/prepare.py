@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prepares the data of a run: `python -m dat_jax.data.prepare --config=FILE --workdir=DIR`.
 
-`train.py` does the same before it trains, unless it has been done.
+`train.py` does the same before training, unless the data is already prepared.
 """
 
 import sys

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few shapes that batches come in, chosen so that little of them is padding."""
+"""Chooses a few batch shapes that need little padding."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ _NOTHING = (0, 0)
 
 
 class Shape(NamedTuple):
-    """A batch's shape: `rows` pairs of at most `source` and `target` ids."""
+    """A batch shape: `rows` pairs of at most `source` and `target` ids."""
 
     rows: int
     source: int
@@ -27,13 +27,13 @@ def choose_shapes(
     batch_tokens: int,
     row_multiple: int = 1,
 ) -> list[Shape]:
-    """Chooses at most `num_shapes` shapes, one of which fits any pair of these lengths.
+    """Chooses at most `num_shapes` shapes, such that one of them fits any pair of these lengths.
 
     Args:
         source_lengths: the number of source ids of each pair.
         target_lengths: the number of target ids of each pair.
-        num_shapes: how many shapes there may be.
-        batch_tokens: a shape has as many rows as keep its longer side within these tokens.
+        num_shapes: the maximum number of shapes.
+        batch_tokens: the maximum of rows times the longer side of a shape.
         row_multiple: the number of rows is a multiple of this.
 
     Raises:
@@ -53,7 +53,7 @@ def choose_shapes(
 
 
 class _Counts(NamedTuple):
-    """The pairs of each pair of lengths. Only lengths that occur have a row or a column, and 0."""
+    """Counts of pairs by source and target length; has only lengths that occur, and 0."""
 
     pairs: Int[np.ndarray, "S T"]
     sources: Int[np.ndarray, "S 1"]
@@ -70,10 +70,9 @@ def _count(source_lengths: Int[np.ndarray, " B"], target_lengths: Int[np.ndarray
 
 
 def _choose_boxes(counts: _Counts, num_boxes: int) -> list[tuple[int, int]]:
-    """Minimises the padded tokens: adds the best box again and again, then replaces each by better.
+    """Minimises padded tokens greedily: adds the best box repeatedly, then improves each in turn.
 
-    The first box holds everything and stays. Where one box goes best, the others being given, is
-    found exactly; in what order they are given is greedy.
+    The first box fits everything and stays. Each box is optimal given the others.
     """
     boxes = [(int(counts.sources.max()), int(counts.targets.max()))]
     while len(boxes) < num_boxes:
@@ -91,9 +90,9 @@ def _choose_boxes(counts: _Counts, num_boxes: int) -> list[tuple[int, int]]:
 def _best_box(counts: _Counts, boxes: list[tuple[int, int]]) -> tuple[int, int]:
     """Finds the box that saves most padded tokens when added to `boxes`.
 
-    A box (s, t) takes the pairs it fits from every box that is larger than s + t. The best has
-    lengths that occur, or else a smaller one would save more. The answer is the box that holds
-    nothing if no other saves any.
+    A box (s, t) takes the pairs that fit it from every box larger than s + t. Only lengths that
+    occur need be tried, because a box with others could shrink. Returns the empty box if no box
+    saves any tokens.
     """
     tokens = counts.sources + counts.targets
     cost = np.min(

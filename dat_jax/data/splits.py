@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a data set: trained on, tuned on, and looked at once."""
+"""The splits of a data set: for training, tuning and the final test."""
 
 SPLITS = ("train", "valid", "test")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The token file of one split: ids of all pairs in one memory-mapped array, and where each starts.
+"""The token file of one split: the ids of all pairs in one memory-mapped array, with offsets.
 
-A folder holds `tokens.bin`, for each pair the ids of its source and then of its target, both with
-EOS; `offsets.npy`, the start of each sentence and the end of the last; and `header.json`.
+It is a folder with `tokens.bin`, for each pair the ids of its source and then of its target, both
+with EOS; `offsets.npy`, the start of each sentence and the end of the last; and `header.json`.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _CHUNK = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """The contents of a token file in figures. Lengths count EOS."""
+    """Counts and properties of a token file. Lengths include EOS."""
 
     pairs: int
     source_tokens: int
@@ -44,20 +44,23 @@ class Header:
 
     @property
     def vocabularies(self) -> tuple[str, str]:
-        """The fingerprints of the vocabularies that the ids are of."""
+        """The fingerprints of the vocabularies of the ids, source first."""
         return self.source_vocabulary, self.target_vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The pairs that are kept: `max_length` ids a side, EOS counted, and of ids without EOS at most
-    `max_ratio` times as many on the longer side as on the shorter; a ratio of 0 is none."""
+    """Limits on the pairs to keep.
+
+    Each side has at most `max_length` ids, EOS included. Without EOS, the longer side has at most
+    `max_ratio` times the ids of the shorter; 0 is no limit.
+    """
 
     max_length: int
     max_ratio: float = 0.0
 
     def fault(self, pair: tuple[Sized, Sized]) -> str:
-        """Returns why a pair with text on both sides is left out, in a word of `Header`, or ""."""
+        """Returns the field of `Header` that counts a pair as left out, or "" to keep it."""
         shorter, longer = sorted(map(len, pair))
         if longer > self.max_length:
             return "too_long"
@@ -69,7 +72,7 @@ class TokenFile:
     """An opened token file; `tokens` stays on disk, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens `folder` and checks that its parts have the right sizes.
+        """Opens `folder` and checks the sizes of its parts.
 
         Raises:
             UserError: a part is missing or does not fit the others.
@@ -117,13 +120,13 @@ def write_tokens(
     vocabularies: Vocabularies,
     limits: Limits,
 ) -> TokenFile:
-    """Encodes `pairs` into the token file `folder`, replacing it when everything is written.
+    """Encodes `pairs` into the token file `folder`, and replaces it once everything is written.
 
-    Pairs with a blank side, and those beyond the limits, are left out and counted.
-    Memory holds one chunk of text, and four bytes for each sentence.
+    Leaves out and counts pairs with a blank side and those beyond the limits. Holds one chunk of
+    text in memory, and four bytes per sentence.
 
     Raises:
-        UserError: no pair is left.
+        UserError: no pair is kept.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -166,7 +169,7 @@ def _write_ids(
     limits: Limits,
     dtype: type[np.unsignedinteger],
 ) -> tuple[Int[np.ndarray, " sentences"], Counter[str]]:
-    """Returns the length of each sentence written, and how many pairs were left out for what."""
+    """Returns the length of each written sentence, and the number of pairs left out by fault."""
     lengths = [np.zeros(0, np.int32)]
     faults = Counter[str]()
     for chunk in _chunks(pairs):
@@ -181,13 +184,13 @@ def _write_ids(
             if not fault:
                 kept += pair
         lengths.append(np.fromiter(map(len, kept), np.int32, len(kept)))
-        # Not `tofile`, whose errors do not say what the system said.
+        # `tofile` would hide the system's error message.
         file.write(np.fromiter(itertools.chain.from_iterable(kept), dtype).tobytes())
     return np.concatenate(lengths), faults
 
 
 def _write_offsets(file: BinaryIO, lengths: Int[np.ndarray, " sentences"]) -> None:
-    """Writes the start of each sentence and the end of the last, as `np.save` would, in chunks."""
+    """Writes the start of each sentence and the end of the last, like `np.save` but in chunks."""
     shape = (len(lengths) + 1,)
     header = {"descr": "<i8", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

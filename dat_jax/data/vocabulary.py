@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subword vocabularies: training them, and going from text to ids and back, by SentencePiece."""
+"""Subword vocabularies by SentencePiece: training, encoding and decoding."""
 
 import hashlib
 import io
@@ -19,50 +19,50 @@ from dat_jax.data.integrity import damaged
 from dat_jax.data.normalization import normalizer
 from dat_jax.errors import UserError
 
-PAD, UNK, BOS, EOS = range(4)  # the first three stand for no text: no search writes them
+PAD, UNK, BOS, EOS = range(4)  # a search never generates the first three
 
 Ids = Sequence[int] | Integer[np.ndarray, " T"]
 
-_MOST_SENTENCES = 2_000_000  # of more, the trainer takes some by a chance that cannot be seeded
-_CHARACTER_COVERAGE = 0.99999  # the rest become UNK; with less, small text loses capitals
-_THREADS = 4  # scores differ in the last digits with another number
+_MOST_SENTENCES = 2_000_000  # of more, the trainer samples with a generator that has no seed
+_CHARACTER_COVERAGE = 0.99999  # other characters become UNK; with less, small text loses capitals
+_THREADS = 4  # another number changes the last digits of scores
 _SHOW_ERRORS_ONLY = 2
-_RESERVED = "\u2585"  # the trainer's own sign of an unknown character; it skips lines that hold it
-_LONGEST = 1_000  # characters that surely fit into the 4,192 bytes above which it skips a line
+_RESERVED = "\u2585"  # the trainer's mark of an unknown character; it skips lines with it
+_LONGEST = 1_000  # characters; always fit the 4,192 bytes above which the trainer skips a line
 
 
 class SizeError(UserError):
-    """A size of vocabulary that the training text does not allow, and the bound on what it does."""
+    """A vocabulary size that the training text does not allow, with the bound that it does."""
 
     def __init__(self, size: int, *, at_most: int | None = None, at_least: int | None = None):
         if at_most is not None:
-            problem, mend = "more than the training text allows", f"{at_most} or less"
+            problem, bound = "more than the training text allows", f"{at_most} or less"
         else:
-            problem, mend = "less than the training text has characters", f"{at_least} or more"
-        super().__init__(f"data.vocabulary_size is {size}, {problem}: set it to {mend}")
+            problem, bound = "less than the training text has characters", f"{at_least} or more"
+        super().__init__(f"data.vocabulary_size is {size}, {problem}: set it to {bound}")
         self.at_most, self.at_least = at_most, at_least
 
 
 def train_vocabulary(
     sentences: Iterable[str], size: int, pieces: Literal["unigram", "bpe"]
 ) -> bytes:
-    """Trains a SentencePiece model of `size` pieces, the 4 special ones included.
+    """Trains a SentencePiece model of `size` pieces, including the 4 special ones.
 
-    It takes text as it is: what is to be normalised has been, as it will be before it is encoded.
-    It learns from the first two million sentences; a long one counts as several.
+    The sentences must already be normalised, as they are before encoding. Only the first two
+    million are used; a long one counts as several.
 
     Returns:
-        The serialised model, the same bytes for the same arguments.
+        The serialised model; the same arguments give the same bytes.
 
     Raises:
-        SizeError: the sentences hold too little for `size` pieces, or too many characters.
-        UserError: they hold no text.
+        SizeError: the sentences have too little text for `size` pieces, or too many characters.
+        UserError: they have no text.
     """
     model = io.BytesIO()
     failures: list[Exception] = []
     first = next(parts := _noting_failure(_parts(sentences), failures), None)
     if first is None:
-        raise UserError("the training text of data.source has no line with text: give it some")
+        raise UserError("the training text of data.source has only blank lines: add text to it")
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=itertools.islice(itertools.chain([first], parts), _MOST_SENTENCES),
@@ -80,12 +80,12 @@ def train_vocabulary(
             minloglevel=_SHOW_ERRORS_ONLY,
         )
     except RuntimeError as error:
-        raise (failures[0] if failures else _mendable(error, size)) from None
+        raise (failures[0] if failures else _size_error(error, size)) from None
     return model.getvalue()
 
 
 def _parts(sentences: Iterable[str]) -> Iterator[str]:
-    """Yields all text in parts that the trainer does not skip, cut at blanks where possible."""
+    """Yields all text in parts that the trainer does not skip, split at blanks where possible."""
     for sentence in sentences:
         rest = sentence.replace(_RESERVED, " ").strip()
         while len(rest) > _LONGEST:
@@ -98,7 +98,7 @@ def _parts(sentences: Iterable[str]) -> Iterator[str]:
 
 
 def _noting_failure(sentences: Iterable[str], failures: list[Exception]) -> Iterator[str]:
-    """Keeps what `sentences` raise, of which SentencePiece passes on the words only."""
+    """Keeps exceptions of `sentences`, of which SentencePiece passes on only the message."""
     try:
         yield from sentences
     except Exception as failure:
@@ -106,8 +106,8 @@ def _noting_failure(sentences: Iterable[str], failures: list[Exception]) -> Iter
         raise
 
 
-def _mendable(error: RuntimeError, size: int) -> Exception:
-    """Puts SentencePiece's complaint about the vocabulary's size into our terms."""
+def _size_error(error: RuntimeError, size: int) -> Exception:
+    """Turns SentencePiece's error about the vocabulary size into a `SizeError`."""
     problem = str(error)
     if match := re.search(r"set it to a value <= (\d+)", problem):
         return SizeError(size, at_most=int(match[1]))
@@ -117,16 +117,16 @@ def _mendable(error: RuntimeError, size: int) -> Exception:
 
 
 class Vocabulary:
-    """A trained SentencePiece model and the normalisation of what it encodes.
+    """A trained SentencePiece model with its normalisation.
 
-    Ids below 4 are PAD, UNK, BOS and EOS. A line whose ids are EOS alone is blank.
+    Ids below 4 are PAD, UNK, BOS and EOS. A blank line encodes to only EOS.
     """
 
     def __init__(self, model: bytes, normalization: Normalization = "none") -> None:
-        """Takes the serialised model that `train_vocabulary` returns.
+        """Loads a serialised model from `train_vocabulary`.
 
         Raises:
-            ValueError: the bytes are no such model.
+            ValueError: the bytes are not a model.
         """
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -136,7 +136,7 @@ class Vocabulary:
         self._normalize = normalizer(normalization)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles what it was made of."""
+        """Pickles the serialised model and the normalisation."""
         return Vocabulary, (self._processor.serialized_model_proto(), self._normalization)
 
     @classmethod
@@ -155,12 +155,12 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """The number of pieces, special ones included."""
+        """The number of pieces, including special ones."""
         return self._processor.get_piece_size()
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 of all pieces and their scores: what makes two vocabularies the same."""
+        """The sha256 of all pieces and their scores, to compare vocabularies."""
         digest = hashlib.sha256()
         for index in range(self.size):
             piece = self._processor.id_to_piece(index)
@@ -168,11 +168,11 @@ class Vocabulary:
         return digest.hexdigest()
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each sentence, ending with EOS and without BOS."""
+        """Returns the ids of each sentence, with EOS and without BOS."""
         return self._processor.encode(list(map(self._normalize, sentences)), add_eos=True)
 
     def decode(self, ids: Ids) -> str:
-        """Returns the text of `ids` up to the first EOS; UNK shows as a question mark."""
+        """Returns the text of `ids` up to the first EOS; UNK becomes a question mark."""
         return self._processor.decode(_text_ids(ids))
 
     def pieces(self, ids: Ids) -> list[str]:
@@ -181,7 +181,7 @@ class Vocabulary:
 
 
 class Vocabularies(NamedTuple):
-    """The vocabularies of the source and the target; one and the same if joint."""
+    """The vocabularies of source and target; the same object if joint."""
 
     source: Vocabulary
     target: Vocabulary
@@ -193,7 +193,7 @@ class Vocabularies(NamedTuple):
 
 
 def is_blank(ids: Ids) -> bool:
-    """True if the ids of a line, as `encode` returns them, hold no text."""
+    """Returns whether the ids of a line, from `encode`, hold no text."""
     return len(ids) <= 1
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One split, translated and scored: quality beside what it cost."""
+"""Translates and scores one split."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ from dat_jax.runtime.jax_flags import our_modes
 def evaluate(
     trained: TrainedModel, dataset: Dataset, policy: Policy, decoding: DecodingConfig, split: str
 ) -> tuple[Translations, Summary]:
-    """Translates a split by a policy, scores it, and returns the translations and all figures.
+    """Translates a split and scores it; returns the translations and the figures of `figures`.
 
-    `policy` takes the place of that of `decoding`, whose shortlist is for policies that take one.
+    `policy` overrides `decoding.policy`; it has the shortlist of `decoding` only if it takes one.
 
     Raises:
         UserError: the text of the split is missing or damaged.
@@ -35,10 +35,10 @@ def evaluate(
 def figures(
     translator: Translator, translations: Translations, references: Sequence[str]
 ) -> Summary:
-    """All figures of translations: their scores, and what they cost.
+    """Returns the scores and the cost of translations; see `Summary`.
 
     Raises:
-        UserError: there are none, or not as many as references.
+        UserError: there are no translations, or not as many as references.
     """
     hypotheses = [sentence.text for sentence in translations.sentences]
     tokenizers = tokenizers_of(translator.trained.config, translator.decoding)

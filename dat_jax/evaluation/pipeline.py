@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole text, translated: printed, kept as it goes and scored at the end, as one asks."""
+"""Translates a whole text; writes, prints and scores the translations as asked."""
 
 import itertools
 from collections.abc import Callable
@@ -22,15 +22,15 @@ def translate(
     writer: ResultsWriter | None,
     echo: Callable[[str], None] | None = None,
 ) -> Summary:
-    """Translates a text, window by window, and returns all figures.
+    """Translates a text window by window; returns all figures.
 
-    Several processes do it together; the first writes, prints and scores.
+    Of several processes, all translate, and the first writes, prints and scores.
 
     Args:
-        translator: the model, and how it decodes.
-        text: lines, and references by which to score if there are any.
-        writer: of results, which goes on where it left off, if they are to be kept.
-        echo: prints lines of translations, if they are to be printed.
+        translator: the model and its decoding settings.
+        text: the lines, and references to score against, if any.
+        writer: writes results, and tells what is already done; None to write nothing.
+        echo: prints translations; None to print nothing.
 
     Raises:
         UserError: a line cannot be read.
@@ -64,7 +64,7 @@ def translate(
 
 
 def contents_of(translator: Translator, text: Text) -> dict[str, Any]:
-    """Checksums of all that is behind the names of a request, by which results are recognised."""
+    """Returns checksums of text and model, and the policy, to recognise finished results."""
     references = text.checksums.get("references_sha256")
     return {
         "text": text.sha256,

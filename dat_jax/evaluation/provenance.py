@@ -13,7 +13,7 @@ from dat_jax.runtime.processes import count
 
 
 def describe_commit() -> str:
-    """The commit of the checkout that this file is part of, with `-dirty` if it was changed."""
+    """Returns the commit of this checkout, with `-dirty` if files were changed."""
     root = Path(__file__).resolve().parents[2]
     command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
     command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
@@ -24,11 +24,11 @@ def describe_commit() -> str:
 
 
 def hash_config(config: Config) -> str:
-    """The sha256 of all settings of a run."""
+    """Returns the sha256 of all settings of a run."""
     text = json.dumps(dataclasses.asdict(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def describe_device(trained: TrainedModel) -> str:
-    """The kind and number of the devices that hold the model, those of all processes."""
+    """Returns number and kind of the devices that hold the model, over all processes."""
     return f"{count() * len(trained.devices)} x {trained.device.device_kind}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translations on disk, each piece with its exit, beside a summary of all figures.
+"""Results of decoding on disk: translations, the exit of each piece, and a summary.
 
-What has been translated of a long text outlasts the process, which another may then go on for.
+Results of a long text are kept as they come, so a later process can resume an interrupted decode.
 """
 
 import contextlib
@@ -21,51 +21,56 @@ from dat_jax.storage.stamped import read_stamped, write_stamped
 HYPOTHESES, EXITS, SUMMARY = "hypotheses.txt", "exits.jsonl", "summary.json"
 PROGRESS = "progress.json"
 _OURS = (HYPOTHESES, EXITS, SUMMARY)
-_MEND = "name another folder for the results, or remove this one"
+_FIX = "give another folder for the results, or remove this one"
 _LITTER = {LOCK, *(name + UNFINISHED for name in (*_OURS, PROGRESS))}
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The state of results that are not finished, and what they are of."""
+    """The state of unfinished results, with the request and inputs that they belong to."""
 
     request: dict[str, Any]
-    contents: dict[str, Any]  # of what the request names: the text, the model
+    contents: dict[str, Any]  # checksums of the text and the model
     sizes: list[int]  # bytes of each file
     tally: dict[str, Any]
 
     def check(self, contents: Mapping[str, Any]) -> None:
-        """Makes sure that going on makes one piece.
+        """Checks that text and model have not changed since the results were begun.
 
         Raises:
-            UserError: what the request names is not what it was.
+            UserError: they have changed.
         """
         for key, value in contents.items():
             if self.contents.get(key) != value:
                 raise UserError(
-                    f"--config.resume: the {key} is not the one that was begun with: put that "
-                    "back, or remove the folder of results to start again"
+                    f"--config.resume: the {key} has changed since the results were begun: restore "
+                    "it, or remove the folder of results to start again"
                 )
 
 
 class ResultsWriter:
     """Writes `hypotheses.txt`, `exits.jsonl` (each line's tokens and exits) and `summary.json`.
 
-    Use it as a context, and call `begin` first. Translations are written as they come; earlier
-    results of the same request stay until all is finished, and no others are replaced.
+    Use it as a context, and call `begin` first. Translations are written as they come. Replaces
+    only earlier results of the same request, once the new ones are finished.
     """
 
     def __init__(self, folder: Path, request: dict[str, Any], resume: bool = False) -> None:
-        """Names a folder, all that its results depend on beside the contents of text and model, and
-        if unfinished results are to be gone on with."""
+        """Names the folder.
+
+        Args:
+            folder: the folder.
+            request: what results depend on, besides the contents of text and model.
+            resume: whether to continue unfinished results.
+        """
         self._folder, self._request, self._resume = folder, request, resume
 
     def __enter__(self) -> "ResultsWriter":
         """Makes this process the folder's only writer.
 
         Raises:
-            UserError: another process is, or the folder holds something else than earlier results
-                of this request, or unfinished ones that are not to be gone on with.
+            UserError: another process is writing there, or the folder holds anything else than
+                earlier results of this request, or unfinished results without `resume`.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_writer(self._folder))
@@ -76,16 +81,16 @@ class ResultsWriter:
         return self
 
     def begin(self, contents: dict[str, Any]) -> bool:
-        """Opens the files, for results of these contents.
+        """Opens the files for writing.
 
         Args:
-            contents: of what the request names, by checksums; None for what nobody could compare.
+            contents: checksums of text and model; None for a text that can be read only once.
 
         Returns:
-            Whether whole results of the same contents are there already.
+            Whether finished results of the same contents already exist.
 
         Raises:
-            UserError: unfinished ones, which are to be gone on with, are of other contents.
+            UserError: unfinished results are of other contents.
         """
         self._contents = contents
         finished = _are_whole(self._folder, self._request, contents)
@@ -103,22 +108,22 @@ class ResultsWriter:
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         self._stack.close()
         if error and (self._folder / PROGRESS).exists():
-            more = "run the same" if self._resume else "add --config.resume=true"
-            error.add_note(f"{self._folder} keeps what was done: {more} to go on")
+            more = "run the same again" if self._resume else "add --config.resume=true"
+            error.add_note(f"{self._folder} keeps what was done: {more} to resume")
 
     def _unfinished_progress(self) -> Progress | None:
-        """Reads how far unfinished results have come, if there are any, which must be ours."""
+        """Reads the progress of unfinished results, if any, and checks their request."""
         progress = _read_progress(self._folder)
         if progress is None:
             return None
         if _are_whole(self._folder, progress.request, progress.contents):
-            self._drop_progress()  # a kill came before that
+            self._drop_progress()  # a process was killed just before it did this
             return None
         _check_request(self._folder, "unfinished results", progress.request, self._request)
         if not self._resume:
             raise UserError(
-                f"{self._folder} holds unfinished results: go on with --config.resume=true, "
-                f"or {_MEND}"
+                f"{self._folder} holds unfinished results: resume them with --config.resume=true, "
+                f"or {_FIX}"
             )
         return progress
 
@@ -127,7 +132,7 @@ class ResultsWriter:
         (self._folder / PROGRESS).unlink(missing_ok=True)
 
     def add(self, translations: Translations) -> None:
-        """Writes these too."""
+        """Appends these translations."""
         for sentence in translations.sentences:
             self._hypotheses.write(sentence.text + "\n")
             line = {
@@ -138,21 +143,21 @@ class ResultsWriter:
             self._exits.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def keep(self, tally: dict[str, Any]) -> None:
-        """Makes sure that what was added outlasts this process, and the figures so far with it."""
+        """Writes everything added so far, and the figures in `tally`, to disk for resuming."""
         progress = Progress(self._request, self._contents, self._unfinished.keep(), tally)
         write_stamped(self._folder / PROGRESS, dataclasses.asdict(progress))
 
     def hypotheses(self) -> list[str]:
-        """Returns what has been written."""
+        """Returns the translations written so far."""
         self._hypotheses.flush()
         with open(self._hypotheses.name, encoding="utf-8", newline="\n") as file:
             return [line.removesuffix("\n") for line in file]
 
     def finish(self, summary: Summary) -> None:
-        """Puts everything in its place."""
+        """Writes the summary and renames all files to their final names."""
         values: Summary = {**summary, "request": self._request, "contents": self._contents}
         for file in (self._hypotheses, self._exits):
-            file.flush()  # before the summary, which says that they are whole
+            file.flush()  # before the summary, which marks them as complete
         self._summary.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         self._unfinished.finish()
         self._drop_progress()
@@ -166,16 +171,16 @@ class Results(NamedTuple):
 
 
 def read_results(folder: Path) -> Results:
-    """Reads what a `ResultsWriter` finished.
+    """Reads results that a `ResultsWriter` finished.
 
     Raises:
-        UserError: there are none, or they are unfinished or damaged.
+        UserError: they are missing, unfinished or damaged.
     """
     progress = _read_progress(folder)
     if not (folder / SUMMARY).exists() or (
         progress and not _are_whole(folder, progress.request, progress.contents)
     ):
-        raise UserError(f"{folder} holds no finished results: let decode.py finish them")
+        raise UserError(f"{folder} holds no finished results: run decode.py to the end")
     try:
         summary = dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
         text = (folder / HYPOTHESES).read_bytes().decode("utf-8")
@@ -184,7 +189,7 @@ def read_results(folder: Path) -> Results:
         raise UserError(f"{folder} holds damaged results: decode again") from None
     if len(hypotheses) != summary.get("sentences"):
         raise UserError(
-            f"{folder / HYPOTHESES} has {len(hypotheses)} lines and {SUMMARY} says "
+            f"{folder / HYPOTHESES} has {len(hypotheses)} lines, but {SUMMARY} says "
             f"{summary.get('sentences')}: decode again"
         )
     return Results(hypotheses, summary)
@@ -193,16 +198,16 @@ def read_results(folder: Path) -> Results:
 def _finish_renaming(folder: Path, request: dict[str, Any]) -> None:
     """Completes the renames of a process that was killed between them.
 
-    All files are whole once the summary is, which is written last.
+    The summary is written last, so a complete summary means that all files are complete.
     """
     if _read_summary(folder / (SUMMARY + UNFINISHED)).get("request") == request:
         for name in _OURS:
-            with contextlib.suppress(FileNotFoundError):  # it is in its place
+            with contextlib.suppress(FileNotFoundError):  # already renamed
                 os.replace(folder / (name + UNFINISHED), folder / name)
 
 
 def _are_whole(folder: Path, request: dict[str, Any], contents: Mapping[str, Any]) -> bool:
-    """True if a folder holds whole results of this request and of these contents."""
+    """Returns whether a folder holds finished results of this request and these contents."""
     summary = _read_summary(folder / SUMMARY)
     same = (summary.get("request"), summary.get("contents")) == (request, contents)
     comparable = None not in contents.values()
@@ -210,7 +215,7 @@ def _are_whole(folder: Path, request: dict[str, Any], contents: Mapping[str, Any
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
-    """Reads a summary; an empty one if there is none, or half of one."""
+    """Reads a summary; returns an empty one if it is missing or incomplete."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
@@ -218,28 +223,28 @@ def _read_summary(path: Path) -> dict[str, Any]:
 
 
 def _check_folder(folder: Path, request: dict[str, Any]) -> None:
-    """Makes sure that nothing would be lost but earlier results of this request."""
+    """Checks that only earlier results of this request would be replaced."""
     ours = {*_OURS, PROGRESS, *_LITTER}
     others = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if others:
-        raise UserError(f"{folder} holds {others[0]}, which is no result of decoding: {_MEND}")
+        raise UserError(f"{folder} holds {others[0]}, which is not a result of decoding: {_FIX}")
     if not any((folder / name).exists() for name in _OURS):
         return
     earlier = _read_summary(folder / SUMMARY).get("request")
     if not isinstance(earlier, dict):
-        raise UserError(f"{folder} holds results and does not say of what: {_MEND}")
+        raise UserError(f"{folder} holds results of an unknown request: {_FIX}")
     _check_request(folder, "results", earlier, request)
 
 
 def _read_progress(folder: Path) -> Progress | None:
-    """Reads how far unfinished results have come, if there are any."""
+    """Reads the progress of unfinished results; returns None if there are none."""
     path = folder / PROGRESS
     try:
         return Progress(**read_stamped(path).values)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        raise UserError(f"{path} is damaged: {_MEND}") from None
+        raise UserError(f"{path} is damaged: {_FIX}") from None
 
 
 def _check_request(
@@ -249,5 +254,5 @@ def _check_request(
         if earlier.get(key) != request.get(key):
             raise UserError(
                 f"{folder} holds {what} with {key} = {earlier.get(key)!r}, not "
-                f"{request.get(key)!r}: {_MEND}"
+                f"{request.get(key)!r}: {_FIX}"
             )

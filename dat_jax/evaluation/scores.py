@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translation quality as sacreBLEU measures it, on detokenised text or on tokens."""
+"""Translation quality by sacreBLEU, on detokenised or tokenised text."""
 
 import re
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ _TOKENIZERS = {
 
 
 class Tokenizers(NamedTuple):
-    """SacreBLEU's names of what cuts lines into words: as asked for, and as the language needs."""
+    """SacreBLEU's names of two tokenizers: the one set in the config, and the language's."""
 
     asked: str
     default: str
 
 
 def check_lengths(sentences: int, references: int) -> None:
-    """Makes sure that there is something to score, and one reference for each sentence.
+    """Checks that there is at least one sentence, and one reference per sentence.
 
     Raises:
-        UserError: it is not so.
+        UserError: there is not.
     """
     if sentences != references:
         raise UserError(
@@ -35,13 +35,13 @@ def check_lengths(sentences: int, references: int) -> None:
             "give the reference file one line for each sentence"
         )
     if not sentences:
-        raise UserError("no sentences to score: give an input of at least one line")
+        raise UserError("no sentences to score: give an input with at least one line")
 
 
 def tokenizers_of(config: Config, decoding: DecodingConfig) -> Tokenizers:
-    """Returns the tokenizers of BLEU in decoding so with a model that was trained by `config`.
+    """Returns BLEU's tokenizers for a model trained with `config` and decoded with `decoding`.
 
-    The language's follows from the target of that: 13a splits at blanks, which not all have.
+    13a splits at blanks, so languages written without blanks need another default.
     """
     language = re.split("[-_]", config.data.target_language.lower())[0]
     default = _TOKENIZERS.get(language, "13a")
@@ -52,20 +52,20 @@ def tokenizers_of(config: Config, decoding: DecodingConfig) -> Tokenizers:
 def score(
     hypotheses: Sequence[str], references: Sequence[str], tokenizers: Tokenizers
 ) -> dict[str, Any]:
-    """Compares each hypothesis with the one reference on the same line.
+    """Scores each hypothesis against the reference on the same line.
 
     Returns:
-        `bleu`, by the tokenizer that was asked for; `bleu_default`, by the language's if that is
-        another; and `chrf`: from 0 to 100, each with the signature that says how it was computed.
+        `bleu` with the tokenizer of the config; `bleu_default` with the language's if it differs;
+        and `chrf`. All are from 0 to 100, each with its sacreBLEU signature.
 
     Raises:
         UserError: there are no lines, or not as many hypotheses as references.
     """
     check_lengths(len(hypotheses), len(references))
-    known = tokenizers.asked == "none"  # that the text is tokenised, of which sacreBLEU would warn
-    metrics = {"bleu": BLEU(tokenize=tokenizers.asked, force=known)}
+    tokenised = tokenizers.asked == "none"  # silences sacreBLEU's warning about tokenised text
+    metrics = {"bleu": BLEU(tokenize=tokenizers.asked, force=tokenised)}
     if tokenizers.default != tokenizers.asked:
-        metrics["bleu_default"] = BLEU(tokenize=tokenizers.default, force=known)
+        metrics["bleu_default"] = BLEU(tokenize=tokenizers.default, force=tokenised)
     scores = dict[str, Any]()
     for name, metric in {**metrics, "chrf": CHRF()}.items():
         scores[name] = metric.corpus_score(hypotheses, [references]).score

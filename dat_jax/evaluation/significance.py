@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Differences of quality between systems, and how far they may be chance, by sacreBLEU's tests."""
+"""Significance of quality differences between systems, by sacreBLEU's paired tests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -23,33 +23,33 @@ def paired(
     """Compares the translations of each system with those of the first, the baseline.
 
     Args:
-        systems: the lines of each, by its name.
-        references: one for each line.
-        tokenizer: sacreBLEU's name of what cuts lines into words for BLEU.
-        test: how p is found. The interval is found by bootstrap resampling in any case.
+        systems: the translations of each system, by its name.
+        references: one per line.
+        tokenizer: sacreBLEU's name of BLEU's tokenizer.
+        test: the test for p. The interval always comes from bootstrap resampling.
 
     Returns:
-        A row for each system, with its name as `system`. For `bleu`, and likewise for `chrf`:
-        `bleu`; `bleu_mean` of resampled texts, and `bleu_interval`, to either side of which 95 % of
-        them lie; `bleu_difference` to the baseline, and `bleu_p`, the probability of one as large
-        between systems that are equally good, both None for the baseline; and `bleu_signature`,
-        which has the seed.
+        A row per system, with its name as `system`. For `bleu`, and likewise for `chrf`: the score
+        `bleu`; `bleu_mean` over resampled texts, and `bleu_interval`, half the width of the
+        interval around it that holds 95 % of them; `bleu_difference` to the baseline, and `bleu_p`,
+        the probability of a difference as large between equally good systems, both None for the
+        baseline; and `bleu_signature`, which includes the seed.
 
     Raises:
         UserError: there are fewer than two systems, no lines, or not as many as references.
     """
     if len(systems) < 2:
-        raise UserError("nothing to compare: name a baseline and another system")
+        raise UserError("nothing to compare: give a baseline and at least one other system")
     for lines in systems.values():
         check_lengths(len(lines), len(references))
-    known = tokenizer == "none"  # that the text is tokenised, of which sacreBLEU would warn
-    metrics = {"BLEU": BLEU(tokenize=tokenizer, force=known), "chrF2": CHRF()}
+    tokenised = tokenizer == "none"  # silences sacreBLEU's warning about tokenised text
+    metrics = {"BLEU": BLEU(tokenize=tokenizer, force=tokenised), "chrF2": CHRF()}
     outcome: Any = PairedTest(
         [(name, list(lines)) for name, lines in systems.items()],
         metrics,
         [list(references)],
         test_type=test,
-        n_ar_confidence=0,  # as many samples as of bootstrap resampling
+        n_ar_confidence=0,  # the same number of samples as bootstrap resampling
     )()
     signatures, results = outcome
     rows: list[dict[str, Any]] = [{"system": name} for name in systems]
@@ -62,7 +62,7 @@ def paired(
                 f"{key}_mean": float(result.mean),
                 f"{key}_interval": float(result.ci),
                 f"{key}_difference": difference,
-                # SacreBLEU counts larger differences alone, of which equal systems have none.
+                # SacreBLEU counts strictly larger differences; equal systems have none.
                 f"{key}_p": 1.0 if difference == 0 else result.p_value,
                 f"{key}_signature": str(signatures[metric]),
             }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding for people to read: summaries as a table, translations with their exits in colour."""
+"""Formats results for reading: tables of scores, and translations with coloured exits."""
 
 import os
 import sys
@@ -23,8 +23,10 @@ _GREEN_TO_RED = (84, 120, 156, 192, 228, 222, 216, 210, 204)  # of the 256 colou
 
 
 def format_table(summaries: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each dictionary of figures that `dat_jax.evaluation.tally.Tally` makes; without
-    columns that not all of them have, as there are no scores where there is no reference."""
+    """Returns a table with a row per summary of `dat_jax.evaluation.tally.Tally`.
+
+    Leaves out columns that some summary lacks, such as scores without references.
+    """
     columns = {
         name: column
         for name, column in _COLUMNS.items()
@@ -38,15 +40,17 @@ def format_table(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def format_comparison(rows: Sequence[dict[str, Any]]) -> str:
-    """One row for each system that `dat_jax.evaluation.significance.paired` compares; in brackets
-    the mean of resampled texts, and where 95 % of them lie."""
+    """Returns a table with a row per system of `dat_jax.evaluation.significance.paired`.
+
+    Brackets hold the mean over resampled texts and the 95 % interval.
+    """
     heading = ["system", "BLEU (95 %)", "difference", "p", "chrF (95 %)", "difference", "p"]
     cells = [[row["system"], *_compared(row, "bleu"), *_compared(row, "chrf")] for row in rows]
     return markdown_table([heading, *cells])
 
 
 def _compared(row: dict[str, Any], key: str) -> list[str]:
-    """The cells of one measure; those of the baseline have no difference."""
+    """Returns the cells of one measure; the baseline's difference and p are empty."""
     score, mean, interval = (row[name] for name in (key, f"{key}_mean", f"{key}_interval"))
     difference, p = row[f"{key}_difference"], row[f"{key}_p"]
     compared = ["", ""] if p is None else [f"{difference:+.2f}", f"{p:.4f}"]
@@ -54,7 +58,8 @@ def _compared(row: dict[str, Any], key: str) -> list[str]:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of these cells, the first row being its heading; numbers stand right."""
+    """Returns a Markdown table whose first row is the heading; all columns but the first align
+    right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| "
@@ -74,9 +79,9 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 def format_exits(
     pieces: Sequence[str], exits: Sequence[int], num_layers: int, *, colour: bool
 ) -> str:
-    """A translation's pieces with the depth at which each exited, in colour or as a small number.
+    """Returns a translation, each piece followed by its exit depth as a subscript.
 
-    Colours go from green at depth 1 to red at `num_layers`; they are for terminals.
+    With `colour`, for terminals, pieces are coloured from green at depth 1 to red at `num_layers`.
     """
     shown = []
     for piece, depth in zip(pieces, exits, strict=True):
@@ -93,10 +98,10 @@ def format_exits(
 
 
 def wants_colour() -> bool:
-    """True if standard output is a terminal whose user has not asked for NO_COLOR."""
+    """Returns whether standard output is a terminal and NO_COLOR is not set."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def describe_cut(sentences: int, max_length: int) -> str:
-    """Says that sources were cut."""
+    """Returns the warning that sources were cut."""
     return f"{sentences} sentences are longer than {max_length} pieces and were cut there"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All figures of one decoding run: what `summary.json` and the lines of `results/` hold."""
+"""Figures of one decoding run, as in `summary.json` and the lines of `results/`."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from dat_jax.runtime.processes import count
 
 
 class Tally:
-    """Sums over translations, however many there are."""
+    """Running sums over translations."""
 
     def __init__(self, translator: Translator) -> None:
-        """Starts with nothing of what this translator makes."""
+        """Starts empty, for translations of this translator."""
         self._translator = translator
         num_layers = translator.trained.config.model.decoder_layers
         self._histogram = np.zeros(num_layers + 1, np.int64)
@@ -26,7 +26,7 @@ class Tally:
         self._flops = self._sentences = self._cut = 0
 
     def add(self, translations: Translations) -> None:
-        """Counts these too."""
+        """Adds these translations."""
         trained, rule = self._translator.trained, self._translator.policy.rule
         config, vocabulary_size = trained.config.model, trained.model.target_vocabulary_size
         for sentence in translations.sentences:
@@ -46,11 +46,11 @@ class Tally:
 
     @property
     def sentences(self) -> int:
-        """The number of translations that were counted."""
+        """The number of translations added so far."""
         return self._sentences
 
     def state(self) -> dict[str, Any]:
-        """Returns all sums, in numbers and lists that JSON can hold; see `restored`."""
+        """Returns all sums as JSON-serialisable values, for `restored`."""
         return {
             "histogram": self._histogram.tolist(),
             "cost": self._cost.to_json(),
@@ -61,7 +61,7 @@ class Tally:
 
     @classmethod
     def restored(cls, translator: Translator, state: dict[str, Any]) -> "Tally":
-        """Goes on from the sums that `state` returned."""
+        """Returns a tally that continues from the sums of `state`."""
         tally = cls(translator)
         tally._histogram = np.array(state["histogram"], np.int64)
         tally._cost = DecodeCost.from_json(state["cost"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text that is to be translated: a split of the data, a file, or standard input."""
+"""The text to translate: a split of the data, a file, or standard input."""
 
 import contextlib
 import dataclasses
@@ -20,14 +20,14 @@ class Text(NamedTuple):
     """An opened text."""
 
     lines: Iterable[str]
-    total: int | None  # lines, if that is known
-    sha256: str | None  # None: it cannot be read again
+    total: int | None  # number of lines, if known
+    sha256: str | None  # None: the text can be read only once
     references: list[str] | None
     arrives_within: Callable[[float], bool] = lambda _: True
 
     @property
     def checksums(self) -> dict[str, str | None]:
-        """Returns what tells by their contents if results are of one text."""
+        """SHA-256 of source and references, to detect a changed text."""
         if self.references is None:
             return {"text_sha256": self.sha256}
         references = Extent.of(self.references).sha256
@@ -47,19 +47,20 @@ class TextConfig:
     def __post_init__(self) -> None:
         require(
             bool(self.input) or not self.reference,
-            "reference is set and input is not: a split has its own references",
+            "reference is set but input is not: set input too, or drop reference, since a split "
+            "has its own references",
         )
         require(
             not self.reference or not _is_one_file(self.input, self.reference),
-            f"reference is {self.reference}, and so is input: name the file of its translations",
+            f"reference is {self.reference}, the same file as input: give the file of references",
         )
 
     def open(self, workdir: Run, stack: contextlib.ExitStack) -> Text:
-        """Opens the text, once, until `stack` ends, and reads its references if there are any.
+        """Opens the text until `stack` ends, and reads the references, if any.
 
         Raises:
-            UserError: it cannot be read, or not again if unfinished results are to be gone on with,
-                or there are more or fewer references than lines.
+            UserError: the text cannot be read, `resume` is set and the text can be read only once,
+                or the numbers of references and lines differ.
         """
         if not self.input:
             sources, references = workdir.text(self.split)
@@ -68,7 +69,7 @@ class TextConfig:
         extent = lines.measure()
         require(
             not self.resume or extent is not None,
-            f"resume is true and {lines.name} can be read only once: put the text into a file",
+            f"resume is true but {lines.name} can be read only once: put the text into a file",
         )
         total, sha256 = extent or (None, None)
         if not self.reference:
@@ -84,12 +85,12 @@ class TextConfig:
 
     @property
     def arrives(self) -> bool:
-        """True of standard input and of pipes, which are answered as they come."""
+        """Whether lines arrive over time (standard input or a pipe) and are answered at once."""
         return self.input == "-" or (bool(self.input) and as_path(self.input).is_fifo())
 
     @property
     def places(self) -> dict[str, str]:
-        """The places of the text and its references, links resolved; empty if not asked for."""
+        """The paths of the text and its references, links resolved; empty where unset."""
         files = {"input": self.input, "reference": self.reference}
         places = {
             key: name if name in ("", "-") else str(destination(name))
@@ -99,10 +100,10 @@ class TextConfig:
 
 
 def read_references(folder: Path, summary: dict[str, Any]) -> list[str]:
-    """Reads the references by which the results in `folder` were scored.
+    """Reads the references that the results in `folder` were scored against.
 
     Raises:
-        UserError: they are not where they were, or others are.
+        UserError: they are missing or have changed.
     """
     request = summary["request"]
     if request["split"]:
@@ -112,22 +113,21 @@ def read_references(folder: Path, summary: dict[str, Any]) -> list[str]:
         place = Path(request["reference"])
         if not place.exists():
             raise UserError(
-                f"{place}, the references of {folder}, is missing: put it back, or decode again"
+                f"{place}, the references of {folder}, is missing: restore it, or decode again"
             )
         with Lines(str(place)) as file:
             references = list(file)
     if Extent.of(references).sha256 != summary["references_sha256"]:
         raise UserError(
-            f"{place} does not hold the references of {folder} any more: put them back, or decode "
-            "again"
+            f"{place} no longer holds the references of {folder}: restore them, or decode again"
         )
     return references
 
 
 def _is_one_file(one: str, other: str) -> bool:
-    """True if both names are of one file, by whatever links."""
+    """Returns whether both names lead to the same file."""
     paths = [as_path("/dev/stdin" if name == "-" else name) for name in (one, other)]
     try:
         return paths[0] == paths[1] or os.path.samefile(*paths)
-    except OSError:  # of a missing one, which is told when it is opened
+    except OSError:  # a missing file is reported when it is opened
         return False

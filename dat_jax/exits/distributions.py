@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit distributions q(n), in log space, from what an exit head puts out (paper, section 3)."""
+"""Exit distributions q(n), in log space, from the logits of an exit head (paper, section 3)."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ from dat_jax.types import Array, Float
 
 
 def multinomial(logits: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
-    """log q(n), one logit for each depth (equations 8 and 11)."""
+    """Returns log q(n) from one logit per depth (equations 8 and 11)."""
     return jax.nn.log_softmax(logits)
 
 
 def geometric(halting_logits: Float[Array, "*B L"]) -> Float[Array, "*B N"]:
-    """log q(n) from a halting logit after each block but the last (equations 12 and 13).
+    """Returns log q(n) from halting logits after each block except the last (equations 12 and 13).
 
-    A token exits at depth n if it halts there and has not halted before, and at depth N if it has
-    halted nowhere. Finite for finite logits, and so are its gradients.
+    A token exits at the first depth where it halts, or at N. Values and gradients are finite for
+    finite logits.
     """
     goes_on = jnp.cumsum(jax.nn.log_sigmoid(-halting_logits), axis=-1)
     reaches = jnp.concatenate([jnp.zeros_like(goes_on[..., :1]), goes_on], axis=-1)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Oracles: the depth at which the reference says that a token or a sentence should exit.
+"""Oracles: the depth at which a token or a sentence should exit, given the reference.
 
-The paper's target distribution q* puts all its mass on one depth, and that depth is what these
-functions return. Both look for the greatest score less `exit_penalty` times the depth; of equals
-the lowest depth wins. A score is the reference's log-likelihood at an exit (the likelihood oracle),
-or 1 where the exit predicts it right and 0 elsewhere (the correctness oracle).
+The paper's target distribution q* puts all mass on one depth, which these functions return: the
+depth that maximises score - exit_penalty * depth, the lowest on ties. A score is the reference's
+log-likelihood at an exit (likelihood oracle), or 1 if the exit predicts the reference and else 0
+(correctness oracle).
 """
 
 from typing import Literal
@@ -22,20 +22,20 @@ def token_oracle(
     exit_penalty: float,
     smoothing: float,
 ) -> Int[Array, "B T"]:
-    """The best depth of each token (paper, section 3.3, equations 14 to 17).
+    """Returns the best depth of each token (paper, section 3.3, equations 14 to 17).
 
     Args:
-        scores: of each token at each exit.
-        mask: true on real tokens; the others are neighbours to nobody.
-        exit_penalty: lambda, what one block more must gain.
-        smoothing: sigma, the width of the kernel exp(-|t - t'|^2 / sigma) by which the scores of a
-            token's neighbours, past and future, are added to its own. At 0 they are not.
+        scores: the score of each token at each exit.
+        mask: true on real tokens; padding does not count as a neighbour.
+        exit_penalty: lambda, the gain in score that each further block must bring.
+        smoothing: sigma of the kernel exp(-|t - t'|^2 / sigma) that weights the scores of past and
+            future neighbours added to a token's own; 0 adds none.
     """
     if smoothing > 0:
         position = jnp.arange(mask.shape[1])
         distance = position[:, None] - position[None, :]
         kernel = jnp.exp(-(distance**2) / smoothing)
-        # By default a TPU rounds to bfloat16 first, and one token in a hundred exits elsewhere.
+        # A TPU rounds to bfloat16 by default, which changes the exit of one token in a hundred.
         scores = jnp.einsum(
             "nbp,tp->nbt",
             jnp.where(mask, scores, 0.0),
@@ -52,13 +52,13 @@ def sequence_oracle(
     exit_penalty: float,
     reduction: Literal["mean", "sum"],
 ) -> Int[Array, "B"]:
-    """The best depth of each sentence (paper, section 3.2, equations 9 and 10).
+    """Returns the best depth of each sentence (paper, section 3.2, equations 9 and 10).
 
     Args:
-        scores: of each token at each exit.
+        scores: the score of each token at each exit.
         mask: true on real tokens.
-        exit_penalty: lambda, what one block more must gain.
-        reduction: over the tokens of a sentence. The paper's formula is a sum.
+        exit_penalty: lambda, the gain in score that each further block must bring.
+        reduction: over the tokens of a sentence; the paper's formula is a sum.
     """
     totals = jnp.sum(scores, axis=-1, where=mask)
     if reduction == "mean":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies: exit rules, each with the one line of text that asks for it."""
+"""Policies: exit rules with their one-line names."""
 
 from typing import NamedTuple
 
@@ -10,23 +10,23 @@ from dat_jax.exits.rules import RULES
 
 
 class Policy(NamedTuple):
-    """A rule with the name that it was asked for by: its own in full or, tuned, the tuning's."""
+    """A rule with its name: the rule's own, or `tuned:...` if its thresholds were tuned."""
 
     name: str
     rule: Rule
 
     @classmethod
     def of(cls, rule: Rule) -> "Policy":
-        """Returns the policy of a rule that is asked for by its own name."""
+        """Returns the policy of a rule under the rule's own name."""
         return cls(str(rule), rule)
 
 
 def parse_policy(text: str, config: ModelConfig) -> Policy:
-    """Reads a policy: the name of a rule of `dat_jax.exits.rules.RULES` and what follows it.
+    """Parses a policy: the name of a rule in `dat_jax.exits.rules.RULES` and its argument.
 
     Raises:
-        UserError: there is no such rule, its argument cannot be read, or the model of `config` has
-            not what it needs.
+        UserError: there is no such rule, its argument is invalid, or the model of `config` lacks
+            what the rule needs.
     """
     kind, colon, argument = text.partition(":")
     named = {rule.kind: rule for rule in RULES}
@@ -36,11 +36,11 @@ def parse_policy(text: str, config: ModelConfig) -> Policy:
     rule, available = named[kind], available_rules(config)
     if rule not in available:
         raise UserError(
-            f"policy is {text!r}: this model has no exit head or exits for it; it can decode with "
+            f"policy is {text!r}: this model lacks the exit head or the exits for it; use one of "
             + ", ".join(rule.form() for rule in available)
         )
     if (colon and not rule.argument) or (not argument and (colon or rule.argument.startswith(":"))):
-        raise UserError(f"policy is {text!r}: must read {rule.form()}")
+        raise UserError(f"policy is {text!r}: must have the form {rule.form()}")
     try:
         return Policy.of(rule.read(argument, config))
     except UserError as error:
@@ -48,5 +48,5 @@ def parse_policy(text: str, config: ModelConfig) -> Policy:
 
 
 def available_rules(config: ModelConfig) -> list[type[Rule]]:
-    """The rules that a model can decode by, the plainest first."""
+    """Returns the rules that a model can decode with, the simplest first."""
     return [rule for rule in RULES if rule.fits(config)]

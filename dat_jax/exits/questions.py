@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four questions about when a token exits: what a rule sees of each, and what it answers.
+"""The four questions that decoding asks an exit rule, with their inputs and answers.
 
-Whoever decodes asks a rule about each token: before its sentence, before the token itself, after
-each block but the last, and after a classifier. Every answer is a plan: the depth to exit at, N
-while that is unknown, and whatever the rule wants to remember until the token has left. A token
-leaves as soon as its depth reaches what is planned.
+Decoding asks before each sentence, before each token, after each block except the last, and after a
+classifier. Each answer is a plan: the depth to exit at, N while it is unknown, and what the rule
+remembers until the token has exited. A token exits once its depth reaches the planned one.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ from dat_jax.types import Array, Bool, Int
 
 
 class Need(enum.Enum):
-    """Computations that are made for a rule alone; `dat_jax.flops` says what each costs."""
+    """Computations made only for a rule; `dat_jax.flops` has the cost of each."""
 
     SENTENCE_LOGITS = "the exit head's logits from the memory"
     FIRST_STATE_LOGITS = "the exit head's logits from the state after block 1"
@@ -30,78 +29,79 @@ class Need(enum.Enum):
 
 
 class Scope(enum.Enum):
-    """The tokens for which a rule decides at once."""
+    """The tokens that share one exit depth."""
 
     TEXT = "all tokens exit at one depth"
     SENTENCE = "all tokens of a sentence exit at one depth: none attends to a copied state"
-    TOKEN = "each token exits at a depth of its own"
+    TOKEN = "each token exits at its own depth"
 
 
 class Plan(NamedTuple):
-    """All that is known of the depths at which tokens exit."""
+    """The planned exits of tokens, and the rule's memory."""
 
-    exit_at: jax.Array  # [*B] the depth; N while it is unknown
-    carry: jax.Array  # [*B, W] what the rule remembers of a token, float32; 0 before the token
+    exit_at: jax.Array  # [*B] the exit depth; N while it is unknown
+    carry: jax.Array  # [*B, W] float32, what the rule remembers of a token; 0 before the token
 
     def exit_where(self, halts: Bool[Array, "*#B"], depth: Int[Array, "*B"]) -> "Plan":
-        """Lets tokens exit at `depth` where `halts` is true."""
+        """Plans to exit at `depth` where `halts` is true."""
         return self._replace(exit_at=jnp.where(halts, depth, self.exit_at))
 
 
 class Sentence(NamedTuple):
-    """All that a rule sees before a sentence."""
+    """Input of a rule before a sentence."""
 
-    logits: jax.Array | None  # [B, N] if it needs SENTENCE_LOGITS
+    logits: jax.Array | None  # [B, N] if the rule needs SENTENCE_LOGITS
 
 
 class Token(NamedTuple):
-    """All that a rule sees before a token of each of J hypotheses of B sentences."""
+    """Input of a rule before a token of each of J hypotheses of B sentences."""
 
-    number: jax.Array  # [B] of the sentence in the text, from 0
-    position: jax.Array  # [B] of the token in its sentence, from 0
-    limit: jax.Array  # [B] the most tokens that a translation may have
+    number: jax.Array  # [B] index of the sentence in the text, from 0
+    position: jax.Array  # [B] position of the token in its sentence, from 0
+    limit: jax.Array  # [B] maximum number of tokens of the translation
 
 
 class Block(NamedTuple):
-    """All that a rule sees after a block."""
+    """Input of a rule after a block."""
 
     depth: jax.Array  # [*B]
-    before: jax.Array  # [*B, D] the states that went into it
-    after: jax.Array  # [*B, D]
-    logits: jax.Array | None  # [*B, N] or [*B] if it needs FIRST_STATE_LOGITS or HALTING_LOGIT
+    before: jax.Array  # [*B, D] the block's input states
+    after: jax.Array  # [*B, D] its output states
+    # [*B, N] if the rule needs FIRST_STATE_LOGITS, [*B] if it needs HALTING_LOGIT
+    logits: jax.Array | None
 
 
 class Classified(NamedTuple):
-    """All that a rule that needs CLASSIFIER sees after one, before any token is ruled out."""
+    """Input of a rule that needs CLASSIFIER after a classifier, before tokens are masked."""
 
     depth: jax.Array  # [*B]
     logits: jax.Array  # [*B, V] of the next token, or [*B, K] of the tokens of its shortlist
     normaliser: jax.Array  # [*B] their logsumexp
-    top_logits: jax.Array  # [*B, top] the greatest that may be written, best first
+    top_logits: jax.Array  # [*B, top] the largest of tokens that may be generated, best first
     top_tokens: jax.Array  # [*B, top]
 
 
 class Rule:
-    """Base of all rules: answers every question with the plan as it is, so all tokens exit at N.
+    """Base of all rules: leaves every plan unchanged, so all tokens exit at N.
 
-    Rules are frozen dataclasses. As pytrees their numbers are leaves, a tuple of them one array: a
-    compiled decoder serves all rules of a class.
+    Rules are frozen dataclasses and pytrees. Their numbers are leaves (a tuple of numbers is one
+    array), so one compiled decoder serves all rules of a class.
     """
 
     kind: ClassVar[str] = ""
     """The name in `--config.policy`."""
     argument: ClassVar[str] = ""
-    """The form of what follows it: "", ":TAU" or, if it may be left out, "[:TAU]"."""
+    """The form of the argument after the name: "", ":TAU" or, if optional, "[:TAU]"."""
     exit_head: ClassVar[str | None] = None
-    """The `model.exit_head` that a model must have for it, if any."""
+    """The `model.exit_head` that the rule needs, if any."""
     needs: ClassVar[Set[Need]] = frozenset()
     scope: ClassVar[Scope] = Scope.TOKEN
     carry_width: ClassVar[int] = 0
-    """Numbers that it remembers of a token, W of `Plan.carry`."""
+    """Numbers that the rule remembers of a token, W of `Plan.carry`."""
 
     def __init_subclass__(cls) -> None:
-        # `jax.tree_util.register_dataclass` would let the structures of two classes with equal
-        # fields be equal (jaxlib 0.10.2): `jit` would now and then run one's program for the other.
+        # With `jax.tree_util.register_dataclass`, the structures of two classes with equal fields
+        # compare equal (jaxlib 0.10.2), and `jit` may run one class's program for the other.
         jax.tree_util.register_pytree_node(
             cls, lambda rule: (_leaves(rule), None), lambda _, values: cls(*values)
         )
@@ -113,20 +113,20 @@ class Rule:
 
     @classmethod
     def form(cls) -> str:
-        """Returns the form in which `--config.policy` asks for it."""
+        """Returns the form of the rule in `--config.policy`."""
         return cls.kind + cls.argument
 
     @classmethod
     def fits(cls, config: ModelConfig) -> bool:
-        """True if a model can decode by it: it has a choice of exits, and the head."""
+        """Returns whether a model can decode with the rule: it has several exits, and the head."""
         return len(config.exit_depths) > 1 and cls.exit_head in (None, config.exit_head)
 
     @classmethod
     def read(cls, argument: str, config: ModelConfig) -> "Rule":
-        """Makes the rule of what follows its name.
+        """Builds the rule from the argument after its name.
 
         Raises:
-            UserError: it cannot be read, or does not suit the model.
+            UserError: the argument is invalid, or does not fit the model.
         """
         return cls()
 
@@ -139,7 +139,7 @@ class Rule:
         return num_layers
 
     def before_sentence(self, sentence: Sentence, exit_at: Int[Array, " B"]) -> Int[Array, " B"]:
-        """Returns the depth above which no token of each sentence goes."""
+        """Returns the largest depth for the tokens of each sentence."""
         return exit_at
 
     def before_token(self, token: Token, plan: Plan) -> Plan:
@@ -147,11 +147,11 @@ class Rule:
         return plan
 
     def after_block(self, block: Block, plan: Plan) -> Plan:
-        """Plans for tokens that have run a block and are not at N."""
+        """Plans for tokens that have run a block below N."""
         return plan
 
     def after_classifier(self, classified: Classified, plan: Plan) -> Plan:
-        """Plans for tokens whose states have been classified; asked if it needs CLASSIFIER."""
+        """Plans for tokens whose states have been classified; needs CLASSIFIER."""
         return plan
 
 

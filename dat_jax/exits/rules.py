@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit rules, which decide when a token leaves the decoder (paper, section 3).
+"""Exit rules: they decide when a token exits the decoder (paper, section 3).
 
-To add one, subclass `Rule` here, answer those of its four questions that matter to it, and name it
-in `RULES`: no engine knows any rule by name.
+To add a rule, subclass `Rule` here, override the questions that it answers, and add it to `RULES`.
+The engine knows no rule by name.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class Fixed(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Rule):
-    """Each token exits at a depth drawn uniformly (paper, section 4.1)."""
+    """Each token exits at a depth drawn uniformly from 1 to N (paper, section 4.1)."""
 
     num_layers: Any
     seed: Any
@@ -72,7 +72,7 @@ class Uniform(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class SequenceMultinomial(Rule):
-    """All tokens of a sentence exit at the depth that its exit head finds likeliest (eq. 8)."""
+    """All tokens of a sentence exit at the depth likeliest by the exit head (equation 8)."""
 
     kind = exit_head = "sequence_multinomial"
     needs = frozenset({Need.SENTENCE_LOGITS})
@@ -85,25 +85,25 @@ class SequenceMultinomial(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class TokenMultinomial(Rule):
-    """Each token exits at the depth that its exit head finds likeliest after block 1 (eq. 11)."""
+    """Each token exits at the depth likeliest by the exit head after block 1 (equation 11)."""
 
     kind = exit_head = "token_multinomial"
     needs = frozenset({Need.FIRST_STATE_LOGITS})
 
     def after_block(self, block: Block, plan: Plan) -> Plan:
-        if block.logits is None:  # block 1 has been asked
+        if block.logits is None:  # after block 1 the plan is final
             return plan
         return plan._replace(exit_at=1 + jnp.argmax(block.logits, axis=-1))
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenGeometric(Rule):
-    """A token exits after the first block whose halting probability is above that block's tau.
+    """A token exits after the first block whose halting probability is above its threshold.
 
     Paper, section 3.3, equation 12.
     """
 
-    thresholds: Any  # tau of depths 1 to N - 1: a tuple of numbers, as a leaf an array
+    thresholds: Any  # tau at depths 1 to N - 1: a tuple of numbers; as a pytree leaf, an array
 
     kind = exit_head = "token_geometric"
     argument = "[:TAU]"
@@ -127,12 +127,13 @@ class TokenGeometric(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Confidence(Rule):
-    """A token exits at the first exit whose likeliest token is likelier than that depth's tau.
+    """A token exits at the first depth where the probability of the likeliest token is above the
+    threshold.
 
-    Paper, section 3.3; it needs no training beside that of the exits.
+    Paper, section 3.3. Needs no exit head.
     """
 
-    thresholds: Any  # tau of depths 1 to N - 1: a tuple of numbers, as a leaf an array
+    thresholds: Any  # tau at depths 1 to N - 1: a tuple of numbers; as a pytree leaf, an array
 
     kind = "confidence"
     argument = ":TAU"
@@ -160,7 +161,7 @@ def _first_depth_for_all(thresholds: tuple[float, ...]) -> int:
 
 
 def _at(thresholds: Any, depth: Int[Array, "*B"]) -> Array:
-    """The threshold of each depth; at N, where none is asked for, that of N - 1."""
+    """Returns the threshold of each depth; N, which needs none, gets that of N - 1."""
     return jnp.asarray(thresholds, jnp.float32).at[depth - 1].get(mode="clip")
 
 
@@ -172,4 +173,4 @@ RULES: tuple[type[Rule], ...] = (
     TokenGeometric,
     Confidence,
 )
-"""All rules that can be asked for by name, the plainest first."""
+"""All rules that `--config.policy` can name, the simplest first."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chance: exit depths for mixed training (paper, section 3.1), draws for decoding."""
+"""Random exit depths for mixed training (paper, section 3.1), and random draws for decoding."""
 
 from typing import Literal
 
@@ -16,9 +16,9 @@ def sample_exits(
     num_layers: int,
     sampling: Literal["per_token", "per_sequence"],
 ) -> Int[Array, "B T"]:
-    """Draws depths from 1 to `num_layers` uniformly: one for each token, or one for each row.
+    """Draws depths uniformly from 1 to `num_layers`, one per token or one per row.
 
-    The paper says only that exit sequences are random; it evaluates with a draw for each token.
+    The paper only says that exit sequences are random; it evaluates with one draw per token.
     """
     draws = length if sampling == "per_token" else 1
     depths = jax.random.randint(key, (rows, draws), 1, num_layers + 1)
@@ -28,10 +28,10 @@ def sample_exits(
 def token_draws(
     seed: int | Array, sentences: Int[Array, "B"], positions: Int[Array, "B"], beams: int
 ) -> Float[Array, "B J"]:
-    """A number from [0, 1) for each hypothesis of each sentence at its position.
+    """Draws a number in [0, 1) for each hypothesis of each sentence at its position.
 
-    It follows from the seed, the sentence's number, the position and the beam, and from nothing
-    else: who else is in the batch does not matter.
+    It depends only on the seed, the sentence's number, the position and the beam, not on other
+    sentences in the batch.
     """
 
     def draw(sentence: Array, position: Array) -> Array:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multi-head attention to positions that are arguments: a cache is an ordinary array.
+"""Multi-head attention whose keys and values are arguments, so that a cache is an ordinary array.
 
-They come in one of two forms. Keys and values are projected once for all queries to come. States
-are stored as they are, and a query meets them by way of the kernels: nothing has to be projected,
-and with one query a row the products are of matrices, which keeps a matrix unit busy.
+There are two forms. `KeysValues` are projected once for all later queries. `States` are cached
+unprojected: the projection kernels are applied to the query instead. Nothing is projected, and with
+one query per row the products are matrix-matrix, which keeps a matrix unit busy.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from dat_jax.types import Array, Bool, Float
 
 
 class KeysValues(NamedTuple):
-    """Positions to attend to, projected; heads before positions, as the products read them."""
+    """Projected keys and values; heads come before positions, as the products read them."""
 
     keys: jax.Array  # [B, H, P, K]
     values: jax.Array  # [B, H, P, K]
 
 
 class States(NamedTuple):
-    """Positions to attend to, as they are."""
+    """Unprojected states to attend to."""
 
     states: jax.Array  # [B, P, M]
 
@@ -35,11 +35,11 @@ AttendedForm = Literal["keys_values", "states"]
 
 Drop = Callable[[Array], Array]
 Attend = Callable[[Array, Drop], Array]
-"""Mixes values for queries [B, T, H, K]; the second argument is the dropout of the weights."""
+"""Attends with queries [B, T, H, K]; the second argument applies dropout to the weights."""
 
 
 class StateKernels(NamedTuple):
-    """The projections of keys and values as attention to states applies them."""
+    """The projections of keys and values, laid out for attention to states."""
 
     key: jax.Array  # [H, K, M]
     value: jax.Array  # [H, M, K]
@@ -47,7 +47,7 @@ class StateKernels(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention of `heads` heads; queries and output have width `dim`."""
+    """Scaled dot-product attention with `heads` heads; queries and output have width `dim`."""
 
     dim: int
     heads: int
@@ -72,13 +72,13 @@ class Attention(nn.Module):
         self.weight_dropout = nn.Dropout(self.dropout)
 
     def attended(self, x: Float[Array, "B P M"], form: AttendedForm) -> Attended:
-        """The positions of `x` in the form in which they are to be stored and attended to."""
+        """Returns the positions of `x` in a form to cache and attend to."""
         if form == "states":
             return States(x)
         return KeysValues(jnp.swapaxes(self.key(x), 1, 2), jnp.swapaxes(self.value(x), 1, 2))
 
     def state_kernels(self) -> StateKernels:
-        """The kernels for attention to states; compute them once, outside of any loop."""
+        """Returns the kernels for attention to states; compute them once, outside of any loop."""
         key, value = (part.variables["params"] for part in (self.key, self.value))
         return StateKernels(
             jnp.transpose(key["kernel"], (1, 2, 0)).astype(self.dtype),
@@ -89,7 +89,7 @@ class Attention(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], attend: Attend, *, deterministic: bool
     ) -> Float[Array, "B T D"]:
-        """Mixes what `attend` finds for each position of `x`; see `attend_to`."""
+        """Attends from each position of `x` with `attend`, which `attend_to` returns."""
         query = self.query(x) * (self.dim // self.heads) ** -0.5
         drop = partial(self.weight_dropout, deterministic=deterministic)
         return self.output(attend(query, drop))
@@ -98,7 +98,7 @@ class Attention(nn.Module):
 def attend_to(
     attended: Attended, mask: Bool[Array, "#B #T P"], kernels: StateKernels | None = None
 ) -> Attend:
-    """Attention to these positions, where `mask` is true; states need `kernels`."""
+    """Returns attention to these positions where `mask` is true; `States` need `kernels`."""
     if isinstance(attended, KeysValues):
         return partial(_mix, attended, mask)
     assert kernels is not None
@@ -121,11 +121,11 @@ def _mix_states(
     query: Float[Array, "B T H K"],
     drop: Drop,
 ) -> Float[Array, "B T H K"]:
-    """Mixes values as `_mix` does, without projecting what it looks at.
+    """Computes the same as `_mix` without projecting the states.
 
-    A query meets a state by way of the key's kernel, applied backwards; values are projected after
-    mixing. A bias of the keys shifts all scores of a query alike, which softmax does not see; that
-    of the values passes through, as the weights sum to 1.
+    Applies the key kernel to the query, transposed, and the value kernel after mixing. The key bias
+    shifts all scores of a query equally, which softmax ignores; the value bias passes through,
+    because the weights sum to 1.
     """
     batch, length, heads, _ = query.shape
     by_kernel = jnp.einsum("bthk,hkm->bthm", query, kernels.key)
@@ -142,15 +142,17 @@ def _mix_states(
 def _weights(
     scores: Float[Array, "*B P"], mask: Bool[Array, "*#B P"], dtype: jnp.dtype, drop: Drop
 ) -> Float[Array, "*B P"]:
-    """Softmax in float32 over the positions where `mask` is true, and dropout."""
+    """Computes attention weights: masked softmax in float32, then dropout."""
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     return drop(jax.nn.softmax(scores).astype(dtype))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scores(formula: str, one: Array, other: Array) -> Array:
-    """A product with sums in float32. Its gradients are products in the operands' dtype, where
-    those of scores, in float32, would otherwise make them products of float32 numbers."""
+    """Multiplies with float32 sums; gradients are products in the operands' dtype.
+
+    Without this, the float32 gradient of the scores would make them products in float32.
+    """
     return _product(formula, one, other, dtype=jnp.dtype("float32"))
 
 
@@ -172,10 +174,10 @@ _scores.defvjp(_scores_forward, _scores_backward)
 
 
 def _product(formula: str, *operands: Array, dtype: jnp.dtype | None = None) -> Array:
-    """A product in the order of its formula.
+    """Multiplies in the order of the formula.
 
-    Left alone, XLA merges the transposition that follows and swaps the operands; with few queries,
-    on CPU, that takes three to eight times as long.
+    Without the barrier, XLA merges the following transpose and swaps the operands, which takes
+    three to eight times as long on CPU with few queries.
     """
     return jax.lax.optimization_barrier(
         jnp.einsum(formula, *operands, preferred_element_type=dtype)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One encoder block and one decoder block (paper, section 2: Vaswani et al.'s)."""
+"""The encoder block and the decoder block (paper, section 2, as in Vaswani et al.)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from dat_jax.types import Array, Bool, Float
 class Residual(nn.Module):
     """The residual connection around a sub-layer: `leave(x, sub_layer(enter(x)))`.
 
-    Its LayerNorm stands after the sum (post-norm) or before the sub-layer (pre-norm).
+    LayerNorm follows the sum (post-norm) or precedes the sub-layer (pre-norm).
     """
 
     config: ModelConfig
@@ -32,13 +32,13 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(self.config.dropout)
 
     def enter(self, x: Float[Array, "*B M"]) -> Float[Array, "*B M"]:
-        """The input of the sub-layer: `x`, normalised in pre-norm."""
+        """Returns the input of the sub-layer: `x`, normalised under pre-norm."""
         return self.norm(x) if self.config.norm == "pre" else x
 
     def leave(
         self, x: Float[Array, "*B M"], update: Float[Array, "*B M"], *, deterministic: bool
     ) -> Float[Array, "*B M"]:
-        """Adds what the sub-layer made of it to `x`; normalises the sum in post-norm."""
+        """Adds the sub-layer's output to `x`; normalises the sum under post-norm."""
         x = x + self.dropout(update, deterministic=deterministic)
         return self.norm(x) if self.config.norm == "post" else x
 
@@ -87,17 +87,17 @@ class EncoderBlock(nn.Module):
 
 
 class BlockKernels(NamedTuple):
-    """The kernels by which a decoder block attends to states."""
+    """The kernels of a decoder block for attention to states."""
 
     self_attention: StateKernels
     memory_attention: StateKernels
 
 
 class DecoderBlock(nn.Module):
-    """Self-attention, attention over the memory, feed-forward.
+    """Self-attention, attention over the memory, then a feed-forward layer.
 
-    What it attends to are arguments: training attends to whole sequences, made with `self_attended`
-    and `memory_attended`, a decoder to its cache.
+    The positions to attend to are arguments: training passes whole sequences, from `self_attended`
+    and `memory_attended`; decoding passes its cache.
     """
 
     config: ModelConfig
@@ -116,15 +116,15 @@ class DecoderBlock(nn.Module):
         )
 
     def self_attended(self, x: Float[Array, "B T D"], form: AttendedForm) -> Attended:
-        """The block's inputs as later positions are to attend to them."""
+        """Returns the block's inputs in the form that self-attention attends to."""
         return self.self_attention.attended(self.self_residual.enter(x), form)
 
     def memory_attended(self, memory: Float[Array, "B S E"], form: AttendedForm) -> Attended:
-        """The encoder output as the block is to attend to it."""
+        """Returns the encoder output in the form that the block attends to."""
         return self.memory_attention.attended(memory, form)
 
     def state_kernels(self) -> BlockKernels:
-        """The kernels for attention to states; compute them once, outside of any loop."""
+        """Returns the kernels for attention to states; compute them once, outside of any loop."""
         return BlockKernels(
             self.self_attention.state_kernels(), self.memory_attention.state_kernels()
         )
@@ -153,13 +153,13 @@ class DecoderBlock(nn.Module):
 def stacked(
     run_block: Callable[[Any, Any, Any], tuple[Any, Any]], config: ModelConfig, layers: int
 ) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
-    """Makes `run_block(block, carry, x) -> (carry, y)` run all blocks of a stack, one upon the
-    other, whose parameters, `x` and `y` have a leading axis of blocks.
+    """Scans `run_block(block, carry, x) -> (carry, y)` over the blocks of a stack.
 
-    Where blocks are rematerialised, a backward pass finds of each only its carry and runs it again.
+    Parameters, `x` and `y` have a leading axis of blocks. With rematerialisation, only the carries
+    are stored, and the backward pass runs each block again.
     """
     if config.rematerialisation == "blocks":
-        run_block = nn.remat(run_block, prevent_cse=False)  # a loop leaves nothing to merge with
+        run_block = nn.remat(run_block, prevent_cse=False)  # CSE cannot merge across a loop
     return nn.scan(
         run_block,
         variable_axes={"params": 0},

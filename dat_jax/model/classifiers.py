@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The output classifiers, one for each exit (equation 3).
+"""The output classifiers of the exits (equation 3).
 
-Their weights are a tree of two parts, `{"shared": {...}, "per_exit": {...}}`; the leaves of the
-second have a leading axis of exits. `weights_of_exit` merges them into the weights of one exit:
-`table` [V, D] and, under pre-norm, whose residual stream is not normalised, `scale` and `bias` [D]
-of a LayerNorm of its own.
+Their weights are a tree, `{"shared": {...}, "per_exit": {...}}`; leaves of `per_exit` have a
+leading axis of exits. `weights_of_exit` merges both into the weights of one exit: `table` [V, D]
+and, under pre-norm, `scale` and `bias` [D] of the exit's own LayerNorm, because the residual stream
+is not normalised there.
 """
 
 from functools import partial
@@ -19,14 +19,14 @@ from dat_jax.types import Array, Float
 
 
 class Classifiers(nn.Module):
-    """Holds the weights of all exits' classifiers; without biases, as in the paper."""
+    """Holds the weights of all exits' classifiers, which have no biases, as in the paper."""
 
     config: ModelConfig
     vocabulary_size: int
 
     @nn.compact
     def __call__(self, tied_table: Float[Array, "V D"] | None) -> dict[str, Any]:
-        """Returns the tree of weights; `tied_table` replaces a table of its own."""
+        """Returns the tree of weights; uses `tied_table`, if given, for all exits."""
         dim, exits = self.config.decoder_dim, len(self.config.exit_depths)
         shared, per_exit = {}, {}
         init = nn.initializers.normal(dim**-0.5)
@@ -43,17 +43,17 @@ class Classifiers(nn.Module):
 
 
 def weights_of_exit(weights: dict[str, Any], index: int) -> dict[str, Array]:
-    """The weights of the classifier at `exit_depths[index]`."""
+    """Returns the weights of the classifier at `exit_depths[index]`."""
     return weights["shared"] | jax.tree.map(lambda leaf: leaf[index], weights["per_exit"])
 
 
 def classify(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-    """The logits of one exit, in float32, from its merged weights and the decoder's states."""
+    """Returns the logits of one exit in float32, from its merged weights and decoder states."""
     return _product(weights["table"], normalised(weights, state))
 
 
 def normalised(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-    """States as an exit's table takes them: under pre-norm, normalised by weights of the exit."""
+    """Returns the input of an exit's table: under pre-norm, states after the exit's LayerNorm."""
     if "scale" not in weights:
         return state
     standard = jax.nn.standardize(state.astype(jnp.float32), epsilon=1e-6)
@@ -63,8 +63,10 @@ def normalised(weights: dict[str, Array], state: Float[Array, "*B D"]) -> Float[
 
 @jax.custom_vjp
 def _product(table: Float[Array, "V D"], state: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-    """Multiplies in the dtype of the states and sums in float32, and so do its gradients, which
-    would otherwise be products of float32 numbers, as logits are."""
+    """Multiplies in the dtype of the states with float32 sums; so do its gradients.
+
+    Without this, the float32 gradient of the logits would make them products in float32.
+    """
     return _sums(state, table.astype(state.dtype), axes=(-1, -1))
 
 

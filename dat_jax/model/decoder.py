@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoder: N blocks whose every state can be an exit (paper, section 3)."""
+"""The decoder: N blocks with an exit possible after each (paper, section 3)."""
 
 from typing import Any
 
@@ -34,19 +34,19 @@ class Decoder(nn.Module):
         gradient_from_above: float = 1.0,
         deterministic: bool,
     ) -> Float[Array, "N B T D"]:
-        """Runs all blocks on whole sequences and returns the states after each (equation 1).
+        """Runs all blocks on whole sequences; returns the states after each (equation 1).
 
         Args:
             x: the states before the first block.
             memory: the encoder output.
             memory_mask: true on real source tokens.
-            exit_depth: where each token exits; its last computed state is copied to all depths
-                above, whose keys and values are projections of the copy (paper, section 3.1). By
-                default all tokens run all blocks.
-            gradient_scaling: gamma, see `block_scales`; 0 is none.
-            gradient_from_above: what a block's gradient that comes through the block above it is
-                multiplied by; so what comes from m blocks above by its m-th power.
-            deterministic: without dropout.
+            exit_depth: the exit of each token; above it, its last computed state is copied, and
+                keys and values are projections of the copy (paper, section 3.1). By default all
+                tokens run all blocks.
+            gradient_scaling: gamma, see `block_scales`; 0 turns it off.
+            gradient_from_above: factor on the gradient that a block gets through the block above;
+                the gradient from m blocks above is multiplied by its m-th power.
+            deterministic: whether to turn dropout off.
         """
         causal = jnp.tri(x.shape[1], dtype=bool)[None]
         free_block = DecoderBlock(self.config, parent=None)

@@ -9,7 +9,7 @@ from dat_jax.types import Array, Float, Int
 
 
 class Embedding(nn.Module):
-    """Embeds token ids and adds their positions; rows are also what a tied classifier reads."""
+    """Embeds token ids and adds their positions; a tied classifier shares `table`."""
 
     vocabulary_size: int
     dim: int
@@ -31,13 +31,14 @@ class Embedding(nn.Module):
         *,
         deterministic: bool,
     ) -> Float[Array, "B T M"]:
-        """Embeds `tokens`, which stand at `positions` of their sentences."""
+        """Embeds `tokens` at `positions` of their sentences."""
         x = self.table[tokens] * self.dim**0.5 + sinusoids(positions, self.dim)
         return self.output_dropout(x.astype(self.dtype), deterministic=deterministic)
 
 
 def sinusoids(positions: Int[Array, "B T"], dim: int) -> Float[Array, "B T M"]:
-    """Sines in the first half of the channels, cosines in the second; periods 2 pi to 2e4 pi."""
+    """Returns sines in the first half of the channels and cosines in the second; the periods range
+    from 2 pi to 2e4 pi."""
     frequencies = np.exp(-np.log(1e4) * np.arange(dim // 2) / max(dim // 2 - 1, 1))
     angles = positions[..., None] * jnp.asarray(frequencies, jnp.float32)[None, None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder: always at its full depth (paper, section 2)."""
+"""The encoder, always run at full depth (paper, section 2)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ class Encoder(nn.Module):
     def __call__(
         self, x: Float[Array, "B S E"], mask: Bool[Array, "B S"], *, deterministic: bool
     ) -> Float[Array, "B S E"]:
-        """Turns embedded tokens into the memory; `mask` is true on real tokens."""
+        """Returns the memory of embedded tokens; `mask` is true on real tokens."""
 
         def run_block(block: EncoderBlock, x: Array, _: None) -> tuple[Array, None]:
             return block(x, mask[:, None, :], deterministic=deterministic), None

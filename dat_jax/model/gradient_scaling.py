@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient scaling: an exit's loss counts gamma_n times for the block it follows (appendix A).
+"""Gradient scaling: an exit's loss counts gamma_n times for the block before it (appendix A).
 
-The decoder runs each block twice under it, to the same states: for the exit after the block with
-parameters whose gradients are scaled, and for the blocks above with parameters as they are.
+With it, the decoder runs each block twice with the same result: once for the exit, with scaled
+gradients of the parameters, and once for the blocks above, without scaling.
 """
 
 import jax
@@ -13,19 +13,18 @@ from dat_jax.types import Array, Float, Int
 
 
 def block_scales(gamma: float, depths: Int[Array, " N"]) -> Float[Array, " N"]:
-    """gamma_n = gamma (N - n), and gamma_N = 1 (paper, appendix A), for depths 1 to N.
+    """Returns gamma_n = gamma (N - n) for depths n < N, and gamma_N = 1 (paper, appendix A).
 
-    The loss of exit n counts gamma_n times for the parameters of block n itself, and once for those
-    of the blocks below it, as the losses above n do for those of block n: what the paper's text
-    says. Its algorithm 1, taken literally, lets the factors of several blocks multiply. The paper's
-    formula gives gamma_N = 0, by which block N would not learn.
+    The loss of exit n counts gamma_n times for the parameters of block n and once for those of
+    blocks below, as in the paper's text. Its algorithm 1, taken literally, multiplies the factors
+    of several blocks. Its formula gives gamma_N = 0, so block N would not learn.
     """
     return jnp.where(depths < len(depths), gamma * (len(depths) - depths), 1.0)
 
 
 @jax.custom_vjp
 def scale_gradient(x: Array, scale: ArrayLike) -> Array:
-    """Returns `x`, whose gradient is multiplied by `scale`."""
+    """Returns `x`; multiplies its gradient by `scale`."""
     return x
 
 

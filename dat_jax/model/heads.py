@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit heads: one linear layer from a state to the logits of when to exit (paper, section 3).
+"""Exit heads: one linear layer from a state to exit logits (paper, section 3).
 
-`ExitHead` holds the weights; the functions below read them, in training and in decoding. Under
-pre-norm, whose residual stream is not normalised, a head sees the standardised state: before a
-linear layer, a LayerNorm's scale and bias would add nothing.
+`ExitHead` holds the weights; the functions below apply them, in training and in decoding. Under
+pre-norm the residual stream is not normalised, so a head gets the standardised state; a LayerNorm's
+scale and bias would add nothing before a linear layer.
 """
 
 import flax.linen as nn
@@ -21,8 +21,8 @@ class ExitHead(nn.Module):
 
     @nn.compact
     def __call__(self) -> dict[str, Array]:
-        """Returns `kernel` [M, U] and `bias` [U]: N logits of a multinomial, or the logits of
-        halting units, one for all blocks or N - 1."""
+        """Returns `kernel` [M, U] and `bias` [U]. U is N for a multinomial head; for halting units
+        it is 1 if shared, else N - 1."""
         config = self.config
         of_sequence = config.exit_head == "sequence_multinomial"
         dim = config.encoder_dim if of_sequence else config.decoder_dim
@@ -39,7 +39,7 @@ class ExitHead(nn.Module):
 def sequence_logits(
     weights: dict[str, Array], memory: Float[Array, "B S E"], source_mask: Bool[Array, "B S"]
 ) -> Float[Array, "B N"]:
-    """The logits of a sentence's depth, from the mean of its memory (equation 8)."""
+    """Returns the logits of a sentence's depth, from the mean of its memory (equation 8)."""
     real = source_mask[..., None]
     total = jnp.sum(memory.astype(jnp.float32), axis=1, where=real)
     return _linear(weights, total / jnp.maximum(jnp.sum(real, axis=1), 1))
@@ -48,14 +48,14 @@ def sequence_logits(
 def token_logits(
     config: ModelConfig, weights: dict[str, Array], state: Float[Array, "*B D"]
 ) -> Float[Array, "*B N"]:
-    """The logits of a token's depth, from its state after block 1 (equation 11)."""
+    """Returns the logits of a token's depth, from its state after block 1 (equation 11)."""
     return _linear(weights, _normalised(config, state))
 
 
 def halting_logit(
     config: ModelConfig, weights: dict[str, Array], depth: int, state: Float[Array, "*B D"]
 ) -> Float[Array, "*B"]:
-    """The logit of halting after block `depth`, which is below N (equation 12)."""
+    """Returns the logit of halting after block `depth` < N (equation 12)."""
     unit = 0 if config.halting_weights == "shared" else depth - 1
     own = {name: leaf[..., unit : unit + 1] for name, leaf in weights.items()}
     return _linear(own, _normalised(config, state))[..., 0]
@@ -67,6 +67,6 @@ def _normalised(config: ModelConfig, state: Float[Array, "*B D"]) -> Float[Array
 
 
 def _linear(weights: dict[str, Array], x: Float[Array, "*B M"]) -> Float[Array, "*B U"]:
-    # By default a TPU rounds to bfloat16 first; this product is small, and exits hang on it.
+    # A TPU rounds to bfloat16 by default; this product is small, and the exits depend on it.
     y = jnp.matmul(x, weights["kernel"], precision=jax.lax.Precision.HIGHEST)
     return y + jnp.broadcast_to(weights["bias"], y.shape)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole model: source tokens to memory, memory and target tokens to the states of all exits."""
+"""The whole model: encoder, decoder, classifiers and exit head."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ class Transformer(nn.Module):
         *,
         deterministic: bool = True,
     ) -> Float[Array, "B S E"]:
-        """The memory of source tokens; `source_mask` is true on real ones."""
+        """Returns the memory of source tokens; `source_mask` is true on real ones."""
         positions = jnp.arange(source.shape[1])[None]
         x = self.source_embedding(source, positions, deterministic=deterministic)
         return self.encoder(x, source_mask, deterministic=deterministic)
@@ -57,7 +57,7 @@ class Transformer(nn.Module):
         *,
         deterministic: bool = True,
     ) -> Float[Array, "B T D"]:
-        """The decoder's state before its first block."""
+        """Returns the decoder's states before its first block."""
         return self.target_embedding(inputs, positions, deterministic=deterministic)
 
     def states(
@@ -71,7 +71,7 @@ class Transformer(nn.Module):
         gradient_from_above: float = 1.0,
         deterministic: bool = True,
     ) -> Float[Array, "N B T D"]:
-        """The decoder's states after each block; `inputs` are the target tokens shifted right.
+        """Returns the decoder's states after each block; `inputs` are the target shifted right.
 
         `exit_depth`, `gradient_scaling` and `gradient_from_above` are those of `Decoder`.
         """
@@ -88,12 +88,13 @@ class Transformer(nn.Module):
         )
 
     def classifier_weights(self) -> dict[str, Any]:
-        """The weights of all exits' classifiers, as `dat_jax.model.classifiers` describes them."""
+        """Returns the weights of all classifiers; see `dat_jax.model.classifiers`."""
         untied = self.config.embeddings == "untied"
         return self.classifiers(None if untied else self.target_embedding.table)
 
     def exit_head_weights(self) -> dict[str, Array]:
-        """The weights of the exit head, as `dat_jax.model.heads` describes them; it has one."""
+        """Returns the weights of the exit head, which the model must have; see
+        `dat_jax.model.heads`."""
         return self.exit_head()
 
     def exit_logits(
@@ -102,8 +103,8 @@ class Transformer(nn.Module):
         source_mask: Bool[Array, "B S"],
         states: Float[Array, "N B T D"],
     ) -> Float[Array, "B *T U"]:
-        """The exit head's logits: of depths, [B, N] for a sentence or [B, T, N] for its tokens, or
-        of halting, [B, T, L] (paper, sections 3.2 and 3.3)."""
+        """Returns the exit head's logits (paper, sections 3.2 and 3.3): [B, N] for sentences, or
+        [B, T, N] for tokens, or halting logits [B, T, L]."""
         config, weights = self.config, self.exit_head_weights()
         if config.exit_head == "sequence_multinomial":
             return sequence_logits(weights, memory, source_mask)
@@ -123,7 +124,8 @@ class Transformer(nn.Module):
         source_mask: Bool[Array, "B S"],
         inputs: Int[Array, "B T"],
     ) -> Float[Array, "X B T V"]:
-        """The logits of all X exits at once: short to read, and large, so no engine uses it."""
+        """Returns the logits of all X exits at once; large, so training and decoding do not use
+        it."""
         memory = self.encode(source, source_mask)
         states = self.states(inputs, memory, source_mask)
         if self.is_initializing() and self.config.exit_head != "none":
@@ -138,6 +140,6 @@ class Transformer(nn.Module):
 
 
 def init_params(model: Transformer, key: PRNGKeyArray) -> Params:
-    """Draws the parameters of `model`, in float32."""
+    """Initialises the parameters of `model`, in float32."""
     token, real = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     return jax.jit(model.init)(key, token, real, token)["params"]

@@ -122,7 +122,7 @@ class Run:
                 folders.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"--workdir={self.path} is a file: name a folder")
+            raise UserError(f"--workdir={self.path} is a file: give a folder")
         check_stored(str(destination(str(self.path))), "--workdir")
         with contextlib.ExitStack() as stack:
             by_first(lambda: stack.enter_context(sole_writer(self.path)))

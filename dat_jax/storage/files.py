@@ -122,7 +122,7 @@ def _lock(folder: Path) -> Generator[None, None, None]:
             holder = path.read_text(errors="replace").strip()
         raise UserError(
             f"{folder} is being written by {holder or 'another process'}: wait until it is done "
-            "or name another folder"
+            "or give another folder"
         ) from None
     with file, contextlib.ExitStack() as stack:
         stack.callback(_remove, file)

@@ -19,11 +19,11 @@ from dat_jax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
 
 
 class Forward(NamedTuple):
-    """Everything that a model makes of a batch whose targets it is given."""
+    """The outputs of a model under teacher forcing."""
 
     states: jax.Array  # [N, B, T, D]
-    classifiers: dict[str, Any]  # the tree of weights, see `dat_jax.model.classifiers`
-    exit_logits: jax.Array | None  # of the exit head, if there is one
+    classifiers: dict[str, Any]  # weights, see `dat_jax.model.classifiers`
+    exit_logits: jax.Array | None  # [B, *T, U] None without an exit head
 
 
 def forward(
@@ -44,8 +44,8 @@ def forward(
         batch: source and target tokens.
         gradient_scaling: see `Decoder`.
         gradient_from_above: see `Decoder`.
-        detach_head: no gradient flows from the exit head into the model.
-        dropout_key: without it there is no dropout.
+        detach_head: whether to stop gradients from the exit head into the model.
+        dropout_key: the key of dropout; None turns dropout off.
     """
     source, _, inputs = _tokens(batch)
     source_mask, deterministic = source != PAD, dropout_key is None
@@ -78,18 +78,18 @@ def aligned(
     batch: Batch,
     dropout_key: PRNGKeyArray | None,
 ) -> Metrics:
-    """Metrics at all exits of every token, from states that ran all blocks below (equation 4).
+    """Returns metrics at all exits of every token, on states that ran all blocks (equation 4).
 
     Args:
         model: the model.
-        config: the run's.
+        config: the config of the run.
         params: the model's parameters.
         batch: source and target tokens.
-        dropout_key: without it there is no dropout.
+        dropout_key: the key of dropout; None turns dropout off.
 
     Returns:
-        `loss`, L_dec with label smoothing; `nll` and `accuracy` of each exit; with an exit head
-        also what `_exit_metrics` says. All per target token.
+        `loss`, L_dec with label smoothing; `nll` and `accuracy` of each exit; with an exit head,
+        also those of `_exit_metrics`. All are means per target token.
     """
     target = jnp.asarray(batch.target)
     target_mask = target != PAD
@@ -121,22 +121,22 @@ def aligned(
 def mixed(
     model: Transformer, config: Config, params: Params, batch: Batch, key: PRNGKeyArray
 ) -> Metrics:
-    """Metrics at exits drawn by chance, with states copied upward (equation 5).
+    """Returns metrics at random exits, with states copied to the blocks above (equation 5).
 
-    For each sentence `training.exit_samples` sequences of exits are drawn, the paper's M: so many
-    copies of it are rows of the decoder's batch, and the encoder runs once. Gradients flow through
-    copied states, as nothing in the paper says that they do not.
+    Draws `training.exit_samples` (the paper's M) exit sequences per sentence. The decoder's batch
+    has a row for each of them; the encoder runs once. Gradients flow through copied states, since
+    the paper does not say otherwise.
 
     Args:
         model: the model.
-        config: the run's.
+        config: the config of the run.
         params: the model's parameters.
         batch: source and target tokens.
-        key: of exits and dropout.
+        key: the key of exits and dropout.
 
     Returns:
         `loss`, L_dec with label smoothing, and `nll` and `accuracy` of each exit over the tokens
-        that were drawn to leave by it. All per target token.
+        that exit there. All are means per target token.
     """
     source, target, inputs = _tokens(batch)
     samples, training = config.training.exit_samples, config.training
@@ -156,7 +156,7 @@ def mixed(
     states, classifiers = cast(tuple[Array, dict[str, Any]], outputs)
     depths = jnp.arange(1, model.config.decoder_layers + 1)
     leaves = (exit_depth[None] == depths[:, None, None]) & (target != PAD)[None]
-    # With nothing of their own all classifiers are one, and the top states are those of the exits.
+    # If all exits share one classifier, it needs only the top states, which hold the copied ones.
     one_for_all = not classifiers["per_exit"]
     loss, terms = decoder_loss(
         classifiers,
@@ -171,7 +171,7 @@ def mixed(
 
 
 def _tokens(batch: Batch) -> tuple[Int[Array, "B S"], Int[Array, "B T"], Int[Array, "B T"]]:
-    """Source, target, and the target shifted right."""
+    """Returns the source, the target, and the target shifted right."""
     target = jnp.asarray(batch.target)
     inputs = jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
     return jnp.asarray(batch.source), target, inputs
@@ -180,9 +180,11 @@ def _tokens(batch: Batch) -> tuple[Int[Array, "B S"], Int[Array, "B T"], Int[Arr
 def _exit_metrics(
     config: Config, logits: Float[Array, "B *T U"], terms: TokenTerms, mask: Bool[Array, "B T"]
 ) -> Metrics:
-    """Metrics of the exit head: `exit_loss`, L_exit of equation 6, and, beside it, how often the
-    likeliest exit is the oracle's, the oracle's average exit and the one to expect; the oracles are
-    constants."""
+    """Returns metrics of the exit head; no gradient flows through the oracles.
+
+    `exit_loss` is L_exit (equation 6), `exit_accuracy` the share of likeliest exits that are the
+    oracle's, `oracle_average_exit` and `expected_average_exit` the mean exits of oracle and head.
+    """
     head, exits = config.model.exit_head, config.exit
     scores = terms.token_ll if exits.oracle == "likelihood" else terms.correct.astype(jnp.float32)
     log_probs = geometric(logits) if head == "token_geometric" else multinomial(logits)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tunes the thresholds of a trained model: `python -m dat_jax.tuning --workdir=W --policy=RULE`.
 
-`--config.policy=tuned:AE<=2.5` then decodes by the best that was kept within that average exit.
+`--config.policy='tuned:AE<=2.5'` then decodes with the best thresholds within that average exit.
 """
 
 import dataclasses
@@ -21,25 +21,27 @@ from dat_jax.tuning.search import CANDIDATES, SEGMENT, tune
 
 
 def main(argv: Sequence[str]) -> int:
-    """Tunes one kind of rule as the command line says; returns the exit status."""
+    """Tunes one kind of rule as `argv` says; returns the exit status."""
     options = flags.FlagValues()
     define_workdir(options)
-    flags.DEFINE_enum("policy", None, get_args(Kind), "What to tune.", options, required=True)
-    flags.DEFINE_integer("candidates", CANDIDATES, "Vectors to draw.", 1, flag_values=options)
-    segment = "Of each such width in average exit, one vector decodes."
+    flags.DEFINE_enum("policy", None, get_args(Kind), "Rule to tune.", options, required=True)
+    flags.DEFINE_integer(
+        "candidates", CANDIDATES, "Threshold vectors to draw.", 1, flag_values=options
+    )
+    segment = "Width of a segment of average exit; one vector per segment decodes."
     flags.DEFINE_float("segment", SEGMENT, segment, 0.01, flag_values=options)
     flags.DEFINE_integer("beam_size", None, "By default the run's.", 1, flag_values=options)
     flags.DEFINE_float("length_penalty", None, "By default the run's.", 0, flag_values=options)
-    shortlist = "Tokens of exit 1 that deeper exits choose among; by default the run's."
+    shortlist = "Words of exit 1 that deeper exits choose among, by default the run's."
     flags.DEFINE_integer("shortlist", None, shortlist, 0, flag_values=options)
-    average = "Last checkpoints to average, by default as the run says."
+    average = "Last checkpoints to average, by default the run's."
     flags.DEFINE_integer("average_checkpoints", None, average, 1, flag_values=options)
-    flags.DEFINE_integer("seed", 0, "Of the draws.", 0, flag_values=options)
+    flags.DEFINE_integer("seed", 0, "Seed of the draws.", 0, flag_values=options)
     return run(argv, options, lambda: _main(options))
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Tunes, prints the front and keeps it in the workdir."""
+    """Tunes, prints the front and saves it in the workdir."""
     keep_programs()
     workdir, kind = Run(options.workdir), cast(Kind, options.policy)
     config = workdir.config

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies whose thresholds were tuned: how a run keeps them, and how one is asked for.
+"""Fronts of tuned policies in a workdir, and the policies `tuned:...` that choose from them.
 
-`tuned:AE<=2.5` is the policy with the best BLEU on validation data among those whose average exit
-was at most 2.5 there; `tuned:confidence:AE<=2.5` looks at that kind of rule alone.
+`tuned:AE<=2.5` is the policy with the best BLEU on validation data whose average exit there is at
+most 2.5; `tuned:confidence:AE<=2.5` considers only that kind of rule.
 """
 
 import json
@@ -27,18 +27,18 @@ _FORM = "tuned[:KIND]:AE<=DEPTH"
 
 
 def rule_of(kind: Kind, thresholds: tuple[float, ...]) -> Rule:
-    """The rule of a kind with these thresholds."""
+    """Returns the rule of a kind with these thresholds."""
     return Confidence(thresholds) if kind == "confidence" else TokenGeometric(thresholds)
 
 
 def save_front(run: Run, kind: Kind, front: list[dict[str, Any]]) -> None:
-    """Keeps the summaries of tuned policies, each with its `thresholds`, cheapest first."""
+    """Saves the summaries of tuned policies, each with its `thresholds`, cheapest first."""
     run.tuned.mkdir(exist_ok=True)
     write_text(run.tuned / f"{kind}.json", json.dumps(front, indent=2) + "\n")
 
 
 def load_front(run: Run, kind: Kind) -> list[dict[str, Any]]:
-    """The summaries that `save_front` kept; none if nothing has been tuned.
+    """Loads the summaries that `save_front` saved; none if nothing has been tuned.
 
     Raises:
         UserError: the file is damaged.
@@ -54,11 +54,10 @@ def load_front(run: Run, kind: Kind) -> list[dict[str, Any]]:
 
 
 def tuned_kinds(text: str, config: ModelConfig) -> tuple[Kind, ...]:
-    """The kinds of rule that a tuned policy may be of; none if `text` asks for no tuned one.
+    """Returns the kinds of rule that a tuned policy may have; none if `text` is not a tuned one.
 
     Raises:
-        UserError: it asks for one wrongly, or for one that the model cannot decode by, or is no
-            policy at all.
+        UserError: `text` is not a policy, or not one that the model can decode with.
     """
     if text.partition(":")[0] != "tuned":
         parse_policy(text, config)
@@ -68,12 +67,12 @@ def tuned_kinds(text: str, config: ModelConfig) -> tuple[Kind, ...]:
     usable = {rule.kind for rule in available_rules(config)}
     available = tuple(k for k in kinds if k in usable)
     if not available:
-        parse_policy(f"{kinds[0]}:0.5", config)  # refuses, and says what the model can do
+        parse_policy(f"{kinds[0]}:0.5", config)  # raises, and lists what the model can do
     return available
 
 
 def resolve_policy(text: str, config: ModelConfig, run: Run) -> Policy:
-    """Reads a policy as `parse_policy` does, or one that was tuned for the model of `run`.
+    """Parses a policy like `parse_policy`, or chooses one that was tuned for the model of `run`.
 
     Raises:
         UserError: there is no such policy, the model cannot decode with it, nothing has been tuned,
@@ -89,9 +88,9 @@ def resolve_policy(text: str, config: ModelConfig, run: Run) -> Policy:
 def describe_misfit(
     text: str, run: Run, trained: TrainedModel, decoding: DecodingConfig
 ) -> str | None:
-    """Says in what a tuned policy will be used otherwise than it was tuned, and how to tune anew.
+    """Returns a warning if a tuned policy is used with other settings than it was tuned with.
 
-    None if it is used as it was tuned, or is no tuned one.
+    Returns None if the settings are the same or the policy is not a tuned one.
 
     Raises:
         UserError: as for `resolve_policy`.
@@ -108,7 +107,7 @@ def describe_misfit(
     if not differences:
         return None
     return (
-        f"{text} was tuned at {', '.join(differences)}: tune it again by "
+        f"{text} was tuned at {', '.join(differences)}: tune it again with "
         f"python -m dat_jax.tuning --workdir={shlex.quote(str(run.path))} --policy={best['kind']} "
         f"--beam_size={decoding.beam_size} --average_checkpoints={len(trained.steps)} "
         f"--length_penalty={decoding.length_penalty} --shortlist={decoding.shortlist}"
@@ -116,7 +115,7 @@ def describe_misfit(
 
 
 def conditions(trained: TrainedModel, decoding: DecodingConfig) -> dict[str, Any]:
-    """The settings beside thresholds that translations depend on, as summaries name them."""
+    """Returns the settings besides thresholds that translations depend on, by summary key."""
     return {
         "checkpoint_step": trained.steps[0],
         "averaged_checkpoints": len(trained.steps),
@@ -127,33 +126,33 @@ def conditions(trained: TrainedModel, decoding: DecodingConfig) -> dict[str, Any
 
 
 def shown_budget(average_exit: float) -> str:
-    """An average exit as a budget that it is within: rounded up."""
+    """Formats an average exit as a budget, rounded up so that it lies within."""
     return f"{math.ceil(100 * average_exit) / 100:.2f}"
 
 
 def _best(text: str, kinds: Sequence[Kind], run: Run) -> dict[str, Any]:
-    """The summary of the tuned policy that `text` asks for."""
+    """Returns the summary of the tuned policy that `text` names."""
     _, budget = _read(text)
     fronts = [point for kind in kinds for point in load_front(run, kind)]
     if not fronts:
         commands = " or ".join(
             f"python -m dat_jax.tuning --workdir={run.path} --policy={kind}" for kind in kinds
         )
-        raise UserError(f"policy is {text!r}: nothing has been tuned, run {commands}")
+        raise UserError(f"policy is {text!r}, but nothing has been tuned: run {commands}")
     within = [point for point in fronts if point["average_exit"] <= budget]
     if not within:
         least = min(point["average_exit"] for point in fronts)
         raise UserError(
-            f"policy is {text!r}: the least average exit that was tuned is {shown_budget(least)}, "
-            "ask for that or more"
+            f"policy is {text!r}: the lowest tuned average exit is {shown_budget(least)}, set AE<= "
+            "to that or more"
         )
     return max(within, key=lambda point: point["bleu"])
 
 
 def _read(text: str) -> tuple[Kind | None, float]:
-    """Reads the kind of rule that is asked for, if any, and the greatest average exit."""
+    """Parses a tuned policy into its kind of rule, if given, and its largest average exit."""
     kinds = "|".join(get_args(Kind))
     match = re.fullmatch(rf"tuned(?::({kinds}))?:AE<=(\d+(?:\.\d+)?)", text)
     if match is None:
-        raise UserError(f"policy is {text!r}: must read {_FORM}, with KIND {kinds}")
+        raise UserError(f"policy is {text!r}: must have the form {_FORM}, with KIND {kinds}")
     return cast(Kind | None, match[1]), float(match[2])

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thresholds tuned on validation data (paper, section 3.3): the best BLEU for each average exit.
+"""Tunes thresholds on validation data (paper, section 3.3): the best BLEU for each average exit.
 
-As in the paper, 10,000 threshold vectors are drawn, and in each segment of the cost the one with
-the highest BLEU is kept. Unlike there, not all of them decode. One teacher-forced pass over the
-validation set keeps, of each token at each depth, what the rule looks at and the log-likelihood;
-with these alone all vectors are scored. Only the most promising of each segment decode the
-validation set. What is kept is the Pareto front of what they measured.
+As in the paper, draws 10,000 threshold vectors and keeps those with the highest BLEU at each cost.
+Unlike the paper, it does not decode with all of them: one teacher-forced pass over the validation
+set records the rule's signal and the log-likelihood of each token at each depth, and all vectors
+are scored on these. Only the most promising vector of each segment of average exit decodes the
+validation set. The result is the Pareto front of the measured BLEU and average exits.
 """
 
 import sys
@@ -35,21 +35,21 @@ from dat_jax.training.objective import forward
 from dat_jax.tuning.fronts import Kind, rule_of
 from dat_jax.types import Array, Params
 
-CANDIDATES = 10_000  # as many as in the paper
-SEGMENT = 0.5  # of average exit; the paper does not say
-_BATCH_TOKENS = 4_096  # of the teacher-forced pass on a device, more if that many rows need more
+CANDIDATES = 10_000  # as in the paper
+SEGMENT = 0.5  # of average exit; the paper gives no value
+_BATCH_TOKENS = 4_096  # per device in the teacher-forced pass; more if `_ROWS` rows need more
 _ROWS = 8
 
 
 class Observed(NamedTuple):
-    """Observations of one pass over the references, of each token; padding is left out."""
+    """Values of each reference token from one pass, without padding."""
 
-    signal: Float[np.ndarray, "L tokens"]  # the probability that a threshold is compared with
+    signal: Float[np.ndarray, "L tokens"]  # the probability that the rule compares with thresholds
     token_ll: Float[np.ndarray, "N tokens"]  # the reference's log-likelihood at each exit
 
 
 class Estimate(NamedTuple):
-    """Expectations of what threshold vectors will do, one for each vector."""
+    """The estimated cost and quality of each threshold vector."""
 
     average_exit: Float[np.ndarray, " vectors"]
     quality: Float[np.ndarray, " vectors"]  # mean log-likelihood of the references at their exits
@@ -68,15 +68,15 @@ def tune(
 
     Args:
         trained: the model.
-        dataset: its data, of which the validation set is used.
-        kind: of rule.
-        decoding: how the validation set is decoded.
-        candidates: threshold vectors to draw.
-        segment: the width in average exit of the segments, each of which has one vector decode.
-        seed: of the draws.
+        dataset: its data; only the validation set is used.
+        kind: the kind of rule.
+        decoding: the settings for decoding the validation set.
+        candidates: the number of threshold vectors to draw.
+        segment: the width of a segment of average exit; one vector per segment decodes.
+        seed: the seed of the draws.
 
     Returns:
-        The summary of each vector on the front, cheapest first, with its `thresholds`.
+        The summary of each vector on the front, with its `thresholds`, cheapest first.
     """
     decoding = suited(decoding, rule_of(kind, ()))
     observed = observe(trained, dataset.tokens("valid"), kind, decoding.shortlist)
@@ -102,8 +102,10 @@ def tune(
 
 @our_modes()
 def observe(trained: TrainedModel, file: TokenFile, kind: Kind, shortlist: int = 0) -> Observed:
-    """Runs all exits over the references of the pairs in `file`, once, on all devices that hold
-    the model; confidence above the first exit is over a shortlist, if there is one."""
+    """Runs all exits over the references in `file` once, on all devices that hold the model.
+
+    With a shortlist, the confidence of exits above the first is over its words.
+    """
     devices = len(trained.devices)
     longest = max(file.header.longest_source, file.header.longest_target)
     batch_tokens = devices * max(_BATCH_TOKENS, _ROWS * longest)
@@ -151,10 +153,10 @@ def _observe_batch(
 def draw(
     signal: Float[np.ndarray, "L tokens"], candidates: int, seed: int
 ) -> Float[np.ndarray, "vectors L"]:
-    """Draws threshold vectors, to five decimals: half from U(0,1)^(N-1), as the paper does.
+    """Draws threshold vectors, rounded to five decimals: half from U(0,1)^(N-1), as in the paper.
 
-    The other half are quantiles, at uniformly drawn levels, of the probabilities that were observed
-    at each depth. A good model's crowd near 1, where the first half hardly tells them apart.
+    The other half are quantiles, at uniform levels, of the probabilities observed at each depth.
+    Those of a good model are close to 1, where uniform thresholds hardly separate them.
     """
     level = np.random.default_rng(seed).uniform(size=(candidates, len(signal)))
     quantiles = [np.quantile(row, column) for row, column in zip(signal, level.T, strict=True)]
@@ -163,7 +165,7 @@ def draw(
 
 
 def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "vectors L"]) -> Estimate:
-    """Lets each vector decide on the observed tokens, as if no state were copied."""
+    """Estimates each vector on the observed tokens, as if no state were copied."""
     tokens = np.arange(observed.token_ll.shape[1])
     rows = [exits_of(observed.signal, vector) for vector in thresholds]
     return Estimate(
@@ -175,7 +177,7 @@ def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "vectors L"])
 def exits_of(
     signal: Float[np.ndarray, "L tokens"], thresholds: Float[np.ndarray, " L"]
 ) -> Int[np.ndarray, " tokens"]:
-    """The first depth at which the signal is above its threshold, or N."""
+    """Returns the first depth at which the signal is above its threshold, or N."""
     halts = signal > thresholds[:, None]
     return np.where(halts.any(axis=0), 1 + halts.argmax(axis=0), len(thresholds) + 1)
 
@@ -190,7 +192,7 @@ def end_where_all_have(
 
 
 def promising(estimate: Estimate, segment: float) -> list[int]:
-    """The vector of the best quality in each segment of average exit, lowest segment first."""
+    """Returns the index of the best vector in each segment of average exit, lowest first."""
     number = np.floor((estimate.average_exit - 1) / segment).astype(int)
     return [
         int(np.where(number == n, estimate.quality, -np.inf).argmax()) for n in np.unique(number)
@@ -198,7 +200,7 @@ def promising(estimate: Estimate, segment: float) -> list[int]:
 
 
 def pareto_front(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Summaries than which no other has as much BLEU at as low an average exit, cheapest first."""
+    """Returns the Pareto front of BLEU and average exit, cheapest first."""
     front: list[dict[str, Any]] = []
     for summary in sorted(measured, key=lambda s: (s["average_exit"], -s["bleu"])):
         if not front or summary["bleu"] > front[-1]["bleu"]:

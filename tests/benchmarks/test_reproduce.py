@@ -141,7 +141,7 @@ def test_a_budget_that_is_spent_leaves_what_there_is(smoke: Smoke):
             {"--suite": "table9"},
             "--suite=table9: must be one of smoke, table1, table2, table3, exits,",
         ),
-        ({"--data": "no"}, "no is no folder: name one that holds the text"),
+        ({"--data": "no"}, "no is not a folder: give the folder of the text"),
         ({"--points": "aligned,other"}, "--points: there is no 'other', but exits, baseline_2"),
         ({"--seeds": "0,x"}, "--seeds: 'x' is no number from 0 on"),
         ({"--seeds": ""}, "--seeds: '' is no number from 0 on"),

@@ -354,7 +354,7 @@ def test_what_the_rules_allow_comes_through(changes):
 
 def test_a_reference_is_for_an_input_of_one_s_own():
     values = {"split": "test", "input": "", "reference": "test.en", "output": "", "resume": False}
-    with pytest.raises(UserError, match=r"^reference is set and input is not"):
+    with pytest.raises(UserError, match=r"^reference is set but input is not"):
         from_dict(TextConfig, values)
 
 

@@ -105,7 +105,7 @@ def test_text_that_has_changed_is_noticed(folder: Path, name: str):
     touch(path)
     message = complaint(folder)
     assert f"{path} has changed since {folder / 'data'} was prepared from it" in message
-    assert "move it away to go on without it, or give another --workdir" in message
+    assert "move it away to continue without it, or give another --workdir" in message
 
 
 def test_text_that_is_gone_or_only_touched_has_not_changed(folder: Path):
@@ -131,7 +131,7 @@ def test_another_text_at_another_place_is_refused_by_the_path_that_goes_on(folde
     (other / "test.de").write_text("anders\n" * 20)
     start = f"was prepared from data.source = 'text:{folder / 'text'}', not 'text:"
     for text, reason in {
-        other: "the text there is another",
+        other: "the text there differs",
         "no/text": "the text is not there",
     }.items():
         message = complaint(folder, str(text))

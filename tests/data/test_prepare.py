@@ -195,7 +195,7 @@ def test_text_that_cannot_be_seen_is_no_text(tmp_path: Path) -> None:
         for side in ("src", "tgt"):
             (tmp_path / f"{name}.{side}").write_bytes("\u200b\n\ufeff\n\u200e\n".encode())
     config = dataclasses.replace(CONFIG, source=f"text:{tmp_path}", vocabulary_size=20)
-    with pytest.raises(UserError, match=r"data\.source has no line with text"):
+    with pytest.raises(UserError, match=r"data\.source has only blank lines"):
         prepare(config, tmp_path / "work")
 
 

@@ -86,7 +86,7 @@ def test_too_small_names_the_smallest() -> None:
 
 
 def test_no_text() -> None:
-    with pytest.raises(UserError, match="no line with text"):
+    with pytest.raises(UserError, match="has only blank lines"):
         train_vocabulary(["", ""], 10, "bpe")
 
 

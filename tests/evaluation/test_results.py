@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.test_files import size_limit
 
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.translator import Translation, Translations
 from dat_jax.errors import UserError
 from dat_jax.evaluation.results import ResultsWriter, read_results
-from tests.test_files import size_limit
 
 
 def translations(*sentences: Translation) -> Translations:
@@ -111,7 +111,7 @@ def test_results_take_the_place_of_those_of_the_same_request_and_of_no_other(tmp
     before = contents(tmp_path)
     assert before["hypotheses.txt"] == "\n"
     for key, value in {"input": "b/text", "beam_size": 1, "split": "test"}.items():
-        message = f"holds results with {key} = .*, not {value!r}: name another folder for"
+        message = f"holds results with {key} = .*, not {value!r}: give another folder for"
         with pytest.raises(UserError, match=message):
             write(tmp_path, REQUEST | {key: value}, EIGHT)
     with pytest.raises(UserError, match="holds results with beam_size = 4, not None"):
@@ -125,7 +125,7 @@ def test_results_of_nobody_knows_what_are_kept(tmp_path: Path, summary: str | No
     if summary is not None:
         (tmp_path / "summary.json").write_text(summary)
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="does not say of what: name another folder"):
+    with pytest.raises(UserError, match="holds results of an unknown request: give another folder"):
         write(tmp_path, REQUEST, EIGHT)
     assert contents(tmp_path) == before
 
@@ -136,7 +136,7 @@ def test_other_files_are_left_alone_and_those_of_a_killed_process_are_not(tmp_pa
     write(tmp_path, REQUEST, EIGHT)
     assert len(contents(tmp_path)) == 3
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(UserError, match="holds notes, which is no result of decoding"):
+    with pytest.raises(UserError, match="holds notes, which is not a result of decoding"):
         write(tmp_path, REQUEST, EMPTY)
     assert contents(tmp_path)["hypotheses.txt"] == EIGHT.text + "\n"
 
@@ -180,13 +180,13 @@ def test_what_was_kept_outlasts_its_writer_and_what_came_after_it_does_not(tmp_p
     finished = contents(tmp_path)
     with pytest.raises(KeyboardInterrupt) as raised:
         keep(tmp_path, False, EIGHT)
-    assert "keeps what was done: add --config.resume=true to go on" in raised.value.__notes__[0]
+    assert "keeps what was done: add --config.resume=true to resume" in raised.value.__notes__[0]
     assert contents(tmp_path).items() >= finished.items()
-    with pytest.raises(UserError, match=r"go on with --config\.resume=true, or name"):
+    with pytest.raises(UserError, match=r"resume them with --config\.resume=true, or give"):
         write(tmp_path, REQUEST, EIGHT)
     for key in CONTENTS:
         other = opened(tmp_path, REQUEST, CONTENTS | {key: "other"}, resume=True)
-        with pytest.raises(UserError, match=f"the {key} is not the one that was begun with"):
+        with pytest.raises(UserError, match=f"the {key} has changed since the results were begun"):
             other.__enter__()
     with opened(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
         assert writer.progress
@@ -217,7 +217,7 @@ def test_nothing_that_was_kept_is_lost_when_it_is_not_gone_on_with(tmp_path: Pat
     with pytest.raises(UserError, match="is shorter than when it was kept: remove its folder"):
         opened(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
     (tmp_path / "progress.json").write_text("[]")
-    with pytest.raises(UserError, match=r"progress.json is damaged: name another folder"):
+    with pytest.raises(UserError, match=r"progress.json is damaged: give another folder"):
         opened(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
 
 

@@ -67,7 +67,9 @@ def test_scores_are_those_that_summaries_have(tokenizer: str, caplog: pytest.Log
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(UserError, match="nothing to compare: name a baseline and another"):
+    with pytest.raises(
+        UserError, match="nothing to compare: give a baseline and at least one other"
+    ):
         paired({"one": BASELINE}, REFERENCES)
     with pytest.raises(UserError, match="59 sentences but 60 references"):
         paired({"one": BASELINE, "two": BASELINE[1:]}, REFERENCES)

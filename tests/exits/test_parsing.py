@@ -95,11 +95,11 @@ def test_one_threshold_is_that_of_every_depth_but_the_last(decoder_layers):
 
 @pytest.mark.parametrize("text", ["fixed:0", "fixed:7", "fixed:-1", "fixed:1.5", "fixed:two"])
 def test_a_depth_without_an_exit_is_refused_with_those_that_have_one(text):
-    assert refusal(text, model()) == "the model has exits at depth 1, 2, 3"
+    assert refusal(text, model()) == "the depth must be one of 1, 2, 3"
 
 
 def test_a_model_with_one_exit_has_no_other():
-    assert refusal("fixed:2", model(exits="last")) == "the model has exits at depth 3"
+    assert refusal("fixed:2", model(exits="last")) == "the depth must be one of 3"
 
 
 @pytest.mark.parametrize("text", ["", "Fixed", "fix:1", "3", "fixed 3", ":1", "confidence 0.5"])
@@ -115,29 +115,29 @@ def test_an_unknown_policy_is_refused_with_what_is_known(text):
     [
         (
             "confidence:0.5,0.5,0.5",
-            "needs 1 threshold, or 2, one for each depth but the last, not 3",
+            "needs 1 threshold, or 2, one for each depth except the last, not 3",
         ),
         ("confidence:1.5", "thresholds must be in [0, 1]"),
         ("confidence:0.5,-0.1", "thresholds must be in [0, 1]"),
         ("confidence:nan", "thresholds must be in [0, 1]"),
         ("confidence:inf", "thresholds must be in [0, 1]"),
-        ("confidence:high", "thresholds must be numbers with commas between them"),
-        ("confidence:0.5,", "thresholds must be numbers with commas between them"),
-        ("confidence:0.5;0.5", "thresholds must be numbers with commas between them"),
-        ("confidence", "must read confidence:TAU"),
+        ("confidence:high", "thresholds must be numbers separated by commas"),
+        ("confidence:0.5,", "thresholds must be numbers separated by commas"),
+        ("confidence:0.5;0.5", "thresholds must be numbers separated by commas"),
+        ("confidence", "must have the form confidence:TAU"),
         ("token_geometric:2", "thresholds must be in [0, 1]"),
-        ("token_geometric:,", "thresholds must be numbers with commas between them"),
-        ("uniform:-1", "the seed must be a whole number from 0 to 2^31 - 1"),
-        ("uniform:0.5", "the seed must be a whole number from 0 to 2^31 - 1"),
-        ("uniform:x", "the seed must be a whole number from 0 to 2^31 - 1"),
-        ("uniform:2147483648", "the seed must be a whole number from 0 to 2^31 - 1"),
-        ("fixed:", "must read fixed[:DEPTH]"),
-        ("uniform:", "must read uniform[:SEED]"),
-        ("token_geometric:", "must read token_geometric[:TAU]"),
-        ("confidence:", "must read confidence:TAU"),
-        ("sequence_multinomial:1", "must read sequence_multinomial"),
-        ("sequence_multinomial:", "must read sequence_multinomial"),
-        ("token_multinomial:0.5", "must read token_multinomial"),
+        ("token_geometric:,", "thresholds must be numbers separated by commas"),
+        ("uniform:-1", "the seed must be an integer from 0 to 2^31 - 1"),
+        ("uniform:0.5", "the seed must be an integer from 0 to 2^31 - 1"),
+        ("uniform:x", "the seed must be an integer from 0 to 2^31 - 1"),
+        ("uniform:2147483648", "the seed must be an integer from 0 to 2^31 - 1"),
+        ("fixed:", "must have the form fixed[:DEPTH]"),
+        ("uniform:", "must have the form uniform[:SEED]"),
+        ("token_geometric:", "must have the form token_geometric[:TAU]"),
+        ("confidence:", "must have the form confidence:TAU"),
+        ("sequence_multinomial:1", "must have the form sequence_multinomial"),
+        ("sequence_multinomial:", "must have the form sequence_multinomial"),
+        ("token_multinomial:0.5", "must have the form token_multinomial"),
     ],
 )
 def test_a_bad_argument_is_refused_with_what_it_must_be(text, complaint):
@@ -149,7 +149,7 @@ def test_a_head_that_the_model_lacks_is_refused_with_what_it_can_do(head):
     own = {"none": "", "token_geometric": "token_geometric[:TAU], "}.get(head, f"{head}, ")
     for other in set(HEADS) - {head}:
         assert refusal(other, model(exit_head=head)) == (
-            "this model has no exit head or exits for it; it can decode with "
+            "this model lacks the exit head or the exits for it; use one of "
             f"fixed[:DEPTH], uniform[:SEED], {own}confidence:TAU"
         )
 
@@ -157,10 +157,10 @@ def test_a_head_that_the_model_lacks_is_refused_with_what_it_can_do(head):
 @pytest.mark.parametrize("text", ["uniform", "confidence:0.5", *HEADS])
 def test_a_model_with_one_exit_can_do_fixed_only(text):
     assert refusal(text, model(exits="last")) == (
-        "this model has no exit head or exits for it; it can decode with fixed[:DEPTH]"
+        "this model lacks the exit head or the exits for it; use one of fixed[:DEPTH]"
     )
 
 
 def test_a_model_of_one_block_has_no_choice():
-    with pytest.raises(UserError, match=r"it can decode with fixed\[:DEPTH\]$"):
+    with pytest.raises(UserError, match=r"use one of fixed\[:DEPTH\]$"):
         parse_policy("confidence:0.5", model(decoder_layers=1))

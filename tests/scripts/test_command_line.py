@@ -140,7 +140,7 @@ def test_a_config_file_that_is_wrong_is_named_with_its_line(
 
 def test_a_config_file_that_is_missing_is_named(tmp_path: Path):
     for named in (["--config=no.py"], ["--config", "no.py"]):
-        message = "--config=no.py cannot be read: name a Python file of configs/"
+        message = "--config=no.py cannot be read: give a Python file of configs/"
         refuse(message, train.main, *named, f"--workdir={tmp_path / 'run'}")
 
 

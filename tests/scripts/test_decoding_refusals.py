@@ -30,16 +30,16 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
     before = files(trained)
     refuse("train a model into this workdir first", decode.main, f"--workdir={tmp_path / 'new'}")
     for message, arguments in {
-        "the model has exits at depth 1, 2": ["--config.policy=fixed:3"],
+        "the depth must be one of 1, 2": ["--config.policy=fixed:3"],
         "must be one of fixed[:DEPTH], uniform": ["--config.policy=oracle"],
-        "it can decode with fixed[:DEPTH], uniform[:SEED], token_geometric[:TAU], confidence:TAU": [
+        "use one of fixed[:DEPTH], uniform[:SEED], token_geometric[:TAU], confidence:TAU": [
             "--config.policy=sequence_multinomial"
         ],
         "needs 1 threshold": ["--config.policy=confidence:0.1,0.2,0.3"],
         "thresholds must be in [0, 1]": ["--config.policy=token_geometric:1.5"],
-        "must read confidence:TAU": ["--config.policy=confidence:"],
-        "the least average exit that was tuned is": ["--config.policy=tuned:confidence:AE<=0.5"],
-        "must read tuned[:KIND]:AE<=DEPTH": ["--config.policy=tuned:best"],
+        "must have the form confidence:TAU": ["--config.policy=confidence:"],
+        "the lowest tuned average exit is": ["--config.policy=tuned:confidence:AE<=0.5"],
+        "must have the form tuned[:KIND]:AE<=DEPTH": ["--config.policy=tuned:best"],
         "decoding.beam_size is 0": ["--config.beam_size=0"],
         "decoding.batch_size is -1: must be 0 or more": ["--config.batch_size=-1"],
         "unknown config key": ["--config.engine=lockstep"],
@@ -47,11 +47,11 @@ def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
             f"--config.input={lines}",
             f"--config.reference={short}",
         ],
-        "link, and so is input: name the file of its translations": [
+        "link, the same file as input: give the file of references": [
             f"--config.input={lines}",
             f"--config.reference={tmp_path / 'link'}",
         ],
-        "reference is -, and so is input": ["--config.input=-", "--config.reference=-"],
+        "reference is -, the same file as input": ["--config.input=-", "--config.reference=-"],
         "a split has its own references": [f"--config.reference={short}"],
         "No such file or directory": [f"--config.input={tmp_path / 'none'}"],
         "empty is empty": [f"--config.input={tmp_path / 'empty'}"],

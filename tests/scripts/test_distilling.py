@@ -75,7 +75,7 @@ def test_what_was_broken_off_goes_on_after_its_last_window(
     assert result.status == 1
     error, note = result.stderr.strip().splitlines()
     assert error == "error: No space left on device: fix that and run again"
-    assert note == f"{folder / 'translated'} keeps what was done: run the same to go on"
+    assert note == f"{folder / 'translated'} keeps what was done: run the same again to resume"
     assert not (folder / "train.tgt").exists()
     succeed(distill.main, *arguments)
     assert read(folder / "train.tgt") == read(distilled / "train.tgt")

@@ -103,7 +103,7 @@ def test_a_decode_that_was_broken_off_goes_on(
         assert stopped.status == 130
         assert stopped.stderr.splitlines() == [
             "error: interrupted",
-            f"{folder} keeps what was done: run the same to go on",
+            f"{folder} keeps what was done: run the same again to resume",
         ]
     succeed(decode.main, *resume)
     # The window that was not whole is made again, and no other.
@@ -136,7 +136,9 @@ def test_unfinished_results_are_kept_from_everything_but_going_on(
         "progress.json",
     }
     refuse(
-        "holds unfinished results: go on with --config.resume=true, or name", decode.main, *asked
+        "holds unfinished results: resume them with --config.resume=true, or give",
+        decode.main,
+        *asked,
     )
     another = [*options(moved, text, "fixed:1"), f"--config.output={folder}"]
     refuse(
@@ -148,7 +150,7 @@ def test_unfinished_results_are_kept_from_everything_but_going_on(
     lines = text.read_text()
     text.write_text(lines.replace("acht", "zwei"))
     refused = call(decode.main, *resume)
-    assert "--config.resume: the text is not the one that was begun with" in refused.stderr
+    assert "--config.resume: the text has changed since the results were begun" in refused.stderr
     text.write_text(lines)
     with monkeypatch.context() as patch:
         patch.setattr(TrainedModel, "sha256", "another")
@@ -171,7 +173,7 @@ def test_standard_input_that_is_a_file_is_gone_on_with(
         assert call(decode.main, *asked, text=text).status == 130
     resume = [*asked, "--config.resume=true"]
     other = call(decode.main, *resume, text=text.replace("acht", "zwei"))
-    assert "the text is not the one that was begun with" in other.stderr
+    assert "the text has changed since the results were begun" in other.stderr
     succeed(decode.main, *resume, text=text)
     assert results(folder)[0].count(b"\n") == len(LINES)
 

@@ -41,9 +41,9 @@ from tests.scripts.calls import TINY, refuse
         ("--config.training.steps=0", "training.steps is 0: must be 1 or more"),
         ("--config.model.encoder_heads=3", "must be a multiple of model.encoder_heads, 3"),
         ("--config.model.norm=mid", "model.norm is 'mid': must be one of post, pre"),
-        ("--config.decoding.policy=fixed:7", "the model has exits at depth 1, 2"),
+        ("--config.decoding.policy=fixed:7", "the depth must be one of 1, 2"),
         ("--config.decoding.policy=token_geometric:0.1,0.2", "needs 1 threshold"),
-        ("--config.decoding.report_policies=('token_multinomial',)", "it can decode with fixed"),
+        ("--config.decoding.report_policies=('token_multinomial',)", "use one of fixed"),
         ("--config.decoding.report_policies=", "decoding.report_policies, () for none: policy is"),
         (
             "--config.decoding.report_policies=None",
@@ -53,7 +53,7 @@ from tests.scripts.calls import TINY, refuse
         ("--config.exit.oracle_smoothing=-1", "exit.oracle_smoothing is -1.0: must be 0 or more"),
         ("--config.training.mode=mixed", "training.mode is mixed: model.exits must be all and"),
         ("--config.training.initial_workdir=no/run", "where no model has been trained"),
-        ("--config.data.source=text:no/such/folder", "no/such/folder is no folder"),
+        ("--config.data.source=text:no/such/folder", "no/such/folder is not a folder"),
         ("--config.data.vocabulary_size=90000", "data.vocabulary_size is 90000, more than"),
         ("surplus", "unexpected argument 'surplus'"),
         ("--surplus", "Unknown command line flag 'surplus'"),
@@ -113,5 +113,5 @@ def test_training_refuses_bad_text(text: Path):
 def test_a_workdir_that_is_a_file_is_named(tmp_path: Path):
     file = tmp_path / "file"
     file.write_text("here")
-    refuse("is a file: name a folder", train.main, *TINY, f"--workdir={file}")
+    refuse("is a file: give a folder", train.main, *TINY, f"--workdir={file}")
     assert file.read_text() == "here"

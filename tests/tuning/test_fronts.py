@@ -107,12 +107,12 @@ def test_a_model_without_a_head_takes_what_it_can_decode_with(workdir: Run):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tuned", "must read tuned[:KIND]:AE<=DEPTH"),
-        ("tuned:AE<2", "must read tuned[:KIND]:AE<=DEPTH"),
-        ("tuned:AE<=", "must read tuned[:KIND]:AE<=DEPTH"),
+        ("tuned", "must have the form tuned[:KIND]:AE<=DEPTH"),
+        ("tuned:AE<2", "must have the form tuned[:KIND]:AE<=DEPTH"),
+        ("tuned:AE<=", "must have the form tuned[:KIND]:AE<=DEPTH"),
         ("tuned:fixed:AE<=2", "with KIND confidence|token_geometric"),
-        ("tuned:AE<=1.1", "the least average exit that was tuned is 1.20"),
-        ("tuned:confidence:AE<=1.4", "the least average exit that was tuned is 1.50"),
+        ("tuned:AE<=1.1", "the lowest tuned average exit is 1.20"),
+        ("tuned:confidence:AE<=1.4", "the lowest tuned average exit is 1.50"),
     ],
 )
 def test_what_cannot_be_had_is_refused(workdir: Run, text: str, message: str):
@@ -141,14 +141,14 @@ def test_a_damaged_front_is_refused(tmp_path: Path, text: str):
 
 
 def test_a_kind_without_its_head_is_refused(workdir: Run):
-    with pytest.raises(UserError, match="it can decode with fixed"):
+    with pytest.raises(UserError, match="use one of fixed"):
         resolve_policy("tuned:token_geometric:AE<=2", WITHOUT_HEAD, workdir)
 
 
 @pytest.mark.parametrize("text", ["tuned:AE<=2", "tuned:confidence:AE<=2"])
 def test_a_model_with_one_exit_has_nothing_to_tune(workdir: Run, text: str):
     one_exit = tiny_config(model={"exits": "last"}).model
-    with pytest.raises(UserError, match=r"it can decode with fixed\[:DEPTH\]$"):
+    with pytest.raises(UserError, match=r"use one of fixed\[:DEPTH\]$"):
         resolve_policy(text, one_exit, workdir)
 
 

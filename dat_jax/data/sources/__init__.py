@@ -13,9 +13,9 @@ from dat_jax.storage.paths import as_path, destination, same_destination
 
 
 def open_source(config: DataConfig) -> Source:
-    """Opens what `config.source` names: `generated:[PAIRS]`, `text:DIR` or `tfds:NAME`.
+    """Opens `config.source`: `generated:[PAIRS]`, `text:DIR` or `tfds:NAME`.
 
-    With `config.valid_every` it needs no validation pairs of its own.
+    With `config.valid_every`, the source needs no validation pairs of its own.
 
     Raises:
         UserError: the source cannot be opened with this config.
@@ -26,7 +26,7 @@ def open_source(config: DataConfig) -> Source:
 
 
 def _open(config: DataConfig, splits: Sequence[str]) -> Source:
-    """Opens these splits of the source. Each kind is imported only when asked for."""
+    """Opens these splits of the source; imports only the kind that is used."""
     kind, _, argument = config.source.partition(":")
     languages = (config.source_language, config.target_language)
     if kind == "generated":
@@ -41,13 +41,13 @@ def _open(config: DataConfig, splits: Sequence[str]) -> Source:
 
 
 def same_source(one: str, other: str) -> bool:
-    """True if two settings of `source` name the same text: folders by where they lead."""
+    """Returns whether two values of `source` name the same text; resolves links of folders."""
     kinds, names = zip(*(source.split(":", 1) for source in (one, other)), strict=True)
     return one == other or (set(kinds) == {"text"} and same_destination(*names))
 
 
 def settled(config: DataConfig) -> DataConfig:
-    """The same settings, a folder of text named by the place that it leads to."""
+    """Returns the same settings with links in the path of a text folder resolved."""
     kind, _, name = config.source.partition(":")
     if kind != "text":
         return config

@@ -2,9 +2,9 @@
 """A generated German-to-English corpus: numbers, ordinals, years, dates, times, money, durations.
 
 A line holds one to five phrases, spelled out. German may say one thing in several ways, but the
-German line determines the English one, so a perfect translation exists. How much work a word takes
-differs: months are looked up, "dreiundzwanzig" turns round to "twenty-three", "siebzehn Uhr
-fünfunddreißig" is reckoned to "twenty-five to six", "statt A nun B" swaps whole phrases.
+German line determines the English one, so a perfect translation exists. Words differ in difficulty:
+months are looked up, "dreiundzwanzig" is reversed to "twenty-three", "siebzehn Uhr fünfunddreißig"
+is computed to "twenty-five to six", and "statt A nun B" swaps whole phrases.
 """
 
 import zlib
@@ -28,10 +28,10 @@ _JOINTS = (
 
 
 class GeneratedCorpus:
-    """`pairs` training pairs and up to 1,000 in each of valid and test, determined by `seed`.
+    """`pairs` training pairs and up to 1,000 each for `valid` and `test`, determined by `seed`.
 
-    A checksum of the English line decides which split may hold it, so the splits share no line on
-    either side whatever the seed. Lines of valid and test are unique; short ones of train are not.
+    A checksum of the English line decides its split, so with any seed the splits share no line on
+    either side. Lines of `valid` and `test` are unique; short lines of `train` are not.
     """
 
     def __init__(self, pairs: int, seed: int) -> None:
@@ -41,11 +41,11 @@ class GeneratedCorpus:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """None."""
+        """Empty: the text is generated."""
         return ()
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
-        """Yields the (German, English) lines of `split`, the same ones each time."""
+        """Yields the (German, English) lines of `split`, the same lines each time."""
         random = Random(f"{self._seed} {split}")
         seen: set[str] = set()
         missing = self._sizes[split]
@@ -64,7 +64,7 @@ def _split_of(english: str) -> str:
 
 
 def _line(random: Random) -> Phrase:
-    """A list of one to five phrases, some of them joined in pairs."""
+    """Draws a line of one to five phrases, some of them joined in pairs."""
     phrases = [random.choice(KINDS)(random) for _ in range(random.randint(1, 5))]
     clauses: list[Phrase] = []
     while phrases:

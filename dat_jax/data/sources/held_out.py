@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Validation pairs taken from the training pairs of a source, as benchmarks without any do."""
+"""Validation pairs held out from the training pairs of a source."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,22 +9,22 @@ from dat_jax.errors import UserError
 
 
 class HeldOutValidation:
-    """A source whose every K-th training pair is for validation, and not for training."""
+    """A source that holds out every K-th training pair for validation."""
 
     def __init__(self, source: Source, every: int) -> None:
-        """Takes the `every`-th pair of `source`, the one after as many more, and so on."""
+        """Wraps `source`; `every` is K."""
         self._source, self._every = source, every
 
     @property
     def files(self) -> Sequence[Path]:
-        """Those of the source."""
+        """The files of the source."""
         return self._source.files
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields the (source, reference) pairs of `split` in the order of the source.
 
         Raises:
-            UserError: the source has too few training pairs for one of them to be held out.
+            UserError: the source has fewer than K training pairs.
         """
         if split == "test":
             yield from self._source.pairs(split)
@@ -35,6 +35,6 @@ class HeldOutValidation:
                 yield pair
         if number < self._every:
             raise UserError(
-                f"data.valid_every is {self._every}, and there are {number} training pairs: none "
-                "would be held out; lower it"
+                f"data.valid_every is {self._every}, but there are only {number} training pairs, "
+                "so none would be held out: lower it"
             )

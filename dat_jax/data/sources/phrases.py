@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random phrases in German and in English: numbers, ordinals, years, dates, times and amounts.
+"""Random phrases in German and English: numbers, ordinals, years, dates, times and amounts.
 
-The words are those of num2words and, for calendar, currencies and units, of CLDR through babel.
+The words come from num2words and, for calendar, currencies and units, from CLDR through babel.
 """
 
 import datetime
@@ -22,7 +22,7 @@ _Unit = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 _FIRST_DAY = datetime.date(1900, 1, 1)
 _DAYS = 73_000
 _CURRENCIES = ("EUR", "USD", "GBP", "CHF", "SEK", "JPY")
-# Of each unit of time its seconds, and more of it than a phrase will count.
+# The seconds of each unit of time, and an exclusive upper bound on its count in a phrase.
 _UNITS: dict[_Unit, tuple[int, int]] = {
     "second": (1, 60),
     "minute": (60, 60),
@@ -41,22 +41,22 @@ def _words(number: int, form: str = "cardinal") -> Phrase:
 
 
 def _draw(random: Random, digits: int) -> int:
-    """A number from 2 on of at most `digits` digits; few digits are as frequent as many."""
+    """Draws a number from 2 up with at most `digits` digits; short ones are as frequent as long."""
     return random.randrange(2, 10 ** random.randint(1, digits))
 
 
 def _plural(number: int) -> Phrase:
-    """A number before a noun; German inflects those that end in one, so the next one stands in."""
+    """Returns a number before a noun; skips those that end in one, because German inflects them."""
     return _words(number + 1 if number % 100 == 1 else number)
 
 
 def number(random: Random) -> Phrase:
-    """ "zwölftausenddreiundzwanzig", "twelve thousand and twenty-three"."""
+    """Draws a number: "zwölftausenddreiundzwanzig", "twelve thousand and twenty-three"."""
     return _words(_draw(random, 6))
 
 
 def ordinal(random: Random) -> Phrase:
-    """ "zum dreiundzwanzigsten Mal", "for the twenty-third time"."""
+    """Draws an ordinal: "zum dreiundzwanzigsten Mal", "for the twenty-third time"."""
     german, english = _words(_draw(random, 3), "ordinal")
     if random.random() < 0.5:
         return f"der {german}", f"the {english}"
@@ -64,13 +64,13 @@ def ordinal(random: Random) -> Phrase:
 
 
 def year(random: Random) -> Phrase:
-    """ "im Jahr neunzehnhundertvierundachtzig", "in nineteen eighty-four"."""
+    """Draws a year: "im Jahr neunzehnhundertvierundachtzig", "in nineteen eighty-four"."""
     german, english = _words(random.randrange(1500, 2100), "year")
     return f"im {random.choice(('Jahr', 'Jahre'))} {german}", f"in {english}"
 
 
 def date(random: Random) -> Phrase:
-    """ "am Montag, dem dritten Mai", "on Monday the third of May"; half of them with a year."""
+    """Draws a date, half of them with a year: "am Montag, dem dritten Mai", "on Monday the ..."."""
     day = _FIRST_DAY + datetime.timedelta(days=random.randrange(_DAYS))
     german_day, english_day = _words(day.day, "ordinal")
     german_month, english_month = _calendar_name("MMMM", day.replace(day=1))
@@ -91,7 +91,7 @@ def _calendar_name(pattern: str, day: datetime.date) -> Phrase:
 
 
 def time(random: Random) -> Phrase:
-    """ "um halb vier nachmittags" or "um fünfzehn Uhr dreißig", "at half past three in the ..."."""
+    """Draws a time: "um halb vier nachmittags" or "um fünfzehn Uhr dreißig", "at half past ..."."""
     hour, minute = random.randrange(24), random.randrange(0, 60, 5)
     german_period, english_period = _day_period(hour)
     english = f"at {_english_time(hour, minute)} {english_period}"
@@ -145,7 +145,7 @@ def _english_time(hour: int, minute: int) -> str:
 
 
 def money(random: Random) -> Phrase:
-    """ "drei Euro fünfzig" or "drei Euro und fünfzig Cent", "three euros and fifty cents"."""
+    """Draws an amount: "drei Euro fünfzig" or "drei Euro und fünfzig Cent", "three euros ..."."""
     currency = random.choice(_CURRENCIES)
     german, english = (
         f"{amount} {name}"
@@ -166,7 +166,7 @@ def _currency(code: str) -> Phrase:
 
 
 def duration(random: Random) -> Phrase:
-    """ "vor drei Tagen", "three days ago"; likewise "in", "lang", with halves and with minutes."""
+    """Draws a duration: "vor drei Tagen", "three days ago"; or "in", "lang", halves, minutes."""
     unit = random.choice(tuple(_UNITS))
     german, english = _plural(random.randrange(2, _UNITS[unit][1]))
     form = random.choice(("ago", "in", "long", "half", "hours and minutes"))
@@ -186,14 +186,14 @@ def duration(random: Random) -> Phrase:
 
 
 def _count_of(unit: _Unit, german: str, english: str, direction: int = 0) -> Phrase:
-    """A number of units: ahead if `direction` is 1, ago if it is -1, neither if it is 0."""
+    """Returns a number of units: ahead if `direction` is 1, ago if -1, neither if 0."""
     german_pattern, english_pattern = _unit_patterns(unit, direction)
     return german_pattern.format(german), english_pattern.format(english)
 
 
 @cache
 def _unit_patterns(unit: _Unit, direction: int) -> Phrase:
-    """CLDR's patterns for the plural, "vor {} Stunden" and "{} hours ago"."""
+    """Returns CLDR's plural patterns, such as "vor {} Stunden" and "{} hours ago"."""
     two = datetime.timedelta(seconds=2 * (direction or 1) * _UNITS[unit][0])
     german, english = (
         format_timedelta(

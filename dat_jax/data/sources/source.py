@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all sources of sentence pairs have."""
+"""The interface of all sources of sentence pairs."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Source(Protocol):
-    """Sentence pairs in the three splits, and the files of the user's that they come from."""
+    """Sentence pairs in three splits, and the user's files that they come from."""
 
     @property
     def files(self) -> Sequence[Path]:
-        """The files that somebody may change; none if the text is made or looked after by code."""
+        """The files that a user may change; empty if the text is generated or managed by code."""
         ...
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:

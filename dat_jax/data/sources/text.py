@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parallel text files: one sentence a line, UTF-8, the same line of both files being a pair."""
+"""Parallel text files in UTF-8, one sentence per line; the same line of both files is a pair."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 class TextFolder:
-    """A folder with `{train,valid,test}.LANGUAGE`, or `.src` and `.tgt`, for both languages."""
+    """A folder with `{train,valid,test}.LANGUAGE` for both languages, or `.src` and `.tgt`."""
 
     def __init__(
         self, folder: Path, source_language: str, target_language: str, splits: Sequence[str]
@@ -20,10 +20,11 @@ class TextFolder:
         """Finds the two files of each split.
 
         Raises:
-            UserError: the folder or a file is missing, a file is empty, or both of a split are one.
+            UserError: the folder or a file is missing, a file is empty, or both files of a split
+                are the same.
         """
         if not folder.is_dir():
-            raise UserError(f"data.source: {folder} is no folder: name one that holds the text")
+            raise UserError(f"data.source: {folder} is not a folder: give the folder of the text")
         self._files = {
             split: (
                 _find(folder, split, source_language, "src"),
@@ -34,14 +35,13 @@ class TextFolder:
         for source, target in self._files.values():
             if source.samefile(target):
                 raise UserError(
-                    f"{source} and {target} are one and the same file, which would be translated "
-                    "into itself: set data.source_language and data.target_language to the "
-                    "suffixes of two"
+                    f"{source} and {target} are the same file: set data.source_language and "
+                    "data.target_language to the suffixes of two files"
                 )
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them."""
+        """The files of all splits."""
         return tuple(itertools.chain.from_iterable(self._files.values()))
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
@@ -75,19 +75,19 @@ def _find(folder: Path, split: str, language: str, side: str) -> Path:
             return path
     otherwise = ", or data.valid_every" if split == "valid" else ""
     raise UserError(
-        f"{paths[0]} is missing: add it (or {paths[1].name}), one sentence a line, "
+        f"{paths[0]} is missing: add it (or {paths[1].name}), one sentence per line, "
         "or set data.source_language and data.target_language to the suffixes of your files"
         f"{otherwise}"
     )
 
 
 def read_lines(file: BinaryIO) -> Iterator[str]:
-    """Decodes lines that end with a line feed alone; other Unicode line breaks stay in the line.
+    """Yields decoded lines, split only at line feeds; other Unicode line breaks stay in the line.
 
-    The mark at the start of a UTF-8 file is no text, nor where files were put one after the other.
+    Drops a byte-order mark at the start of any line, since files may have been concatenated.
 
     Raises:
-        UserError: a line is not UTF-8, or of another encoding that passes for it.
+        UserError: a line is not UTF-8, or has NUL bytes, as UTF-16 does.
     """
     for number, line in enumerate(file, start=1):
         try:
@@ -96,8 +96,8 @@ def read_lines(file: BinaryIO) -> Iterator[str]:
             raise UserError(f"{file.name} is not UTF-8 at line {number}: convert it") from None
         if "\0" in text:
             raise UserError(
-                f"{file.name} has a NUL byte at line {number}, as text in UTF-16 does: convert it "
-                "to UTF-8"
+                f"{file.name} has a NUL byte at line {number}, like text in UTF-16: convert it to "
+                "UTF-8"
             )
         yield text.removeprefix(_BYTE_ORDER_MARK).removesuffix("\n").removesuffix("\r")
 

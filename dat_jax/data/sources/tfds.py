@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Translation data sets of tensorflow-datasets, without TensorFlow.
 
-Prepared as ArrayRecord, the format that needs no TensorFlow, below `~/tensorflow_datasets` or the
-folder that the environment variable TFDS_DATA_DIR names.
+They are prepared as ArrayRecord, which needs no TensorFlow, in `~/tensorflow_datasets` or the
+folder named by the environment variable TFDS_DATA_DIR.
 """
 
 import html
@@ -15,29 +15,29 @@ from typing import Any
 from dat_jax.errors import UserError
 
 _CHUNK = 1_000
-_RETRIES = 4  # of a download; ten, the default, wait for minutes where there is no network
+_RETRIES = 4  # of a download; the default, ten, waits for minutes without a network
 
 
 class TfdsTranslation:
-    """One data set, `name` or `name/config`, whose records hold both languages."""
+    """A data set, `name` or `name/config`, whose records hold both languages."""
 
     def __init__(
         self, name: str, source_language: str, target_language: str, splits: Sequence[str]
     ) -> None:
-        """Downloads the data set and prepares it, unless it is there.
+        """Downloads and prepares the data set, unless that has been done.
 
         Raises:
             UserError: there is no such data set, or it lacks a language or a split.
         """
         import tensorflow_datasets
 
-        # The translation builders are known by name only once their package is imported.
+        # Importing this package registers the translation builders.
         importlib.import_module("tensorflow_datasets.translate")
         try:
             self._builder: Any = tensorflow_datasets.builder(name, file_format="array_record")
         except ValueError:
             raise UserError(
-                f"tensorflow-datasets has no data set {name!r}: let data.source be tfds:NAME or "
+                f"tensorflow-datasets has no data set {name!r}: set data.source to tfds:NAME or "
                 "tfds:NAME/CONFIG with one that it has"
             ) from None
         self._languages = (source_language, target_language)
@@ -53,7 +53,7 @@ class TfdsTranslation:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """None: tensorflow-datasets looks after its own."""
+        """Empty: tensorflow-datasets manages its own files."""
         return ()
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
@@ -77,26 +77,26 @@ class TfdsTranslation:
                 yield source, reference
 
     def _translation(self, name: str) -> Iterable[str]:
-        """The languages that the records hold.
+        """Returns the languages of the records.
 
         Raises:
-            UserError: they hold no translation.
+            UserError: the records are not translations.
         """
         from tensorflow_datasets.core.features import Translation
 
         features = self._builder.info.features
         if not isinstance(features, Translation):
             raise UserError(
-                f"data.source tfds:{name} is no translation: let it be tfds:NAME/CONFIG with one "
-                "of the data sets that are, as wmt14_translate/de-en"
+                f"data.source tfds:{name} is not a translation data set: set it to one, such as "
+                "tfds:wmt14_translate/de-en"
             )
         return features
 
     def _download(self, name: str) -> None:
-        """Downloads and prepares, unless that has been done.
+        """Downloads and prepares the data set, unless that has been done.
 
         Raises:
-            UserError: it cannot.
+            UserError: the download fails.
         """
         from tensorflow_datasets.core.download import DownloadError, downloader
 
@@ -104,11 +104,11 @@ class TfdsTranslation:
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         try:
             self._builder.download_and_prepare()
-        except (OSError, DownloadError) as error:  # requests' errors are of the first kind
+        except (OSError, DownloadError) as error:  # errors of `requests` are OSErrors
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"data.source tfds:{name} cannot be downloaded ({reason}): connect to the network, "
-                "let TFDS_DATA_DIR name a folder in which it has been prepared, or use text:DIR"
+                "set TFDS_DATA_DIR to a folder in which it has been prepared, or use text:DIR"
             ) from None
 
     def _name_of(self, split: str) -> str:
@@ -125,6 +125,6 @@ class TfdsTranslation:
 
 
 def _text(value: bytes | str) -> str:
-    """Resolves entities such as `&amp;` and keeps the sentence on one line."""
+    """Returns a sentence on one line, with entities such as `&amp;` resolved."""
     text = value.decode("utf-8") if isinstance(value, bytes) else value
     return " ".join(html.unescape(text).split("\n"))

@@ -95,7 +95,9 @@ def test_every_so_many_training_pairs_are_for_validation_and_not_for_training(ev
 def test_too_few_pairs_to_hold_one_out() -> None:
     source = open_source(dataclasses.replace(CONFIG, valid_every=41))
     for split in ("train", "valid"):
-        with pytest.raises(UserError, match=r"valid_every is 41, and there are 40 training pairs"):
+        with pytest.raises(
+            UserError, match=r"valid_every is 41, but there are only 40 training pairs"
+        ):
             list(source.pairs(split))
 
 
@@ -113,7 +115,7 @@ def test_text_that_is_not_asked_for_is_neither_needed_nor_looked_at(folder: Path
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path / 'nowhere'} is no folder" in complaint(tmp_path / "nowhere")
+    assert f"{tmp_path / 'nowhere'} is not a folder" in complaint(tmp_path / "nowhere")
 
 
 def test_missing_file(folder: Path) -> None:
@@ -139,11 +141,11 @@ def test_unequal_lines(folder: Path, shorter: str, longer: str) -> None:
 
 def test_both_sides_are_never_one_file(folder: Path) -> None:
     same = dataclasses.replace(CONFIG, source=f"text:{folder}", target_language="de")
-    with pytest.raises(UserError, match=r"one and the same file.*set data\.source_language"):
+    with pytest.raises(UserError, match=r"are the same file: set data\.source_language"):
         open_source(same)
     (folder / "test.en").unlink()
     (folder / "test.en").symlink_to(folder / "test.de")
-    assert f"{folder / 'test.de'} and {folder / 'test.en'} are one" in complaint(folder)
+    assert f"{folder / 'test.de'} and {folder / 'test.en'} are the same" in complaint(folder)
 
 
 def test_one_language_on_both_sides_may_lie_in_two_files(folder: Path) -> None:

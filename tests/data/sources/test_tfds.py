@@ -100,7 +100,7 @@ def test_unknown_data_set() -> None:
 
 
 def test_a_data_set_that_is_no_translation() -> None:
-    with pytest.raises(UserError, match="tfds:tiny_text is no translation: let it be"):
+    with pytest.raises(UserError, match="tfds:tiny_text is not a translation data set: set it"):
         TfdsTranslation("tiny_text", "de", "en", SPLITS)
 
 
