@@ -54,7 +54,7 @@ def test_the_readme_shows_the_test_command_on_a_line_of_its_own():
 
 def test_ci_runs_the_readmes_test_command():
     lines = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert lines[-1] == f'run bash -c "{TEST_COMMAND}"'
+    assert lines[-2:] == [f'run bash -c "{TEST_COMMAND}"', "run pytest -m slow"]
 
 
 def test_the_readme_is_short():
