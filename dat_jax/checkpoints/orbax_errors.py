@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Failures of orbax's threads: turned into one line, and reported only once."""
 
-import contextlib
 import os
 import re
 import sys
 import threading
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable
 from logging import ERROR, LogRecord, getLogger
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -41,10 +40,9 @@ def explained(failure: Exception, directory: PurePath, kept: list[int]) -> Excep
     )
 
 
-@contextlib.contextmanager
-def hidden_tracebacks() -> Generator[None, None, None]:
+def hide_tracebacks() -> Callable[[], None]:
     """Hides the tracebacks that absl, asyncio and Python print for orbax, which raises one of its
-    failures anyway."""
+    failures anyway. Returns a function that shows them again."""
     filters = [
         (logging.get_absl_logger(), _is_no_error_of_orbax),
         (getLogger("asyncio"), _is_no_lost_failure_of_orbax),
@@ -59,15 +57,15 @@ def hidden_tracebacks() -> Generator[None, None, None]:
         if not (late or of_orbax or _leads_to_orbax(unraisable.exc_traceback)):
             hook(unraisable)
 
-    for logger, is_kept in filters:
-        logger.addFilter(is_kept)
-    sys.unraisablehook = pass_on
-    try:
-        yield
-    finally:
+    def show() -> None:
         sys.unraisablehook = hook
         for logger, is_kept in filters:
             logger.removeFilter(is_kept)
+
+    for logger, is_kept in filters:
+        logger.addFilter(is_kept)
+    sys.unraisablehook = pass_on
+    return show
 
 
 def wait_for_threads() -> None:

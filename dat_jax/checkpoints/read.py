@@ -24,7 +24,7 @@ from dat_jax.checkpoints.folders import (
     stored,
 )
 from dat_jax.checkpoints.manifest import verify
-from dat_jax.checkpoints.orbax_errors import hidden_tracebacks
+from dat_jax.checkpoints.orbax_errors import hide_tracebacks
 from dat_jax.checkpoints.state import TrainState, place
 from dat_jax.errors import UserError
 from dat_jax.runtime.processes import gather, index, is_first
@@ -177,12 +177,14 @@ def _are_finite(items: dict[str, Any]) -> dict[str, Any]:
 
 def _read_quietly(folder: epath.Path, like: dict[str, Any]) -> tuple[dict[str, Any], Position]:
     """Reads as `_read` does, and leaves nothing behind that would print a traceback later."""
-    with hidden_tracebacks():
-        try:
-            return _read(folder, like)
-        except Exception as error:
-            failure = error.with_traceback(None)
+    show_tracebacks = hide_tracebacks()
+    try:
+        return _read(folder, like)
+    except Exception as error:
+        failure = error.with_traceback(None)
         gc.collect()
+    finally:
+        show_tracebacks()
     raise failure
 
 

@@ -18,7 +18,7 @@ from orbax.checkpoint.checkpoint_managers import PreservationContext, Preservati
 
 from dat_jax.checkpoints.folders import DIGITS, checkpoint_folders, in_bucket, saved_steps, stored
 from dat_jax.checkpoints.manifest import write_manifest
-from dat_jax.checkpoints.orbax_errors import explained, hidden_tracebacks, wait_for_threads
+from dat_jax.checkpoints.orbax_errors import explained, hide_tracebacks, wait_for_threads
 from dat_jax.checkpoints.read import HAS_MANIFEST, STOPPED, Position
 from dat_jax.checkpoints.state import TrainState
 from dat_jax.errors import Stopped
@@ -52,8 +52,7 @@ class Checkpoints:
         """
         self._directory, self._last_saved = stored(directory), last_saved
         self._failed = False
-        self._tracebacks = contextlib.ExitStack()
-        self._tracebacks.enter_context(hidden_tracebacks())
+        self._show_tracebacks = hide_tracebacks()
         by_first(self._remove_unfinished)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Newest(keep, stopped_at),
@@ -73,8 +72,8 @@ class Checkpoints:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         failure = self._close()
-        if failure is None:
-            self._tracebacks.close()  # after a failure, more of them come when objects are deleted
+        if failure is None and not self._failed:
+            self._show_tracebacks()  # after a failure, more of them come when objects are deleted
         if failure is None or self._failed:
             return
         if error is None or isinstance(error, Stopped):  # its message says that all is saved

@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 import pytest
 
-from dat_jax.checkpoints.orbax_errors import explained, hidden_tracebacks
+from dat_jax.checkpoints.orbax_errors import explained, hide_tracebacks
 from dat_jax.errors import UserError
 
 
@@ -57,28 +57,29 @@ def test_what_orbax_raises_elsewhere_goes_unheard_and_nothing_else(
     heard = []
     hear = heard.append
     monkeypatch.setattr(sys, "unraisablehook", hear)
-    with hidden_tracebacks():
-        with pytest.raises(ValueError, match="best_mode") as of_orbax:
-            ocp.CheckpointManagerOptions(best_mode="none")
-        in_orbax = SimpleNamespace(cr_code=ocp.CheckpointManagerOptions.__post_init__.__code__)
-        failures = {
-            of_orbax.value: None,
-            RuntimeError("Event loop is closed"): None,
-            ValueError("of a coroutine"): in_orbax,
-            ValueError("another"): SimpleNamespace(cr_code=test_a_defect_stays_what_it_is.__code__),
-            ValueError("of a file"): object(),
-        }
-        for failure, source in failures.items():
-            unraisable = SimpleNamespace(
-                exc_value=failure, exc_traceback=failure.__traceback__, object=source
-            )
-            sys.unraisablehook(unraisable)
-        assert [str(unraisable.exc_value) for unraisable in heard] == ["another", "of a file"]
+    show_tracebacks = hide_tracebacks()
+    with pytest.raises(ValueError, match="best_mode") as of_orbax:
+        ocp.CheckpointManagerOptions(best_mode="none")
+    in_orbax = SimpleNamespace(cr_code=ocp.CheckpointManagerOptions.__post_init__.__code__)
+    failures = {
+        of_orbax.value: None,
+        RuntimeError("Event loop is closed"): None,
+        ValueError("of a coroutine"): in_orbax,
+        ValueError("another"): SimpleNamespace(cr_code=test_a_defect_stays_what_it_is.__code__),
+        ValueError("of a file"): object(),
+    }
+    for failure, source in failures.items():
+        unraisable = SimpleNamespace(
+            exc_value=failure, exc_traceback=failure.__traceback__, object=source
+        )
+        sys.unraisablehook(unraisable)
+    assert [str(unraisable.exc_value) for unraisable in heard] == ["another", "of a file"]
 
-        with pytest.raises(ZeroDivisionError) as another:
-            _ = 1 / 0
-        for failure in (of_orbax.value, ValueError("of tensorstore"), another.value):
-            logging.getLogger("asyncio").error("never retrieved", exc_info=failure)
-        (record,) = caplog.records
-        assert record.exc_info[1] is another.value
+    with pytest.raises(ZeroDivisionError) as another:
+        _ = 1 / 0
+    for failure in (of_orbax.value, ValueError("of tensorstore"), another.value):
+        logging.getLogger("asyncio").error("never retrieved", exc_info=failure)
+    (record,) = caplog.records
+    assert record.exc_info[1] is another.value
+    show_tracebacks()
     assert sys.unraisablehook == hear
