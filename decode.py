@@ -66,12 +66,10 @@ def _decode(options: flags.FlagValues) -> None:
     """Checks everything first, then translates lines as they are read."""
     workdir = Run(options.workdir)
     config = workdir.config
-    values = read_config(options)
-    shortlist_given = values["shortlist"] is not None
-    asked, decoding, average = _settings(config, values)
+    asked, decoding, given = _settings(config, read_config(options))
     policy = resolve_policy(decoding.policy, config.model, workdir)
     decoding = dataclasses.replace(decoding, policy=policy.name)
-    if not shortlist_given:
+    if "shortlist" not in given:
         decoding = suited(decoding, policy.rule)
     with contextlib.ExitStack() as stack:
         by_one = f"input is {asked.input}, which only one process can read: use a file instead"
@@ -84,7 +82,7 @@ def _decode(options: flags.FlagValues) -> None:
         if folder and is_first():
             writer = ResultsWriter(folder, _request(asked, workdir, decoding, folder), asked.resume)
         by_first(lambda: _enter(writer, stack))
-        translator = Translator(workdir.load(average), policy, decoding)
+        translator = Translator(workdir.load(given.get("average_checkpoints")), policy, decoding)
         if by_first(lambda: _begin(writer, translator, text) and asked.resume):
             if is_first():
                 print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
@@ -143,13 +141,13 @@ def _remarks(summary: Summary, translator: Translator) -> Iterator[str]:
 
 def _settings(
     config: Config, values: dict[str, Any]
-) -> tuple[TextConfig, DecodingConfig, int | None]:
-    """Returns settings of text and search, and the number of checkpoints to average if set."""
+) -> tuple[TextConfig, DecodingConfig, dict[str, Any]]:
+    """Returns settings of text and search, and the keys of the search that were given."""
     text_keys = [field.name for field in dataclasses.fields(TextConfig)]
     text = from_dict(TextConfig, {key: values.pop(key) for key in text_keys if key in values})
     given = {key: value for key, value in values.items() if value is not None}
     decoding = from_dict(DecodingConfig, dataclasses.asdict(config.decoding) | given)
-    return text, decoding, given.get("average_checkpoints")
+    return text, decoding, given
 
 
 def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) -> Path | None:
