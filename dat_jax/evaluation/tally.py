@@ -71,7 +71,7 @@ class Tally:
         all hypotheses of the beam: `ticks_per_stage` counts runs of blocks 1 to N and of
         classifiers, `rows_per_stage` the rows that needed them, `occupancy` the share of these in
         all computed rows. `layers_executed_per_token` is the number of rows that blocks computed,
-        idle ones included, per token; `busiest_device` is the busiest device's share of them over
+        idle ones included, per token; `busiest_device` is the busiest device's number of them over
         the mean. `in_work` is the largest number of sentences decoded together, `peak_bytes` the
         memory of the largest compiled search. `seconds` and `tokens_per_second` exclude compiling,
         which is `seconds_compiling`. `policy` is a value for `--config.policy`, `thresholds` the
