@@ -100,7 +100,7 @@ def _bad_config(
         by_last = {key.rpartition(".")[2]: key for key in known}
         close = difflib.get_close_matches(key, known, n=1)
         close += [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1)]
-        hint = f"did you mean {close[0]}?" if close else f"{file} has all keys"
+        hint = f"did you mean {close[0]}?" if close else f"see {file} for its keys"
         return UserError(f"unknown config key {key}: {hint}")
     return None
 

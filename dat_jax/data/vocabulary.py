@@ -181,7 +181,7 @@ class Vocabulary:
 
 
 class Vocabularies(NamedTuple):
-    """The vocabularies of source and target; the same object if joint."""
+    """The vocabularies of source and target, with the same pieces if joint."""
 
     source: Vocabulary
     target: Vocabulary

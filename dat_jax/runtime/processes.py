@@ -109,7 +109,7 @@ def agreeing_to_stop() -> Generator[Callable[[int], bool], None, None]:
 
     Yields:
         A function that every process calls with the number of each finished step; it returns
-        whether that step is the last. It is free until a signal comes.
+        whether that step is the last. It costs nothing until a signal comes.
     """
     jax.config.update("jax_enable_preemption_service", True)
     runtime.initialize_preemption_sync_manager()

@@ -154,7 +154,7 @@ def test_unfinished_results_are_kept_from_everything_but_going_on(
     text.write_text(lines)
     with monkeypatch.context() as patch:
         patch.setattr(TrainedModel, "sha256", "another")
-        assert "--config.resume: the model is not the one" in call(decode.main, *resume).stderr
+        assert "--config.resume: the model has changed" in call(decode.main, *resume).stderr
     assert set(folder.iterdir()) == before.keys()
     assert (folder / "progress.json").read_bytes() == before[folder / "progress.json"]
     succeed(decode.main, *resume)

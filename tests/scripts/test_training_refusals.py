@@ -23,7 +23,7 @@ from tests.scripts.calls import TINY, refuse
         ),
         ("--config.stepz=3", "unknown config key stepz: did you mean training.steps?"),
         ("--config.training.steps.x=3", "key training.steps.x: did you mean training.steps?"),
-        ("--config.bogus=3", "key bogus: configs/demo.py has all keys"),
+        ("--config.bogus=3", "key bogus: see configs/demo.py for its keys"),
         ("--config.training.steps", "--config.training.steps has no value: write --config.train"),
         (
             "--config.training.steps=many",
