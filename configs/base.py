@@ -186,7 +186,8 @@ def get_config() -> ConfigDict:
     config.decoding.beam_size = 5
     # Hypotheses are ranked by log-probability / length ** length_penalty.
     config.decoding.length_penalty = 1.0
-    # A translation has at most ratio * source length + extra pieces.
+    # A translation has at most ratio * source length + extra pieces. Values with which no sentence
+    # fits into memory are refused.
     config.decoding.max_length_ratio = 1.5
     config.decoding.max_length_extra = 16
     # How BLEU cuts translations and references into words. language: as sacreBLEU does for the
@@ -195,9 +196,11 @@ def get_config() -> ConfigDict:
     # another than the language's, that one's BLEU is told too, as bleu_default.
     config.decoding.bleu_tokenizer = "language"
     # Sources of more pieces, </s> included, are cut there, counted and reported; 0 for no limit.
+    # One that does not fit into memory is left blank, with a warning.
     config.decoding.max_source_length = 0
-    # Sentences in work: decoded together; speed and memory depend on it. 0 is as many as are
-    # efficient on the device, within a quarter of its memory.
+    # The most sentences in work: decoded together; speed and memory depend on it. 0 is as many as
+    # are efficient on the device, within a quarter of its memory. Of long sentences there are fewer
+    # if they do not fit.
     config.decoding.batch_size = 0
     # Decode with the mean of the parameters of this many last checkpoints, or of all there are.
     config.decoding.average_checkpoints = 1

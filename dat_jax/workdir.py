@@ -32,6 +32,7 @@ from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.modes import our_modes
 from dat_jax.paths import destination
 from dat_jax.processes import by_first, check_shared
+from dat_jax.schema import integer, require
 from dat_jax.trained import TrainedModel, on_local_devices
 from dat_jax.training.checkpoint import average, placed
 from dat_jax.training.loop import TrainingFiles
@@ -172,8 +173,10 @@ class Run:
                 fewer checkpoints than asked for.
         """
         check_stored(str(destination(str(self.path))), "--workdir")
-        if average_checkpoints is not None and average_checkpoints < 1:
-            raise UserError(f"average_checkpoints is {average_checkpoints}: must be at least 1")
+        if average_checkpoints is not None:
+            average_checkpoints = integer("average_checkpoints", average_checkpoints)
+            too_few = f"average_checkpoints is {average_checkpoints}: must be 1 or more"
+            require(average_checkpoints >= 1, too_few)
         config = self.config
         vocabularies = open_vocabularies(self.vocabulary, config.data)
         model = make_model(config, vocabularies)

@@ -2,8 +2,11 @@
 """A whole text, translated: printed, kept as it goes and scored at the end, as one asks."""
 
 import itertools
+import sys
 from collections.abc import Callable
 from typing import Any
+
+from tqdm import tqdm
 
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
@@ -31,6 +34,8 @@ def translate(
         writer: of results, which goes on where it left off, if they are to be kept.
         echo: prints lines of translations, if they are to be printed.
 
+    Lines that are left blank, as they do not fit into memory, are told on standard error.
+
     Raises:
         UserError: a line cannot be read.
     """
@@ -44,6 +49,8 @@ def translate(
         done=tally.sentences,
     ):
         tally.add(translations)
+        for line in translations.too_long if is_first() else ():
+            tqdm.write(f"warning: {line}", file=sys.stderr)
         texts = [sentence.text for sentence in translations.sentences]
         if writer:
             writer.add(translations)

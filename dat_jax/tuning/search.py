@@ -23,6 +23,7 @@ from dat_jax.data.batching import Batch, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import PAD
+from dat_jax.decoding.capacity import Capacity
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.exits.parsing import Policy
 from dat_jax.model.classifiers import classify
@@ -76,7 +77,11 @@ def tune(
 
     Returns:
         The summary of each vector on the front, cheapest first, with its `thresholds`.
+
+    Raises:
+        UserError: no sentence fits into memory by these settings.
     """
+    Capacity.of(trained.device, trained.model.config, decoding).check()
     observed = observe(trained, dataset.tokens("valid"), kind)
     drawn = draw(observed.signal, candidates, seed)
     estimate = estimate_all(observed, drawn)
