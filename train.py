@@ -25,6 +25,7 @@ from dat_jax.cli.command_line import (
 )
 from dat_jax.config import Config
 from dat_jax.data.dataset import Dataset
+from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError
@@ -71,6 +72,8 @@ def _main(options: flags.FlagValues) -> None:
         together(options.coordinator, options.num_processes, options.process_id),
         workdir.writing(),
     ):
+        device = jax.local_devices()[0]
+        by_first(lambda: Capacity.of(device, config.model, config.decoding).check())
         dataset = train_model(config, workdir)
         _report(workdir.load(), dataset, workdir)
 
@@ -130,6 +133,8 @@ def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
 
     if cut := summaries[0]["sentences_cut"]:
         print(describe_cut(cut, config.decoding.max_source_length))
+    for line in outputs[fixed[0]].too_long:
+        print(f"warning: {line}")
     print(f"\ntest, beam {config.decoding.beam_size}, step {trained.steps[0]:,}")
     print(format_table(summaries))
     _print_samples(trained, dataset, {text: outputs[text] for text in [*fixed[-1:], *adaptive]})

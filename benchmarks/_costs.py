@@ -4,6 +4,7 @@
 from collections.abc import Callable
 
 from benchmarks._lines import Line
+from benchmarks._statistics import Draws, draws_of_median
 
 Cost = Callable[[Line], float]
 
@@ -21,3 +22,17 @@ def megaflops(line: Line) -> float:
 def milliseconds(line: Line) -> float:
     """Measured time for each token."""
     return 1e3 / line["tokens_per_second"]
+
+
+def draws_of_cost(cost: Cost, line: Line) -> Draws:
+    """Returns the cost of a line, and in each draw that of some of its repetitions; what is counted
+    is the same in all."""
+    name = " ".join(str(line[key]) for key in ("point", "seed", "policy", "batch_size"))
+    repeated = [cost(line | {"tokens_per_second": rate}) for rate in _rates(line)]
+    return draws_of_median(repeated, name)
+
+
+def _rates(line: Line) -> list[float]:
+    """The tokens a second of each repetition; older lines, of three at most, have them by order."""
+    known = [line[key] for key in ("slowest", "tokens_per_second", "fastest") if key in line]
+    return line.get("rates", known if line.get("repetitions") == 3 else [line["tokens_per_second"]])

@@ -165,7 +165,7 @@ def _check_any(lines: Collection[Any], what: str) -> None:
         UserError: there is not.
     """
     if not lines:
-        raise UserError(f"no line is of {what}: name a file that has some")
+        raise UserError(f"no line of the figure's files is of {what}: name a file that has some")
 
 
 def _name(line: Line) -> str:

@@ -28,8 +28,8 @@ class Lines:
         for line in self._lines:
             if line.get("suite") != suite:
                 raise UserError(
-                    f"{path} holds other lines than those of the suite {suite}: name another "
-                    "--output"
+                    f"--output={path} holds lines of {line.get('suite')!r}, not of the suite "
+                    f"{suite!r}: name another --output"
                 )
         if path.exists() and not path.read_text(encoding="utf-8").endswith("\n"):
             write_lines(path, self._lines)
@@ -55,7 +55,7 @@ def read_lines(path: Path) -> list[Line]:
     Raises:
         UserError: the file is damaged otherwise.
     """
-    damaged = UserError(f"{path} holds no JSON lines: name another --output")
+    damaged = UserError(f"{path} holds no JSON lines: restore it, or name another file")
     try:
         *whole, last = path.read_text(encoding="utf-8").split("\n")
         lines = [json.loads(line) for line in whole]

@@ -14,7 +14,10 @@ def numbers(name: str, texts: Sequence[str], least: int) -> list[int]:
     """
     for text in texts or [""]:
         if not text.isdecimal() or int(text) < least:
-            raise UserError(f"--{name}: {text!r} is no number from {least} on")
+            raise UserError(
+                f"--{name} has {text!r}: must be whole numbers, each {least} or more, as "
+                f"--{name}={least},{least + 1}"
+            )
     return [int(text) for text in texts]
 
 
@@ -26,5 +29,5 @@ def some(name: str, texts: Sequence[str], known: Sequence[str]) -> list[str]:
     """
     for text in texts:
         if text not in known:
-            raise UserError(f"--{name}: there is no {text!r}, but {', '.join(known)}")
+            raise UserError(f"--{name} has {text!r}: must be some of {', '.join(known)}")
     return list(texts or known)

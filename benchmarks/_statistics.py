@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts of BLEU for each sentence, kept with the lines; intervals of its differences from these.
+"""Intervals by bootstrap: of BLEU over the sentences of a text, of a time over its repetitions.
 
-The text itself is kept nowhere: with counts alone, sets of sentences are drawn and scored again.
+Lines keep counts of BLEU for each sentence, and no text: with counts alone, sets of sentences are
+drawn and scored again.
 """
 
 import base64
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from sacrebleu.metrics import BLEU
 
 _ORDERS = 4
@@ -20,6 +21,9 @@ _SEED = 12_345
 Counts = Int[np.ndarray, "sentences counts"]
 """Of each sentence the n-grams of orders 1 to 4 that are right, all of these, and the lengths of
 translation and reference."""
+
+Draws = Float[np.ndarray, " draws"]
+"""A figure as it was measured, and then as each draw has it."""
 
 
 class Interval(NamedTuple):
@@ -61,22 +65,27 @@ def bleu(counts: Int[np.ndarray, "counts"]) -> float:
     ).score
 
 
-def difference(systems: Sequence[Counts], weights: Sequence[float]) -> Interval:
-    """The weighted sum of several systems' BLEU on the same sentences, by paired bootstrap.
-
-    With weights 1 and -1 that is the difference of two; the sentences that are drawn are the same
-    for all.
-    """
+def draws_of_bleu(systems: Sequence[Counts]) -> list[Draws]:
+    """Returns BLEU of each system on sets of sentences, which are the same for all systems."""
     sizes = {len(counts) for counts in systems}
     assert len(sizes) == 1, "they are of several texts"
     size = sizes.pop()
     drawn = np.random.default_rng(_SEED).multinomial(size, np.full(size, 1 / size), _SAMPLES)
-    sums = [drawn @ counts for counts in systems]  # [samples, counts]
-    samples = np.array([[bleu(sample) for sample in of_system] for of_system in sums])
-    low, high = np.quantile(np.asarray(weights) @ samples, [0.025, 0.975])
-    return Interval(weighted_sum(systems, weights), float(low), float(high))
+    sets = np.concatenate([np.ones((1, size), drawn.dtype), drawn])
+    return [np.array([bleu(sums) for sums in sets @ counts]) for counts in systems]
 
 
-def weighted_sum(systems: Sequence[Counts], weights: Sequence[float]) -> float:
-    """The weighted sum of several systems' BLEU."""
-    return float(np.dot(weights, [bleu(counts.sum(axis=0)) for counts in systems]))
+def draws_of_median(repetitions: Sequence[float], name: str) -> Draws:
+    """Returns the median of repetitions, and of as many that are drawn from them.
+
+    `name` is that of the measurement: draws for another are independent.
+    """
+    generator = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
+    drawn = generator.choice(repetitions, (_SAMPLES, len(repetitions)))
+    return np.concatenate([[np.median(repetitions)], np.median(drawn, axis=1)])
+
+
+def interval(draws: Draws) -> Interval:
+    """Returns a figure, and the ends between which 95 % of its draws lie."""
+    low, high = np.quantile(draws[1:], [0.025, 0.975])
+    return Interval(float(draws[0]), float(low), float(high))

@@ -19,7 +19,7 @@ import jax
 from tqdm import tqdm
 
 from dat_jax.errors import UserError
-from dat_jax.evaluation.provenance import describe_commit
+from dat_jax.evaluation.provenance import describe_commit, hash_engine
 from dat_jax.storage.files import write_text
 
 Outcome = TypeVar("Outcome")
@@ -33,7 +33,9 @@ def check_output(path: Path) -> Path:
         UserError: its folder does not exist.
     """
     if not path.parent.is_dir():
-        raise UserError(f"{path.parent} is no folder: make it or name another --output")
+        raise UserError(
+            f"--output={path}: {path.parent} is no folder: make it, or name a file in another one"
+        )
     return path
 
 
@@ -73,18 +75,19 @@ def interleaved(
     return [Timed(*both) for both in zip(outcomes, seconds, strict=True)]
 
 
-def rate(amount: float, seconds: list[float]) -> dict[str, float]:
-    """`amount` per second: the median over the repetitions, the slowest and the fastest."""
+def rate(amount: float, seconds: list[float]) -> dict[str, Any]:
+    """`amount` per second: the median over the repetitions, the slowest, the fastest, and each."""
     return {
         "tokens_per_second": round(amount / statistics.median(seconds), 1),
         "slowest": round(amount / max(seconds), 1),
         "fastest": round(amount / min(seconds), 1),
         "repetitions": len(seconds),
+        "rates": [round(amount / one, 1) for one in seconds],
     }
 
 
 def machine() -> dict[str, Any]:
-    """The machine that a figure depends on beside the code, and the code's commit."""
+    """The machine that a figure depends on in addition to the code, and the code itself."""
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}",
@@ -93,6 +96,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "commit": describe_commit(),
+        "engine_sha256": hash_engine(),
     }
 
 

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of the lines of `benchmarks.reproduce`: figures beside the paper's, differences with the
-intervals that sentences give them and the spread over seeds."""
+intervals that sentences and repetitions give them, and the spread over seeds."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from benchmarks import _paper
-from benchmarks._costs import Cost, average_exit, megaflops, milliseconds
+from benchmarks._costs import Cost, average_exit, draws_of_cost, megaflops, milliseconds
+from benchmarks._cuts import Cut, best_within
 from benchmarks._lines import Line, lines_of
-from benchmarks._statistics import Counts, difference, unpack, weighted_sum
+from benchmarks._statistics import Draws, draws_of_bleu, interval, unpack
 from dat_jax.evaluation.tables import markdown_table
 
 Row = list[str]
-Contrast = list[tuple[Line, float]]
-"""Lines with weights: a difference of their BLEU."""
 
 
 class Group(NamedTuple):
@@ -109,7 +110,7 @@ def differences(lines: Sequence[Line], split: str) -> str:
     """
     lines = lines_of(lines, "split", split)
     heading = ["training", "against", "exit", "BLEU", "difference, 95 %", "by seed"]
-    depth, rows = depth_of(lines), list[Row]()
+    depth, rows, bleu = depth_of(lines), list[Row](), _draws_of(lines)
     for name in points_of(lines):
         if name.startswith("baseline_"):
             continue
@@ -118,7 +119,7 @@ def differences(lines: Sequence[Line], split: str) -> str:
             one, against = (pick(lines, point, policy) for point in (name, other))
             pairs = _pairs(one, against) if one and against else []
             if pairs:
-                rows.append(_difference_row(name, other, policy, pairs))
+                rows.append(_difference_row(name, other, policy, pairs, bleu))
     return markdown_table([heading, *rows])
 
 
@@ -133,12 +134,18 @@ def _pairs(one: Group, other: Group) -> list[tuple[Line, Line]]:
     return [(line, theirs[line["seed"]]) for line in one.lines if line["seed"] in theirs]
 
 
-def _difference_row(name: str, other: str, policy: str, pairs: Sequence[tuple[Line, Line]]) -> Row:
+def _difference_row(
+    name: str,
+    other: str,
+    policy: str,
+    pairs: Sequence[tuple[Line, Line]],
+    bleu: Callable[[Line], Draws],
+) -> Row:
     """The row of two trainings."""
     exit_name = policy.removeprefix("fixed:").replace("uniform:0", "by chance")
     mine = Group([line for line, _ in pairs])
-    contrasts = [[(line, 1.0), (against, -1.0)] for line, against in pairs]
-    return [name, other, exit_name, mine.shown, *_gains(contrasts)]
+    gains = [(line["seed"], bleu(line) - bleu(against)) for line, against in pairs]
+    return [name, other, exit_name, mine.shown, *_gains(gains)]
 
 
 def against_cuts(lines: Sequence[Line], split: str) -> str:
@@ -149,17 +156,19 @@ def against_cuts(lines: Sequence[Line], split: str) -> str:
 
 def against_time(lines: Sequence[Line], batch_size: str) -> str:
     """Exits that adapt beside cuts of the same model at equal average exit and at equal measured
-    time, in batches of one size."""
+    time, in batches of one size; of time the repetitions are drawn, too."""
     costs = {"average exit": average_exit, "ms/token": milliseconds}
     return _beside_cuts(lines_of(lines, "batch_size", batch_size), costs)
 
 
 def _beside_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
     """A row for each rule and each depth, of the decodes whose average exit is from there up to the
-    next: means over each seed's and then over seeds, and the mean differences from cuts."""
+    next: means over each seed's and then over seeds, and the mean differences from the best that
+    cuts reach at no more cost."""
     heading = ["training", "rule", "decodes", "BLEU", *costs]
     for name in costs:
         heading += [f"beside cuts of equal {name}, 95 %", "by seed"]
+    bleu = _draws_of(lines)
     groups: dict[tuple[str, str, int], list[Line]] = {}
     for line in lines:
         rule = line["policy"].partition(":")[0]
@@ -171,7 +180,7 @@ def _beside_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
         row.append(f"{_mean_of_seeds(group, lambda line: line['bleu']):.1f}")
         row += [f"{_mean_of_seeds(group, cost):.2f}" for cost in costs.values()]
         for cost in costs.values():
-            row += _gains([_contrast(line, lines, cost) for line in group])
+            row += _gains([(line["seed"], _gain(line, lines, cost, bleu)) for line in group])
         rows.append(row)
     return markdown_table([heading, *rows])
 
@@ -184,55 +193,47 @@ def _mean_of_seeds(lines: Sequence[Line], value: Cost) -> float:
     return statistics.mean(map(statistics.mean, of_seed.values()))
 
 
-def _contrast(line: Line, lines: Sequence[Line], cost: Cost) -> Contrast:
-    """The difference of a line from the cuts of its model at its cost: from the straight line
-    between the two around it, or from the deepest where that is cheaper. Nothing if all cuts cost
-    more.
-
-    A cut that costs as much as a deeper one is none that anybody would take.
-    """
-    cuts = list[Line]()
-    fixed = [x for x in lines if x["policy"].startswith("fixed:")]
-    for cut in sorted(fixed, key=average_exit, reverse=True):
-        same = all(cut[key] == line[key] for key in ("point", "seed"))
-        if same and (not cuts or cost(cut) < cost(cuts[0])):
-            cuts.insert(0, cut)
-    if not cuts or cost(line) < cost(cuts[0]):
-        return []
-    if cost(line) >= cost(cuts[-1]):
-        return [(line, 1.0), (cuts[-1], -1.0)]
-    above = next(number for number, cut in enumerate(cuts) if cost(cut) > cost(line))
-    cheap, dear = cuts[above - 1], cuts[above]
-    share = (cost(line) - cost(cheap)) / (cost(dear) - cost(cheap))
-    return [(line, 1.0), (cheap, share - 1), (dear, -share)]
-
-
-def _gains(contrasts: Sequence[Contrast]) -> tuple[str, str]:
-    """The mean of some differences, each seed's first, with its interval, and that of each seed;
-    nothing if one of them is unknown. The line that a difference is of comes first in it."""
-    if not all(contrasts):
-        return "", ""
-    by_seed: dict[int, list[Contrast]] = {}
-    for contrast in sorted(contrasts, key=lambda contrast: contrast[0][0]["seed"]):
-        by_seed.setdefault(contrast[0][0]["seed"], []).append(contrast)
-    each = [_mean_contrast(own) for own in by_seed.values()]
-    gain = difference(*_systems(_mean_contrast(each)))
-    by_itself = [
-        f"{seed}: {weighted_sum(*_systems(contrast)):+.1f}"
-        for seed, contrast in zip(by_seed, each, strict=True)
+def _gain(
+    line: Line, lines: Sequence[Line], cost: Cost, bleu: Callable[[Line], Draws]
+) -> Draws | None:
+    """The difference of a line from the cuts of its model at its cost; None if all cost more."""
+    cuts = [
+        Cut(draws_of_cost(cost, cut), bleu(cut))
+        for cut in lines
+        if cut["policy"].startswith("fixed:")
+        and all(cut[key] == line[key] for key in ("point", "seed"))
     ]
-    ends = f"[{gain.low:+.2f}, {gain.high:+.2f}]"
-    return f"{gain.value:+.2f} {ends}", ", ".join(by_itself)
+    best = best_within(draws_of_cost(cost, line), cuts)
+    if not cuts or best[0] == -np.inf:
+        return None
+    cheapest = min(cuts, key=lambda cut: cut.cost[0])  # of a draw in which all cost more
+    return bleu(line) - np.where(best == -np.inf, cheapest.bleu, best)
 
 
-def _mean_contrast(contrasts: Sequence[Contrast]) -> Contrast:
-    """The mean of several."""
-    return [(line, weight / len(contrasts)) for contrast in contrasts for line, weight in contrast]
+def _draws_of(lines: Sequence[Line]) -> Callable[[Line], Draws]:
+    """BLEU of each of these lines, on one text, in all draws."""
+    draws = draws_of_bleu([unpack(line["bleu_counts"]) for line in lines])
+    known = {_name(line): drawn for line, drawn in zip(lines, draws, strict=True)}
+    return lambda line: known[_name(line)]
 
 
-def _systems(contrast: Contrast) -> tuple[list[Counts], list[float]]:
-    """The counts of its lines, and their weights."""
-    return [unpack(line["bleu_counts"]) for line, _ in contrast], [weight for _, weight in contrast]
+def _name(line: Line) -> tuple[str, int, str]:
+    """What tells a line from the others of its table."""
+    return line["point"], line["seed"], line["policy"]
+
+
+def _gains(gains: Sequence[tuple[int, Draws | None]]) -> tuple[str, str]:
+    """The mean of some differences, each seed's first, with its interval, and that of each seed;
+    nothing if one of them is unknown."""
+    by_seed: dict[int, list[Draws]] = {}
+    for seed, gain in sorted(gains, key=lambda gain: gain[0]):
+        if gain is None:
+            return "", ""
+        by_seed.setdefault(seed, []).append(gain)
+    each = {seed: np.mean(own, axis=0) for seed, own in by_seed.items()}
+    value, low, high = interval(np.mean(list(each.values()), axis=0))
+    of_seeds = ", ".join(f"{seed}: {own[0]:+.1f}" for seed, own in each.items())
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", of_seeds
 
 
 VIEWS: dict[str, Callable[[Sequence[Line], str], str]] = {

@@ -69,10 +69,10 @@ def main(argv: Sequence[str]) -> int:
     define_workdir(options)
     source = "A data.source to prepare there, such as text:FOLDER."
     flags.DEFINE_string("data", None, source, options)
-    flags.DEFINE_integer("num_shapes", 8, "training.num_shapes", flag_values=options)
-    flags.DEFINE_integer("batch_tokens", 8_192, "training.batch_tokens", flag_values=options)
+    flags.DEFINE_integer("num_shapes", 8, "training.num_shapes", 1, flag_values=options)
+    flags.DEFINE_integer("batch_tokens", 8_192, "training.batch_tokens", 1, flag_values=options)
     multiple = "Rows of every batch are a multiple of this."
-    flags.DEFINE_integer("row_multiple", 8, multiple, flag_values=options)
+    flags.DEFINE_integer("row_multiple", 8, multiple, 1, flag_values=options)
     return run(argv, options, lambda: _main(options))
 
 

@@ -44,7 +44,10 @@ def _main(options: flags.FlagValues) -> None:
     """Reads and checks everything, compares, prints the table and adds the lines."""
     names = options.arguments
     if len({destination(name) for name in names}) < max(2, len(names)):
-        raise UserError("give two or more folders of results, the baseline first and none twice")
+        raise UserError(
+            f"given are {' '.join(names) or 'no folders'}: name two or more folders of results, "
+            "the baseline first and none twice, as runs/W/decode/A runs/W/decode/B"
+        )
     lines = Lines(options.output, _SUITE, ()) if options.output else None
     results = {name: read_results(as_path(name)) for name in names}
     _check_same(results)

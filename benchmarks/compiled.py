@@ -33,7 +33,7 @@ from configs import iwslt14_de_en, wmt14_en_fr
 from dat_jax.cli.command_line import define_path, run
 from dat_jax.config import Config
 from dat_jax.decoding.settings import SearchSettings
-from dat_jax.evaluation.provenance import describe_commit
+from dat_jax.evaluation.provenance import describe_commit, hash_engine
 from dat_jax.evaluation.tables import markdown_table
 
 _SOURCE, _LENGTH = 32, 64
@@ -238,6 +238,7 @@ def _main(options: flags.FlagValues) -> None:
         "jax": jax.__version__,
         "compiler": _version("libtpu" if target.platform == "tpu" else "jaxlib"),
         "commit": describe_commit(),
+        "engine_sha256": hash_engine(),
     }
     lines = []
     with output.open("w", encoding="utf-8") as file:

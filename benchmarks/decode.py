@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
         flags.DEFINE_integer(name, size, meaning, 1, flag_values=options)
     define_path(options, "output", "A file of JSON lines to write.")
     flags.DEFINE_list("beams", ["1", "5"], "Beam sizes.", options)
-    flags.DEFINE_integer("in_work", 64, "Sentences in work.", 1, flag_values=options)
+    flags.DEFINE_integer("in_work", 64, "Sentences in work.", 1, _SENTENCES, flag_values=options)
     flags.DEFINE_list("tables", [], f"Some of {', '.join(_TABLES)}.", options)
     flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1, flag_values=options)
     flags.DEFINE_bool("opponents", False, "Time the systems of others too.", options)

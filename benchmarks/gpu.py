@@ -228,7 +228,10 @@ def _main(options: flags.FlagValues) -> None:
     for line in exact:
         alike = [value for key, value in line.items() if key.startswith("alike_")]
         if min(alike) < line["sentences"]:
-            raise UserError("gathered rows change translations here; see the lines `correctness`")
+            raise UserError(
+                f"only {min(alike)} of {line['sentences']} translations are alike with gathered "
+                "rows and without, in float32: see the lines `correctness` before those of speed"
+            )
 
 
 if __name__ == "__main__":

@@ -11,11 +11,14 @@ others print one table or draw one figure. A table's SOURCE is a file of results
 `benchmarks.reproduce`, a view and what it is of: by_exit, differences or against_cuts and a split,
 against_time and a batch size; of `benchmarks.decode`, its table; of other files, numbers of lines
 if not all. A figure's is its kind, quality, ablation, positions, scores or speed, and files.
+
+Lines say by a checksum with which engine (`dat_jax/decoding`) they were made; a warning names each
+file that has lines of another engine than the one that is here, or lines that do not say.
 """
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -26,6 +29,7 @@ from benchmarks._lines import Line, read_lines
 from benchmarks._views import VIEWS
 from dat_jax.cli.command_line import run
 from dat_jax.errors import UserError
+from dat_jax.evaluation.provenance import hash_engine
 from dat_jax.evaluation.tables import format_comparison, format_table
 from dat_jax.storage.files import write_text
 from dat_jax.storage.paths import as_path
@@ -47,14 +51,36 @@ def main(argv: Sequence[str]) -> int:
 def _main(options: flags.FlagValues) -> None:
     """Prints, draws, or makes all pages anew."""
     if (options.figure is None) != (options.output is None):
-        raise UserError("--figure=SOURCE and --output=FILE.svg go together: give both")
+        raise UserError(
+            f"--figure is {options.figure!r} and --output is {options.output!r}: give both or "
+            "neither, as --figure='quality results/NAME.jsonl' --output=FILE.svg"
+        )
+    asked = [source for source in (options.table, options.figure) if source is not None]
     if options.table is not None:
         print(table(options.table))
     if options.figure is not None:
         draw(options.figure, as_path(options.output))
-    if options.table is None and options.figure is None:
+    if not asked:
         for page in pages():
-            _renew(page)
+            asked += _renew(page)
+    for warning in warnings(asked):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def warnings(sources: Sequence[str]) -> Iterator[str]:
+    """Yields a warning for each file of these tables and figures that is not of this engine alone.
+
+    The engine is what decodes; a line names it by a checksum of its code.
+    """
+    words = dict.fromkeys(word for source in sources for word in source.split())
+    for name in (word for word in words if word.endswith(".jsonl")):
+        engines = [line.get("engine_sha256") for line in _read(name)]
+        others = sum(engine != hash_engine() for engine in engines)
+        if others:
+            yield (
+                f"{name}: {others} of {len(engines)} lines are of another engine than "
+                f"{hash_engine()}, or do not say of which: measure again, or say so on the page"
+            )
 
 
 def pages() -> list[Path]:
@@ -62,16 +88,18 @@ def pages() -> list[Path]:
     return [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
 
 
-def _renew(page: Path) -> None:
-    """Makes the tables of a page anew, and draws its figures."""
+def _renew(page: Path) -> list[str]:
+    """Makes the tables of a page anew, draws its figures, and returns what both are made of."""
     before = page.read_text(encoding="utf-8")
     after = renewed(before)
     if after != before:
         write_text(page, after)
         print(f"{page.relative_to(_ROOT)}: tables made anew")
-    for source, name in figures(after):
+    drawn = figures(after)
+    for source, name in drawn:
         draw(source, page.parent / name)
         print(f"{page.relative_to(_ROOT)}: {name} drawn")
+    return [found[2] for found in _TABLE.finditer(after)] + [source for source, _ in drawn]
 
 
 def renewed(text: str) -> str:
@@ -121,12 +149,18 @@ def draw(source: str, path: Path) -> None:
     """
     kind, *names = source.split() or [""]
     if kind not in FIGURES or not names:
-        raise UserError(f"{source!r} is no figure: must be KIND FILE, of {', '.join(FIGURES)}")
+        raise UserError(
+            f"figure {source!r}: must be KIND FILE, as 'quality results/NAME.jsonl', with a kind "
+            f"of {', '.join(FIGURES)}"
+        )
     check_drawing()
     lines = [line for name in names for line in _read(name)]
     benchmark = "decode" if kind == "speed" else "reproduce"
     if any(line.get("benchmark") != benchmark for line in lines):
-        raise UserError(f"{source!r}: {kind} is drawn of lines of benchmarks.{benchmark} alone")
+        raise UserError(
+            f"figure {source!r}: name files of benchmarks.{benchmark}, of which alone {kind} is "
+            "drawn"
+        )
     FIGURES[kind](lines, path)
 
 
@@ -134,7 +168,8 @@ def _some(wanted: list[str], there: list[str], source: str) -> list[str]:
     """The parts of a file that are wanted, all of which must be there."""
     if not set(wanted) <= set(there):
         raise UserError(
-            f"{source!r} is no table: parts of the file are {', '.join(dict.fromkeys(there))}"
+            f"table {source!r}: parts of the file are {', '.join(dict.fromkeys(there))}: name "
+            "some of them, or the file alone"
         )
     return wanted
 
@@ -142,7 +177,8 @@ def _some(wanted: list[str], there: list[str], source: str) -> list[str]:
 def _two(arguments: list[str], source: str) -> tuple[str, str]:
     if len(arguments) != 2 or arguments[0] not in VIEWS:
         raise UserError(
-            f"{source!r} is no table: must be FILE VIEW SPLIT, with a view of {', '.join(VIEWS)}"
+            f"table {source!r}: must be FILE VIEW SPLIT, as 'results/NAME.jsonl by_exit test', "
+            f"with a view of {', '.join(VIEWS)}"
         )
     return arguments[0], arguments[1]
 
@@ -152,7 +188,7 @@ def _read(name: str) -> list[Line]:
     path = as_path(name)
     path = path if path.exists() else _ROOT / name
     if not path.is_file():
-        raise UserError(f"{name} is no file: measure it, or name another")
+        raise UserError(f"{name!r} is no file of results: measure it, or name another")
     lines = read_lines(path)
     if not lines:
         raise UserError(f"{name} has no lines: measure it, or name another")

@@ -142,7 +142,10 @@ def _second_phase(options: flags.FlagValues) -> dict[str, Any]:
     second = first.with_name(f"{first.stem.partition('_')[0]}_exits.py")
     second = as_path(options.exits_config) if options.exits_config else second
     if not second.is_file():
-        raise UserError(f"{second} is no config of a second phase: name one by --exits_config")
+        raise UserError(
+            f"{second} is no file, and no config of a second phase: name one, as "
+            "--exits_config=configs/multi30k_exits.py"
+        )
     changes = differences(*(_load(path) for path in (second, first)))
     changes.pop("training.initial_workdir", None)
     return changes
@@ -160,7 +163,10 @@ def _load(path: Path) -> dict[str, Any]:
         spec.loader.exec_module(module)
         if hasattr(module, "get_config"):
             return _checked(module.get_config().to_dict(), path)
-    raise UserError(f"{path} is no config of a training: it has no get_config()")
+    raise UserError(
+        f"{path} is no config of a training, for it has no get_config(): name one, as "
+        "--exits_config=configs/multi30k_exits.py"
+    )
 
 
 def _checked(values: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -198,7 +198,8 @@ def get_config() -> ConfigDict:
     config.decoding.beam_size = 5
     # Ranks hypotheses by log-probability / length ** length_penalty.
     config.decoding.length_penalty = 1.0
-    # A translation has at most max_length_ratio * source length + max_length_extra pieces.
+    # A translation has at most max_length_ratio * source length + max_length_extra pieces. Values
+    # with which no sentence fits into memory are refused.
     config.decoding.max_length_ratio = 1.5
     config.decoding.max_length_extra = 16
     # BLEU's tokenizer. language: sacreBLEU's for the target language (zh for Chinese, char for
@@ -206,10 +207,11 @@ def get_config() -> ConfigDict:
     # tokenised already (tokenised BLEU). If it differs from the language's, bleu_default reports
     # BLEU with the language's too.
     config.decoding.bleu_tokenizer = "language"
-    # Cuts longer sources to this many pieces, </s> included, and reports how many. 0: no limit.
+    # Cuts longer sources to this many pieces, </s> included, and reports how many. 0: no limit. A
+    # source that does not fit into memory is left blank, with a warning.
     config.decoding.max_source_length = 0
     # Sentences in work: decoded together. Speed and memory depend on this. 0: as many as are
-    # efficient on the device, in at most a quarter of its memory.
+    # efficient on the device, in at most a quarter of its memory. Fewer if they do not fit.
     config.decoding.batch_size = 0
     # For confidence and other rules that classify after each block: the first exit scores all
     # tokens and proposes this many words, and deeper exits choose among them and the special

@@ -69,7 +69,8 @@ class TranslationModel:
         """Translates sentences, and returns a translation for each, in their order.
 
         Args:
-            lines: one sentence each, in a list or any other iterable; an empty one stays empty.
+            lines: one sentence each, in a list or any other iterable; an empty one stays empty, and
+                so does one that does not fit into memory, of which a warning is logged.
             policy: when tokens exit, as `--config.policy` reads it, or a rule.
             **settings: `beam_size=4`, `length_penalty=0.6` and so on.
 
@@ -79,7 +80,10 @@ class TranslationModel:
         """
         sentences = read_lines(lines)
         translator = Translator(self.trained, *self._settings(policy, settings))
-        return list(translator.translate(sentences).sentences)
+        translations = translator.translate(sentences)
+        for line in translations.too_long:
+            logging.warning("%s", line)
+        return list(translations.sentences)
 
     def search(
         self,
@@ -101,8 +105,9 @@ class TranslationModel:
             **settings: `beam_size=4`, `length_penalty=0.6` and so on.
 
         Raises:
-            UserError: a source is no sentence in the vocabulary, a limit is below 1, a setting is
-                unknown or impossible, or the model cannot decode by the policy.
+            UserError: a source is no sentence in the vocabulary or does not fit into memory, a
+                limit is below 1 or more than fits, a setting is unknown or impossible, or the model
+                cannot decode by the policy.
         """
         named, decoding = self._settings(policy, settings)
         whole = read_sources(ids, self.trained.model.source_vocabulary_size)

@@ -146,10 +146,21 @@ WRONG = {
 }
 
 
-def test_what_is_neither_text_nor_ids_is_refused(workdir: Path):
+WRONG_LOADS = {
+    "'2'": "average_checkpoints is '2': must be an integer, as 20",
+    "True": "average_checkpoints is True: must be an integer",
+    "2.0": "average_checkpoints is 2.0: must be an integer",
+    "[2]": "average_checkpoints is [2]: must be an integer",
+    "np.int64(0)": "average_checkpoints is 0: must be 1 or more",
+    "np.int64(9)": "average_checkpoints is 9 and",
+}
+
+
+def test_what_has_a_wrong_type_is_refused(workdir: Path):
     """Types are checked by the library alone: the calls are in a process of their own."""
-    attempt = "try:\n    model.{}\nexcept dat_jax.UserError as error:\n    print(error)\n"
-    calls = "".join(attempt.format(wrong) for wrong in WRONG)
+    attempt = "try:\n    {}\nexcept dat_jax.UserError as error:\n    print(error)\n"
+    loads = [f"dat_jax.load({str(workdir)!r}, average_checkpoints={x})" for x in WRONG_LOADS]
+    calls = "".join(map(attempt.format, [*(f"model.{wrong}" for wrong in WRONG), *loads]))
     program = "import dat_jax\nimport numpy as np\nfrom dat_jax.exits.rules import Fixed\n"
     program += f"model = dat_jax.load({str(workdir)!r})\n{calls}"
     run = subprocess.run(
@@ -157,8 +168,7 @@ def test_what_is_neither_text_nor_ids_is_refused(workdir: Path):
     )
     assert run.returncode == 0, run.stderr
     messages = run.stdout.splitlines()
-    assert len(messages) == len(WRONG)
-    for message, expected in zip(messages, WRONG.values(), strict=True):
+    for message, expected in zip(messages, [*WRONG.values(), *WRONG_LOADS.values()], strict=True):
         assert message.startswith(expected)
 
 

@@ -47,6 +47,15 @@ def require_rate(section: str, config: object, names: str) -> None:
         require(0 <= value < 1, f"{section}.{name} is {value}: must be in [0, 1)")
 
 
+def integer(name: str, value: object) -> int:
+    """Returns a whole number as Python's own.
+
+    Raises:
+        UserError: it is something else.
+    """
+    return _convert(value, int, name)
+
+
 def from_dict(cls: type[Made], values: Mapping[str, Any], prefix: str = "") -> Made:
     """Builds the frozen dataclass `cls`, and those nested in it, from dictionaries.
 

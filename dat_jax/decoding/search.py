@@ -6,9 +6,8 @@ device has its part of them.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,24 @@ from jaxtyping import Int
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import PAD, is_blank
 from dat_jax.decoding.beam import Hypotheses
+from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.cost import DecodeCost, total
 from dat_jax.decoding.devices import deal, run
+from dat_jax.decoding.memory import memory_of
 from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.settings import SearchSettings
-from dat_jax.decoding.sizing import Platform, choose_settings, memory_of, platform_of, room_for
+from dat_jax.decoding.sizing import (
+    Platform,
+    choose_settings,
+    length_for,
+    limit_of,
+    places_for,
+    platform_of,
+    room_for,
+)
 from dat_jax.decoding.trained import TrainedModel
+from dat_jax.errors import UserError
 from dat_jax.exits.questions import Rule
 from dat_jax.runtime.jax_flags import our_modes
 
@@ -75,25 +85,24 @@ def search(
         on_progress: called with the number of sources that have just been translated.
 
     Raises:
-        UserError: the rule needs no classifier, or not this shortlist.
+        UserError: the rule takes no shortlist, or not this one; or a source, or a translation of
+            the allowed length, does not fit into the device's memory.
     """
     check_shortlist(decoding, rule, trained.model.target_vocabulary_size)
     devices = len(trained.devices)
     platform = platform_of(trained.device) if platform is None else platform
-    if limits is None:
-        limits = [_limit(len(source), decoding) for source in sources]
-    limits = [1 if is_blank(ids) else most for ids, most in zip(sources, limits, strict=True)]
-    numbers = range(len(sources)) if numbers is None else numbers
     config, memory = trained.model.config, memory_of(trained.device)
+    capacity = Capacity(config, decoding, memory, platform)
+    limits = _checked_limits(sources, limits, capacity)
+    numbers = range(len(sources)) if numbers is None else numbers
     hypotheses: dict[int, Hypothesis] = {}
     costs, all_settings = [], []
-    for room, group in _groups(sources, platform.window * devices, platform):
+    for room, length, group in _groups(sources, limits, capacity, devices):
         hands = deal(group, devices)
         most = max(map(len, hands))  # of a device
-        length = max(_limit(room, decoding), *(limits[index] for index in group))
         settings = choose_settings(rule, config, decoding, most, room, length, memory, platform)
         known = [[(sources[i], limits[i], numbers[i]) for i in hand] for hand in hands]
-        queues = [_queue(sentences, room, platform.window) for sentences in known]
+        queues = [_queue(sentences, room, places_for(most, platform)) for sentences in known]
         ran = run(trained, rule, queues, settings)
         for device, hand in enumerate(hands):
             hypotheses |= zip(hand, _unpack(ran.hypotheses, device, len(hand)), strict=True)
@@ -107,19 +116,53 @@ def search(
     )
 
 
+def _checked_limits(
+    sources: Sequence[Ids], limits: Sequence[int] | None, capacity: Capacity
+) -> list[int]:
+    """The most tokens of each translation: those that are given, or as the settings say.
+
+    Raises:
+        UserError: one does not fit into memory, or its source does not.
+    """
+    capacity.check()
+    longest, decoding = capacity.longest_source, capacity.decoding
+    asked = [limit_of(len(ids), decoding) for ids in sources] if limits is None else limits
+    checked = []
+    for index, (ids, limit) in enumerate(zip(sources, asked, strict=True)):
+        limit = 1 if is_blank(ids) else limit
+        fits = len(ids) <= longest if limits is None else capacity.holds(len(ids), limit)
+        if not fits:
+            highest = 0 if limits is None else capacity.highest_limit(len(ids))
+            if highest:
+                raise UserError(
+                    f"limits has {limit} at {index}: memory allows for {highest} with its source "
+                    f"of {len(ids)} tokens: lower it"
+                )
+            raise UserError(
+                f"source {index} has {len(ids)} tokens, and {longest} fit into memory: split it, "
+                f"or set max_source_length to {longest} or less to cut it"
+            )
+        checked.append(limit)
+    return checked
+
+
 def _groups(
-    sources: Sequence[Ids], at_most: int, platform: Platform
-) -> Iterator[tuple[int, list[int]]]:
-    """Rooms, and `at_most` sources, by their indices, that need so much room; longest first."""
+    sources: Sequence[Ids], limits: Sequence[int], capacity: Capacity, devices: int
+) -> Iterator[tuple[int, int, list[int]]]:
+    """Groups of sources, by their indices, that are searched together; longest first.
+
+    Yields:
+        Room for the tokens of each source, and of each translation; the indices.
+    """
+    platform = capacity.platform
     ordered = sorted(range(len(sources)), key=lambda index: len(sources[index]), reverse=True)
-    for room, group in groupby(ordered, key=lambda i: room_for(len(sources[i]), platform)):
-        while part := list(islice(group, at_most)):
-            yield room, part
-
-
-def _limit(source_length: int, decoding: DecodingConfig) -> int:
-    """The most tokens that a translation may have, EOS counted."""
-    return math.floor(decoding.max_length_ratio * source_length) + decoding.max_length_extra
+    for room, members in groupby(ordered, key=lambda i: room_for(len(sources[i]), platform)):
+        alike = list(members)
+        highest = max(limits[index] for index in alike)
+        length = length_for(highest, room, capacity.decoding, platform)
+        at_most = devices * capacity.sentences(room, length)
+        for first in range(0, len(alike), at_most):
+            yield room, length, alike[first : first + at_most]
 
 
 def _queue(sentences: Sequence[tuple[Ids, int, int]], room: int, size: int) -> Queue:

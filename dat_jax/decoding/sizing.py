@@ -6,12 +6,12 @@ timed yet.
 """
 
 import dataclasses
-import os
+import math
 
 import jax
-import jax.numpy as jnp
 
 from dat_jax.config import DecodingConfig, ModelConfig
+from dat_jax.decoding.memory import Need, need_of
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.exits.questions import Rule, Scope
 
@@ -23,6 +23,8 @@ class Platform:
     window: int = 8_192  # lines that are read, sorted and grouped together
     rows: int = 512  # hypotheses in work where `decoding.batch_size` is 0
     share_of_memory: int = 4  # and no more than fit into this part of the memory: a quarter
+    largest_share: int = 2  # of memory, whatever is asked for: programs need more than we count
+    share_of_idle: int = 64  # for slots that no sentence needs
     fewest_rows: int = 32  # gathering fewer saves nothing
     fewest_slots: int = 16  # for several sentences: each number of slots compiles a program
     shortest_room: int = 16  # source tokens; rooms are powers of two from here on
@@ -49,6 +51,28 @@ def room_for(source_length: int, platform: Platform) -> int:
     return max(platform.shortest_room, _power_of_two(source_length))
 
 
+def limit_of(source_length: int, decoding: DecodingConfig) -> int:
+    """The most tokens that a translation may have, EOS counted."""
+    proportional = min(decoding.max_length_ratio * source_length, 1 << 31)  # it may be infinite
+    return math.floor(proportional) + decoding.max_length_extra
+
+
+def length_for(limit: int, room: int, decoding: DecodingConfig, platform: Platform) -> int:
+    """Room for translations of up to `limit` tokens, of sources in one room.
+
+    It is the next power of two, or less if the longest source of that room may have less: either
+    way, few shapes need compiling.
+    """
+    rounded = max(platform.shortest_room, _power_of_two(limit))
+    of_room = limit_of(room, decoding)
+    return of_room if limit <= of_room < rounded else rounded
+
+
+def places_for(sentences: int, platform: Platform) -> int:
+    """Places in a queue of sentences: one, or a power of two."""
+    return max(_power_of_two(sentences), platform.fewest_slots) if sentences > 1 else 1
+
+
 def choose_settings(
     rule: Rule,
     model: ModelConfig,
@@ -64,7 +88,8 @@ def choose_settings(
     Args:
         rule: when tokens exit.
         model: the model's dimensions.
-        decoding: beam, length penalty, and the sentences in work, 0 for as many as are efficient.
+        decoding: beam, length penalty, and the sentences in work, 0 for as many as are efficient;
+            fewer if they do not fit into the memory.
         sentences: how many there are.
         source_length: room for source tokens, S.
         length: room for target tokens, T.
@@ -75,13 +100,15 @@ def choose_settings(
     projected = round(depth * platform.projected)
     if rule.scope is not Scope.TOKEN and projected > 0:
         projected = depth  # no state is copied, so none is projected in vain
-    slots = decoding.batch_size
-    if slots == 0:
-        of_one = _slot_bytes(model, depth, beam_size, source_length, length)
-        fit = memory // platform.share_of_memory // of_one
-        slots = max(1, min(platform.rows // beam_size, fit))
-    several = max(_power_of_two(sentences), platform.fewest_slots) if sentences > 1 else 1
-    slots = min(slots, several)
+    need = need_of(model, beam_size, source_length, length)
+    share = platform.largest_share if decoding.batch_size else platform.share_of_memory
+    slots = min(
+        decoding.batch_size or platform.rows // beam_size,
+        _slots_within(memory // share, need, platform),
+        places_for(sentences, platform),
+        max(_power_of_two(sentences), memory // platform.share_of_idle // need.slot),
+    )
+    slots = max(1, slots)
     return SearchSettings(
         beam_size=beam_size,
         length_penalty=decoding.length_penalty,
@@ -112,18 +139,10 @@ def refill_size(slots: int, source_length: int, platform: Platform) -> int:
     return min(slots, max(slots // platform.refilled_share, encoded))
 
 
-def memory_of(device: jax.Device) -> int:
-    """Bytes of memory that the device has, or the machine if it does not say."""
-    stats = device.memory_stats() or {}
-    return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _slot_bytes(
-    model: ModelConfig, depth: int, beam_size: int, source_length: int, length: int
-) -> int:
-    """The most that the caches of a sentence take: keys and values of this many blocks."""
-    positions = 2 * (beam_size * length + source_length) * depth
-    return positions * model.decoder_dim * jnp.dtype(model.dtype).itemsize
+def _slots_within(memory: int, need: Need, platform: Platform) -> int:
+    """The slots that fit into this memory, with an encoder for those that come in together."""
+    each = need.slot + need.encoder // platform.refilled_share
+    return (memory - need.encoder) // each
 
 
 def _power_of_two(count: int) -> int:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, Vocabularies, is_blank
+from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.cost import DecodeCost, total
 from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.search import Hypothesis
@@ -23,7 +24,7 @@ from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.runtime.jax_flags import our_modes
-from dat_jax.runtime.processes import count, is_first
+from dat_jax.runtime.processes import count, gather, is_first
 
 _PATIENCE = 0.1  # seconds in which further lines may join the first of a window
 
@@ -33,10 +34,25 @@ class Translation:
     """One sentence's best hypothesis."""
 
     text: str
-    pieces: tuple[str, ...]  # EOS included; none for an empty sentence
+    pieces: tuple[str, ...]  # EOS included; none for an empty sentence, or one that is left out
     exits: tuple[int, ...]  # the depth that each piece exited at
     score: float  # log-probability / length ** length_penalty
     source_length: int  # pieces of the source, EOS included
+
+
+@dataclasses.dataclass(frozen=True)
+class TooLong:
+    """A line that does not fit into the device's memory."""
+
+    line: int  # its number in the text, from 1
+    pieces: int  # EOS included
+    longest: int  # the most that fit
+
+    def __str__(self) -> str:
+        return (
+            f"line {self.line} has {self.pieces:,} pieces and is left blank, for {self.longest:,} "
+            f"fit into memory: split it, or cut it with max_source_length={self.longest}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +62,7 @@ class Translations:
     sentences: tuple[Translation, ...]
     cost: DecodeCost
     cut: int  # sources that were cut to max_source_length
+    too_long: tuple[TooLong, ...] = ()  # lines that are left blank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +74,14 @@ class Translator:
     decoding: DecodingConfig
 
     def __post_init__(self) -> None:
-        """Checks that a shortlist, if there is one, suits the policy."""
+        """Checks that the policy takes the shortlist, and that short lines fit into memory.
+
+        Raises:
+            UserError: it does not, or they do not.
+        """
         size = self.trained.model.target_vocabulary_size
         check_shortlist(self.decoding, self.policy.rule, size)
+        self._capacity.check()
 
     @our_modes()
     def translate(self, lines: Sequence[str], description: str = "translating") -> Translations:
@@ -69,6 +91,7 @@ class Translator:
             sentences=tuple(sentence for part in parts for sentence in part.sentences),
             cost=total(self.trained.model.config.decoder_layers, (part.cost for part in parts)),
             cut=sum(part.cut for part in parts),
+            too_long=tuple(line for part in parts for line in part.too_long),
         )
 
     def stream(
@@ -82,8 +105,9 @@ class Translator:
         """Translates lines as they are read, and yields them in order, a window at a time.
 
         A line without text stays empty. Longer ones than `max_source_length` pieces are cut there,
-        and counted. A progress bar shows on a terminal, with the time left if `total` lines are
-        known to come.
+        and counted. One that does not fit into memory is left blank, and the others are translated:
+        nobody could tell a translation of half of it from a whole one. A progress bar shows on a
+        terminal, with the time left if `total` lines are known to come.
 
         Args:
             lines: one sentence each.
@@ -96,6 +120,7 @@ class Translator:
         lines = iter(lines)
         devices = len(self.trained.devices) * count()
         window_size = platform_of(self.trained.device).window * devices
+        longest = min(gather(self._capacity.longest_source))  # the same in all processes
         with tqdm(
             initial=done,
             total=total,
@@ -106,16 +131,27 @@ class Translator:
             disable=not (is_first() and sys.stderr and sys.stderr.isatty()),
         ) as bar:
             while window := _read_window(lines, window_size, arrives_within):
-                part = self._translate_window(window, done, bar)
+                part = self._translate_window(window, done, longest, bar)
                 yield part
                 done += len(window)
 
-    def _translate_window(self, lines: list[str], done: int, bar: tqdm) -> Translations:
-        """Translates lines, before which `done` were translated."""
+    def _translate_window(
+        self, lines: list[str], done: int, longest: int, bar: tqdm
+    ) -> Translations:
+        """Translates lines of up to `longest` pieces, before which `done` were translated."""
         started = time.monotonic()
         whole = self._vocabularies.source.encode(lines)
         sources = [cut_source(ids, self.decoding) for ids in whole]
-        spoken = [index for index, source in enumerate(sources) if not is_blank(source)]
+        too_long = [
+            TooLong(done + number, len(source), longest)
+            for number, source in enumerate(sources, 1)
+            if len(source) > longest
+        ]
+        spoken = [
+            index
+            for index, source in enumerate(sources)
+            if len(source) <= longest and not is_blank(source)
+        ]
         bar.update(len(lines) - len(spoken))
         result = search(
             self.trained,
@@ -131,7 +167,7 @@ class Translator:
         seconds = time.monotonic() - started - result.cost.seconds_compiling
         cost = dataclasses.replace(result.cost, seconds=seconds)
         cut = sum(len(ids) < len(all_ids) for ids, all_ids in zip(sources, whole, strict=True))
-        return Translations(tuple(translations), cost, cut)
+        return Translations(tuple(translations), cost, cut, tuple(too_long))
 
     def _translation(self, hypothesis: Hypothesis, source_length: int) -> Translation:
         vocabulary = self._vocabularies.target
@@ -142,6 +178,11 @@ class Translator:
             score=hypothesis.score,
             source_length=source_length,
         )
+
+    @property
+    def _capacity(self) -> Capacity:
+        trained = self.trained
+        return Capacity.of(trained.device, trained.model.config, self.decoding)
 
     @property
     def _vocabularies(self) -> Vocabularies:

@@ -2,8 +2,11 @@
 """Translates a whole text; writes, prints and scores the translations as asked."""
 
 import itertools
+import sys
 from collections.abc import Callable
 from typing import Any
+
+from tqdm import tqdm
 
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation.results import ResultsWriter
@@ -32,6 +35,8 @@ def translate(
         writer: writes results, and tells what is already done; None to write nothing.
         echo: prints translations; None to print nothing.
 
+    Lines that are left blank, as they do not fit into memory, are told on standard error.
+
     Raises:
         UserError: a line cannot be read.
     """
@@ -45,6 +50,8 @@ def translate(
         done=tally.sentences,
     ):
         tally.add(translations)
+        for line in translations.too_long if is_first() else ():
+            tqdm.write(f"warning: {line}", file=sys.stderr)
         texts = [sentence.text for sentence in translations.sentences]
         if writer:
             writer.add(translations)

@@ -2,11 +2,13 @@
 """The origin of figures: the code, the config and the device."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import subprocess
 from pathlib import Path
 
+from dat_jax import decoding
 from dat_jax.config import Config
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.runtime.processes import count
@@ -21,6 +23,16 @@ def describe_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+@functools.cache
+def hash_engine() -> str:
+    """The first digits of the sha256 of the sources of `dat_jax.decoding`, in the order of their
+    names: figures of one engine have one."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(decoding.__file__).parent.glob("*.py")):
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def hash_config(config: Config) -> str:

@@ -58,6 +58,8 @@ class Summary(TypedDict):
     """Translations, those of blank lines included."""
     sentences_cut: int
     """Sources that were cut to `decoding.max_source_length`."""
+    sentences_too_long: int
+    """Sentences left blank because they do not fit into memory."""
     tokens: int
     """Tokens of the translations, EOS counted."""
     policy: str
@@ -84,6 +86,8 @@ class Summary(TypedDict):
     """Checksum of the run's config."""
     commit: str
     """The commit of this package, with `-dirty` if files were changed; "unknown" if installed."""
+    engine_sha256: str
+    """Checksum of the sources of the decoding package."""
     text_sha256: NotRequired[str | None]
     """Checksum of the source text; null if it could be read only once."""
     references_sha256: NotRequired[str | None]

@@ -9,7 +9,12 @@ from dat_jax import flops
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.decoding.work import describe
-from dat_jax.evaluation.provenance import describe_commit, describe_device, hash_config
+from dat_jax.evaluation.provenance import (
+    describe_commit,
+    describe_device,
+    hash_config,
+    hash_engine,
+)
 from dat_jax.evaluation.summary import Summary
 from dat_jax.runtime.processes import count
 
@@ -23,7 +28,7 @@ class Tally:
         num_layers = translator.trained.config.model.decoder_layers
         self._histogram = np.zeros(num_layers + 1, np.int64)
         self._cost = DecodeCost.nothing(num_layers)
-        self._flops = self._sentences = self._cut = 0
+        self._flops = self._sentences = self._cut = self._too_long = 0
 
     def add(self, translations: Translations) -> None:
         """Adds these translations."""
@@ -43,6 +48,7 @@ class Tally:
         self._cost += translations.cost
         self._sentences += len(translations.sentences)
         self._cut += translations.cut
+        self._too_long += len(translations.too_long)
 
     @property
     def sentences(self) -> int:
@@ -57,6 +63,7 @@ class Tally:
             "flops": int(self._flops),
             "sentences": self._sentences,
             "cut": self._cut,
+            "too_long": self._too_long,
         }
 
     @classmethod
@@ -66,7 +73,7 @@ class Tally:
         tally._histogram = np.array(state["histogram"], np.int64)
         tally._cost = DecodeCost.from_json(state["cost"])
         tally._flops, tally._sentences = state["flops"], state["sentences"]
-        tally._cut = state["cut"]
+        tally._cut, tally._too_long = state["cut"], state.get("too_long", 0)
         return tally
 
     def summary(self) -> Summary:
@@ -99,6 +106,7 @@ class Tally:
             "peak_bytes": cost.peak_bytes,
             "sentences": self._sentences,
             "sentences_cut": self._cut,
+            "sentences_too_long": self._too_long,
             "tokens": tokens,
             "policy": policy.name,
             "thresholds": getattr(policy.rule, "thresholds", None),
@@ -112,4 +120,5 @@ class Tally:
             "seed": config.training.seed,
             "config_sha256": hash_config(config),
             "commit": describe_commit(),
+            "engine_sha256": hash_engine(),
         }

@@ -18,6 +18,7 @@ from dat_jax.checkpoints.folders import check_stored, checkpoint_folders, saved_
 from dat_jax.checkpoints.read import average
 from dat_jax.checkpoints.state import placed
 from dat_jax.config import Config, DecodingConfig
+from dat_jax.config.schema import integer, require
 from dat_jax.data.dataset import (
     Dataset,
     open_dataset,
@@ -175,8 +176,10 @@ class Run:
                 fewer checkpoints than `average_checkpoints`.
         """
         check_stored(str(destination(str(self.path))), "--workdir")
-        if average_checkpoints is not None and average_checkpoints < 1:
-            raise UserError(f"average_checkpoints is {average_checkpoints}: must be at least 1")
+        if average_checkpoints is not None:
+            average_checkpoints = integer("average_checkpoints", average_checkpoints)
+            too_few = f"average_checkpoints is {average_checkpoints}: must be 1 or more"
+            require(average_checkpoints >= 1, too_few)
         config = self.config
         vocabularies = open_vocabularies(self.vocabulary, config.data)
         model = make_model(config, vocabularies)

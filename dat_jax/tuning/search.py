@@ -23,6 +23,7 @@ from dat_jax.data.batching import Batch, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import EOS, PAD
+from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.trained import TrainedModel, rows_on
 from dat_jax.evaluation.evaluate import evaluate
@@ -77,7 +78,11 @@ def tune(
 
     Returns:
         The summary of each vector on the front, with its `thresholds`, cheapest first.
+
+    Raises:
+        UserError: no sentence fits into memory with these settings.
     """
+    Capacity.of(trained.device, trained.model.config, decoding).check()
     decoding = suited(decoding, rule_of(kind, ()))
     observed = observe(trained, dataset.tokens("valid"), kind, decoding.shortlist)
     drawn = draw(observed.signal, candidates, seed)

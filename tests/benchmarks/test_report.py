@@ -3,6 +3,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from benchmarks import _figures, _views, report
 from benchmarks._exits import by_position
 from benchmarks._statistics import bleu, pack, unpack
+from dat_jax import decoding
 from dat_jax.decoding.translator import Translation
 from dat_jax.errors import UserError
+from dat_jax.evaluation.provenance import hash_engine
 from tests.scripts.calls import refuse, succeed
 
 GENERATOR = np.random.default_rng(0)
@@ -207,6 +210,39 @@ def test_no_cut_is_an_opponent_that_a_deeper_one_is_as_fast_as():
     assert row[-2].startswith(f"{adaptive['bleu'] - expected:+.2f} [")
 
 
+def test_a_cut_that_mixtures_of_others_exceed_is_no_opponent():
+    scores = {1: 0.75, 2: 0.76, 3: 0.9}
+    cuts = [line("aligned", f"fixed:{n}", x, average_exit=float(n)) for n, x in scores.items()]
+    adaptive = line("aligned", "confidence:0.5", 0.8, average_exit=2.0)
+    _, _, row = cells(_views.against_cuts([*cuts, adaptive], "test"))
+    gain = adaptive["bleu"] - (cuts[0]["bleu"] + cuts[2]["bleu"]) / 2
+    assert gain < 0 < adaptive["bleu"] - cuts[1]["bleu"]
+    assert all(cell.startswith(f"{gain:+.2f} [") for cell in (row[6], row[8]))
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        {"repetitions": 3, "slowest": 300.0, "fastest": 800.0},
+        {"repetitions": 4, "slowest": 300.0, "fastest": 800.0, "rates": [300.0, 800.0, 450, 450]},
+    ],
+    ids=["by order", "each"],
+)
+def test_the_noise_of_timings_is_in_intervals_of_time_alone(repeated: dict[str, Any]):
+    cuts = [line("aligned", f"fixed:{n}", 0.7 + n / 10, average_exit=float(n)) for n in (1, 2)]
+    cuts = [cut | {"tokens_per_second": 1e3 / cut["average_exit"]} for cut in cuts]
+    adaptive = line("aligned", "confidence:0.5", 0.85, average_exit=1.5, tokens_per_second=450.0)
+    noisy = adaptive | repeated
+    widths = []
+    for exits in (adaptive, noisy):
+        _, _, row = cells(_views.against_time([*cuts, exits], "32"))
+        found = [list(map(float, re.findall(r"[+-][\d.]+", row[place]))) for place in (6, 8)]
+        widths.append([high - low for _, low, high in found])
+    (by_exit, by_time), (noisy_by_exit, noisy_by_time) = widths
+    assert noisy_by_exit == by_exit
+    assert noisy_by_time > 1.5 * by_time > 0
+
+
 @pytest.mark.parametrize("view", _views.VIEWS)
 def test_lines_that_differ_in_what_no_table_shows_are_refused(view: str):
     argument = "32" if view == "against_time" else "test"
@@ -304,22 +340,31 @@ def test_the_command_prints_a_table_and_draws_a_figure(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--table=no.jsonl by_exit test"], "no.jsonl is no file: measure it, or name another"),
-        (["--figure=quality no.jsonl"], "--figure=SOURCE and --output=FILE.svg go together"),
-        (["--figure=other no.jsonl", "--output=x.svg"], "is no figure: must be KIND FILE, of qual"),
-        (["--table=FILE other test"], "is no table: must be FILE VIEW SPLIT, with a view of by_e"),
-        (["--table=FILE by_exit"], "is no table: must be FILE VIEW SPLIT"),
+        (
+            ["--table=no.jsonl by_exit test"],
+            "'no.jsonl' is no file of results: measure it, or name another",
+        ),
+        (
+            ["--figure=quality no.jsonl"],
+            "--figure is 'quality no.jsonl' and --output is None: give both",
+        ),
+        (
+            ["--figure=other no.jsonl", "--output=x.svg"],
+            "figure 'other no.jsonl': must be KIND FILE",
+        ),
+        (["--table=FILE other test"], "other test': must be FILE VIEW SPLIT, as 'results"),
+        (["--table=FILE by_exit"], "by_exit': must be FILE VIEW SPLIT, as"),
         (["--table=FILE by_exit tset"], "no line has the split 'tset': must be one of test"),
         (["--table=FILE against_time all"], "no line has the batch_size 'all': must be one of 32"),
         (["--table=EMPTY by_exit test"], "has no lines: measure it, or name another"),
-        (["--table="], "is no file: measure it, or name another"),
-        (["--figure=", "--output=x.svg"], "is no figure: must be KIND FILE, of qual"),
-        (["--figure=speed FILE", "--output=x.svg"], "speed is drawn of lines of benchmarks.decode"),
-        (["--figure=scores FILE", "--output=x.svg"], "no line is of a tuned rule: name a file"),
+        (["--table="], "'' is no file of results: measure it, or name another"),
+        (["--figure=", "--output=x.svg"], "figure '': must be KIND FILE, as 'quality"),
+        (["--figure=speed FILE", "--output=x.svg"], "name files of benchmarks.decode, of which"),
+        (["--figure=scores FILE", "--output=x.svg"], "files is of a tuned rule: name a file"),
         (["--figure=ablation FILE", "--output=x.svg"], "no line has the split 'valid'"),
-        (["--table=SCORES 3"], "is no table: parts of the file are 1, 2"),
-        (["--table=SCORES x"], "is no table: parts of the file are 1, 2"),
-        (["--table=SPEED batch"], "is no table: parts of the file are averages"),
+        (["--table=SCORES 3"], "SCORES 3': parts of the file are 1, 2: name some"),
+        (["--table=SCORES x"], "SCORES x': parts of the file are 1, 2: name some"),
+        (["--table=SPEED batch"], "SPEED batch': parts of the file are averages"),
     ],
 )
 def test_wrong_input_is_refused_in_one_line(arguments: list[str], message: str, tmp_path: Path):
@@ -333,6 +378,37 @@ def test_wrong_input_is_refused_in_one_line(arguments: list[str], message: str, 
         (tmp_path / name).write_text(text)
         arguments = [re.sub(rf"\b{name}\b", str(tmp_path / name), x) for x in arguments]
     refuse(message, report.main, *arguments)
+
+
+def test_lines_of_another_engine_are_told(tmp_path: Path):
+    engines = {"same": [hash_engine()] * 2, "other": [hash_engine(), "0" * 12], "older": [None] * 2}
+    for name, values in engines.items():
+        lines = [x | {"engine_sha256": e} for x, e in zip(TABLE1, values, strict=False)]
+        lines = [{key: value for key, value in x.items() if value is not None} for x in lines]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    told = list(report.warnings([f"{tmp_path / name}.jsonl by_exit test" for name in engines]))
+    assert [line.partition(" lines are of another engine than ")[0] for line in told] == [
+        f"{tmp_path / 'other.jsonl'}: 1 of 2",
+        f"{tmp_path / 'older.jsonl'}: 2 of 2",
+    ]
+    result = succeed(report.main, f"--table={tmp_path / 'older.jsonl'} by_exit test")
+    assert result.stderr == f"warning: {told[1]}\n"
+    assert not succeed(report.main, f"--table={tmp_path / 'same.jsonl'} by_exit test").stderr
+
+
+def test_the_checksum_of_the_engine_is_of_all_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    package = Path(decoding.__file__).parent
+    copy = shutil.copytree(package, tmp_path / "decoding", ignore=lambda *_: ["__pycache__"])
+    monkeypatch.setattr(decoding, "__file__", str(copy / "__init__.py"))
+    uncached = hash_engine.__wrapped__
+    assert uncached() == hash_engine()
+    for name in ("engine.py", "beam.py"):
+        before = uncached()
+        (copy / name).write_text((copy / name).read_text() + "\n")
+        assert uncached() != before
+    assert re.fullmatch("[0-9a-f]{12}", hash_engine())
 
 
 def test_counts_come_back_whole():

@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
-from benchmarks._statistics import bleu, count, difference, pack, unpack
+from benchmarks._cuts import Cut, best_within
+from benchmarks._statistics import (
+    Interval,
+    bleu,
+    count,
+    draws_of_bleu,
+    draws_of_median,
+    interval,
+    pack,
+    unpack,
+)
 
 WORDS = [
     "a",
@@ -54,32 +64,64 @@ def test_counts_are_read_back_as_they_were_packed():
     np.testing.assert_array_equal(unpack(pack(counts)), counts)
 
 
+def difference_of(*systems: np.ndarray) -> Interval:
+    """The first system's BLEU without the second's."""
+    one, other = draws_of_bleu(systems)
+    return interval(one - other)
+
+
 def test_a_system_does_not_differ_from_itself():
     counts = count(*texts(0, 0.3), "13a")
-    assert difference([counts, counts], [1, -1]) == (0, 0, 0)
+    assert difference_of(counts, counts) == (0, 0, 0)
 
 
 def test_an_interval_is_around_the_difference_and_narrows_with_more_sentences():
     few, many = (
-        difference([count(*texts(0, wrong, n), "13a") for wrong in (0.2, 0.3)], [1, -1])
+        difference_of(*(count(*texts(0, wrong, n), "13a") for wrong in (0.2, 0.3)))
         for n in (40, 640)
     )
-    for interval in (few, many):
-        assert interval.low < interval.value < interval.high
+    for found in (few, many):
+        assert found.low < found.value < found.high
     assert many.low > 0
     assert many.high - many.low < (few.high - few.low) / 2
 
 
+def test_the_first_of_all_draws_is_the_text_as_it_is():
+    counts = count(*texts(0, 0.3), "13a")
+    (draws,) = draws_of_bleu([counts])
+    assert len(draws) == 1_001
+    assert draws[0] == bleu(counts.sum(axis=0))
+    assert len(set(draws)) > 500
+
+
 def test_sentences_are_drawn_alike_for_both():
     """Of a system that is better by the same in each sentence, the difference hardly varies."""
-    hypotheses, references = texts(0, 0.3)
-    counts = count(hypotheses, references, "13a")
-    one = difference([counts], [1])
-    two = difference([counts, counts], [1, -0.5])
-    assert two.value == pytest.approx(one.value / 2)
-    assert two.high - two.low == pytest.approx((one.high - one.low) / 2)
+    counts = count(*texts(0, 0.3), "13a")
+    one, same = draws_of_bleu([counts, counts])
+    np.testing.assert_array_equal(one, same)
 
 
 def test_systems_of_several_texts_are_not_compared():
     with pytest.raises(AssertionError, match="several texts"):
-        difference([count(*texts(0, 0.3, n), "13a") for n in (5, 6)], [1, -1])
+        draws_of_bleu([count(*texts(0, 0.3, n), "13a") for n in (5, 6)])
+
+
+def test_a_median_varies_as_its_repetitions_do():
+    draws = draws_of_median([3.0, 1.0, 2.0], "a")
+    assert draws[0] == 2
+    shares = [np.mean(draws[1:] == value) for value in (1, 2, 3)]
+    assert shares == pytest.approx([7 / 27, 13 / 27, 7 / 27], abs=0.05)
+    assert set(draws_of_median([1.5], "a")) == set(draws_of_median([1.5] * 3, "a")) == {1.5}
+    np.testing.assert_array_equal(draws, draws_of_median([3.0, 1.0, 2.0], "a"))
+    assert np.mean(draws == draws_of_median([3.0, 1.0, 2.0], "b")) < 0.6
+
+
+def test_the_best_that_cuts_do_is_their_upper_convex_hull():
+    costs, scores = [1, 2, 3, 4, 6], [10, 11, 20, 19, 22]
+    cuts = [
+        Cut(np.full(1, cost), np.full(1, score)) for cost, score in zip(costs, scores, strict=True)
+    ]
+    expected = {0.9: -np.inf, 1: 10, 2: 15, 2.5: 17.5, 3: 20, 4: 20 + 2 / 3, 6: 22, 9: 22}
+    for order in (cuts, cuts[::-1]):
+        for cost, best in expected.items():
+            assert best_within(np.full(1, cost), order)[0] == pytest.approx(best)

@@ -21,6 +21,7 @@ from dat_jax.decoding.search import Hypothesis, search
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.sizing import Platform
 from dat_jax.decoding.trained import TrainedModel
+from dat_jax.errors import UserError
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Confidence, Fixed, Uniform
 from tests.tiny import SOURCE_VOCABULARY, random_params, tiny_config, tiny_model
@@ -214,3 +215,60 @@ def test_blocks_that_no_token_reaches_are_left_out(changes: dict, rule: Rule, wi
     for counted, same in zip(result.cost.work, expected.cost.work, strict=True):
         assert counted.tolist() == same.tolist()
     assert result.cost.peak_bytes < expected.cost.peak_bytes
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, SearchSettings]]:
+    """The places of each queue, and the settings, of searches that find nothing but EOS at once, on
+    devices of 256 MiB."""
+    known: list[tuple[int, SearchSettings]] = []
+
+    def run(_: Any, rule: Rule, queues: Sequence[Queue], settings: SearchSettings) -> Ran:
+        known.append((queues[0].size, settings))
+        shape = (len(queues), queues[0].size)
+        ones = np.ones(shape, np.int32)
+        return Ran(
+            Hypotheses(*[np.full((*shape, 1), EOS)] * 2, ones, ones, ones), DecodeCost.nothing(3)
+        )
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "memory_of", lambda _: 1 << 28)
+    return known
+
+
+def test_a_search_is_as_large_as_its_sentences_need(trained: TrainedModel, searched: list):
+    devices = len(trained.devices)
+    for sentences, places in ((1, 1), (2 * devices, 16), (17 * devices, 32)):
+        search(trained, Fixed(2), [[5, EOS]] * sentences, CONFIG.decoding)
+        assert searched[-1][0] == places
+    settings = decoding(max_length_extra=1_000)
+    for limits, length in (([9, 2], 16), ([2, 20], 32), ([30, 600], 1_008), (None, 1_008)):
+        search(trained, Fixed(2), [[5, EOS]] * 2, settings, limits=limits)
+        assert searched[-1][1].length == length
+
+
+@pytest.mark.parametrize(
+    ("changes", "limits", "message"),
+    [
+        ({"max_length_extra": 1 << 31}, None, "decoding.max_length_extra is 2147483648: no sent"),
+        ({"max_length_ratio": 1e9}, None, "decoding.max_length_ratio is 1000000000.0: no sentence"),
+        ({"beam_size": 1 << 31}, [2, 2], "decoding.beam_size is 2147483648: no sentence fits"),
+        ({}, [2, 1 << 31], "limits has 2147483648 at 1: memory allows for "),
+        ({}, [2, 1 << 24], "limits has 16777216 at 1: memory allows for "),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(
+    trained: TrainedModel, searched: list, changes: Any, limits: Any, message: str
+):
+    with pytest.raises(UserError) as caught:
+        search(trained, Fixed(2), [[5, EOS]] * 2, decoding(**changes), limits=limits)
+    assert str(caught.value).startswith(message)
+    assert not searched
+
+
+def test_a_source_that_does_not_fit_is_named(trained: TrainedModel, searched: list):
+    sources = [[5, EOS], [*[5] * 200_000, EOS]]
+    for limits in (None, [2, 2]):
+        with pytest.raises(UserError, match=r"source 1 has 200001 tokens, and \d+ fit into"):
+            search(trained, Fixed(2), sources, CONFIG.decoding, limits=limits)
+    assert not searched

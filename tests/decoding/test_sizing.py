@@ -66,10 +66,12 @@ def test_sizes_fit_each_other_and_what_there_is(
 def test_by_default_work_is_bounded_by_rows_and_memory():
     assert settings_of(100_000, beam_size=1, batch_size=0).slots == CPU.rows
     assert settings_of(100_000, beam_size=5, batch_size=0).slots == CPU.rows // 5
-    slot = 2 * (5 * 40 + 16) * 3 * 8 * 4  # keys and values of three blocks in float32
-    memory = 4 * 7 * slot
+    slot = 2 * (5 * 40 + 16) * (3 + 1) * 8 * 4  # keys and values in float32: three blocks, a copy
+    encoder = 3 * 16 * 16 * CONFIG.model.encoder_heads * 4
+    memory = 4 * (7 * (slot + encoder // 8) + encoder)
     assert settings_of(100_000, memory, beam_size=5, batch_size=0).slots == 7
-    assert settings_of(100_000, memory, beam_size=5, batch_size=90).slots == 90  # as it was told
+    assert settings_of(100_000, memory, beam_size=5, batch_size=90).slots == 14
+    assert settings_of(100_000, 9 * memory, beam_size=5, batch_size=90).slots == 90
     assert settings_of(100_000, 1, beam_size=5, batch_size=0).slots == 1
 
 
@@ -80,6 +82,13 @@ def test_one_sentence_or_a_few_wait_for_no_program_of_their_own():
     assert settings_of(5, batch_size=3).slots == 3
     sizes = {settings_of(count, batch_size=128).slots for count in range(1, 1_000)}
     assert sizes == {1, 16, 32, 64, 128}
+
+
+def test_empty_slots_take_little_memory():
+    slot = 2 * (40 + 16) * (3 + 1) * 8 * 4
+    for sentences, slots in ((2, 3), (5, 8), (9, 16)):
+        found = settings_of(sentences, memory=64 * 3 * slot, beam_size=1, batch_size=0)
+        assert found.slots == slots
 
 
 @given(rows=st.integers(1, 5_000), fewest=st.integers(1, 64))

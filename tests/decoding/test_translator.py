@@ -222,6 +222,42 @@ def test_long_lines_are_cut_and_counted(dataset: Dataset, pretended: None):
     assert whole.sentences[0].text == backwards(dataset, lines[0])
 
 
+def test_a_line_that_does_not_fit_is_left_blank_and_costs_no_other(
+    dataset: Dataset, pretended: None, monkeypatch: pytest.MonkeyPatch
+):
+    """Neither in its window nor in a later one."""
+    monkeypatch.setattr("dat_jax.decoding.capacity.memory_of", lambda _: 1 << 20)
+    lines = [*LINES[:2], "acht " * 12_000, *LINES[2:], "acht " * 3_000]
+    translator = make_translator(dataset)
+    longest = translator._capacity.longest_source
+    found = translator.translate(lines)
+    assert [sentence.text for sentence in found.sentences] == [
+        "" if len(line) > 10_000 else backwards(dataset, line) for line in lines
+    ]
+    assert [(line.line, line.longest) for line in found.too_long] == [(3, longest), (11, longest)]
+    assert found.too_long[0].pieces == found.sentences[2].source_length > 4 * longest > 400
+    assert found.sentences[2].pieces == found.sentences[2].exits == ()
+    assert str(found.too_long[0]).startswith(f"line 3 has {found.too_long[0].pieces:,} pieces and")
+    cut = make_translator(dataset, max_source_length=longest).translate(lines)
+    assert (cut.cut, cut.too_long) == (2, ())
+    assert all(
+        sentence.text for line, sentence in zip(lines, cut.sentences, strict=True) if "acht" in line
+    )
+
+
+def test_processes_leave_out_what_does_not_fit_into_the_smallest_of_them(
+    dataset: Dataset, pretended: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dat_jax.decoding.translator.gather", lambda own: [own, 40])
+    found = make_translator(dataset).translate(["acht " * 50, "acht"])
+    assert [(line.line, line.longest) for line in found.too_long] == [(1, 40)]
+
+
+def test_settings_with_which_nothing_fits_are_refused_before_a_line_is_read(dataset: Dataset):
+    with pytest.raises(UserError, match="max_length_extra is 2147483648: no sentence fits into"):
+        make_translator(dataset, max_length_extra=1 << 31)
+
+
 def test_a_model_without_vocabularies_is_told_to_take_ids(dataset: Dataset):
     translator = make_translator(dataset)
     trained = dataclasses.replace(translator.trained, vocabularies=None)

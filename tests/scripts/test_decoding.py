@@ -5,6 +5,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 import decode
 from benchmarks import compare
 from dat_jax.evaluation.summary import Summary
@@ -121,6 +123,28 @@ def test_decoding_standard_input_prints_a_line_for_each_line(trained: Path):
 def test_long_lines_are_cut_with_a_warning(trained: Path):
     result = succeed(decode.main, f"--workdir={trained}", "--config.input=-", text="acht " * 200)
     assert "1 sentences are longer than 16 pieces and were cut there" in result.stderr
+
+
+def test_a_line_that_does_not_fit_is_left_blank_with_a_warning(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dat_jax.decoding.capacity.memory_of", lambda _: 1 << 20)
+    whole = [f"--workdir={trained}", "--config.max_source_length=0"]
+    lines = ["sieben", "acht " * 12_000, "neun"]
+    text = tmp_path / "text"
+    text.write_text("\n".join([*lines, ""]))
+    piped = succeed(decode.main, *whole, "--config.input=-", text=text.read_text())
+    kept = succeed(
+        decode.main, *whole, f"--config.input={text}", f"--config.output={tmp_path / 'found'}"
+    )
+    for result in (piped, kept):
+        assert result.stderr.count("warning: ") == 1
+        assert "warning: line 2 has 24,001 pieces and is left blank, for " in result.stderr
+    hypotheses = (tmp_path / "found" / "hypotheses.txt").read_text()
+    assert hypotheses == piped.stdout
+    assert [bool(line) for line in hypotheses.splitlines()] == [True, False, True]
+    summary = json.loads((tmp_path / "found" / "summary.json").read_text())
+    assert (summary["sentences"], summary["sentences_too_long"]) == (3, 1)
 
 
 def test_a_tuned_policy_decodes_with_what_the_report_was_made_with(trained: Path, tmp_path: Path):
