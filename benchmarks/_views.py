@@ -149,25 +149,25 @@ def _difference_row(
 
 
 def against_cuts(lines: Sequence[Line], split: str) -> str:
-    """Exits that adapt beside cuts of the same model, at equal average exit and at equal FLOPs."""
+    """Adaptive exits minus cuts of the same model, at equal average exit and at equal FLOPs."""
     costs = {"average exit": average_exit, "MFLOPs/token": megaflops}
-    return _beside_cuts(lines_of(lines, "split", split), costs)
+    return _against_cuts(lines_of(lines, "split", split), costs)
 
 
 def against_time(lines: Sequence[Line], batch_size: str) -> str:
-    """Exits that adapt beside cuts of the same model at equal average exit and at equal measured
+    """Adaptive exits minus cuts of the same model at equal average exit and at equal measured
     time, in batches of one size; of time the repetitions are drawn, too."""
     costs = {"average exit": average_exit, "ms/token": milliseconds}
-    return _beside_cuts(lines_of(lines, "batch_size", batch_size), costs)
+    return _against_cuts(lines_of(lines, "batch_size", batch_size), costs)
 
 
-def _beside_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
+def _against_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
     """A row for each rule and each depth, of the decodes whose average exit is from there up to the
     next: means over each seed's and then over seeds, and the mean differences from the best that
     cuts reach at no more cost."""
     heading = ["training", "rule", "decodes", "BLEU", *costs]
     for name in costs:
-        heading += [f"beside cuts of equal {name}, 95 %", "by seed"]
+        heading += [f"minus cuts of equal {name}, 95 %", "by seed"]
     bleu = _draws_of(lines)
     groups: dict[tuple[str, str, int], list[Line]] = {}
     for line in lines:
