@@ -33,6 +33,7 @@ Words name the axes of a few arrays, most of them in only one module.
 | axis | meaning |
 |---|---|
 | top | next tokens, or continuations, kept for a hypothesis, best first |
+| shortlist | tokens that an exit proposes to those above it |
 | groups | groups of tokens of the target vocabulary |
 | grouped | tokens of a group |
 | history | entries of a hypothesis' history, three per position: 3T |

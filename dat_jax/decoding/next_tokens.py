@@ -53,7 +53,7 @@ class Proposal(NamedTuple):
     """The best next tokens so far, and those that deeper exits choose among."""
 
     top: TopTokens  # [*B, top]
-    shortlist: jax.Array | None  # [*B, K]; None: all tokens
+    shortlist: jax.Array | None  # [*B, shortlist]; None: all tokens
 
 
 @dataclasses.dataclass(frozen=True)

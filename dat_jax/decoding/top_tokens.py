@@ -75,7 +75,7 @@ def top_tokens(logits: Float[Array, "*B groups grouped"], count: int, eos_id: in
 
 def shortlist(
     logits: Float[Array, "*B groups grouped"], words: int, eos_id: int
-) -> Int[Array, "*B K"]:
+) -> Int[Array, "*B shortlist"]:
     """Returns the special tokens, 0 to EOS, and then the likeliest `words` others in token order.
 
     Special tokens are always there: they are part of the normaliser, and a search may have to end.
@@ -86,8 +86,8 @@ def shortlist(
 
 
 def top_of_shortlist(
-    logits: Float[Array, "*B K"],
-    tokens: Int[Array, "*B K"],
+    logits: Float[Array, "*B shortlist"],
+    tokens: Int[Array, "*B shortlist"],
     count: int,
     eos_id: int,
 ) -> TopTokens:

@@ -31,7 +31,7 @@ class Weights(NamedTuple):
 
     blocks: tuple[Params, ...]  # of each decoder block, in the model's dtype
     tables: tuple[jax.Array, ...]  # [D, groups, grouped] shared by all exits, or one per exit
-    norms: dict[str, jax.Array]  # [exits, D] the exits' LayerNorms, if any
+    norms: dict[str, jax.Array]  # [X, D] the exits' LayerNorms, if any
     others: Params  # everything else as trained, tables [V, D] included
 
     def up_to(self, depth: int) -> "Weights":
@@ -164,15 +164,15 @@ class UnstackedModel:
         return self._logits(index if self.num_tables > 1 else 0, index, x)
 
     def classify_tokens(
-        self, depth: int, tokens: Int[Array, "*B K"], x: Float[Array, "*B D"]
-    ) -> Float[Array, "*B K"]:
+        self, depth: int, tokens: Int[Array, "*B shortlist"], x: Float[Array, "*B D"]
+    ) -> Float[Array, "*B shortlist"]:
         """Returns the logits of only these tokens at the exit at `depth`, in float32."""
         own = weights_of_exit(
             self._apply("classifier_weights"), self.config.exit_depths.index(depth)
         )
         rows = own["table"].at[tokens].get(mode="clip").astype(x.dtype)
         state = normalised(own, x)
-        return jnp.einsum("...d,...kd->...k", state, rows, preferred_element_type=jnp.float32)
+        return jnp.matmul(rows, state[..., None], preferred_element_type=jnp.float32)[..., 0]
 
     def _exit_of(self, depth: Int[Array, "*B"]) -> Int[Array, "*B"]:
         """Returns the index of the exit at `depth`; all depths have an exit, or only the last."""

@@ -75,7 +75,7 @@ class Classified(NamedTuple):
     """Input of a rule that needs CLASSIFIER after a classifier, before tokens are masked."""
 
     depth: jax.Array  # [*B]
-    logits: jax.Array  # [*B, V] of the next token, or [*B, K] of the tokens of its shortlist
+    logits: jax.Array  # [*B, V] of the next token, or [*B, shortlist] of these
     normaliser: jax.Array  # [*B] their logsumexp
     top_logits: jax.Array  # [*B, top] the largest of tokens that may be generated, best first
     top_tokens: jax.Array  # [*B, top]

@@ -12,6 +12,7 @@ import numpy as np
 
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding import engine
+from dat_jax.decoding.unstacked import unstack
 from dat_jax.exits.questions import Plan, Rule, Token
 from tests.decoding.lively import make_queue, settings
 from tests.tiny import SOURCE_VOCABULARY, random_params, tiny_model
@@ -65,7 +66,8 @@ def test_four_steps_are_those_of_the_page():
     )
     model = tiny_model()
     hypotheses, work = jax.tree.map(
-        np.asarray, engine.search(model, random_params(model), Scripted(script), queue, how)
+        np.asarray,
+        engine.search(model, unstack(model, random_params(model)), Scripted(script), queue, how),
     )
     assert hypotheses.lengths[: len(exits)].tolist() == lengths.tolist()
     assert [row[row > 0].tolist() for row in hypotheses.exits[: len(exits)]] == exits
