@@ -166,17 +166,18 @@ def test_no_group_is_larger_than_a_window(trained, monkeypatch: pytest.MonkeyPat
     assert len(found.hypotheses) == 9
 
 
-def test_a_program_is_compiled_once_for_all_rules_of_a_kind(trained: TrainedModel):
+def test_a_program_is_compiled_once_for_rules_of_a_kind_as_deep(trained: TrainedModel):
     sources, settings = sources_of(6, longest=12), decoding(beam_size=1, batch_size=6)
     devices._compile.cache_clear()
-    first = search(trained, Fixed(1), sources, settings)
-    again = search(trained, Fixed(3), sources[::-1], settings)
+    first = search(trained, Confidence((1.0, 1.0)), sources, settings)
+    again = search(trained, Confidence((1e-9, 1.0)), sources[::-1], settings)
     assert devices._compile.cache_info().misses == 1
     assert first.cost.seconds_compiling > 50 * again.cost.seconds_compiling
-    assert {exit for h in first.hypotheses for exit in h.exits} == {1}
-    assert {exit for h in again.hypotheses for exit in h.exits} == {3}
-    search(trained, Uniform(3, 0), sources, settings)
-    assert devices._compile.cache_info().misses == 2
+    assert {exit for h in first.hypotheses for exit in h.exits} == {3}
+    assert {exit for h in again.hypotheses for exit in h.exits} == {1}
+    for rule in (Confidence((0.0, 1.0)), Fixed(3), Fixed(1)):
+        search(trained, rule, sources, settings)
+    assert devices._compile.cache_info().misses == 4
 
 
 @dataclasses.dataclass(frozen=True)
