@@ -57,6 +57,7 @@ def train(config: Config, dataset: Dataset) -> tuple[Params, list[dict[str, floa
     return state.params, metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "oracle", "beam_size"),
     [

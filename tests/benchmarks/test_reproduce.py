@@ -65,6 +65,7 @@ def smoke(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     return made
 
 
+@pytest.mark.slow
 def test_every_point_has_its_lines(smoke: Smoke):
     lines = read_lines(smoke.output)
     policies = {
@@ -77,6 +78,7 @@ def test_every_point_has_its_lines(smoke: Smoke):
     assert {line["split"] for line in lines if line["point"] == "aligned"} == {"valid"}
 
 
+@pytest.mark.slow
 def test_a_line_says_what_it_is_of_and_what_it_cost(smoke: Smoke):
     for line in read_lines(smoke.output):
         assert (line["benchmark"], line["suite"], line["seed"], line["steps"]) == (
@@ -97,6 +99,7 @@ def test_a_line_says_what_it_is_of_and_what_it_cost(smoke: Smoke):
     assert sum(map(sum, one["exit_by_score"])) > 0
 
 
+@pytest.mark.slow
 def test_nothing_is_done_twice(smoke: Smoke):
     before = files(smoke.runs) | files(smoke.output.parent)
     result = smoke.call()
@@ -105,6 +108,7 @@ def test_nothing_is_done_twice(smoke: Smoke):
     assert "training" not in result.stdout
 
 
+@pytest.mark.slow
 def test_lines_that_are_there_need_no_training(smoke: Smoke, tmp_path: Path):
     arguments = [x for x in smoke.arguments if not x.startswith("--runs")]
     suite = ["--suite=smoke", f"--output={smoke.output}", f"--runs={tmp_path}"]
@@ -113,12 +117,14 @@ def test_lines_that_are_there_need_no_training(smoke: Smoke, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_second_phase_begins_with_the_aligned_training(smoke: Smoke):
     (aligned,), (exits,) = (list(smoke.runs.glob(f"{name}-0-*")) for name in ("aligned", "exits"))
     config = json.loads((exits / "config.json").read_text())
     assert Path(config["training"]["initial_workdir"]) == aligned
 
 
+@pytest.mark.slow
 def test_a_budget_that_ends_at_once_says_that_nothing_was_done(smoke: Smoke, tmp_path: Path):
     output = tmp_path / "lines.jsonl"
     message = "--budget_minutes=0 is too small for any point"
@@ -127,6 +133,7 @@ def test_a_budget_that_ends_at_once_says_that_nothing_was_done(smoke: Smoke, tmp
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_spent_leaves_what_there_is(smoke: Smoke):
     before = smoke.output.read_text()
     result = smoke.call("--budget_minutes=0", "--seeds=1")
@@ -134,6 +141,7 @@ def test_a_budget_that_is_spent_leaves_what_there_is(smoke: Smoke):
     assert smoke.output.read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -170,6 +178,7 @@ def test_wrong_input_is_refused_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_split_that_is_missing_is_named(text: Path, tmp_path: Path):
     part = tmp_path / "part"
     shutil.copytree(text, part)
@@ -178,6 +187,7 @@ def test_a_split_that_is_missing_is_named(text: Path, tmp_path: Path):
     refuse("test.en is missing", reproduce.main, *suite)
 
 
+@pytest.mark.slow
 def test_a_file_of_another_suite_is_left_alone(smoke: Smoke):
     before = smoke.output.read_text()
     suite = ["--suite=table1", f"--output={smoke.output}", *smoke.arguments]
@@ -185,6 +195,7 @@ def test_a_file_of_another_suite_is_left_alone(smoke: Smoke):
     assert smoke.output.read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [2, 6])
 @pytest.mark.parametrize("suite", SUITES)
 def test_all_points_of_a_suite_are_possible(suite: str, layers: int, text: Path, tmp_path: Path):
@@ -217,6 +228,7 @@ def checksum(text: Path, runs: Path, changes: dict[str, Any], seed: int = 0) -> 
     return Trainer(changed(values, changes), runs).sha256(Training("exits", EXITS, start), seed)
 
 
+@pytest.mark.slow
 def test_a_checksum_is_of_settings_and_text_and_of_no_path(text: Path, tmp_path: Path):
     usual = checksum(text, tmp_path / "a", {})
     copy = tmp_path / "copy"
@@ -241,6 +253,7 @@ def test_a_wrong_suite_leaves_nothing_behind(tmp_path: Path):
     assert "--data" in result.stderr and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_speed_is_measured_in_batches_of_several_sizes(
     smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

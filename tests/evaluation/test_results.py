@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_files import size_limit
 
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.translator import Translation, Translations
 from dat_jax.errors import UserError
 from dat_jax.evaluation.results import ResultsWriter, read_results
+from tests.storage.test_files import size_limit
 
 
 def translations(*sentences: Translation) -> Translations:

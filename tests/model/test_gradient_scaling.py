@@ -120,6 +120,7 @@ def test_a_scale_multiplies_the_gradient_and_leaves_the_value():
     assert gradients[1] == 0
 
 
+@pytest.mark.slow
 def test_a_blocks_own_loss_counts_gamma_n_times_and_each_later_one_once():
     each, _, _ = unscaled()
     # weights[m][n]: how often the loss of exit m counts for block n; an earlier one has no say.

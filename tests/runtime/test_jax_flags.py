@@ -116,6 +116,7 @@ def test_a_search_gives_the_same():
     assert [one.hypotheses for one in found] == [one.hypotheses for one in expected]
 
 
+@pytest.mark.slow
 def test_training_and_its_report_give_the_same(tmp_path: Path):
     arguments = [*TINY, PLAIN, "--config.training.steps=1"]
     succeed(train.main, *arguments, f"--workdir={tmp_path / 'plain'}")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_files import size_limit
 
 import decode
 from dat_jax.decoding import lines as decoding_lines
@@ -22,6 +21,7 @@ from dat_jax.decoding.sizing import Platform
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.evaluation.results import ResultsWriter
 from tests.scripts.calls import REPOSITORY, call, check_refusal, environment, refuse, succeed
+from tests.storage.test_files import size_limit
 
 SMALL = Platform(window=8, fewest_slots=8)
 LINES = [f"{word} Uhr" for word in ("acht", "sieben", "um halb zwei", "neun", "elf")] * 7

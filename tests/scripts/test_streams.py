@@ -107,6 +107,7 @@ def test_decoding_for_a_closed_output_is_refused(trained: Path, monkeypatch: pyt
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standing", ["closed", "left"])
 def test_training_goes_on_without_a_reader(tmp_path: Path, standing: str):
     def alone(argv):

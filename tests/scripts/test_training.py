@@ -53,6 +53,7 @@ def test_the_report_is_of_the_test_split(trained: Path):
     assert [told[name] for name in names] != [valid[name] for name in names]
 
 
+@pytest.mark.slow
 def test_a_run_may_be_changed_before_its_first_checkpoint_and_ends_the_same_if_stopped_after(
     trained: Path, tmp_path: Path
 ):
@@ -109,6 +110,7 @@ def test_fewer_steps_than_have_been_made_are_refused(trained: Path):
     refuse("has been trained to step 4 and training.steps is 3", train.main, *arguments)
 
 
+@pytest.mark.slow
 def test_a_second_run_starts_from_the_parameters_of_the_first(trained: Path, tmp_path: Path):
     first = f"--config.training.initial_workdir={trained}"
     other = [*TINY, f"--workdir={tmp_path / 'other'}", first]

@@ -96,6 +96,7 @@ class Asked:
         return signal.SIGTERM if step >= self._step else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked_after", [7, 8])
 def test_asked_to_stop_when_all_steps_are_made_it_stops_too(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_after: int

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
-from tests.test_files import size_limit
 
 from dat_jax.training import writers as logging
 from dat_jax.training.writers import MetricWriter, Progress
+from tests.storage.test_files import size_limit
 
 
 def events(folder: Path) -> list[Event]:
