@@ -88,7 +88,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(folders: list[Path], tmp
     refused(f"given are {base}: name two or more folders of results", base)
     refused("given are no folders: name two or more folders of results, the baseline first")
     refused("name two or more folders of results, the baseline first and", base, equal, f"{base}/")
-    refused("nowhere holds no finished results: let decode.py", base, tmp_path / "nowhere")
+    refused("nowhere holds no finished results: run decode.py", base, tmp_path / "nowhere")
     other_text = results(tmp_path / "text", REFERENCES, text="abd")
     refused("text is of another text than", base, other_text)
     other_references = results(tmp_path / "references", WORSE, WORSE)
