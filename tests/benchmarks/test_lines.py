@@ -55,7 +55,7 @@ def test_a_line_that_lacks_its_end_alone_is_kept(tmp_path: Path):
 def test_other_files_are_refused_and_left_alone(tmp_path: Path, text: bytes):
     path = tmp_path / "lines.jsonl"
     path.write_bytes(text)
-    with pytest.raises(UserError, match="name another (--output|file)"):
+    with pytest.raises(UserError, match=r"name another (--output|file)"):
         Lines(path, "small", ("number",))
     assert path.read_bytes() == text
 
