@@ -72,8 +72,6 @@ def _main(options: flags.FlagValues) -> None:
         together(options.coordinator, options.num_processes, options.process_id),
         workdir.writing(),
     ):
-        device = jax.local_devices()[0]
-        by_first(lambda: Capacity.of(device, config.model, config.decoding).check())
         dataset = train_model(config, workdir)
         _report(workdir.load(), dataset, workdir)
 
@@ -89,6 +87,8 @@ def train_model(config: Config, workdir: Run) -> Dataset:
         Stopped: a signal stopped training; the last step is saved.
     """
     check_sharding(config.training.sharding, jax.device_count())
+    device = jax.local_devices()[0]
+    by_first(lambda: Capacity.of(device, config.model, config.decoding).check())
     by_first(lambda: _prepare(config, workdir))
     dataset = workdir.dataset()
     print(dataset.report(), flush=True)
