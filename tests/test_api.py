@@ -147,7 +147,7 @@ WRONG = {
 
 
 WRONG_LOADS = {
-    "'2'": "average_checkpoints is '2': must be an integer, as 20",
+    "'2'": "average_checkpoints is '2': must be an integer, such as 20",
     "True": "average_checkpoints is True: must be an integer",
     "2.0": "average_checkpoints is 2.0: must be an integer",
     "[2]": "average_checkpoints is [2]: must be an integer",
