@@ -18,6 +18,7 @@ from dat_jax.decoding.devices import _peak_bytes
 from dat_jax.decoding.memory import memory_of, need_of
 from dat_jax.decoding.queue import Queue
 from dat_jax.decoding.sizing import Platform, choose_settings, length_for, limit_of, room_for
+from dat_jax.decoding.unstacked import unstack
 from dat_jax.errors import UserError
 from dat_jax.exits.rules import Fixed
 from dat_jax.model.transformer import Transformer, init_params
@@ -121,13 +122,13 @@ def test_compiled_programs_need_no_more_than_was_expected(source: int, length: i
     }
     config = tiny_config(model=wide, decoding={"beam_size": 5})
     model, rule = Transformer(config.model, 50, 50), Fixed(2)
-    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    of_params = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    weights = jax.eval_shape(lambda: unstack(model, init_params(model, jax.random.key(0))))
+    of_weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(weights))
     settings = choose_settings(
         rule, config.model, config.decoding, 1, source, length, 1 << 40, Platform()
     )
     shapes = ((1, source), (1,), (1,), ())
     queue = Queue(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes))
-    peak = _peak_bytes(engine.search.lower(model, params, rule, queue, settings).compile())
+    peak = _peak_bytes(engine.search.lower(model, weights, rule, queue, settings).compile())
     need = sum(need_of(config.model, 5, source, length))
-    assert need / 2 < peak - of_params < 1.5 * need
+    assert need / 2 < peak - of_weights < 1.5 * need
