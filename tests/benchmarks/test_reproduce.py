@@ -149,7 +149,7 @@ def test_a_budget_that_is_spent_leaves_what_there_is(smoke: Smoke):
             {"--suite": "table9"},
             "--suite=table9: must be one of smoke, table1, table2, table3, exits,",
         ),
-        ({"--data": "no"}, "no is no folder: name one that holds the text"),
+        ({"--data": "no"}, "no is not a folder: give the folder of the text"),
         ({"--points": "aligned,other"}, "--points has 'other': must be some of exits, baseline_2"),
         ({"--seeds": "0,x"}, "--seeds has 'x': must be whole numbers, each 0 or more, as --s"),
         ({"--seeds": ""}, "--seeds has '': must be whole numbers, each 0 or more"),
