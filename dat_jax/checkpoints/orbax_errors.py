@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Failures of orbax's threads: turned into one line, and reported only once."""
 
+import asyncio
+import gc
 import os
 import re
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from logging import ERROR, LogRecord, getLogger
 from pathlib import Path, PurePath
 from types import TracebackType
+from typing import Any
 
 import jax
 from absl import logging
 
 from dat_jax.errors import UserError
+
+_LONGEST_WAIT = 5.0  # seconds
+_POLL = 0.01  # seconds
 
 
 def explained(failure: Exception, directory: PurePath, kept: list[int]) -> Exception:
@@ -73,6 +80,23 @@ def wait_for_threads() -> None:
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("orbax."):
             threading.Thread.join(thread)  # orbax's own `join` would raise the failure again
+
+
+def collect_failures() -> None:
+    """Deletes the other reads of a checkpoint that failed, whose tracebacks Python prints when they
+    are deleted. TensorStore's threads may hold some for a moment."""
+    end = time.monotonic() + _LONGEST_WAIT
+    gc.collect()
+    while any(map(_is_read_of_orbax, gc.get_objects())) and time.monotonic() < end:
+        time.sleep(_POLL)
+        gc.collect()
+
+
+def _is_read_of_orbax(candidate: Any) -> bool:
+    if not issubclass(type(candidate), asyncio.Task):  # isinstance would wake lazy modules
+        return False
+    code = getattr(candidate.get_coro(), "cr_code", None)
+    return code is not None and _is_of_orbax(code.co_filename)
 
 
 def _system_message(failure: Exception) -> str | None:

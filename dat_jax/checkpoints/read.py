@@ -4,7 +4,6 @@
 Any process may read while another trains. Reads take no lock, so files may vanish during a read.
 """
 
-import gc
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from dat_jax.checkpoints.folders import (
     stored,
 )
 from dat_jax.checkpoints.manifest import verify
-from dat_jax.checkpoints.orbax_errors import hide_tracebacks
+from dat_jax.checkpoints.orbax_errors import collect_failures, hide_tracebacks
 from dat_jax.checkpoints.state import TrainState, place
 from dat_jax.errors import UserError
 from dat_jax.runtime.processes import gather, index, is_first
@@ -182,7 +181,7 @@ def _read_quietly(folder: epath.Path, like: dict[str, Any]) -> tuple[dict[str, A
         return _read(folder, like)
     except Exception as error:
         failure = error.with_traceback(None)
-        gc.collect()
+        collect_failures()
     finally:
         show_tracebacks()
     raise failure
