@@ -2,7 +2,6 @@
 """Damaged prepared data is refused, and changes of the source text are noticed."""
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from dat_jax.data import preparation
 from dat_jax.data.dataset import Dataset, open_dataset
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.errors import UserError
+from tests.storage.test_checksums import touch
 from tests.tiny import tiny_config
 
 
@@ -48,11 +48,6 @@ def flip_a_bit(path: Path) -> None:
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     touch(path)
-
-
-def touch(path: Path) -> None:
-    time = path.stat().st_mtime_ns + 1_000_000
-    os.utime(path, ns=(time, time))
 
 
 def complaint(folder: Path, text: str = "") -> str:
