@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs for devices that are not here: what the compilers' texts say, and what they must not.
+"""Programs compiled for absent devices: parsing the compilers' output, and checks on it.
 
-What compiles for a device is skipped where its compiler is not installed.
+Tests that compile for a device are skipped if its compiler is not installed.
 """
 
 import json
@@ -18,7 +18,7 @@ from tests.scripts.calls import refuse
 
 
 def _expanded(text: str) -> str:
-    """A program with what was said shortly here in the words of XLA."""
+    """Expands the abbreviations of HLO below to XLA's syntax."""
     text = re.sub(r"branches\((.*?)\)", r"branch_computations={\1}", text)
     text = re.sub(r"traced\((.*?)\)", r'metadata={op_name="jit(f)/\1"}', text)
     return re.sub(r"cycles\((\d+)\)", r'backend_config={"estimated_cycles":"\1"}', text)
@@ -99,13 +99,13 @@ condition:
 """
 
 
-def test_cycles_are_those_of_the_branches_that_are_asked_for_and_of_all_trips():
+def test_cycles_count_the_requested_branches_and_all_trips():
     program = _hlo.parse(HLO)
     loop = program.loop("step")
     assert program.entry == "main"
     assert loop.body == "body"
     known = frozenset({"block_1", "block_2"})
-    always = 7 + 200 + 5 * 3  # the dearer of what has no name
+    always = 7 + 200 + 5 * 3  # the costlier branch of the unnamed conditional
     assert program.cycles("body", frozenset({"block_1"}), known) == always + 10
     assert program.cycles("body", frozenset({"block_2"}), known) == always + 1000
     assert program.cycles("main", known, known) == always + 1000
@@ -113,7 +113,7 @@ def test_cycles_are_those_of_the_branches_that_are_asked_for_and_of_all_trips():
     assert [program.cycles_of_branch("body", "block_2", n) for n in (0, 1)] == [10, 1000]
 
 
-def test_instructions_say_what_they_make():
+def test_instructions_are_parsed():
     program = _hlo.parse(HLO)
     inside = list(program.all_below("body"))
     assert [one.opcode for one in inside if one.is_custom] == ["fusion"]
@@ -124,7 +124,7 @@ def test_instructions_say_what_they_make():
     assert program.loop("step").arrays == [("s32", ()), ("f32", (512, 1024))]
 
 
-def test_launches_are_counted_by_the_branches_that_are_taken():
+def test_launches_count_only_the_branches_taken():
     body = _thunks.last_loop(_thunks.parse(THUNKS))
     assert [thunk.kind for thunk in body] == ["kCommandBuffer"]
     taken = {0: (0, 0), 1: (2, 1)}
@@ -139,7 +139,7 @@ def test_an_unknown_target_is_refused(tmp_path: Path, target: str):
     refuse("must be one of tpu:v4, tpu:v5e", compiled.main, output, f"--target={target}")
 
 
-def test_a_target_whose_compiler_is_missing_names_it(monkeypatch: pytest.MonkeyPatch):
+def test_the_error_for_a_missing_compiler_names_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"--target=tpu:v6e needs jax\[tpu\]: install it with pip"):
         find_target("tpu:v6e")
@@ -149,7 +149,7 @@ def test_a_target_whose_compiler_is_missing_names_it(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="module", params=["tpu:v5e", "gpu:h100"])
 def lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """What a small model comes to."""
+    """The benchmark's lines for a small model."""
     try:
         find_target(request.param)
     except UserError as error:
@@ -169,7 +169,7 @@ def pieces(lines: list[Any], piece: str, **labels: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_search_copies_no_store_and_goes_through_no_rows_one_by_one(lines: list[Any]):
+def test_a_search_copies_no_cache_and_has_no_serial_loops(lines: list[Any]):
     (line,) = pieces(lines, "program")
     assert line["serial_loops"] == 0
     assert line["store_copies"] == 0
@@ -177,7 +177,7 @@ def test_a_search_copies_no_store_and_goes_through_no_rows_one_by_one(lines: lis
 
 
 @pytest.mark.slow
-def test_deeper_exits_and_more_rows_take_longer_and_a_step_is_one_graph(lines: list[Any]):
+def test_deeper_exits_and_more_rows_cost_more_and_a_step_is_one_graph(lines: list[Any]):
     unit = "kilocycles" if lines[0]["target"].startswith("tpu") else "nodes"
     (one,), (two,) = (pieces(lines, "token", average_exit=depth) for depth in (1, 2))
     assert 0 < one[unit] < two[unit]
