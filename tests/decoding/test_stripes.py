@@ -19,17 +19,17 @@ NUMBERS = range(100, 108)  # sentence numbers, evenly divided among the processe
 
 
 def test_draws_follow_the_sentence_number_across_processes(monkeypatch: pytest.MonkeyPatch):
-    """This process plays each process in turn; `told` keeps the messages of the earlier ones."""
+    """This process plays each process in turn; `sent` keeps the messages of the earlier ones."""
     model = tiny_model()
     config = tiny_config(decoding={"beam_size": 2, "max_length_ratio": 1.0, "max_length_extra": 4})
     trained = TrainedModel(config, model, random_params(model))
     sources = [[*np.arange(4, 6 + number % 3).tolist(), EOS] for number in range(len(NUMBERS))]
-    told: list[Any] = [None] * PROCESSES
+    sent: list[Any] = [None] * PROCESSES
 
     def search_as(process: int) -> SearchResult:
         def gather(value: Any) -> list[Any]:
-            told[process] = value
-            return [part or value for part in told]
+            sent[process] = value
+            return [part or value for part in sent]
 
         monkeypatch.setattr(stripes, "index", lambda: process)
         monkeypatch.setattr(stripes, "gather", gather)

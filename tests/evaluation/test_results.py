@@ -29,7 +29,7 @@ EMPTY = Translation("", (), (), 0.0, 1)
 
 
 @contextlib.contextmanager
-def begun(
+def begin(
     folder: Path, request: dict[str, Any], contents: dict[str, Any], resume: bool = False
 ) -> Iterator[tuple[ResultsWriter, bool]]:
     """A writer that has begun, and whether finished results existed."""
@@ -42,7 +42,7 @@ def opened(
     folder: Path, request: dict[str, Any], contents: dict[str, Any], resume: bool = False
 ) -> Iterator[ResultsWriter]:
     """A writer that has begun."""
-    with begun(folder, request, contents, resume) as (writer, _):
+    with begin(folder, request, contents, resume) as (writer, _):
         yield writer
 
 
@@ -130,7 +130,7 @@ def test_results_of_an_unknown_request_are_kept(tmp_path: Path, summary: str | N
     assert contents(tmp_path) == before
 
 
-def test_leftovers_of_a_killed_process_are_replaced_and_other_files_kept(tmp_path: Path):
+def test_only_leftovers_of_a_killed_process_are_replaced(tmp_path: Path):
     for name in ("hypotheses.txt.unfinished", ".lock"):
         (tmp_path / name).write_text("of a killed process")
     write(tmp_path, REQUEST, EIGHT)
@@ -222,34 +222,34 @@ def test_failed_attempts_to_resume_lose_no_kept_results(tmp_path: Path):
 
 
 def test_resuming_without_earlier_results_starts_from_scratch(tmp_path: Path):
-    with begun(tmp_path, REQUEST, CONTENTS, resume=True) as (writer, finished):
+    with begin(tmp_path, REQUEST, CONTENTS, resume=True) as (writer, finished):
         assert not writer.progress
         assert not finished
         writer.add(translations(EIGHT))
         writer.finish({})
-    with begun(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
+    with begin(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
         assert finished
     assert contents(tmp_path)["hypotheses.txt"] == EIGHT.text + "\n"
 
 
-def test_finished_results_are_recognised_by_the_contents_of_their_inputs(tmp_path: Path):
+def test_finished_results_are_recognised_by_their_contents(tmp_path: Path):
     write(tmp_path, REQUEST, EIGHT)
     others = [CONTENTS | {key: "other"} for key in CONTENTS] + [CONTENTS | {"reference": "ghi"}]
     for other in (*others, CONTENTS | {"text": None}):
-        with begun(tmp_path, REQUEST, other, resume=True) as (_, finished):
+        with begin(tmp_path, REQUEST, other, resume=True) as (_, finished):
             assert not finished
     before = contents(tmp_path)
     unknown = json.loads(before["summary.json"])
     del unknown["contents"]  # as in an older version
     (tmp_path / "summary.json").write_text(json.dumps(unknown))
-    with begun(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
+    with begin(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
         assert not finished
 
 
 def test_results_of_a_pipe_never_count_as_finished(tmp_path: Path):
     pipe = CONTENTS | {"text": None}
     for _ in range(2):
-        with begun(tmp_path, REQUEST, pipe) as (writer, finished):
+        with begin(tmp_path, REQUEST, pipe) as (writer, finished):
             assert not finished
             writer.add(translations(EIGHT))
             writer.finish({})
@@ -287,7 +287,7 @@ def test_a_kill_between_the_last_renames_still_leaves_finished_results(
                 shutil.copy(tmp_path / "progress.json", killed)
     if renamed == 3:
         assert read_results(killed).hypotheses == [EIGHT.text, ""]
-    with begun(killed, REQUEST, CONTENTS, resume=True) as (writer, finished):
+    with begin(killed, REQUEST, CONTENTS, resume=True) as (writer, finished):
         assert finished
         assert not writer.progress
     assert contents(killed) == contents(folder)

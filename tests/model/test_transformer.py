@@ -217,7 +217,7 @@ def test_encoder_blocks_have_different_dropout_masks():
 
 
 @pytest.mark.parametrize(("norm", "embeddings"), [("post", "untied"), ("pre", "tied")])
-def test_bfloat16_is_close_to_float32_and_keeps_float32_logits_and_parameters(norm, embeddings):
+def test_bfloat16_is_close_to_float32_with_float32_logits(norm, embeddings):
     model = tiny_model(norm=norm, embeddings=embeddings)
     narrow = tiny_model(norm=norm, embeddings=embeddings, dtype="bfloat16")
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(shapes_of_params(narrow))}

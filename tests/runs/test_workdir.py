@@ -84,17 +84,17 @@ def test_paths_of_a_run_are_stored_and_compared_as_absolute_paths(
     copy = Run(Path(shutil.copytree(first[0].path, tmp_path / "copy")))
     (tmp_path / "link").symlink_to(tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    begun = config_with("none", Path("run"))
-    data = dataclasses.replace(begun.data, source="text:a/../text/")
-    copy.keep(dataclasses.replace(begun, data=data))
+    started = config_with("none", Path("run"))
+    data = dataclasses.replace(started.data, source="text:a/../text/")
+    copy.keep(dataclasses.replace(started, data=data))
     assert copy.config.data.source == f"text:{tmp_path / 'text'}"
-    copy.keep(begun)
+    copy.keep(started)
     monkeypatch.chdir("/")
     for initial in (f"{tmp_path}/run", f"{tmp_path}/a/../run/", f"{tmp_path}/link"):
         copy.check_same(config_with("none", Path(initial)))
     message = rf"initial_workdir = '{tmp_path}/run', not 'run': give the former path, which is no"
     with pytest.raises(UserError, match=message):
-        copy.check_same(begun)
+        copy.check_same(started)
     with pytest.raises(UserError, match=f"= '{tmp_path}/run', not '': give another --workdir"):
         copy.check_same(config_with("none"))
 
@@ -160,15 +160,15 @@ def with_schedule(config: Config, schedule: str, steps: int) -> Config:
 
 
 @pytest.mark.parametrize("schedule", get_args(Schedule))
-def test_a_resumed_run_may_change_its_length_unless_the_learning_rate_depends_on_it(
+def test_a_run_may_change_its_length_only_if_the_schedule_allows(
     first, tmp_path: Path, schedule: str
 ):
     run = Run(Path(shutil.copytree(first[0].path, tmp_path / "copy")))
-    begun = with_schedule(run.config, schedule, 100)
-    begun.save(run.config_file)
-    run.check_same(begun)
+    started = with_schedule(run.config, schedule, 100)
+    started.save(run.config_file)
+    run.check_same(started)
     for steps in (50, 200):
-        config = with_schedule(begun, schedule, steps)
+        config = with_schedule(started, schedule, steps)
         if schedule in ("inverse_sqrt", "constant"):
             run.check_same(config)
         else:
@@ -178,7 +178,7 @@ def test_a_resumed_run_may_change_its_length_unless_the_learning_rate_depends_on
     for other in {*get_args(Schedule)} - {schedule}:
         message = f"holds a run with optimizer.schedule = '{schedule}', not '{other}'"
         with pytest.raises(UserError, match=message):
-            run.check_same(with_schedule(begun, other, 100))
+            run.check_same(with_schedule(started, other, 100))
 
 
 def with_checkpoints_in(run: Run, folder: str) -> Config:

@@ -25,10 +25,10 @@ def failing() -> None:
 
 
 @pytest.mark.slow
-def test_values_are_gathered_in_order_and_only_the_first_process_prints_and_acts(tmp_path: Path):
-    told = "str(gather([index(), 'ä' * index()]) + [by_first(lambda: 10 + index())]) + '\\n'"
+def test_values_are_gathered_in_order_and_only_the_first_acts(tmp_path: Path):
+    text = "str(gather([index(), 'ä' * index()]) + [by_first(lambda: 10 + index())]) + '\\n'"
     file = f"open('{tmp_path}/' + str(index()), 'w')"
-    ends = run_together(statement(f"print(index()); {file}.write({told})"))
+    ends = run_together(statement(f"print(index()); {file}.write({text})"))
     assert [end.status for end in ends] == [0, 0], ends
     assert [end.stdout for end in ends] == ["0\n", ""]
     for number in (0, 1):

@@ -155,8 +155,8 @@ def test_a_tuned_policy_warns_if_decoding_settings_differ_from_its_own(
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["policy"] == "tuned:AE<=2"
     assert len(summary["thresholds"]) == 1
-    blank = [f"--workdir={trained}", policy, "--config.input=-"]
-    assert "was tuned at" not in succeed(decode.main, *blank, text="\u200b\n").stderr
-    otherwise = succeed(decode.main, *blank, "--config.length_penalty=0.5", text="\u200b\n")
-    assert otherwise.stdout == "\n"
-    assert "warning: tuned:AE<=2 was tuned at length_penalty 1.0 (now 0.5)" in otherwise.stderr
+    piped = [f"--workdir={trained}", policy, "--config.input=-"]
+    assert "was tuned at" not in succeed(decode.main, *piped, text="\u200b\n").stderr
+    changed = succeed(decode.main, *piped, "--config.length_penalty=0.5", text="\u200b\n")
+    assert changed.stdout == "\n"
+    assert "warning: tuned:AE<=2 was tuned at length_penalty 1.0 (now 0.5)" in changed.stderr

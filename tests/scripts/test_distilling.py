@@ -88,12 +88,16 @@ def test_a_folder_of_another_request_is_refused(distilled: Path, trained: Path, 
         *[f"--workdir={trained}", "--beam_size=1", f"--output={distilled}"],
     )
     assert files(distilled) == before
-    begun = tmp_path / "begun"  # as if killed before translating anything
-    begun.mkdir()
+    unfinished = tmp_path / "unfinished"  # as if killed before translating anything
+    unfinished.mkdir()
     for name in ("request.json", "train.src", "valid.src", "valid.tgt", "test.src", "test.tgt"):
-        shutil.copy(distilled / name, begun)
+        shutil.copy(distilled / name, unfinished)
     refuse(
-        "was begun with policy = ", distill.main, *usual, "--policy=fixed:1", f"--output={begun}"
+        "was begun with policy = ",
+        distill.main,
+        *usual,
+        "--policy=fixed:1",
+        f"--output={unfinished}",
     )
     own = tmp_path / "own"
     own.mkdir()
@@ -104,9 +108,12 @@ def test_a_folder_of_another_request_is_refused(distilled: Path, trained: Path, 
         *[*usual, f"--output={own}"],
     )
     assert (own / "valid.src").read_text() == "mine\n"
-    (begun / "request.json").write_text("[")
+    (unfinished / "request.json").write_text("[")
     refuse(
-        "request.json is damaged: name another folder", distill.main, *usual, f"--output={begun}"
+        "request.json is damaged: name another folder",
+        distill.main,
+        *usual,
+        f"--output={unfinished}",
     )
 
 

@@ -186,8 +186,8 @@ def test_input_that_can_be_read_only_once_cannot_be_resumed(
     os.write(writing, b"acht Uhr\n")
     os.close(writing)
     monkeypatch.setattr(decoding_lines, "_standard_input", lambda: reading)
-    for name, told in {"-": "standard input", f"/dev/fd/{reading}": f"/dev/fd/{reading}"}.items():
-        message = f"{told} can be read only once: put the text into a file"
+    for name, shown in {"-": "standard input", f"/dev/fd/{reading}": f"/dev/fd/{reading}"}.items():
+        message = f"{shown} can be read only once: put the text into a file"
         again = [*asked, f"--config.input={name}", "--config.resume=true"]
         check_refusal(call(decode.main, *again), message)
     os.close(reading)

@@ -42,19 +42,19 @@ def test_training_writes_the_documented_files(trained: Path):
 def test_the_report_evaluates_the_test_split(trained: Path):
     run = Run(trained)
     policy, decoding = parse_policy("fixed:1", run.config.model), run.config.decoding
-    told = json.loads((trained / "evaluation.jsonl").read_text().splitlines()[0])
+    reported = json.loads((trained / "evaluation.jsonl").read_text().splitlines()[0])
     valid, test = (
         evaluate(run.load(), run.dataset(), policy, decoding, split)[1]
         for split in ("valid", "test")
     )
-    assert told["policy"] == "fixed:1"
+    assert reported["policy"] == "fixed:1"
     names = ("chrf", "tokens", "flops_per_token")
-    assert [told[name] for name in names] == [test[name] for name in names]
-    assert [told[name] for name in names] != [valid[name] for name in names]
+    assert [reported[name] for name in names] == [test[name] for name in names]
+    assert [reported[name] for name in names] != [valid[name] for name in names]
 
 
 @pytest.mark.slow
-def test_a_run_may_change_before_its_first_checkpoint_and_resumes_exactly_after(
+def test_a_failed_start_may_be_changed_and_a_stopped_run_resumes_exactly(
     trained: Path, tmp_path: Path
 ):
     arguments = [*TINY, PLAIN, f"--workdir={tmp_path}"]
