@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that are not finite: what they are told by."""
+"""The message for a step that is not finite."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from dat_jax.training.divergence import Divergence, Made
 
 
 class Batches(BatchIterator):
-    """Stands for the batches of a training."""
+    """Stands in for the batches of a training run."""
 
     def __init__(self) -> None:
         pass
@@ -23,7 +23,7 @@ class Batches(BatchIterator):
 
 
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
-def test_a_loss_or_a_gradient_that_is_not_finite_is_named_with_its_batch(name: str):
+def test_the_message_names_the_value_and_its_batch(name: str):
     finite = {"loss": Mean(2.0, 4.0), "gradient_norm": Mean(0.5, 1.0)}
     made = [Made(3, 0, 1, finite), Made(4, 0, 2, finite | {name: Mean(np.inf, 1.0)})]
     told = list[str]()
