@@ -16,7 +16,7 @@ from typing import get_args
 
 from absl import flags
 
-from benchmarks._lines import Lines
+from benchmarks.results import Lines
 from dat_jax.cli.command_line import define_arguments, define_path, run
 from dat_jax.errors import UserError
 from dat_jax.evaluation.results import Results, read_results

@@ -27,10 +27,10 @@ import numpy as np
 from absl import flags
 from jax.sharding import NamedSharding
 
-from benchmarks._lines import Line, read_lines
-from benchmarks._systems import engine, format_lines, measure
-from benchmarks._task import LARGE, Task, config_of, drawn_exits, make_config, make_task
-from benchmarks._timing import check_output, interleaved, machine, rate
+from benchmarks.decode.systems import engine, format_lines, measure
+from benchmarks.results import Line, check_output, read_lines
+from benchmarks.task import LARGE, Task, config_of, drawn_exits, make_config, make_task
+from benchmarks.timing import interleaved, machine, rate
 from configs import iwslt14_de_en, wmt14_en_fr
 from dat_jax.checkpoints.state import TrainState
 from dat_jax.cli.command_line import define_path, run

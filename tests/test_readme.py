@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import dat_jax
-from benchmarks import report
+from benchmarks.report import pages as report
 from configs import base, decode
 from dat_jax import TranslationModel
 from dat_jax.config import DecodingConfig

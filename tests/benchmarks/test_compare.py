@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import compare, report
+from benchmarks import compare
+from benchmarks.report import pages as report
 from dat_jax.evaluation.texts import Text
 from tests.scripts.calls import refuse, succeed
 

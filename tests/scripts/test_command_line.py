@@ -13,8 +13,10 @@ from absl import flags
 
 import decode
 import train
-from benchmarks import batching, gpu, report, reproduce
-from benchmarks import decode as speed
+from benchmarks import batching, gpu
+from benchmarks.decode import __main__ as speed
+from benchmarks.report import __main__ as report
+from benchmarks.reproduce import __main__ as reproduce
 from dat_jax.cli.command_line import run
 from dat_jax.data import prepare
 from dat_jax.errors import Stopped, UserError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from benchmarks._programs import training_step
+from benchmarks.compiled.programs import training_step
 from dat_jax.checkpoints.read import restore
 from dat_jax.checkpoints.state import TrainState
 from dat_jax.checkpoints.write import Checkpoints

@@ -7,7 +7,7 @@ A point is a training and the policies that decode with it. The most telling one
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks._trainings import Training
+from benchmarks.reproduce.trainings import Training
 
 TUNED = "tuned"  # of a policy: "tuned:confidence" is all thresholds that are tuned for that kind
 

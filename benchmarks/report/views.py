@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import _paper
-from benchmarks._costs import Cost, average_exit, draws_of_cost, megaflops, milliseconds
-from benchmarks._cuts import Cut, best_within
-from benchmarks._lines import Line, lines_of
-from benchmarks._statistics import Draws, draws_of_bleu, interval, unpack
+from benchmarks.bleu_counts import unpack
+from benchmarks.report import paper
+from benchmarks.report.bootstrap import Draws, draws_of_bleu, interval
+from benchmarks.report.costs import Cost, average_exit, draws_of_cost, megaflops, milliseconds
+from benchmarks.report.cuts import Cut, best_within
+from benchmarks.results import Line, lines_of
 from dat_jax.evaluation.tables import markdown_table
 
 Row = list[str]
@@ -90,7 +91,7 @@ def _ends_of(fixed: Sequence[Group | None]) -> Row:
 
 def _paper_row(name: str, split: str, depth: int) -> Iterator[Row]:
     """The paper's row for a training, if it has one."""
-    row = _paper.BLEU.get(split, {}).get(name)
+    row = paper.BLEU.get(split, {}).get(name)
     if row and len(row) == depth + 1:
         cells = ["" if value is None else f"{value:.1f}" for value in row]
         yield [f"{name}, paper", "", *cells, *_mean_and_span([v for v in row[1:] if v])]

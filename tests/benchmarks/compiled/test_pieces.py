@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import _hlo, _thunks, compiled
-from benchmarks._targets import find_target
+from benchmarks.compiled import __main__ as compiled
+from benchmarks.compiled import hlo, pieces, thunks
+from benchmarks.compiled.targets import find_target
 from dat_jax.errors import UserError
 from tests.scripts.calls import refuse
 
@@ -100,7 +101,7 @@ condition:
 
 
 def test_cycles_count_the_requested_branches_and_all_trips():
-    program = _hlo.parse(HLO)
+    program = hlo.parse(HLO)
     loop = program.loop("step")
     assert program.entry == "main"
     assert loop.body == "body"
@@ -114,7 +115,7 @@ def test_cycles_count_the_requested_branches_and_all_trips():
 
 
 def test_instructions_are_parsed():
-    program = _hlo.parse(HLO)
+    program = hlo.parse(HLO)
     inside = list(program.all_below("body"))
     assert [one.opcode for one in inside if one.is_custom] == ["fusion"]
     assert sum(one.body is not None for one in inside) == 1
@@ -125,10 +126,10 @@ def test_instructions_are_parsed():
 
 
 def test_launches_count_only_the_branches_taken():
-    body = _thunks.last_loop(_thunks.parse(THUNKS))
+    body = thunks.last_loop(thunks.parse(THUNKS))
     assert [thunk.kind for thunk in body] == ["kCommandBuffer"]
     taken = {0: (0, 0), 1: (2, 1)}
-    counts = [_thunks.count(body, lambda n, of=of: of[n]) for of in taken.values()]
+    counts = [thunks.count(body, lambda n, of=of: of[n]) for of in taken.values()]
     assert counts[0] == {"nodes": 3 + 2 + 1, "copies": 2}
     assert counts[1] == {"nodes": 3 + 3 + 2, "copies": 0}
 
@@ -157,20 +158,20 @@ def lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     sizes = {"dim": 128, "ff_dim": 128, "heads": 2, "num_layers": 2, "encoder_layers": 1}
     output = tmp_path_factory.mktemp("compiled") / "lines.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "LARGE", sizes | {"vocabulary_size": 1_000})
+        patch.setattr(pieces, "LARGE", sizes | {"vocabulary_size": 1_000})
         arguments = [f"--target={request.param}", "--programs=search"]
         assert compiled.main(["", f"--output={output}", *arguments]) == 0
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-def pieces(lines: list[Any], piece: str, **labels: Any) -> list[Any]:
+def with_labels(lines: list[Any], piece: str, **labels: Any) -> list[Any]:
     labels |= {"piece": piece}
     return [line for line in lines if labels.items() <= line.items()]
 
 
 @pytest.mark.slow
 def test_a_search_copies_no_cache_and_has_no_serial_loops(lines: list[Any]):
-    (line,) = pieces(lines, "program")
+    (line,) = with_labels(lines, "program")
     assert line["serial_loops"] == 0
     assert line["store_copies"] == 0
     assert line["temporary_bytes"] > 0
@@ -179,8 +180,8 @@ def test_a_search_copies_no_cache_and_has_no_serial_loops(lines: list[Any]):
 @pytest.mark.slow
 def test_deeper_exits_and_more_rows_cost_more_and_a_step_is_one_graph(lines: list[Any]):
     unit = "kilocycles" if lines[0]["target"].startswith("tpu") else "nodes"
-    (one,), (two,) = (pieces(lines, "token", average_exit=depth) for depth in (1, 2))
+    (one,), (two,) = (with_labels(lines, "token", average_exit=depth) for depth in (1, 2))
     assert 0 < one[unit] < two[unit]
-    blocks = [line[unit] for line in pieces(lines, "block")]
+    blocks = [line[unit] for line in with_labels(lines, "block")]
     assert all(block <= blocks[-1] for block in blocks)
     assert all(line.get("command_buffers", 1) == 1 for line in lines)

@@ -4,14 +4,32 @@
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._timing import check_output, write_lines
 from dat_jax.errors import UserError
+from dat_jax.storage.files import write_text
 
 Line = dict[str, Any]
+
+
+def check_output(path: Path) -> Path:
+    """The file of JSON lines that a benchmark is to write, before it measures anything.
+
+    Raises:
+        UserError: its folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise UserError(
+            f"--output={path}: {path.parent} is no folder: make it, or name a file in another one"
+        )
+    return path
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Writes results, one a line, all or none."""
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 class Lines:

@@ -22,12 +22,13 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks._figures import check_drawing, speed
-from benchmarks._opponents import Size, ctranslate2_opponents, opponents
-from benchmarks._options import numbers, some
-from benchmarks._systems import System, engine, format_lines, measure
-from benchmarks._task import Task, drawn_exits, encode, make_config, make_task, vary_lengths
-from benchmarks._timing import check_output, machine, write_lines
+from benchmarks.decode.opponents import Size, ctranslate2_opponents, opponents
+from benchmarks.decode.systems import System, engine, format_lines, measure
+from benchmarks.options import numbers, some
+from benchmarks.report.figures import check_drawing, speed
+from benchmarks.results import check_output, write_lines
+from benchmarks.task import Task, drawn_exits, encode, make_config, make_task, vary_lengths
+from benchmarks.timing import machine
 from dat_jax.cli.command_line import define_path, run
 from dat_jax.exits.rules import Fixed
 

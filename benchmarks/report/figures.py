@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._costs import average_exit, megaflops, milliseconds
-from benchmarks._exits import PARTS
-from benchmarks._lines import Line, lines_of
+from benchmarks.report.costs import average_exit, megaflops, milliseconds
+from benchmarks.reproduce.exits import PARTS
+from benchmarks.results import Line, lines_of
 from dat_jax.errors import UserError
 
 _FAMILIES = {

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from benchmarks._budget import Budget, Spent
+from benchmarks.reproduce.budget import Budget, Spent
 from dat_jax.errors import Stopped
 from dat_jax.training.stopping import StopRequest
 

@@ -5,7 +5,6 @@ Lines keep counts of BLEU for each sentence, and no text: with counts alone, set
 drawn and scored again.
 """
 
-import base64
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,13 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from sacrebleu.metrics import BLEU
 
-_ORDERS = 4
+from benchmarks.bleu_counts import ORDERS, Counts
+
 _SAMPLES = 1_000
 _SEED = 12_345
-
-Counts = Int[np.ndarray, "sentences counts"]
-"""Of each sentence the n-grams of orders 1 to 4 that are right, all of these, and the lengths of
-translation and reference."""
 
 Draws = Float[np.ndarray, " draws"]
 """A figure as it was measured, and then as each draw has it."""
@@ -34,28 +30,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def count(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> Counts:
-    """Counts what BLEU is made of; `tokenizer` is sacreBLEU's name of one."""
-    bleu = BLEU(tokenize=tokenizer, effective_order=True)
-    pairs = zip(hypotheses, references, strict=True)
-    scores = [bleu.sentence_score(hypothesis, [reference]) for hypothesis, reference in pairs]
-    return np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scores], np.int32)
-
-
-def pack(counts: Counts) -> str:
-    """Makes a text of counts, for a line of JSON."""
-    return base64.b85encode(zlib.compress(counts.astype("<u2").T.tobytes(), 9)).decode()
-
-
-def unpack(text: str) -> Counts:
-    """Reads what `pack` made."""
-    flat = np.frombuffer(zlib.decompress(base64.b85decode(text)), "<u2")
-    return flat.reshape(2 * _ORDERS + 2, -1).T.astype(np.int32)
-
-
 def bleu(counts: Int[np.ndarray, "counts"]) -> float:
     """The corpus's BLEU, from the sums over its sentences."""
-    right, all_, (length, of_reference) = np.split(counts, [_ORDERS, 2 * _ORDERS])
+    right, all_, (length, of_reference) = np.split(counts, [ORDERS, 2 * ORDERS])
     return BLEU.compute_bleu(
         correct=right.tolist(),
         total=all_.tolist(),

@@ -1,70 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All tables and figures of README.md and docs/, made of the lines in results/ and nothing else.
-
-    python -m benchmarks.report
-    python -m benchmarks.report --table="results/NAME.jsonl by_exit valid"
-    python -m benchmarks.report --figure="quality results/NAME.jsonl" --output=FILE.svg
-
-The first makes anew what stands between a page's marks, `<!-- table: SOURCE -->` and
-`<!-- end -->`, and draws the figures that its marks `<!-- figure: SOURCE -->` are followed by. The
-others print one table or draw one figure. A table's SOURCE is a file of results and, of a suite of
-`benchmarks.reproduce`, a view and what it is of: by_exit, differences or against_cuts and a split,
-against_time and a batch size; of `benchmarks.decode`, its table; of other files, numbers of lines
-if not all. A figure's is its kind, quality, ablation, positions, scores or speed, and files.
-
-Lines say by a checksum with which engine (`dat_jax/decoding`) they were made; a warning names each
-file that has lines of another engine than the one that is here, or lines that do not say.
-"""
+"""Pages: the tables and figures that their marks ask for, made from files of results."""
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import flags
-
-from benchmarks import _systems, compiled
-from benchmarks._figures import FIGURES, check_drawing
-from benchmarks._lines import Line, read_lines
-from benchmarks._views import VIEWS
-from dat_jax.cli.command_line import run
+from benchmarks.compiled import tables as compiled
+from benchmarks.decode import systems
+from benchmarks.report.figures import FIGURES, check_drawing
+from benchmarks.report.views import VIEWS
+from benchmarks.results import Line, read_lines
 from dat_jax.errors import UserError
 from dat_jax.evaluation.provenance import hash_engine
 from dat_jax.evaluation.tables import format_comparison, format_table
 from dat_jax.storage.files import write_text
 from dat_jax.storage.paths import as_path
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?\n?(<!-- end -->)", re.DOTALL)
 _FIGURE = re.compile(r"<!-- figure: ([^>\n]+) -->\n!\[[^\]]*\]\(([^)]+)\)")
-
-
-def main(argv: Sequence[str]) -> int:
-    """Reports as the command line says; returns the exit status."""
-    options = flags.FlagValues()
-    flags.DEFINE_string("table", None, "Print this table.", options)
-    flags.DEFINE_string("figure", None, "Draw this figure.", options)
-    flags.DEFINE_string("output", None, "The file of the figure.", options)
-    return run(argv, options, lambda: _main(options))
-
-
-def _main(options: flags.FlagValues) -> None:
-    """Prints, draws, or makes all pages anew."""
-    if (options.figure is None) != (options.output is None):
-        raise UserError(
-            f"--figure is {options.figure!r} and --output is {options.output!r}: give both or "
-            "neither, as --figure='quality results/NAME.jsonl' --output=FILE.svg"
-        )
-    asked = [source for source in (options.table, options.figure) if source is not None]
-    if options.table is not None:
-        print(table(options.table))
-    if options.figure is not None:
-        draw(options.figure, as_path(options.output))
-    if not asked:
-        for page in pages():
-            asked += _renew(page)
-    for warning in warnings(asked):
-        print(f"warning: {warning}", file=sys.stderr)
 
 
 def warnings(sources: Sequence[str]) -> Iterator[str]:
@@ -88,7 +42,7 @@ def pages() -> list[Path]:
     return [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
 
 
-def _renew(page: Path) -> list[str]:
+def renew(page: Path) -> list[str]:
     """Makes the tables of a page anew, draws its figures, and returns what both are made of."""
     before = page.read_text(encoding="utf-8")
     after = renewed(before)
@@ -128,7 +82,7 @@ def table(source: str) -> str:
         case "decode":
             tables = [line["table"] for line in lines]
             wanted = _some(arguments or tables, tables, source)
-            return _systems.format_lines([line for line in lines if line["table"] in wanted])
+            return systems.format_lines([line for line in lines if line["table"] in wanted])
         case "compiled":
             return compiled.format_table(lines)
         case "compare":
@@ -193,7 +147,3 @@ def _read(name: str) -> list[Line]:
     if not lines:
         raise UserError(f"{name} has no lines: measure it, or name another")
     return lines
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

@@ -2,7 +2,7 @@
 """The paper's own numbers: BLEU on IWSLT'14, German to English, tokenised; tables 1 to 3.
 
 Of each training at exits drawn by chance, then at exits 1 to 6; a baseline's exits are models of 1
-to 6 blocks. Keys are the names of `benchmarks._suites`.
+to 6 blocks. Keys are the names of `benchmarks.reproduce.suites`.
 """
 
 Row = tuple[float | None, ...]

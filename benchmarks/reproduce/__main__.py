@@ -5,12 +5,13 @@
         [--config=configs/multi30k_de_en.py] [--exits_config=configs/multi30k_exits.py] \\
         [--seeds=0,1,2] [--points=aligned,baseline_6] [--budget_minutes=60]
 
-DIR holds train.de, train.en, valid.de and so on. Suites: smoke (a check that all works), table1,
-table2, table3, exits, ablation, lifts and time (benchmarks/_suites.py); `--points` takes some of
-one. Each point is a training, kept in a folder of `--runs`, and what decodes with it, a line of
-JSON each. What the file has is not done again (but the training that thresholds are tuned of), and
-a training that was broken off goes on: run the same command until nothing is left. Thresholds are
-tuned on `valid`; `test` is looked at once for each.
+DIR holds train.de, train.en, valid.de and so on. Suites: smoke (a check that everything works),
+table1, table2, table3, exits, ablation, lifts and time (benchmarks/reproduce/suites.py); `--points`
+selects some points of one. A point is a training, kept in a folder of `--runs`, and the policies to
+decode it with; each decode is a line of JSON. What the file already has is not measured again (but
+a training whose thresholds are tuned is loaded again), and an interrupted training is resumed: run
+the same command until nothing is left. Thresholds are tuned on `valid`; each of them decodes `test`
+once.
 
 The second phase changes in its first what `--exits_config` changes in `--config`.
 """
@@ -25,12 +26,12 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from benchmarks._budget import Budget, Spent
-from benchmarks._decodes import KEYS, decode, known_by, measure_speed
-from benchmarks._lines import Line, Lines
-from benchmarks._options import numbers, some
-from benchmarks._suites import SUITES, TUNED, Point, Setting
-from benchmarks._trainings import Trained, Trainer, changed, differences
+from benchmarks.options import numbers, some
+from benchmarks.reproduce.budget import Budget, Spent
+from benchmarks.reproduce.decodes import KEYS, decode, known_by, measure_speed
+from benchmarks.reproduce.suites import SUITES, TUNED, Point, Setting
+from benchmarks.reproduce.trainings import Trained, Trainer, changed, differences
+from benchmarks.results import Line, Lines
 from dat_jax.cli.command_line import define_config, define_path, read_config, run
 from dat_jax.config import Config
 from dat_jax.errors import UserError

@@ -3,8 +3,8 @@
 
 from collections.abc import Callable
 
-from benchmarks._lines import Line
-from benchmarks._statistics import Draws, draws_of_median
+from benchmarks.report.bootstrap import Draws, draws_of_median
+from benchmarks.results import Line
 
 Cost = Callable[[Line], float]
 

@@ -5,17 +5,15 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
-from benchmarks._cuts import Cut, best_within
-from benchmarks._statistics import (
+from benchmarks.bleu_counts import count, pack, unpack
+from benchmarks.report.bootstrap import (
     Interval,
     bleu,
-    count,
     draws_of_bleu,
     draws_of_median,
     interval,
-    pack,
-    unpack,
 )
+from benchmarks.report.cuts import Cut, best_within
 
 WORDS = [
     "a",

@@ -1,45 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs as compilers make them for TPUs and GPUs that need not be here.
+"""Lines of compiled programs: what each piece of a search and of a training step costs."""
 
-    python -m benchmarks.compiled --target=tpu:v5e --output=results/compiled_v5e.jsonl
-
-Compiles the search and the training step, and says what they come to, piece by piece: on TPU the
-cycles that its compiler estimates, on GPU the launches. Nothing is timed, and the estimate leaves
-out gathers and scatters, which are counted. Needs `jax[tpu]`, or for a GPU the wheels
-that the message names.
-"""
-
-import importlib.metadata
-import json
 import math
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from absl import flags
 
-from benchmarks import _hlo, _thunks
-from benchmarks._hlo import Program
-from benchmarks._lines import Line
-from benchmarks._options import some
-from benchmarks._programs import search, training_step
-from benchmarks._targets import Compiled, Target, compile_for, find_target, make_mesh
-from benchmarks._task import LARGE, config_of, drawn_exits, make_config
-from benchmarks._timing import check_output
+from benchmarks.compiled import hlo, thunks
+from benchmarks.compiled.hlo import Program
+from benchmarks.compiled.programs import search, training_step
+from benchmarks.compiled.targets import Compiled, Target, compile_for, make_mesh
+from benchmarks.results import Line
+from benchmarks.task import LARGE, config_of, drawn_exits, make_config
 from configs import iwslt14_de_en, wmt14_en_fr
-from dat_jax.cli.command_line import define_path, run
 from dat_jax.config import Config
 from dat_jax.decoding.settings import SearchSettings
-from dat_jax.evaluation.provenance import describe_commit, hash_engine
-from dat_jax.evaluation.tables import markdown_table
 
 _SOURCE, _LENGTH = 32, 64
 _ROWS = {"tpu": 256, "cuda": 64}
 _AVERAGE_EXIT = 1.75
-_PROGRAMS = ("search", "train")
 _LARGE = 1 << 20  # bytes of an array that a loop carries, from which on it is a store
 
 
@@ -78,7 +59,7 @@ def lines_of_search(target: Target, config: Config) -> Iterator[Line]:
         length=_LENGTH,
     )
     compiled = compile_for(target, lowered)
-    made = _Search(num_layers, compiled, _hlo.parse(compiled.text))
+    made = _Search(num_layers, compiled, hlo.parse(compiled.text))
     labels = {
         "in_work": settings.slots,
         "source_length": _SOURCE,
@@ -130,11 +111,11 @@ def _pieces_in_cycles(made: _Search, settings: SearchSettings) -> Iterator[Line]
 def _pieces_in_nodes(made: _Search, settings: SearchSettings) -> Iterator[Line]:
     """Nodes of the CUDA graphs that a step launches, and the copies among them, by the deepest
     block that runs, each on all rows."""
-    body = _thunks.last_loop(_thunks.parse(made.compiled.thunks))
+    body = thunks.last_loop(thunks.parse(made.compiled.thunks))
     graphs = {"command_buffers": sum(thunk.kind == "kCommandBuffer" for thunk in body)}
     every = len(settings.sizes)
     for depth in range(1, made.num_layers + 1):
-        counted = _thunks.count(body, lambda number, n=depth: every if number < n else 0)
+        counted = thunks.count(body, lambda number, n=depth: every if number < n else 0)
         yield {"piece": "token", "average_exit": depth} | counted | graphs
 
 
@@ -142,7 +123,7 @@ def _of_program(made: _Search) -> Line:
     """Figures of a whole search: memory, and what its inner loop should not do."""
     loop = made.program.loop("step")
     inside = list(made.program.all_below(loop.body or ""))
-    stores = {dims for kind, dims in loop.arrays if _hlo.size_of(kind, dims) >= _LARGE}
+    stores = {dims for kind, dims in loop.arrays if hlo.size_of(kind, dims) >= _LARGE}
     copies = [one for one in inside if one.opcode == "copy" and one.arrays[0][1] in stores]
     return _memory(made.compiled) | {
         "serial_loops": sum(one.body is not None for one in inside),
@@ -157,7 +138,7 @@ def line_of_training(
     """A line for the training step of a config on several devices."""
     lowered = training_step(config, make_mesh(target, devices, topology))
     compiled = compile_for(target, lowered)
-    program = _hlo.parse(compiled.text)
+    program = hlo.parse(compiled.text)
     everything = list(program.all_below(program.entry))
     loops = [one for one in everything if one.body]
     inside = [inner for loop in loops for inner in program.all_below(loop.body or "")]
@@ -202,56 +183,3 @@ def lines_of(target: Target, programs: Sequence[str]) -> Iterator[Line]:
         yield line_of_training(target, "iwslt14_de_en", iwslt, devices, "")
         if target.topology == "v5e:2x2":
             yield line_of_training(target, "wmt14_en_fr", config_of(wmt14_en_fr), 16, "v5e:4x4")
-
-
-def format_table(lines: Sequence[Line]) -> str:
-    """A row for each piece, and a column for each target and commit: kilocycles, or nodes."""
-    columns = list(dict.fromkeys((line["target"], line["commit"]) for line in lines))
-    values: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
-    for line in lines:
-        value = line.get("kilocycles", line.get("nodes"))
-        if value is not None:
-            row = (line["program"], line["piece"], str(line.get("average_exit", "")))
-            values.setdefault(row, {})[line["target"], line["commit"]] = f"{value:,.0f}"
-    heads = [f"{target}, {commit.partition('-')[0][:7]}" for target, commit in columns]
-    rows = [["program", "piece", "exit", *heads]]
-    rows += [[*row, *(cells.get(x, "") for x in columns)] for row, cells in values.items()]
-    return markdown_table(rows)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Compiles as the command line says; returns the exit status."""
-    options = flags.FlagValues()
-    define_path(options, "output", "A file of JSON lines to write.")
-    flags.DEFINE_string("target", None, "tpu:v4, tpu:v5e, tpu:v6e or gpu:h100.", options, True)
-    flags.DEFINE_list("programs", [], f"Some of {', '.join(_PROGRAMS)}.", options)
-    return run(argv, options, lambda: _main(options))
-
-
-def _main(options: flags.FlagValues) -> None:
-    """Checks, compiles, writes the lines, prints the table."""
-    output, target = check_output(options.output), find_target(options.target)
-    programs = some("programs", options.programs, _PROGRAMS)
-    jax.config.update("jax_platforms", "cpu")  # what is compiled for need not be here
-    setting = {
-        "target": options.target,
-        "jax": jax.__version__,
-        "compiler": _version("libtpu" if target.platform == "tpu" else "jaxlib"),
-        "commit": describe_commit(),
-        "engine_sha256": hash_engine(),
-    }
-    lines = []
-    with output.open("w", encoding="utf-8") as file:
-        for line in lines_of(target, programs):
-            lines.append({"benchmark": "compiled"} | line | setting)
-            print(json.dumps(lines[-1]), file=file, flush=True)
-    print("Estimates of the compiler; nothing was timed.\n")
-    print(format_table(lines))
-
-
-def _version(package: str) -> str:
-    return f"{package} {importlib.metadata.version(package)}"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

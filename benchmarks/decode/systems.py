@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks._task import Task, figures
-from benchmarks._timing import interleaved, rate
+from benchmarks.task import Task, figures
+from benchmarks.timing import interleaved, rate
 from dat_jax.evaluation.tables import markdown_table
 from dat_jax.exits.questions import Rule
 

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 import pytest
 
-from benchmarks import _decodes, _views, reproduce
-from benchmarks._lines import read_lines
-from benchmarks._suites import SUITES, Point, Setting
-from benchmarks._trainings import Trainer, Training, changed, differences
+from benchmarks.report import views
+from benchmarks.reproduce import __main__ as reproduce
+from benchmarks.reproduce import decodes
+from benchmarks.reproduce.suites import SUITES, Point, Setting
+from benchmarks.reproduce.trainings import Trainer, Training, changed, differences
+from benchmarks.results import read_lines
 from configs import multi30k_de_en, multi30k_exits
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.exits.parsing import parse_policy
@@ -260,8 +262,8 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     """Of the training that `smoke` made."""
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
-    monkeypatch.setattr(_decodes, "_BATCHES", {8: None, 2: 2})
-    monkeypatch.setattr(_decodes, "_REPETITIONS", 1)
+    monkeypatch.setattr(decodes, "_BATCHES", {8: None, 2: 2})
+    monkeypatch.setattr(decodes, "_REPETITIONS", 1)
 
     def of_smoke(setting: Setting) -> list[Point]:
         policies = (*setting.fixed, "tuned:token_geometric", "tuned:confidence")
@@ -294,5 +296,5 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     assert "nothing is left to do" in again.stdout
     assert output.read_text().splitlines(keepends=True)[:-2] == kept[:-2]
     assert [x["policy"] for x in read_lines(output)] == [x["policy"] for x in lines]
-    rows = _views.against_time(lines, "8").splitlines()[2:]
+    rows = views.against_time(lines, "8").splitlines()[2:]
     assert sum(int(row.split("|")[3]) for row in rows) == len(whole) - LAYERS

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import _figures, _views, report
-from benchmarks._exits import by_position
-from benchmarks._statistics import bleu, pack, unpack
+from benchmarks.bleu_counts import pack, unpack
+from benchmarks.report import __main__ as report
+from benchmarks.report import figures, pages, views
+from benchmarks.report.bootstrap import bleu
+from benchmarks.reproduce.exits import by_position
 from dat_jax import decoding
 from dat_jax.decoding.translator import Translation
 from dat_jax.errors import UserError
@@ -73,7 +75,7 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_by_exit_has_a_row_for_each_training_and_the_mean_over_seeds():
-    heading, _, *rows = cells(_views.by_exit(TABLE1, "test"))
+    heading, _, *rows = cells(views.by_exit(TABLE1, "test"))
     assert heading == ["training", "seeds", "uniform", "1", "2", "mean", "span"]
     baseline, aligned, mixed = rows
     scores = [TABLE1[n]["bleu"] for n in (0, 1)]
@@ -89,7 +91,7 @@ def test_by_exit_has_a_row_for_each_training_and_the_mean_over_seeds():
 
 def test_the_papers_row_stands_under_ours_where_depths_are_the_same():
     six = [line("aligned", f"fixed:{n}", 0.8, exit_histogram={"6": 1}) for n in range(1, 7)]
-    _, _, ours, paper = cells(_views.by_exit(six, "test"))
+    _, _, ours, paper = cells(views.by_exit(six, "test"))
     assert ours[0] == "aligned"
     assert paper == [
         "aligned, paper",
@@ -107,7 +109,7 @@ def test_the_papers_row_stands_under_ours_where_depths_are_the_same():
 
 
 def test_differences_are_from_the_baseline_of_as_many_blocks_or_from_aligned():
-    _, _, *rows = cells(_views.differences(TABLE1, "test"))
+    _, _, *rows = cells(views.differences(TABLE1, "test"))
     assert [row[:4] for row in rows] == [
         ["aligned", "baseline_1", "1", f"{TABLE1[0]['bleu']:.1f}"],  # seed 1 has no opponent
         ["aligned", "baseline_2", "2", f"{TABLE1[2]['bleu']:.1f}"],
@@ -121,7 +123,7 @@ def test_differences_are_from_the_baseline_of_as_many_blocks_or_from_aligned():
 
 def test_trainings_without_a_seed_in_common_are_not_compared():
     lines = [line("aligned", "fixed:1", 0.8), line("baseline_1", "fixed:1", 0.8, seed=1)]
-    assert len(cells(_views.differences(lines, "test"))) == 2
+    assert len(cells(views.differences(lines, "test"))) == 2
 
 
 def test_several_seeds_are_compared_seed_by_seed():
@@ -130,7 +132,7 @@ def test_several_seeds_are_compared_seed_by_seed():
         for seed, (mine, theirs) in enumerate([(0.8, 0.7), (0.9, 0.85)])
         for point, share in (("aligned", mine), ("baseline_1", theirs))
     ]
-    _, _, row = cells(_views.differences(lines, "test"))
+    _, _, row = cells(views.differences(lines, "test"))
     each = [lines[n]["bleu"] - lines[n + 1]["bleu"] for n in (0, 2)]
     assert row[3].startswith(f"{np.mean([lines[n]['bleu'] for n in (0, 2)]):.1f} ± ")
     assert row[4].startswith(f"{np.mean(each):+.2f} [")
@@ -146,7 +148,7 @@ def gain_of(adaptive: dict[str, Any], cheap: dict[str, Any], dear: dict[str, Any
 def test_exits_that_adapt_are_compared_with_the_line_between_two_cuts():
     cuts = TABLE1[0], TABLE1[2]
     adaptive = line("aligned", "confidence:0.5", 0.88, average_exit=1.25)
-    heading, _, row = cells(_views.against_cuts([*cuts, adaptive], "test"))
+    heading, _, row = cells(views.against_cuts([*cuts, adaptive], "test"))
     assert heading[2:6] == ["decodes", "BLEU", "average exit", "MFLOPs/token"]
     assert row[:3] == ["aligned", "confidence", "1"]
     for of_cost in (row[6:8], row[8:]):
@@ -166,7 +168,7 @@ def test_thresholds_of_one_depth_are_a_row_over_all_seeds():
     ]
     deeper = line("aligned", "confidence:0.9", 0.9, average_exit=2.0)
     lines = [*cuts[0], *cuts[1], *adaptive, deeper]
-    _, _, row, other = cells(_views.against_cuts(lines, "test"))
+    _, _, row, other = cells(views.against_cuts(lines, "test"))
     gains = [gain_of(x, *cuts[x["seed"]]) for x in adaptive]
     by_seed = np.mean(gains[:2]), gains[2]
     assert row[2] == "3" and other[2] == "1"
@@ -182,18 +184,18 @@ def test_thresholds_of_one_depth_are_a_row_over_all_seeds():
 def test_no_difference_is_of_a_part_of_a_row():
     cuts = [line("aligned", f"fixed:{n}", 0.8, average_exit=float(n)) for n in (1, 2)]
     adaptive = [line("aligned", "confidence:0.5", 0.9, seed, average_exit=1.5) for seed in (0, 1)]
-    _, _, row = cells(_views.against_cuts([*cuts, *adaptive], "test"))
+    _, _, row = cells(views.against_cuts([*cuts, *adaptive], "test"))
     assert row[2:4] == ["2", f"{adaptive[0]['bleu']:.1f}"] and row[6:] == [""] * 4
     # Cheaper than all cuts, as nothing else can be.
     cheap = line("aligned", "confidence:0.5", 0.9, average_exit=1.5, flops_per_token=1.0)
-    _, _, row = cells(_views.against_cuts([*cuts, cheap], "test"))
+    _, _, row = cells(views.against_cuts([*cuts, cheap], "test"))
     assert row[6] != "" and row[8:] == ["", ""]
 
 
 def test_what_costs_more_than_the_deepest_cut_is_compared_with_it():
     cuts = TABLE1[0], TABLE1[2]
     slow = line("aligned", "confidence:0.5", 0.88, average_exit=1.25, tokens_per_second=1e3)
-    _, _, row = cells(_views.against_time([*cuts, slow], "32"))
+    _, _, row = cells(views.against_time([*cuts, slow], "32"))
     assert row[-2].startswith(f"{slow['bleu'] - TABLE1[2]['bleu']:+.2f} [")
 
 
@@ -204,7 +206,7 @@ def test_no_cut_is_an_opponent_that_a_deeper_one_is_as_fast_as():
         for n, speed in speeds.items()
     ]
     adaptive = line("aligned", "confidence:0.5", 0.88, average_exit=2.5, tokens_per_second=450)
-    _, _, row = cells(_views.against_time([*cuts, adaptive], "32"))
+    _, _, row = cells(views.against_time([*cuts, adaptive], "32"))
     share = (1 / 450 - 1 / 500) / (1 / 300 - 1 / 500)
     expected = (1 - share) * cuts[2]["bleu"] + share * cuts[3]["bleu"]
     assert row[-2].startswith(f"{adaptive['bleu'] - expected:+.2f} [")
@@ -214,7 +216,7 @@ def test_a_cut_that_mixtures_of_others_exceed_is_no_opponent():
     scores = {1: 0.75, 2: 0.76, 3: 0.9}
     cuts = [line("aligned", f"fixed:{n}", x, average_exit=float(n)) for n, x in scores.items()]
     adaptive = line("aligned", "confidence:0.5", 0.8, average_exit=2.0)
-    _, _, row = cells(_views.against_cuts([*cuts, adaptive], "test"))
+    _, _, row = cells(views.against_cuts([*cuts, adaptive], "test"))
     gain = adaptive["bleu"] - (cuts[0]["bleu"] + cuts[2]["bleu"]) / 2
     assert gain < 0 < adaptive["bleu"] - cuts[1]["bleu"]
     assert all(cell.startswith(f"{gain:+.2f} [") for cell in (row[6], row[8]))
@@ -235,7 +237,7 @@ def test_the_noise_of_timings_is_in_intervals_of_time_alone(repeated: dict[str, 
     noisy = adaptive | repeated
     widths = []
     for exits in (adaptive, noisy):
-        _, _, row = cells(_views.against_time([*cuts, exits], "32"))
+        _, _, row = cells(views.against_time([*cuts, exits], "32"))
         found = [list(map(float, re.findall(r"[+-][\d.]+", row[place]))) for place in (6, 8)]
         widths.append([high - low for _, low, high in found])
     (by_exit, by_time), (noisy_by_exit, noisy_by_time) = widths
@@ -243,12 +245,12 @@ def test_the_noise_of_timings_is_in_intervals_of_time_alone(repeated: dict[str, 
     assert noisy_by_time > 1.5 * by_time > 0
 
 
-@pytest.mark.parametrize("view", _views.VIEWS)
+@pytest.mark.parametrize("view", views.VIEWS)
 def test_lines_that_differ_in_what_no_table_shows_are_refused(view: str):
     argument = "32" if view == "against_time" else "test"
     other = TABLE1[0] | {"config_sha256": "another"}
     with pytest.raises(UserError, match="2 lines are of aligned, seed 0, test, fixed:1: leave"):
-        _views.VIEWS[view]([*TABLE1, other], argument)
+        views.VIEWS[view]([*TABLE1, other], argument)
 
 
 def test_the_average_exit_of_each_tenth():
@@ -285,7 +287,7 @@ def test_figures_hold_what_there_is_and_are_drawn_alike(
         ]
     paths = [tmp_path / name for name in ("one.svg", "two.svg")]
     for path in paths:
-        _figures.FIGURES[kind](lines, path)
+        figures.FIGURES[kind](lines, path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     for text in texts:
         assert f"<!-- {text} -->" in paths[0].read_text()
@@ -293,8 +295,8 @@ def test_figures_hold_what_there_is_and_are_drawn_alike(
 
 def test_each_model_and_seed_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     drawn = []
-    monkeypatch.setattr(_figures, "_save", lambda figure, _: drawn.append(figure))
-    _figures.quality(TABLE1, tmp_path / "a.svg")
+    monkeypatch.setattr(figures, "_save", lambda figure, _: drawn.append(figure))
+    figures.quality(TABLE1, tmp_path / "a.svg")
     lines = drawn[0].axes[0].lines
     assert sorted(len(x.get_xdata()) for x in lines) == [1, 1, 1, 2, 2]
     assert [x.get_label() for x in lines if not x.get_label().startswith("_")] == [
@@ -306,10 +308,10 @@ def test_each_model_and_seed_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatc
 
 def test_time_has_a_panel_for_each_batch_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     drawn = []
-    monkeypatch.setattr(_figures, "_save", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr(figures, "_save", lambda figure, _: drawn.append(figure))
     times = [x | {"timed_sentences": 9, "batch_size": size} for x in TABLE1 for size in (1, 32)]
     for lines in (TABLE1, times):
-        _figures.quality(lines, tmp_path / "a.svg")
+        figures.quality(lines, tmp_path / "a.svg")
     labels = [[axis.get_xlabel() for axis in figure.axes] for figure in drawn]
     assert labels == [
         ["average exit", "MFLOPs/token (decoder)"],
@@ -323,16 +325,16 @@ def test_a_table_that_was_changed_by_hand_is_made_anew(tmp_path: Path):
     file = tmp_path / "lines.jsonl"
     file.write_text("".join(json.dumps(x) + "\n" for x in TABLE1))
     mark = f"<!-- table: {file} by_exit test -->\n"
-    page = report.renewed(f"Before.\n\n{mark}<!-- end -->\n\nAfter.\n")
-    assert _views.by_exit(TABLE1, "test") in page
-    assert report.renewed(page.replace("mixed_1", "mixed_7")) == page
+    page = pages.renewed(f"Before.\n\n{mark}<!-- end -->\n\nAfter.\n")
+    assert views.by_exit(TABLE1, "test") in page
+    assert pages.renewed(page.replace("mixed_1", "mixed_7")) == page
 
 
 def test_the_command_prints_a_table_and_draws_a_figure(tmp_path: Path):
     file, figure = tmp_path / "lines.jsonl", tmp_path / "figure.svg"
     file.write_text("".join(json.dumps(x) + "\n" for x in TABLE1))
     printed = succeed(report.main, f"--table={file} by_exit test").stdout
-    assert printed == _views.by_exit(TABLE1, "test") + "\n"
+    assert printed == views.by_exit(TABLE1, "test") + "\n"
     succeed(report.main, f"--figure=quality {file}", f"--output={figure}")
     assert "<svg" in figure.read_text()
 
@@ -386,7 +388,7 @@ def test_lines_of_another_engine_are_told(tmp_path: Path):
         lines = [x | {"engine_sha256": e} for x, e in zip(TABLE1, values, strict=False)]
         lines = [{key: value for key, value in x.items() if value is not None} for x in lines]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    told = list(report.warnings([f"{tmp_path / name}.jsonl by_exit test" for name in engines]))
+    told = list(pages.warnings([f"{tmp_path / name}.jsonl by_exit test" for name in engines]))
     assert [line.partition(" lines are of another engine than ")[0] for line in told] == [
         f"{tmp_path / 'other.jsonl'}: 1 of 2",
         f"{tmp_path / 'older.jsonl'}: 2 of 2",

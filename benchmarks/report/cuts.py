@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks._statistics import Draws
+from benchmarks.report.bootstrap import Draws
 
 
 class Cut(NamedTuple):

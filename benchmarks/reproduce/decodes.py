@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from typing import Any, cast, get_args
 
-from benchmarks._budget import Budget
-from benchmarks._exits import by_position, by_score
-from benchmarks._lines import Line, Lines
-from benchmarks._statistics import count, pack
-from benchmarks._suites import TUNED, Point
-from benchmarks._timing import Timed, interleaved, machine, rate
-from benchmarks._trainings import Trained
+from benchmarks.bleu_counts import count, pack
+from benchmarks.reproduce.budget import Budget
+from benchmarks.reproduce.exits import by_position, by_score
+from benchmarks.reproduce.suites import TUNED, Point
+from benchmarks.reproduce.trainings import Trained
+from benchmarks.results import Line, Lines
+from benchmarks.timing import Timed, interleaved, machine, rate
 from dat_jax.config import DecodingConfig
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.evaluate import figures

@@ -5,43 +5,21 @@ Everything is run in turn, again and again, so that nothing has the quiet minute
 """
 
 import itertools
-import json
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 from tqdm import tqdm
 
-from dat_jax.errors import UserError
 from dat_jax.evaluation.provenance import describe_commit, hash_engine
-from dat_jax.storage.files import write_text
 
 Outcome = TypeVar("Outcome")
 _VECTORS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2")  # best first; one name may hide several
-
-
-def check_output(path: Path) -> Path:
-    """The file of JSON lines that a benchmark is to write, before it measures anything.
-
-    Raises:
-        UserError: its folder does not exist.
-    """
-    if not path.parent.is_dir():
-        raise UserError(
-            f"--output={path}: {path.parent} is no folder: make it, or name a file in another one"
-        )
-    return path
-
-
-def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Writes results, one a line, all or none."""
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 class Timed(NamedTuple, Generic[Outcome]):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._lines import Lines, read_lines
+from benchmarks.results import Lines, read_lines
 from dat_jax.errors import UserError
 
 FIRST, SECOND = ({"suite": "small", "number": n, "score": 0.5 * n} for n in (1, 2))
