@@ -37,6 +37,6 @@ def test_drawn_edits_change_the_code_and_depend_on_the_seed():
 
 
 def test_a_line_that_is_not_there_or_twice_is_refused():
-    edit = Sabotage("dat_jax/losses.py", "jax.", "none")
-    with pytest.raises(ValueError, match=r"losses\.py has \d\d times: jax"):
+    edit = Sabotage("dat_jax/losses.py", "loss", "none")
+    with pytest.raises(ValueError, match=r"losses\.py has 2 times: loss"):
         edit.broken_text("loss = loss_of(x)")
