@@ -16,7 +16,6 @@ from benchmarks.results import Line
 from benchmarks.task import LARGE, config_of, drawn_exits, make_config
 from configs import iwslt14_de_en, wmt14_en_fr
 from dat_jax.config import Config
-from dat_jax.decoding.settings import SearchSettings
 
 _SOURCE, _LENGTH = 32, 64
 _ROWS = {"tpu": 256, "cuda": 64}
@@ -68,15 +67,16 @@ def lines_of_search(target: Target, config: Config) -> Iterator[Line]:
         "projected": settings.projected,
         "dtype": config.model.dtype,
     }
-    pieces = _pieces_in_cycles if target.platform == "tpu" else _pieces_in_nodes
-    for line in [*pieces(made, settings), {"piece": "program"} | _of_program(made)]:
+    tpu = target.platform == "tpu"
+    pieces = _pieces_in_cycles(made, settings.sizes) if tpu else _pieces_in_nodes(made)
+    for line in [*pieces, {"piece": "program"} | _of_program(made)]:
         yield {"program": "search"} | line | labels
 
 
-def _pieces_in_cycles(made: _Search, settings: SearchSettings) -> Iterator[Line]:
+def _pieces_in_cycles(made: _Search, sizes: tuple[int, ...]) -> Iterator[Line]:
     """Kilocycles, as TPU's compiler estimates them: of blocks and classifiers by the rows that they
     run, of a token at each depth, and of one at an average exit."""
-    body, sizes = made.program.loop("step").body or "", settings.sizes
+    body = made.program.loop("step").body or ""
     every = sizes[-1]
 
     def of_branch(scope: str, size: int) -> float:
@@ -108,14 +108,14 @@ def _pieces_in_cycles(made: _Search, settings: SearchSettings) -> Iterator[Line]
     }
 
 
-def _pieces_in_nodes(made: _Search, settings: SearchSettings) -> Iterator[Line]:
+def _pieces_in_nodes(made: _Search) -> Iterator[Line]:
     """Nodes of the CUDA graphs that a step launches, and the copies among them, by the deepest
     block that runs, each on all rows."""
     body = thunks.last_loop(thunks.parse(made.compiled.thunks))
     graphs = {"command_buffers": sum(thunk.kind == "kCommandBuffer" for thunk in body)}
-    every = len(settings.sizes)
     for depth in range(1, made.num_layers + 1):
-        counted = thunks.count(body, lambda number, n=depth: every if number < n else 0)
+        unreached = range(depth, made.num_layers)  # after the blocks comes the classifier
+        counted = thunks.count(body, lambda number, without=unreached: number not in without)
         yield {"piece": "token", "average_exit": depth} | counted | graphs
 
 

@@ -57,13 +57,14 @@ def last_loop(thunks: list[Thunk]) -> list[Thunk]:
     return []
 
 
-def count(thunks: list[Thunk], choose: Callable[[int], int]) -> dict[str, int]:
+def count(thunks: list[Thunk], runs: Callable[[int], bool]) -> dict[str, int]:
     """Counts the nodes of command buffers that run once, and the copies among them.
 
     Args:
         thunks: a loop's body.
-        choose: says of each branching, by its number from 0, which branch is taken: of two, by
-            1 the one of more nodes and by 0 the other; of several, by its number.
+        runs: says of each conditional, by its number from 0, whether it runs its work on all rows.
+            Of numbered branches, by ascending row counts, that is the last, and the first is taken
+            where it does not; of true and false, that with more nodes, and the other.
     """
     numbers = itertools.count()
 
@@ -75,9 +76,9 @@ def count(thunks: list[Thunk], choose: Callable[[int], int]) -> dict[str, int]:
             yield thunk
             branches = [part for label, part in thunk.parts.items() if label]
             if branches:
-                if len(branches) == 2:
+                if "true_branch" in thunk.parts:
                     branches.sort(key=len)
-                yield from nodes(branches[int(choose(next(numbers)))])
+                yield from nodes(branches[-1 if runs(next(numbers)) else 0])
 
     found = list(nodes(thunks))
     return {"nodes": len(found), "copies": sum(thunk.is_copy for thunk in found)}

@@ -128,8 +128,7 @@ def test_instructions_are_parsed():
 def test_launches_count_only_the_branches_taken():
     body = thunks.last_loop(thunks.parse(THUNKS))
     assert [thunk.kind for thunk in body] == ["kCommandBuffer"]
-    taken = {0: (0, 0), 1: (2, 1)}
-    counts = [thunks.count(body, lambda n, of=of: of[n]) for of in taken.values()]
+    counts = [thunks.count(body, lambda _, runs=runs: runs) for runs in (False, True)]
     assert counts[0] == {"nodes": 3 + 2 + 1, "copies": 2}
     assert counts[1] == {"nodes": 3 + 3 + 2, "copies": 0}
 
