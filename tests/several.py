@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs run by two processes together, on this machine."""
+"""Runs a program in two connected processes on this machine."""
 
 import contextlib
 import socket
@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.scripts.calls import REPOSITORY, Finished, environment
 
 PROCESSES = 2
-PATIENCE = 60  # seconds, within which all must have ended that end at all
+PATIENCE = 60  # seconds until all processes must have ended
 
 _SETTINGS = """
 import dataclasses, sys
@@ -39,18 +39,18 @@ sys.exit(run(sys.argv, options, body))
 
 
 def script(name: str, *, connecting: int = PATIENCE, window: int = 8_192) -> str:
-    """A program that is one of the scripts, waits so long, and decodes windows of so many lines."""
+    """A program that runs a script with this connection timeout [s] and window [lines]."""
     settings = _SETTINGS.format(connecting=connecting, window=window)
     return f"{settings}\nimport {name}\nsys.exit({name}.main(sys.argv))"
 
 
 def statement(body: str) -> str:
-    """A program that meets the other and makes a statement."""
+    """A program that connects to the other process and runs a statement."""
     return _SETTINGS.format(connecting=PATIENCE, window=8_192) + _BODY.format(body=body)
 
 
 def flags(number: int, port: int) -> list[str]:
-    """The arguments that tell a process which one it is."""
+    """The command-line arguments of process `number`."""
     return [
         f"--coordinator=localhost:{port}",
         f"--num_processes={PROCESSES}",
@@ -64,7 +64,7 @@ def start(
     devices: int = 2,
     variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    """Starts a process with so many devices."""
+    """Starts a process with this many devices."""
     own = {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -81,7 +81,7 @@ def start(
 def started(
     program: str, *arguments: str | Path, second: str = ""
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Starts two processes, which are gone afterwards; the second may run another program."""
+    """Starts two processes and kills them afterwards; the second may run another program."""
     port = free_port()
     processes = [
         start(own, *arguments, *flags(number, port))
@@ -96,7 +96,7 @@ def started(
 
 
 def finish(processes: Sequence[subprocess.Popen[str]]) -> list[Finished]:
-    """Waits until all have ended; what the collectives of CPUs print is left out."""
+    """Waits until all have ended; drops what gloo, the CPU collectives, prints."""
     ends = [process.communicate(timeout=PATIENCE) for process in processes]
     return [
         Finished(process.returncode, _without_gloo(output), errors)
@@ -111,7 +111,7 @@ def run_together(program: str, *arguments: str | Path) -> list[Finished]:
 
 
 def free_port(among: Sequence[int] = (0,)) -> int:
-    """A port that nobody listens at; of those given, or any."""
+    """A free port, among those given or any."""
     for port in among:
         with contextlib.suppress(OSError), socket.socket() as listening:
             listening.bind(("", port))

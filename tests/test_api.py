@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The library's door: what it imports, what it translates, what it refuses in one line."""
+"""The public API: imports, translations, searches and one-line errors."""
 
 import pickle
 import shutil
@@ -57,13 +57,13 @@ def model(workdir: Path) -> TranslationModel:
 
 @pytest.fixture(scope="module")
 def of_ids() -> TranslationModel:
-    """A model that came from no workdir and has no vocabularies."""
+    """A model without workdir and vocabularies."""
     model = tiny_model()
     config = tiny_config(decoding=DECODING)
     return TranslationModel(TrainedModel(config, model, init_params(model, jax.random.key(0))))
 
 
-def test_importing_the_package_imports_no_jax():
+def test_importing_the_package_does_not_import_jax():
     program = (
         "import dat_jax, sys\n"
         "unwanted = {'jax', 'flax', 'numpy', 'sentencepiece'} & set(sys.modules)\n"
@@ -75,12 +75,12 @@ def test_importing_the_package_imports_no_jax():
     assert run.returncode == 0, run.stderr
 
 
-def test_nothing_else_is_behind_the_door():
+def test_the_package_exports_nothing_else():
     with pytest.raises(AttributeError, match="has no attribute 'Translator'"):
         _ = dat_jax.Translator
 
 
-def test_sentences_come_back_with_their_pieces_exits_and_scores(model: TranslationModel):
+def test_translations_have_pieces_exits_and_scores(model: TranslationModel):
     translations = model.translate(LINES)
     assert [bool(translation.text) for translation in translations] == [True, False, True]
     for translation in (translations[0], translations[2]):
@@ -90,7 +90,7 @@ def test_sentences_come_back_with_their_pieces_exits_and_scores(model: Translati
     assert model.translate(tuple(LINES)) == translations
 
 
-def test_settings_are_the_run_s_unless_others_are_named(model: TranslationModel):
+def test_settings_default_to_those_of_the_run(model: TranslationModel):
     longer = model.translate(LINES, max_length_extra=30)
     assert (
         max(len(t.pieces) for t in longer) > 20 > max(len(t.pieces) for t in model.translate(LINES))
@@ -103,7 +103,7 @@ def test_settings_are_the_run_s_unless_others_are_named(model: TranslationModel)
     assert {exit for translation in by_text for exit in translation.exits} == {1}
 
 
-def test_ids_are_searched_without_vocabularies_or_a_workdir(of_ids: TranslationModel):
+def test_searching_ids_needs_no_vocabularies_or_workdir(of_ids: TranslationModel):
     sources = [[5, 7, EOS], [EOS], [4, 5, 6, 7, 8, EOS]]
     result = of_ids.search(sources, policy=Confidence((0.1, 0.2)), batch_size=2)
     assert len(result.hypotheses) == 3
@@ -156,8 +156,8 @@ WRONG_LOADS = {
 }
 
 
-def test_what_has_a_wrong_type_is_refused(workdir: Path):
-    """Types are checked by the library alone: the calls are in a process of their own."""
+def test_arguments_of_a_wrong_type_are_refused(workdir: Path):
+    """The calls run in a separate process; in this one beartype would refuse them first."""
     attempt = "try:\n    {}\nexcept dat_jax.UserError as error:\n    print(error)\n"
     loads = [f"dat_jax.load({str(workdir)!r}, average_checkpoints={x})" for x in WRONG_LOADS]
     calls = "".join(map(attempt.format, [*(f"model.{wrong}" for wrong in WRONG), *loads]))
@@ -172,8 +172,8 @@ def test_what_has_a_wrong_type_is_refused(workdir: Path):
         assert message.startswith(expected)
 
 
-def test_a_loaded_model_can_be_sent_to_another_process(model: TranslationModel):
-    """By pickle, as workers that are spawned get it; it is on all devices there, as if loaded."""
+def test_a_loaded_model_can_be_pickled(model: TranslationModel):
+    """Spawned workers get it this way; it is then on all devices, as after loading."""
     copy = pickle.loads(pickle.dumps(model))
     assert copy.trained.devices == model.trained.devices
     assert len(copy.trained.devices) == jax.local_device_count() > 1
@@ -181,7 +181,7 @@ def test_a_loaded_model_can_be_sent_to_another_process(model: TranslationModel):
     assert copy.translate(LINES) == model.translate(LINES)
 
 
-def test_numbers_of_numpy_are_settings(model: TranslationModel):
+def test_settings_may_be_numpy_scalars(model: TranslationModel):
     settings = {"beam_size": np.int64(2), "length_penalty": np.float32(0.5)}
     plain = {"beam_size": 2, "length_penalty": 0.5}
     assert model.translate(LINES, **settings) == model.translate(LINES, **plain)
@@ -190,7 +190,7 @@ def test_numbers_of_numpy_are_settings(model: TranslationModel):
     )
 
 
-def test_sentences_may_come_in_any_iterable(model: TranslationModel):
+def test_sentences_may_be_any_iterable(model: TranslationModel):
     expected = model.translate(LINES)
     assert model.translate(line for line in LINES) == expected
     assert model.translate(np.array(LINES)) == expected
@@ -210,7 +210,7 @@ def test_sentences_may_come_in_any_iterable(model: TranslationModel):
         ),
     ],
 )
-def test_what_cannot_be_set_is_refused(model: TranslationModel, settings: Any, message: str):
+def test_impossible_settings_are_refused(model: TranslationModel, settings: Any, message: str):
     with pytest.raises(UserError) as caught:
         model.translate(LINES, **settings)
     assert message in str(caught.value)
@@ -239,13 +239,13 @@ def test_what_cannot_be_set_is_refused(model: TranslationModel, settings: Any, m
         ([[5, EOS]], {"policy": "tuned:AE<=2"}, "policy is 'tuned:AE<=2': must be one of"),
     ],
 )
-def test_ids_that_cannot_be_searched_are_refused(of_ids, ids: Any, more: Any, message: str):
+def test_invalid_ids_are_refused(of_ids, ids: Any, more: Any, message: str):
     with pytest.raises(UserError) as caught:
         of_ids.search(ids, **more)
     assert message in str(caught.value)
 
 
-def test_ids_that_a_vocabulary_may_write_are_searched(of_ids: TranslationModel):
+def test_unknown_tokens_and_padding_after_eos_are_accepted(of_ids: TranslationModel):
     sources = [[5, UNK, 7, EOS], [EOS]]
     expected = of_ids.search(sources).hypotheses
     padded = np.array([[5, UNK, 7, EOS, PAD], [EOS, PAD, PAD, PAD, PAD]], np.int64)
@@ -257,7 +257,7 @@ def test_ids_that_a_vocabulary_may_write_are_searched(of_ids: TranslationModel):
 
 
 @pytest.mark.parametrize("most", [0, 4])
-def test_ids_of_a_sentence_are_translated_as_its_text_is(model: TranslationModel, most: int):
+def test_ids_and_text_of_a_sentence_give_the_same_translation(model: TranslationModel, most: int):
     vocabularies = model.trained.vocabularies
     assert vocabularies is not None
     ids = vocabularies.source.encode(["am dritten Mai"])
@@ -269,10 +269,10 @@ def test_ids_of_a_sentence_are_translated_as_its_text_is(model: TranslationModel
     assert (by_ids.exits, by_ids.score) == (by_text.exits, by_text.score)
 
 
-def test_a_model_finds_what_was_tuned_wherever_the_process_goes(
+def test_a_model_finds_its_tuned_policies_from_any_working_directory(
     workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """In its own run, not in one of the same name in another folder."""
+    """It uses its own run, not one of the same name in another folder."""
     point = {"kind": "confidence", "average_exit": 1.0, "bleu": 1.0}
     for name, threshold in {"mine": 0.1, "other": 0.9}.items():
         run = Run(Path(shutil.copytree(workdir, tmp_path / name / "run")))
@@ -284,14 +284,14 @@ def test_a_model_finds_what_was_tuned_wherever_the_process_goes(
     assert found.rule == Confidence((0.1, 0.1))
 
 
-def test_a_workdir_without_a_model_is_told_in_one_line(tmp_path: Path):
+def test_loading_a_workdir_without_a_model_is_an_error(tmp_path: Path):
     with pytest.raises(UserError, match="train a model into this workdir first"):
         dat_jax.load(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_wheel_outside_the_checkout_loads_and_translates(workdir: Path, tmp_path: Path):
-    """The wheel is built and unpacked without a network; what it needs, this environment has."""
+def test_an_installed_wheel_loads_and_translates(workdir: Path, tmp_path: Path):
+    """The wheel is built and unpacked without a network; this environment has its dependencies."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     source = tmp_path / "source"
     shutil.copytree(REPOSITORY / "dat_jax", source / "dat_jax")

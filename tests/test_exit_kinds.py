@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every exit head, and either oracle, from a few steps of training to translations."""
+"""Every exit head and both oracles, from a few training steps to translations."""
 
 import dataclasses
 import math
@@ -44,7 +44,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def train(config: Config, dataset: Dataset) -> tuple[Params, list[dict[str, float]]]:
-    """A few steps, the last ones with the exit loss; returns the metrics of each."""
+    """Trains a few steps, the last ones with the exit loss; returns the metrics of each."""
     model, optimizer = make_model(config, dataset.vocabularies), make_optimizer(config)
     state = TrainState.create(random_params(model), optimizer)
     step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
@@ -66,7 +66,7 @@ def train(config: Config, dataset: Dataset) -> tuple[Params, list[dict[str, floa
         ("token_geometric", "likelihood", 4),
     ],
 )
-def test_it_trains_and_decodes(head: str, oracle: str, beam_size: int, dataset: Dataset):
+def test_an_exit_head_trains_and_decodes(head: str, oracle: str, beam_size: int, dataset: Dataset):
     config = config_of(head, oracle)
     params, metrics = train(config, dataset)
     for values in metrics:
@@ -81,7 +81,7 @@ def test_it_trains_and_decodes(head: str, oracle: str, beam_size: int, dataset: 
         parse_policy(head, config.model),
         dataclasses.replace(config.decoding, beam_size=beam_size),
     )
-    lines = sorted(dataset.text("test")[0], key=len)[:5]  # of one room, that is one program
+    lines = sorted(dataset.text("test")[0], key=len)[:5]  # of one room, so one program
     for sentence in translator.translate(lines).sentences:
         exits = np.asarray(sentence.exits)
         assert len(exits) == len(sentence.pieces) > 0

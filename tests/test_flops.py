@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's formula against a count of the matrix products that decode one sentence."""
+"""The paper's FLOPs formula compared with a count of the matrix products for one sentence."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from tests.tiny import TARGET_VOCABULARY, tiny_config, tiny_model
 
 @dataclasses.dataclass
 class Counter:
-    """Multiplies matrices and counts a multiplication and an addition for each inner term."""
+    """Multiplies matrices and counts one multiplication and one addition per inner term."""
 
     total: int = 0
 
@@ -36,7 +36,7 @@ class Counter:
 
 
 def attend(counter: Counter, params, x: np.ndarray, keys: np.ndarray, values: np.ndarray):
-    """One token's attention, head by head, with keys and values [P, D] made before."""
+    """One token's attention, head by head, over keys and values [P, D]."""
     heads, width, dim = params["output"]["kernel"].shape
     queries = counter.product(x, params["query"]["kernel"].reshape(dim, dim))
     mixed = []
@@ -54,16 +54,16 @@ def project(counter: Counter, params, x: np.ndarray) -> list[np.ndarray]:
 
 
 @functools.cache
-def no_params(model: Transformer) -> Params:
-    """Zeros of the shapes of a model's parameters."""
+def zero_params(model: Transformer) -> Params:
+    """Zeros with the shapes of a model's parameters."""
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
 
 
 def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) -> int:
-    """All products that decode a sentence whose tokens take `exits`, copies and predictors too."""
+    """The FLOPs of all products for a sentence with these `exits`, with copies and predictors."""
     config = model.config
-    params = no_params(model)
+    params = zero_params(model)
     memory = np.zeros((source_length, config.encoder_dim))
     table, head = params["classifiers"]["table"].T, params.get("exit_head", {}).get("kernel")
     counter = Counter()
@@ -102,7 +102,7 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize(("source_length", "length"), [(1, 1), (5, 1), (4, 6)])
-def test_a_fixed_exit_costs_what_its_products_cost(source_length, length, depth):
+def test_the_formula_of_a_fixed_exit_equals_the_count(source_length, length, depth):
     model, exits = tiny_model(), [depth] * length
     formula = flops.translation(
         model.config, TARGET_VOCABULARY, source_length, np.array(exits), Fixed(depth)
@@ -121,8 +121,8 @@ def test_a_fixed_exit_costs_what_its_products_cost(source_length, length, depth)
         ("none", Confidence((0.5, 0.5))),
     ],
 )
-def test_exits_of_all_depths_cost_what_their_products_cost(head, rule, exits):
-    """Copies, predictors, and the memory's projections where a block first runs, counted apart."""
+def test_the_formula_of_mixed_exits_equals_the_count(head, rule, exits):
+    """The count includes copies, predictors, and memory projections when a block first runs."""
     model = tiny_model(exit_head=head)
     formula = flops.translation(model.config, TARGET_VOCABULARY, 5, np.array(exits), rule)
     assert formula == count_a_sentence(model, 5, exits, rule)
@@ -137,8 +137,8 @@ def test_an_empty_translation_costs_nothing(rule: Rule):
     ("depth", "per_token"),
     list(enumerate([1.245e8, 1.579e8, 1.912e8, 2.246e8, 2.579e8, 2.913e8], start=1)),
 )
-def test_the_paper_s_largest_model_costs_what_its_figure_shows(depth: int, per_token: float):
-    """Read off the figure for WMT'14 English-French, to three decimals."""
+def test_the_formula_matches_the_figure_of_the_paper(depth: int, per_token: float):
+    """Values read off the figure for WMT'14 English-French, to three decimals."""
     config = tiny_config(
         model={
             "decoder_layers": 6,

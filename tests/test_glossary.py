@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The glossary: words in order, axis letters and fields of `summary.json` as the code has them."""
+"""The glossary: sorted words, and the axis letters and `summary.json` fields of the code."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ PAGE = (REPOSITORY / "docs" / "glossary.md").read_text(encoding="utf-8")
 
 
 def documented_fields() -> dict[str, str]:
-    """The fields of `Summary`, each with the text below it, on one line."""
+    """The fields of `Summary`, each with its docstring on one line."""
     source = (REPOSITORY / "dat_jax" / "evaluation" / "summary.py").read_text(encoding="utf-8")
     (kind,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     fields = {}
@@ -35,20 +35,20 @@ def test_every_field_of_a_summary_is_explained():
     assert documented_fields().keys() == Summary.__annotations__.keys()
 
 
-def test_fields_are_those_of_the_code():
-    """On failure: put the left side between the marks of the page."""
+def test_fields_match_the_code():
+    """On failure, put the left side between the marks of the page."""
     rows = [f"| `{name}` | {text} |" for name, text in documented_fields().items()]
     expected = "\n".join(["| field | what it is |", "|---|---|", *rows])
     (shown,) = re.findall(r"<!-- fields -->\n(.*?)\n<!-- end -->", PAGE, re.DOTALL)
     assert expected == shown
 
 
-def test_letters_are_those_of_the_annotations():
+def test_letters_match_the_annotations():
     types = (REPOSITORY / "dat_jax" / "types.py").read_text(encoding="utf-8")
     assert letters(PAGE) == letters(types) != []
 
 
-def test_words_are_in_order_and_say_something():
+def test_words_are_sorted_and_explained():
     entries = re.findall(r"^- \*\*(.+?)\*\*.*: (.+)$", PAGE, re.MULTILINE)
     words = [word for word, _ in entries]
     assert len(words) == PAGE.count("\n- **") > 50

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers of the package: who may import whom, read from the source and kept by a test.
+"""The layers of the package: which part may import which, checked on the source.
 
 A part is a module or a package directly under dat_jax. Imports inside functions count too.
 """
@@ -25,7 +25,7 @@ SCRIPTS = {
     "dat_jax.tuning.__main__": "tune",
     "dat_jax.distill": "distill",
 }
-"""Modules that are run by `python -m`, parts of their own that nobody imports."""
+"""Modules run by `python -m`. Each is a separate part that nobody imports."""
 
 MAY_IMPORT = {
     "__init__": {"errors", "storage", "api"},
@@ -49,14 +49,14 @@ MAY_IMPORT = {
     "tune": BELOW_ENGINES | REPORTS | {"runs", "cli"},
     "distill": BELOW_ENGINES | REPORTS | {"decoding", "runs", "cli"},
 }
-"""The parts that each part may import besides itself."""
+"""The parts that each part may import, in addition to itself."""
 
 BENCHMARKS = {
     **{name: set() for name in ("decode", "compiled", "reproduce")},
     "report": {"decode", "compiled"},
     "gpu": {"decode"},
 }
-"""The packages of `benchmarks` that its parts may import besides themselves; others none."""
+"""The packages of `benchmarks` that its parts may import, in addition to themselves; others none."""
 
 WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "cli"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
@@ -64,7 +64,7 @@ OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
 
 
 def modules(package: Path) -> dict[str, Path]:
-    """The dotted name of every module under `package`, and its file."""
+    """The file of every module under `package`, by dotted name."""
     named = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
@@ -73,7 +73,7 @@ def modules(package: Path) -> dict[str, Path]:
 
 
 def imports(source: str) -> Iterator[str]:
-    """Every name that the source imports, in full; a relative one begins with a dot."""
+    """Every full name that the source imports; relative ones start with a dot."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -82,14 +82,14 @@ def imports(source: str) -> Iterator[str]:
 
 
 def part_of(module: str) -> str:
-    """The part that a module of the package belongs to."""
+    """The part of the package that a module belongs to."""
     if module in SCRIPTS:
         return SCRIPTS[module]
     return module.split(".")[1] if "." in module else "__init__"
 
 
 def forbidden(module: str, imported: str) -> str | None:
-    """Says what is wrong with one import; None if nothing is."""
+    """The complaint about one import, or None."""
     part, top = part_of(module), imported.split(".")[0]
     if imported.startswith("."):
         return f"{module} imports {imported}: write the name in full"
@@ -105,31 +105,31 @@ def forbidden(module: str, imported: str) -> str | None:
 
 
 def violations(package: Path) -> list[str]:
-    """Every breach of the rules above in the package, one line each."""
+    """All violations of the rules above in the package, one line each."""
     named = modules(package)
     unplaced = sorted({part_of(module) for module in named} - MAY_IMPORT.keys())
     if unplaced:
         return [f"dat_jax.{part} has no place: add it to MAY_IMPORT" for part in unplaced]
 
-    breaches = []
+    found = []
     graph = {}
     for module, path in named.items():
         imported = sorted(set(imports(path.read_text(encoding="utf-8"))))
-        breaches += [line for name in imported if (line := forbidden(module, name))]
+        found += [line for name in imported if (line := forbidden(module, name))]
         targets = {name if name in named else name.rpartition(".")[0] for name in imported}
         graph[module] = targets & named.keys()
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        breaches.append("a cycle of imports: " + " -> ".join(reversed(error.args[1])))
-    return breaches
+        found.append("a cycle of imports: " + " -> ".join(reversed(error.args[1])))
+    return found
 
 
-def test_the_package_keeps_its_layers():
+def test_the_package_respects_its_layers():
     assert violations(PACKAGE) == []
 
 
-def test_the_packages_of_benchmarks_keep_their_layers():
+def test_the_packages_of_benchmarks_respect_their_layers():
     for module, path in modules(PACKAGE.parent / "benchmarks").items():
         names = [name.split(".") for name in imports(path.read_text(encoding="utf-8"))]
         imported = {parts[1] for parts in names if parts[0] == "benchmarks"} & BENCHMARKS.keys()
@@ -137,16 +137,16 @@ def test_the_packages_of_benchmarks_keep_their_layers():
         assert imported <= BENCHMARKS.get(part, set()) | {part}, module
 
 
-def test_loading_a_model_imports_no_training():
+def test_loading_a_model_does_not_import_training():
     named = modules(PACKAGE)
-    met, left, outside = set[str](), ["dat_jax.api"], set[str]()
-    while left:
-        met.add(module := left.pop())
+    seen, remaining, outside = set[str](), ["dat_jax.api"], set[str]()
+    while remaining:
+        seen.add(module := remaining.pop())
         for name in imports(named[module].read_text(encoding="utf-8")):
             target = name if name in named else name.rpartition(".")[0]
             outside.add(name.partition(".")[0])
-            left += [target] if target in named.keys() - met else []
-    assert {module for module in met if module.startswith("dat_jax.training.")} == {
+            remaining += [target] if target in named.keys() - seen else []
+    assert {module for module in seen if module.startswith("dat_jax.training.")} == {
         "dat_jax.training.files"
     }
     assert "optax" not in outside
@@ -176,18 +176,18 @@ def test_loading_a_model_imports_no_training():
         ("novelty.py", "", "dat_jax.novelty has no place: add it to MAY_IMPORT"),
     ],
 )
-def test_a_planted_breach_is_found(tmp_path, file, line, complaint):
+def test_a_planted_violation_is_found(tmp_path, file, line, complaint):
     package = tmp_path / "dat_jax"
     planted = {"__init__.py": "", "training/b.py": "from dat_jax.training import a", file: line}
     for name, text in {"training/a.py": "from dat_jax import config", **planted}.items():
         path = package / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (breach,) = violations(package)
-    assert complaint in breach
+    (violation,) = violations(package)
+    assert complaint in violation
 
 
-def test_what_the_layers_allow_is_allowed(tmp_path):
+def test_allowed_imports_give_no_violation(tmp_path):
     allowed = {
         "model/a.py": "import flax.linen as nn\nfrom dat_jax.config import ModelConfig",
         "losses.py": "from dat_jax.metrics import Mean\nfrom dat_jax.model import a",

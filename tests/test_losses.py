@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoder's loss against plain differentiation through the logits of all exits at once, and
-what else is made of log-likelihoods."""
+"""The decoder's loss compared with plain differentiation through the logits of all exits at once;
+loss weights, metrics and the exit loss."""
 
 import functools
 import math
@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 from dat_jax.losses import TokenTerms, decoder_loss, exit_loss, exit_loss_weights, token_metrics
-from tests.tiny import random_array, tiny_config
+from tests.tiny import assert_all_close, random_array, tiny_config
 
 X, B, T, D, V = 3, 5, 7, 4, 13
 KINDS = ["shared", "per_exit", "shared, pre-norm", "per_exit, pre-norm"]
 
 TARGET = jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)))
 STATES = random_array(1, X, B, T, D)
-# Some tokens count at no exit, some at a few only.
+# Some tokens count at no exit, some only at a few.
 TOKEN_WEIGHTS = jnp.maximum(random_array(2, X, B, T), 0)
 
 
 def classifiers_of(kind: str) -> dict[str, Any]:
-    """Random weights of all exits' classifiers."""
+    """Random weights for the classifiers of all exits."""
     if kind.startswith("shared"):
         weights = {"shared": {"table": random_array(3, V, D)}, "per_exit": {}}
     else:
@@ -42,7 +42,7 @@ def naive_loss(
     token_weights: jax.Array,
     label_smoothing: float,
 ) -> tuple[jax.Array, TokenTerms]:
-    """Computes what `decoder_loss` promises, from logits [X, B, T, V] and the definition."""
+    """Computes `decoder_loss` by its definition, from logits [X, B, T, V]."""
     weights = classifiers["shared"] | classifiers["per_exit"]
     if "scale" in weights:
         centred = states - states.mean(axis=-1, keepdims=True)
@@ -61,7 +61,7 @@ def naive_loss(
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def value_and_gradients(loss, classifiers, states, factor=1.0, label_smoothing=0.1):
-    """`factor` times the loss, its terms, and the gradients to classifiers and states."""
+    """`factor` times the loss, its terms, and the gradients of classifiers and states."""
 
     def scaled(classifiers, states):
         value, terms = loss(classifiers, states, TARGET, TOKEN_WEIGHTS, label_smoothing)
@@ -70,17 +70,9 @@ def value_and_gradients(loss, classifiers, states, factor=1.0, label_smoothing=0
     return jax.value_and_grad(scaled, argnums=(0, 1), has_aux=True)(classifiers, states)
 
 
-def assert_all_close(actual, expected) -> None:
-    """Compares two trees of the same structure."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected
-    )
-
-
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_value_terms_and_gradients_equal_plain_differentiation(kind, label_smoothing):
+def test_loss_terms_and_gradients_equal_plain_differentiation(kind, label_smoothing):
     arguments = (classifiers_of(kind), STATES, 1.0, label_smoothing)
     actual = value_and_gradients(decoder_loss, *arguments)
     assert_all_close(actual, value_and_gradients(naive_loss, *arguments))
@@ -90,13 +82,13 @@ def test_value_terms_and_gradients_equal_plain_differentiation(kind, label_smoot
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("kind", ["shared", "per_exit, pre-norm"])
-def test_without_differentiation_it_is_the_same(kind, label_smoothing):
+def test_the_loss_is_the_same_without_differentiation(kind, label_smoothing):
     arguments = (classifiers_of(kind), STATES, TARGET, TOKEN_WEIGHTS, label_smoothing)
     actual = jax.jit(decoder_loss, static_argnums=4)(*arguments)
     assert_all_close(actual, jax.jit(naive_loss, static_argnums=4)(*arguments))
 
 
-def test_a_factor_on_the_loss_is_one_on_its_gradients():
+def test_a_factor_on_the_loss_scales_its_gradients():
     classifiers = classifiers_of("per_exit, pre-norm")
     _, gradients = value_and_gradients(decoder_loss, classifiers, STATES)
     _, threefold = value_and_gradients(decoder_loss, classifiers, STATES, 3.0)
@@ -119,7 +111,7 @@ def test_tokens_of_weight_zero_get_no_gradient():
     np.testing.assert_array_equal(touched, TOKEN_WEIGHTS > 0)
 
 
-def test_bfloat16_states_get_bfloat16_gradients_of_a_float32_loss():
+def test_bfloat16_states_give_a_float32_loss_and_bfloat16_gradients():
     (loss, terms), (to_classifiers, to_states) = value_and_gradients(
         decoder_loss, classifiers_of("shared"), STATES.astype(jnp.bfloat16)
     )
@@ -127,8 +119,8 @@ def test_bfloat16_states_get_bfloat16_gradients_of_a_float32_loss():
     assert dtypes == [jnp.float32, jnp.float32, jnp.bfloat16, jnp.float32]
 
 
-def test_products_of_bfloat16_states_are_of_bfloat16_numbers_and_nothing_is_scattered():
-    """One product forwards and two backwards; a scatter is what a look-up's gradient would be."""
+def test_bfloat16_states_multiply_in_bfloat16_without_scatters():
+    """One product forward and two backward; the gradient of a look-up would be a scatter."""
     states = STATES.astype(jnp.bfloat16)
     lowered = value_and_gradients.lower(decoder_loss, classifiers_of("shared"), states)
     program = lowered.as_text()
@@ -137,7 +129,7 @@ def test_products_of_bfloat16_states_are_of_bfloat16_numbers_and_nothing_is_scat
     assert "scatter" not in program
 
 
-def test_bfloat16_gradients_are_nearly_those_of_float32():
+def test_bfloat16_gradients_are_close_to_float32():
     classifiers, states = classifiers_of("shared, pre-norm"), STATES.astype(jnp.bfloat16)
     _, rounded = value_and_gradients(decoder_loss, classifiers, states)
     _, exact = value_and_gradients(decoder_loss, classifiers, states.astype(jnp.float32))
@@ -147,7 +139,7 @@ def test_bfloat16_gradients_are_nearly_those_of_float32():
 
 
 def largest_array(loss, kind: str) -> int:
-    """The elements of the greatest array in the optimised program of value and gradients."""
+    """The size of the largest array in the optimised program of value and gradients."""
     lowered = value_and_gradients.lower(loss, classifiers_of(kind), STATES)
     text = lowered.compile().as_text() or ""
     shapes = re.findall(r"\b(?:pred|bf16|[fsu]\d+)\[([\d,]*)\]", text)
@@ -157,7 +149,7 @@ def largest_array(loss, kind: str) -> int:
 @pytest.mark.parametrize("kind", ["shared", "per_exit, pre-norm"])
 def test_the_logits_of_all_exits_never_exist_at_once(kind):
     assert B * T * V <= largest_array(decoder_loss, kind) < X * B * T * V
-    assert largest_array(naive_loss, kind) >= X * B * T * V  # what it would look like
+    assert largest_array(naive_loss, kind) >= X * B * T * V  # which the naive loss would need
 
 
 @pytest.mark.parametrize(
@@ -176,12 +168,12 @@ def test_loss_weights_of_four_exits(kind, expected):
 
 
 @pytest.mark.parametrize("kind", ["1", "n", "sqrt_n", "1/sqrt_n", "1/n"])
-def test_the_only_exit_has_weight_one(kind):
+def test_a_single_exit_has_weight_one(kind):
     depths = tiny_config(model={"decoder_layers": 4, "exits": "last"}).model.exit_depths
     assert exit_loss_weights(kind, depths).tolist() == [1.0]
 
 
-def test_token_metrics_are_over_the_tokens_that_count_at_an_exit():
+def test_token_metrics_cover_the_tokens_that_count_at_an_exit():
     terms = TokenTerms(
         token_ll=jnp.asarray([[[-1.0, -2.0], [-4.0, -99.0]], [[-0.5, -0.5], [-3.0, -99.0]]]),
         correct=jnp.asarray([[[True, False], [False, True]], [[True, True], [False, True]]]),
@@ -196,7 +188,7 @@ def test_token_metrics_are_over_the_tokens_that_count_at_an_exit():
 
 
 @pytest.mark.parametrize("shape", [(B,), (B, T)], ids=["sentences", "tokens"])
-def test_exit_loss_is_the_cross_entropy_with_the_oracles_depth(shape):
+def test_exit_loss_equals_the_cross_entropy_with_the_oracle(shape):
     generator = np.random.default_rng(6)
     q = generator.dirichlet(np.ones(X), shape)
     oracle = 1 + np.arange(math.prod(shape)).reshape(shape) % X

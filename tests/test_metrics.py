@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Means are added as sums and counts and divided once."""
+"""Means are added as sums and counts, and divided once."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 from dat_jax.metrics import Mean, add, compute
 
 
-def test_adding_weighs_each_part_by_its_count():
+def test_adding_weights_each_part_by_its_count():
     left = {"loss": Mean(6.0, 3), "nll": Mean(np.array([4.0, 2.0]), 2)}
     right = {"loss": Mean(1.0, 1), "nll": Mean(np.array([2.0, 6.0]), 6)}
     values = compute(add(left, right), (1, 2))
@@ -19,7 +19,7 @@ def test_exits_are_named_by_their_depths():
     assert compute({"nll": Mean(jnp.asarray([3.0]), jnp.asarray(2))}, (6,)) == {"nll/exit_6": 1.5}
 
 
-def test_values_are_plain_floats_that_json_can_hold():
+def test_values_are_plain_floats():
     metrics = {"loss": Mean(jnp.asarray(1.0), jnp.asarray(2)), "nll": Mean(jnp.ones(2), 2)}
     assert {type(value) for value in compute(metrics, (1, 2)).values()} == {float}
 
@@ -28,6 +28,6 @@ def test_a_mean_of_nothing_is_zero():
     assert compute({"loss": Mean(0.0, 0)}, (1,)) == {"loss": 0.0}
 
 
-def test_as_many_values_as_exits_are_asked_for():
+def test_the_number_of_values_must_equal_the_number_of_exits():
     with pytest.raises(ValueError, match="zip"):
         compute({"nll": Mean(np.ones(3), 1)}, (1, 2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README and docs: commands and names that exist, tables that are those of the results."""
+"""README and docs: commands and names exist, and tables match the results."""
 
 import ast
 import importlib.util
@@ -37,22 +37,22 @@ PAGES = {
 
 NOWHERE = {"exits.jsonl", "evaluation.jsonl", "metrics.jsonl", "vocabulary/", "checkpoints/"}
 NOWHERE |= {"tensorboard/", "decode/", "tuned/", "utils.py"}
-"""What the pages name and the repository has not: a run's files, and one of which they say so."""
+"""Names on the pages that are not in the repository: files of a run, and utils.py as a bad name."""
 
 
 def named(pattern: str, page: str) -> list[str]:
-    """All that a page has of a pattern, each once."""
+    """All matches of a pattern on a page, without duplicates."""
     return list(dict.fromkeys(re.findall(pattern, PAGES[page], re.MULTILINE)))
 
 
 every_page = pytest.mark.parametrize("page", PAGES)
 
 
-def test_the_readme_shows_the_test_command_on_a_line_of_its_own():
+def test_the_readme_shows_the_test_command():
     assert TEST_COMMAND in README.splitlines()
 
 
-def test_ci_runs_the_readmes_test_command():
+def test_ci_runs_the_test_command_of_the_readme():
     lines = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert lines[-2:] == [f'run bash -c "{TEST_COMMAND}"', "run pytest -m slow"]
 
@@ -61,7 +61,7 @@ def test_the_readme_is_short():
     assert len(README.splitlines()) <= MOST_LINES
 
 
-def test_every_table_of_the_speeds_is_on_some_page():
+def test_every_speed_table_is_on_a_page():
     text = (REPOSITORY / "results" / "decode.jsonl").read_text(encoding="utf-8")
     kinds = {json.loads(line)["table"] for line in text.splitlines()}
     shown = {source for page in PAGES for source in named(r"<!-- table: (.+) -->", page)}
@@ -69,12 +69,12 @@ def test_every_table_of_the_speeds_is_on_some_page():
 
 
 @every_page
-def test_tables_are_what_the_report_makes_of_the_lines(page: str):
+def test_tables_match_the_report(page: str):
     assert report.renewed(PAGES[page]) == PAGES[page]
 
 
 @every_page
-def test_figures_can_be_drawn_from_the_lines(page: str, tmp_path: Path):
+def test_figures_can_be_drawn_from_the_results(page: str, tmp_path: Path):
     for source, name in report.figures(PAGES[page]):
         report.draw(source, tmp_path / "figure.svg")
         assert ((REPOSITORY / page).parent / name).stat().st_size > 1_000
@@ -88,14 +88,14 @@ def test_no_other_table_holds_measurements(page: str):
 
 
 @every_page
-def test_links_lead_somewhere(page: str):
+def test_links_have_targets(page: str):
     links = named(r"\]\(([^)#]+)", page)
     folder = (REPOSITORY / page).parent
     assert [x for x in links if not x.startswith("https://") and not (folder / x).exists()] == []
 
 
 @every_page
-def test_links_to_headings_find_them(page: str):
+def test_links_to_headings_have_targets(page: str):
     folder = (REPOSITORY / page).parent
     links = [link.split("#") for link in named(r"\]\(([\w./]*#[^)]+)", page)]
     targets = [(folder / place if place else REPOSITORY / page, anchor) for place, anchor in links]
@@ -103,14 +103,14 @@ def test_links_to_headings_find_them(page: str):
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
+    """GitHub's anchors for the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @every_page
 def test_paths_exist(page: str):
-    """From the page, the repository or the package."""
+    """Relative to the page, the repository or the package."""
     paths = named(r"(?<![\w./-])[\w./-]+(?:\.(?:py|md|toml|jsonl|svg)\b|(?<=\w)/(?=[\s`]))", page)
     paths = [path for path in paths if path not in NOWHERE and not path.startswith("runs/")]
     roots = [(REPOSITORY / page).parent, REPOSITORY, REPOSITORY / "dat_jax"]
@@ -125,7 +125,7 @@ def test_modules_that_are_run_exist(page: str):
 
 
 def has_key(config: Any, name: str) -> bool:
-    """True if a config has this key, sections with dots between them."""
+    """True if a config has this dotted key."""
     for part in name.split("."):
         if part not in config:
             return False
@@ -135,7 +135,7 @@ def has_key(config: Any, name: str) -> bool:
 
 @every_page
 def test_keys_of_commands_are_real(page: str):
-    """Those with a section are of `train.py`, the others of `decode.py`."""
+    """Keys with a section are those of `train.py`, the others those of `decode.py`."""
     keys = named(r"--config\.([\w.]*\w)", page)
     assert [k for k in keys if not has_key((base if "." in k else decode).get_config(), k)] == []
 
@@ -153,7 +153,7 @@ def test_extras_exist(page: str):
     assert set(named(r"'\.\[(\w+)\]'", page)) <= project["optional-dependencies"].keys()
 
 
-def test_the_python_example_uses_what_there_is():
+def test_the_python_example_uses_existing_names():
     (example,) = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     nodes = list(ast.walk(ast.parse(example)))
     attributes = {"translation": names_of(Translation), "result": names_of(SearchResult)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rule of `docs/tutorial_exit_rule.md` decodes by the library's door as the page says."""
+"""The rule of `docs/tutorial_exit_rule.md` decodes as the page says."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ MOST_LINES = 90
 
 @pytest.fixture(scope="module")
 def rule() -> Any:
-    """The class that the page's first block of Python defines."""
+    """The class defined by the page's first Python block."""
     code, *_ = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {"__name__": "tutorial"}
     exec(compile(code, str(PAGE), "exec"), names)
@@ -40,7 +40,7 @@ def exits(model: TranslationModel, rule: Any) -> list[int]:
     return [depth for hypothesis in found for depth in hypothesis.exits]
 
 
-def test_exits_are_the_shallower_the_greater_the_threshold(model: TranslationModel, rule: Any):
+def test_higher_thresholds_exit_earlier(model: TranslationModel, rule: Any):
     found = [exits(model, rule(threshold)) for threshold in (0.0, 0.5, 0.6, 1.0)]
     averages = [sum(depths) / len(depths) for depths in found]
     assert averages == sorted(set(averages), reverse=True)
@@ -48,7 +48,7 @@ def test_exits_are_the_shallower_the_greater_the_threshold(model: TranslationMod
     assert set(found[-1]) == {1}
 
 
-def test_its_text_reads_as_itself(model: TranslationModel, rule: Any):
+def test_the_name_of_the_rule_survives_a_round_trip(model: TranslationModel, rule: Any):
     config = model.trained.config.model
     assert str(rule(0.25)) == "entropy:0.25"
     assert rule.read("0.25", config) == rule(0.25)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Axes: all names in annotations and comments of the package stand in the table, and no others."""
+"""Axes: the table lists exactly the names used in annotations and comments of the package."""
 
 import ast
 import re
@@ -14,12 +14,12 @@ KINDS = {"Bool", "Float", "Int", "Integer"}
 
 
 def names(axes: str) -> set[str]:
-    """The names of axes in a shape; sizes and marks such as `*` and `#` are left out."""
+    """The axis names in a shape, without sizes and marks such as `*` and `#`."""
     return set(re.findall(r"[A-Za-z_]+", axes))
 
 
 def annotated(source: str) -> set[str]:
-    """The axes of all annotations, `Float[Array, "B T"]`."""
+    """The axes in all annotations such as `Float[Array, "B T"]`."""
     axes: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -31,12 +31,12 @@ def annotated(source: str) -> set[str]:
 
 
 def commented(source: str) -> set[str]:
-    """The axes of all comments that begin with a shape, `# [B, T] of the next token`."""
+    """The axes in all comments that start with a shape, such as `# [B, T] of the next token`."""
     return names(" ".join(re.findall(r"# \[([^\]]*)\]", source)))
 
 
 def table() -> dict[str, str]:
-    """The axes that `dat_jax.types` explains, and their meanings."""
+    """The axes that `dat_jax.types` explains, with their meanings."""
     rows = re.findall(r"^\| (\w+) \| (.+) \|$", types.__doc__ or "", re.MULTILINE)
     rows = [row for row in rows if row[0] != "axis"]
     assert len({name for name, _ in rows}) == len(rows)
@@ -44,7 +44,7 @@ def table() -> dict[str, str]:
 
 
 def used() -> dict[str, set[str]]:
-    """The axes of each module of the package."""
+    """The axes used in each module of the package."""
     sources = {
         path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8")
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -57,7 +57,7 @@ def test_every_axis_is_explained():
     assert {module: axes for module, axes in unexplained.items() if axes} == {}
 
 
-def test_every_axis_that_is_explained_is_used():
+def test_every_explained_axis_is_used():
     assert table().keys() - set().union(*used().values()) == set()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model small enough to compile in a moment, and parameters and batches for it."""
+"""A model that compiles quickly, parameters and batches for it, and a comparison of trees."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +20,8 @@ TARGET_VOCABULARY = 11
 def tiny_config(**sections: dict[str, Any]) -> Config:
     """The tiny config with some keys changed: `tiny_config(model={"norm": "pre"})`.
 
-    Encoder and decoder differ in every dimension, so that nothing passes by their being equal.
-    Tied embeddings need equal ones and get them.
+    Encoder and decoder differ in every dimension, so that no test passes because they are equal.
+    Tied embeddings need equal dimensions and get them.
     """
     values = base.get_config().to_dict()
     values["data"] |= {"vocabulary_size": TARGET_VOCABULARY, "max_length": 12}
@@ -45,14 +45,14 @@ def tiny_config(**sections: dict[str, Any]) -> Config:
 
 
 def tiny_model(**changes: Any) -> Transformer:
-    """The model of the tiny config with some keys of its section `model` changed."""
+    """The model of the tiny config, with some keys of section `model` changed."""
     config = tiny_config(model=changes).model
     tied = config.embeddings == "tied"
     return Transformer(config, TARGET_VOCABULARY if tied else SOURCE_VOCABULARY, TARGET_VOCABULARY)
 
 
 def random_params(model: Transformer, seed: int = 0) -> Params:
-    """Parameters of which no two are equal: biases and scales are random too, unlike fresh ones."""
+    """Random parameters, including biases and scales, unlike fresh ones."""
     token, real = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     shapes = jax.eval_shape(model.init, jax.random.key(0), token, real, token)["params"]
     generator = np.random.default_rng(seed)
@@ -62,7 +62,7 @@ def random_params(model: Transformer, seed: int = 0) -> Params:
 
 
 def random_array(seed: int, *shape: int) -> jax.Array:
-    """Normal values in float32; drawn by numpy, which compiles nothing."""
+    """Normal values in float32, drawn by numpy to avoid compiling."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
@@ -74,3 +74,11 @@ def random_tokens(seed: int, rows: int, length: int, vocabulary_size: int) -> ja
 def ragged_mask(lengths: Sequence[int], longest: int) -> jax.Array:
     """True on the first `lengths[b]` positions of row b."""
     return jnp.asarray(np.arange(longest)[None] < np.asarray(lengths)[:, None])
+
+
+def assert_all_close(actual: Any, expected: Any) -> None:
+    """Asserts that two trees have the same structure and nearly equal leaves."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected
+    )

@@ -59,7 +59,7 @@ def lines_of_search(target: Target, config: Config) -> Iterator[Line]:
     if target.platform == "tpu":
         pieces = _pieces_in_cycles(program, depths, settings.sizes)
     else:
-        pieces = _pieces_in_nodes(compiled, depths, len(settings.sizes))
+        pieces = _pieces_in_nodes(compiled, depths)
     for line in [*pieces, {"piece": "program"} | _memory(compiled) | _flaws(program)]:
         yield {"program": "search"} | line | labels
 
@@ -97,15 +97,16 @@ def _pieces_in_cycles(program: Program, depths: range, sizes: Sequence[int]) -> 
     yield {"piece": "token"} | rows | {"kilocycles": round(step, 1)}
 
 
-def _pieces_in_nodes(compiled: Compiled, depths: range, every: int) -> Iterator[Line]:
+def _pieces_in_nodes(compiled: Compiled, depths: range) -> Iterator[Line]:
     """Yields the CUDA graph nodes that a step launches, and the copies among them.
 
-    Blocks up to each depth run branch `every`, that of all rows.
+    All rows run the blocks up to each depth, and the classifier.
     """
     body = thunks.last_loop(thunks.parse(compiled.thunks))
     graphs = {"command_buffers": sum(thunk.kind == "kCommandBuffer" for thunk in body)}
     for depth in depths:
-        counted = thunks.count(body, lambda number, n=depth: every if number < n else 0)
+        skipped = range(depth, len(depths))  # the classifier follows the blocks
+        counted = thunks.count(body, lambda number, skipped=skipped: number not in skipped)
         yield {"piece": "token", "average_exit": depth} | counted | graphs
 
 

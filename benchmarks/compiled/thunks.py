@@ -52,13 +52,14 @@ def last_loop(thunks: list[Thunk]) -> list[Thunk]:
     return []
 
 
-def count(thunks: list[Thunk], choose: Callable[[int], int]) -> dict[str, int]:
+def count(thunks: list[Thunk], runs: Callable[[int], bool]) -> dict[str, int]:
     """Counts the nodes of command buffers that run in one iteration, and the copies among them.
 
     Args:
         thunks: the body of a loop.
-        choose: takes the number of a conditional, from 0, and returns the number of its branch.
-            Of two branches, 1 is the one with more nodes.
+        runs: takes the number of a conditional, from 0, and returns whether it does its work on
+            all rows. That is the last of numbered branches, which ascend in rows, or the longer of
+            `true` and `false`; otherwise the first or the shorter one is taken.
     """
     numbers = itertools.count()
 
@@ -70,9 +71,9 @@ def count(thunks: list[Thunk], choose: Callable[[int], int]) -> dict[str, int]:
             yield thunk
             branches = [part for label, part in thunk.parts.items() if label]
             if branches:
-                if len(branches) == 2:
+                if "true_branch" in thunk.parts:
                     branches.sort(key=len)
-                yield from nodes(branches[int(choose(next(numbers)))])
+                yield from nodes(branches[-1 if runs(next(numbers)) else 0])
 
     found = list(nodes(thunks))
     return {"nodes": len(found), "copies": sum(thunk.kind == "kCopy" for thunk in found)}

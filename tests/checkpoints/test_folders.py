@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of checkpoints on a disk and in a bucket, whole and unfinished."""
+"""Complete and unfinished checkpoint folders, on disk and in a bucket."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ from dat_jax.errors import UserError
 
 
 class Bucket(backend._OsPathBackend):
-    """A bucket that is a folder: what is asked of gs://BUCKET is done there."""
+    """A fake bucket that maps gs://BUCKET to a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class Bucket(backend._OsPathBackend):
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that stands for gs://bucket."""
+    """The folder behind gs://bucket."""
     monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "gs", Bucket(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
     return tmp_path / "bucket"
@@ -55,7 +55,7 @@ def make(folder: Path, *names: str) -> None:
         path.touch()
 
 
-def test_folders_with_other_names_are_no_checkpoints(tmp_path: Path):
+def test_folders_with_other_names_are_not_checkpoints(tmp_path: Path):
     names = (
         "00000007",
         "123456789",
@@ -67,13 +67,13 @@ def test_folders_with_other_names_are_no_checkpoints(tmp_path: Path):
     assert saved_steps(tmp_path) == [7, 123456789]
 
 
-def test_in_a_bucket_a_checkpoint_is_whole_once_a_file_says_so(bucket: Path):
+def test_a_checkpoint_in_a_bucket_counts_once_committed(bucket: Path):
     make(bucket, "run/00000003/commit_success.txt", "run/00000007/params/data")
     assert saved_steps("gs://bucket/run") == [3]
     assert saved_steps("gs://bucket/other") == []
 
 
-def test_what_an_interrupted_save_left_in_a_bucket_goes_when_training_starts(
+def test_training_removes_unfinished_checkpoints_from_a_bucket(
     bucket: Path, monkeypatch: pytest.MonkeyPatch
 ):
     make(bucket, "run/00000003/commit_success.txt", "run/00000007/params/data")
@@ -82,7 +82,7 @@ def test_what_an_interrupted_save_left_in_a_bucket_goes_when_training_starts(
     assert [path.name for path in (bucket / "run").iterdir()] == ["00000003"]
 
 
-def test_a_damaged_checkpoint_in_a_bucket_is_set_aside_in_place_of_an_older_one(bucket: Path):
+def test_a_damaged_checkpoint_in_a_bucket_replaces_an_older_damaged_one(bucket: Path):
     make(bucket, "run/00000003/commit_success.txt", "run/00000003.damaged/old")
     set_aside(epath.Path("gs://bucket/run/00000003"))
     assert saved_steps("gs://bucket/run") == []
@@ -90,10 +90,8 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside_in_place_of_an_older_one(
     assert not list(bucket.rglob("old"))
 
 
-def test_a_bucket_that_cannot_be_reached_is_not_taken_for_an_empty_one(
-    bucket: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Training would start anew."""
+def test_an_unreachable_bucket_is_an_error(bucket: Path, monkeypatch: pytest.MonkeyPatch):
+    """If it counted as empty, training would start from scratch."""
 
     def refuse(*_: Any) -> None:
         raise ConnectionError("no\nnetwork")
@@ -104,7 +102,7 @@ def test_a_bucket_that_cannot_be_reached_is_not_taken_for_an_empty_one(
         saved_steps("gs://bucket/run")
 
 
-def test_a_bucket_needs_what_reads_it(monkeypatch: pytest.MonkeyPatch):
+def test_a_bucket_needs_gcsfs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="which needs gcsfs: pip install gcsfs"):
         stored("gs://bucket/run")

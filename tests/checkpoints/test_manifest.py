@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manifests: what they cover, and that damage to one is told from one that is not there."""
+"""Manifests: which files they cover, and damaged compared with missing manifests."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from dat_jax.storage.checksums import read_checksums
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A folder with two items and a file beside them."""
-    for name, text in {"params/a": "1", "params/d/b": "2", "position/c": "", "beside": "4"}.items():
+    """A folder with two items and one file outside them."""
+    for name, text in {"params/a": "1", "params/d/b": "2", "position/c": "", "extra": "4"}.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -29,14 +29,14 @@ def test_every_file_of_every_item_is_covered(checkpoint: Path):
     assert verify(checkpoint, ["params", "position"])
 
 
-def test_without_a_manifest_nothing_can_be_told(checkpoint: Path):
+def test_without_a_manifest_nothing_is_verified(checkpoint: Path):
     assert not verify(checkpoint, ["params"])
 
 
-def test_only_the_items_that_are_read_are_looked_at(checkpoint: Path):
+def test_only_the_requested_items_are_verified(checkpoint: Path):
     write_manifest(checkpoint)
     (checkpoint / "position" / "c").unlink()
-    (checkpoint / "params" / "more").write_text("no part of it")
+    (checkpoint / "params" / "more").write_text("not covered")
     assert verify(checkpoint, ["params"])
     with pytest.raises(FileNotFoundError):
         verify(checkpoint, ["params", "position"])
@@ -50,7 +50,7 @@ def test_a_damaged_file_is_named(checkpoint: Path):
 
 
 @pytest.mark.parametrize("old", ['"params": {', '"sha256": "', '"a": ', '"d/b": ', "}\n"])
-def test_a_damaged_manifest_vouches_for_nothing(checkpoint: Path, old: str):
+def test_a_damaged_manifest_is_an_error(checkpoint: Path, old: str):
     write_manifest(checkpoint)
     path = checkpoint / "manifest.json"
     whole = path.read_text()

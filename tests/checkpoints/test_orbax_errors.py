@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failures: the system's words for them, and which of those nobody can catch go unheard."""
+"""Orbax's failures: one clear line each, and silence for those that nobody can catch."""
 
 import errno
 import logging
@@ -32,7 +32,7 @@ from dat_jax.errors import UserError
         ),
     ],
 )
-def test_what_the_system_refuses_is_one_line_in_its_words(
+def test_a_system_error_is_one_line_with_its_own_message(
     failure: Exception, kept: list[int], line: str
 ):
     error = explained(failure, Path("runs"), kept)
@@ -40,23 +40,23 @@ def test_what_the_system_refuses_is_one_line_in_its_words(
     assert str(error) == line
 
 
-def test_another_process_that_is_lost_is_told_in_the_runtimes_words():
+def test_a_lost_process_is_reported_with_the_message_of_jax():
     failure = TimeoutError("Timed out while waiting for a barrier.")
     failure.__cause__ = lost = jax.errors.JaxRuntimeError("UNAVAILABLE: task 1 is unhealthy")
     assert explained(failure, Path("runs"), [7]) is lost
 
 
 @pytest.mark.parametrize("defect", [ValueError("Found empty item."), TimeoutError("A barrier.")])
-def test_a_defect_stays_what_it_is(defect: Exception):
+def test_other_errors_are_unchanged(defect: Exception):
     assert explained(defect, Path("runs"), [7]) is defect
 
 
-def test_what_orbax_raises_elsewhere_goes_unheard_and_nothing_else(
+def test_only_unraisable_errors_of_orbax_are_hidden(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    heard = []
-    hear = heard.append
-    monkeypatch.setattr(sys, "unraisablehook", hear)
+    shown = []
+    show = shown.append
+    monkeypatch.setattr(sys, "unraisablehook", show)
     show_tracebacks = hide_tracebacks()
     with pytest.raises(ValueError, match="best_mode") as of_orbax:
         ocp.CheckpointManagerOptions(best_mode="none")
@@ -65,7 +65,7 @@ def test_what_orbax_raises_elsewhere_goes_unheard_and_nothing_else(
         of_orbax.value: None,
         RuntimeError("Event loop is closed"): None,
         ValueError("of a coroutine"): in_orbax,
-        ValueError("another"): SimpleNamespace(cr_code=test_a_defect_stays_what_it_is.__code__),
+        ValueError("another"): SimpleNamespace(cr_code=test_other_errors_are_unchanged.__code__),
         ValueError("of a file"): object(),
     }
     for failure, source in failures.items():
@@ -73,7 +73,7 @@ def test_what_orbax_raises_elsewhere_goes_unheard_and_nothing_else(
             exc_value=failure, exc_traceback=failure.__traceback__, object=source
         )
         sys.unraisablehook(unraisable)
-    assert [str(unraisable.exc_value) for unraisable in heard] == ["another", "of a file"]
+    assert [str(unraisable.exc_value) for unraisable in shown] == ["another", "of a file"]
 
     with pytest.raises(ZeroDivisionError) as another:
         _ = 1 / 0
@@ -82,4 +82,4 @@ def test_what_orbax_raises_elsewhere_goes_unheard_and_nothing_else(
     (record,) = caplog.records
     assert record.exc_info[1] is another.value
     show_tracebacks()
-    assert sys.unraisablehook == hear
+    assert sys.unraisablehook == show

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: what comes back is what went in, and damage does not pass for health."""
+"""Checkpoints are restored exactly, and damaged ones are noticed."""
 
 import errno
 import gc
@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 def make_state(step: int) -> TrainState:
-    """A small state whose parameters tell the step."""
+    """A small state whose parameters encode the step."""
     params = {"kernel": jnp.full((2, 3), float(step)), "bias": jnp.arange(3.0) + step}
     state = TrainState.create(params, make_optimizer(tiny_config()))
     return state._replace(step=jnp.asarray(step, jnp.int32))
@@ -43,20 +43,20 @@ LIKE = make_state(0)
 
 
 def save(directory: Path, *steps: int, keep: int | None = None) -> None:
-    """Saves states of some steps, in this order."""
+    """Saves the states of these steps in order."""
     with Checkpoints(directory, keep) as checkpoints:
         for step in steps:
             checkpoints.save(make_state(step), {"seed": 0, "epoch": 1, "next_batch": step})
 
 
 def stop(directory: Path, step: int, keep: int | None = None) -> None:
-    """Saves a state because training is stopped there."""
+    """Saves a state as training does when it is stopped."""
     with Checkpoints(directory, keep) as checkpoints:
         checkpoints.save(make_state(step), {}, stopped=True)
 
 
 def flipped(files: Iterable[Path]) -> Iterator[Path]:
-    """Each file with one bit of it flipped, as a disk does it, and only that file."""
+    """Yields each file while one of its bits is flipped, with its times kept, like disk damage."""
     for file in files:
         whole, times = file.read_bytes(), file.stat()
         middle = len(whole) // 2
@@ -72,8 +72,8 @@ def files_of(folder: Path) -> list[Path]:
     return files
 
 
-def as_of_version_without_manifests(folder: Path) -> None:
-    """Makes a checkpoint one of version 0.1.0, which neither wrote a manifest nor says so."""
+def remove_manifest_as_in_old_version(folder: Path) -> None:
+    """Turns a checkpoint into one of version 0.1.0, which had no manifest and no mark of one."""
     (folder / "manifest.json").unlink(missing_ok=True)
     position = folder / "position" / "metadata"
     values = json.loads(position.read_text())
@@ -81,13 +81,13 @@ def as_of_version_without_manifests(folder: Path) -> None:
     position.write_text(json.dumps(values))
 
 
-def test_means_are_as_if_training_had_not_been_stopped(tmp_path: Path):
-    """It is stopped twice, and killed before the checkpoints of a stop are removed."""
+def test_averages_do_not_depend_on_stops(tmp_path: Path):
+    """Training is stopped twice, and killed before it removes the second stop's checkpoint."""
     save(tmp_path / "whole", 2, 4, 6, 8, keep=3)
     stopped = tmp_path / "stopped"
     save(stopped, 2, 4, keep=3)
     stop(stopped, 5, keep=3)
-    assert average(stopped, LIKE.params, at_most=2).steps == [5, 4]  # the newest state there is
+    assert average(stopped, LIKE.params, at_most=2).steps == [5, 4]  # includes the stop
     restored = restore(stopped, LIKE)
     assert restored is not None and read.was_stopped(restored[1])
     with Checkpoints(stopped, 3, stopped_at=5) as checkpoints:
@@ -105,7 +105,7 @@ def test_means_are_as_if_training_had_not_been_stopped(tmp_path: Path):
         jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
 
 
-def test_processes_that_read_different_checkpoints_are_refused(
+def test_reading_different_checkpoints_per_process_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     save(tmp_path, 3, 7)
@@ -115,7 +115,7 @@ def test_processes_that_read_different_checkpoints_are_refused(
             reader()
 
 
-def test_state_and_position_come_back_bit_by_bit(tmp_path: Path):
+def test_state_and_position_are_restored_exactly(tmp_path: Path):
     save(tmp_path, 3, 7)
     restored = restore(tmp_path, LIKE)
     assert restored is not None
@@ -129,13 +129,13 @@ def test_only_the_newest_are_kept(tmp_path: Path):
     assert saved_steps(tmp_path) == [3, 4]
 
 
-def test_a_relative_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_relative_directory_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     save(Path("here"), 5)
     assert restore(Path("here"), LIKE) is not None
 
 
-def test_the_average_is_that_of_the_last(tmp_path: Path):
+def test_the_newest_checkpoints_are_averaged(tmp_path: Path):
     save(tmp_path, 1, 2, 6)
     steps, params, position = average(tmp_path, LIKE.params, at_most=2)
     assert steps == [6, 2]
@@ -144,14 +144,14 @@ def test_the_average_is_that_of_the_last(tmp_path: Path):
     assert position["next_batch"] == 6
 
 
-def test_where_there_are_fewer_all_are_averaged(tmp_path: Path):
+def test_all_checkpoints_are_averaged_if_there_are_fewer(tmp_path: Path):
     save(tmp_path, 1, 2)
     steps, params, _ = average(tmp_path, LIKE.params, at_most=3)
     assert steps == [2, 1]
     np.testing.assert_allclose(params["kernel"], 1.5)
 
 
-def test_there_may_be_nothing_to_read_and_then_nothing_is_made(tmp_path: Path):
+def test_reading_a_missing_folder_creates_nothing(tmp_path: Path):
     new = tmp_path / "new"
     assert restore(new, LIKE) is None
     with pytest.raises(UserError, match="holds no checkpoint: train a model first"):
@@ -160,7 +160,7 @@ def test_there_may_be_nothing_to_read_and_then_nothing_is_made(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "unfinished"])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str):
+def test_a_damaged_newest_checkpoint_is_skipped(tmp_path: Path, damage: str):
     save(tmp_path, 3, 7)
     newest = tmp_path / "00000007"
     if damage == "truncated":
@@ -181,8 +181,8 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path,
     jax.tree.map(np.testing.assert_array_equal, restored[0], make_state(7))
 
 
-def test_one_bit_flipped_in_what_training_reads_is_noticed(tmp_path: Path):
-    """A damaged one is set aside, again and again where it is the same step that is damaged."""
+def test_resuming_notices_any_flipped_bit(tmp_path: Path):
+    """Damaged checkpoints are renamed, even when one of the same step was renamed before."""
     save(tmp_path, 3, 7)
     newest = tmp_path / "00000007"
     for item in ("params", "optimizer", "position"):
@@ -194,7 +194,7 @@ def test_one_bit_flipped_in_what_training_reads_is_noticed(tmp_path: Path):
             shutil.copytree(tmp_path / "00000007.damaged", newest)
 
 
-def test_one_bit_flipped_in_what_is_averaged_is_noticed_and_elsewhere_does_not_matter(
+def test_averaging_notices_flipped_bits_only_in_the_items_it_reads(
     tmp_path: Path,
 ):
     save(tmp_path, 3, 7)
@@ -205,24 +205,22 @@ def test_one_bit_flipped_in_what_is_averaged_is_noticed_and_elsewhere_does_not_m
     assert average(tmp_path, LIKE.params, at_most=2).steps == [7, 3]
 
 
-def test_a_lost_manifest_is_damage_but_for_a_version_that_wrote_none(tmp_path: Path):
+def test_a_missing_manifest_is_damage_except_in_old_versions(tmp_path: Path):
     save(tmp_path, 3, 7)
     (tmp_path / "00000007" / "manifest.json").unlink()
     assert average(tmp_path, LIKE.params, at_most=2).steps == [3]
-    as_of_version_without_manifests(tmp_path / "00000007")
+    remove_manifest_as_in_old_version(tmp_path / "00000007")
     assert average(tmp_path, LIKE.params, at_most=2).steps == [7, 3]
 
 
-def test_a_read_that_fails_is_one_warning_whatever_else_was_under_way(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    """Without a manifest orbax is the one to notice, with many arrays under way, which fail too."""
+def test_a_failed_read_gives_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Without a manifest orbax notices the damage while it reads many arrays, which all fail."""
     arrays = {f"kernel_{i}": jnp.arange(5_000.0) * i for i in range(50)}
     with Checkpoints(tmp_path) as checkpoints:
         for step in (3, 7):
             checkpoints.save(TrainState(jnp.asarray(step), arrays, arrays), {})
     newest = tmp_path / "00000007"
-    as_of_version_without_manifests(newest)
+    remove_manifest_as_in_old_version(newest)
     for file in files_of(newest / "params"):
         if "d" in file.parts:
             file.write_bytes(file.read_bytes()[:-1000])
@@ -233,7 +231,7 @@ def test_a_read_that_fails_is_one_warning_whatever_else_was_under_way(
     assert "\n" not in record.getMessage()
 
 
-def test_damage_to_all_is_one_clear_line(tmp_path: Path):
+def test_damage_to_all_checkpoints_is_one_clear_line(tmp_path: Path):
     save(tmp_path, 3)
     shutil.rmtree(tmp_path / "00000003" / "params")
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read: restore one"):
@@ -242,10 +240,10 @@ def test_damage_to_all_is_one_clear_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", [Exception, TypeError, RuntimeError])
-def test_whatever_orbax_raises_the_one_before_is_tried(
+def test_any_error_of_orbax_falls_back_to_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ):
-    """It raises a plain `Exception` for an array that is deleted while it is read."""
+    """Orbax raises a plain `Exception` for an array that is deleted during the read."""
     save(tmp_path, 3, 7)
     read = ocp.Checkpointer.restore
 
@@ -259,26 +257,26 @@ def test_whatever_orbax_raises_the_one_before_is_tried(
 
 
 @pytest.mark.parametrize("part", ["params", "params/d", "position", "."])
-def test_one_that_training_deletes_while_it_is_read_gives_way_to_a_newer_one(
+def test_a_checkpoint_deleted_during_the_read_falls_back_to_a_newer_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: str
 ):
     save(tmp_path, 1)
 
-    def verify_while_training_goes_on(folder: Path, items: list[str]) -> bool:
+    def verify_while_training_continues(folder: Path, items: list[str]) -> bool:
         verified = verify(folder, items)
         if folder.name == "00000001":
             save(tmp_path, 2)
             shutil.rmtree(folder / part)
         return verified
 
-    monkeypatch.setattr(read, "verify", verify_while_training_goes_on)
+    monkeypatch.setattr(read, "verify", verify_while_training_continues)
     steps, params, position = average(tmp_path, LIKE.params, at_most=1)
     assert (steps, position["next_batch"]) == ([2], 2)
     np.testing.assert_array_equal(params["kernel"], make_state(2).params["kernel"])
-    assert not caplog.records  # it is no damage
+    assert not caplog.records  # this is not damage
 
 
-def test_what_an_interrupted_save_left_goes_when_training_starts_and_not_when_reading(
+def test_only_training_removes_unfinished_checkpoints(
     tmp_path: Path,
 ):
     save(tmp_path, 3)
@@ -291,8 +289,8 @@ def test_what_an_interrupted_save_left_goes_when_training_starts_and_not_when_re
         assert not unfinished.exists()
 
 
-def test_what_is_saved_does_not_change_with_the_steps_that_follow(tmp_path: Path):
-    """The next step reuses the arrays' memory while the checkpoint is being written."""
+def test_later_steps_do_not_change_what_is_saved(tmp_path: Path):
+    """The next step reuses the arrays' memory while the checkpoint is written."""
     params, moments = ({"kernel": jnp.zeros((2_000, 2_000))} for _ in range(2))
     state = TrainState(jnp.asarray(1, jnp.int32), params, moments)
     train_step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
@@ -343,44 +341,44 @@ except UserError as error:
 """
 
 
-def test_what_the_system_will_not_write_is_one_line_and_the_one_before_stays(tmp_path: Path):
-    """Files may have so many bytes: too few for orbax's own, for a manifest, for the arrays."""
+def test_a_failed_save_is_one_line_and_keeps_the_previous_checkpoint(tmp_path: Path):
+    """The limit on file sizes stops orbax's own files, the manifest or the arrays."""
     run = subprocess.run(
         [sys.executable, "-c", REFUSED, str(tmp_path)],
         cwd=REPOSITORY,
         env={"PATH": "", "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,  # where no folder can be made, orbax may wait for it for ten minutes
+        timeout=120,  # orbax may wait ten minutes for a folder that cannot be created
     )
     assert (run.returncode, run.stderr) == (0, "")
-    told = (
+    message = (
         f"{tmp_path}: a checkpoint cannot be written, File too large: fix that and run again "
         "to resume from step 1 | 00000001"
     )
     *lines, no_folder = run.stdout.splitlines()
-    assert lines == [f"all | {told}", f"3 | {told}"] * 4
+    assert lines == [f"all | {message}", f"3 | {message}"] * 4
     assert "cannot be written, Not a directory: fix that" in no_folder
 
 
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> list[ocp.CheckpointManager]:
-    """The managers that were closed, each after two parts of it have failed to write."""
+    """The closed managers, each closed after two failures to write."""
     failures = [OSError(code, os.strerror(code)) for code in (errno.EIO, errno.ENOSPC)]
     close = ocp.CheckpointManager.close
     closed = []
 
-    def close_at_last(self):
+    def fail_twice_then_close(self):
         if failures:
             raise failures.pop()
         close(self)
         closed.append(self)
 
-    monkeypatch.setattr(ocp.CheckpointManager, "close", close_at_last)
+    monkeypatch.setattr(ocp.CheckpointManager, "close", fail_twice_then_close)
     return closed
 
 
-def test_a_defect_is_told_by_itself_and_a_lost_checkpoint_by_a_warning(
+def test_an_error_propagates_and_a_lost_checkpoint_is_a_warning(
     tmp_path: Path, closed: list[ocp.CheckpointManager], caplog: pytest.LogCaptureFixture
 ):
     with pytest.raises(ZeroDivisionError), Checkpoints(tmp_path):
@@ -391,7 +389,7 @@ def test_a_defect_is_told_by_itself_and_a_lost_checkpoint_by_a_warning(
     assert "run again to start again" in record.getMessage()
 
 
-def test_who_asks_to_stop_is_not_told_that_all_is_saved_where_it_is_not(
+def test_a_stop_whose_checkpoint_is_lost_is_an_error(
     tmp_path: Path, closed: list[ocp.CheckpointManager]
 ):
     with pytest.raises(UserError, match="No space left on device"), Checkpoints(tmp_path):
@@ -400,7 +398,7 @@ def test_who_asks_to_stop_is_not_told_that_all_is_saved_where_it_is_not(
 
 
 class LateWriter(threading.Thread):
-    """A thread like orbax's, which is still under way when another has failed."""
+    """A thread like orbax's that still writes after another one has failed."""
 
     __module__ = "orbax.threads"
 
@@ -415,10 +413,10 @@ class LateWriter(threading.Thread):
 
     def join(self, timeout: float | None = None) -> None:
         super().join(timeout)
-        raise ValueError("raised once more")
+        raise ValueError("raised again")
 
 
-def test_a_defect_of_ours_stays_one_and_nothing_unfinished_stays_though_threads_write_on(
+def test_a_failed_save_leaves_no_files_even_if_threads_still_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     writers = []
@@ -437,8 +435,8 @@ def test_a_defect_of_ours_stays_one_and_nothing_unfinished_stays_though_threads_
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("part", ["params", "optimizer_state"])
-def test_parameters_that_are_not_finite_are_refused(tmp_path: Path, part: str, value: float):
-    """Nothing is wrong with their files: they were written like that."""
+def test_non_finite_values_are_refused(tmp_path: Path, part: str, value: float):
+    """The files are intact; training wrote these values."""
     save(tmp_path, 1)
     broken = make_state(2)
     tree = jax.tree.map(

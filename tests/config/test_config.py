@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Valid configs come through unchanged, impossible ones are one line, every file builds."""
+"""Valid configs load unchanged, impossible ones give a one-line error, and every file builds."""
 
 import copy
 import dataclasses
@@ -22,14 +22,14 @@ from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.storage.stamped import FORMAT
 from decode import TextConfig
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TRAINING_CONFIGS = sorted(
     path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "decode")
 )
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
-    """The defaults with some values replaced; `{"model.norm": "pre"}`."""
+    """The defaults with some values replaced, such as `{"model.norm": "pre"}`."""
     values = copy.deepcopy(base.get_config().to_dict())
     for path, value in changes.items():
         *sections, key = path.split(".")
@@ -41,7 +41,7 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def refusal(values: Any) -> str:
-    """The one line with which `values` are refused."""
+    """The one-line error for `values`."""
     with pytest.raises(UserError) as caught:
         Config.from_dict(values)
     message = str(caught.value)
@@ -50,17 +50,17 @@ def refusal(values: Any) -> str:
     return message
 
 
-def test_the_defaults_survive_being_saved_and_loaded(tmp_path):
+def test_the_defaults_survive_a_round_trip(tmp_path):
     config = Config.from_dict(base.get_config().to_dict())
     config.save(tmp_path / "config.json")
     assert Config.load(tmp_path / "config.json") == config
     written = json.loads((tmp_path / "config.json").read_text())
     assert (written.pop("format"), written.pop("version")) == (FORMAT, __version__)
-    assert written == changed({"decoding.report_policies": []})  # JSON knows no tuples
+    assert written == changed({"decoding.report_policies": []})  # JSON has no tuples
 
 
 @pytest.mark.parametrize("policies", [(), ("fixed:2",), ("uniform", "confidence:0.5,0.9")])
-def test_a_tuple_survives_the_list_that_json_makes_of_it(tmp_path, policies):
+def test_tuples_survive_a_round_trip(tmp_path, policies):
     config = Config.from_dict(changed({"decoding.report_policies": policies}))
     config.save(tmp_path / "config.json")
     loaded = Config.load(tmp_path / "config.json")
@@ -69,19 +69,19 @@ def test_a_tuple_survives_the_list_that_json_makes_of_it(tmp_path, policies):
     assert hash(loaded) == hash(config)
 
 
-def test_the_steps_to_trace_include_both_ends():
+def test_profiled_steps_include_both_ends():
     for text, steps in [("", []), ("10-12", [10, 11, 12]), ("50000-50000", [50_000])]:
         config = Config.from_dict(changed({"training.profile": text}))
         assert list(config.training.profiled_steps) == steps
 
 
-def test_changed_values_survive_being_saved_and_loaded(tmp_path):
+def test_changed_values_survive_a_round_trip(tmp_path):
     config = Config.from_dict(changed({"data.source": "text:Straße", "model.dropout": 0}))
     config.save(tmp_path / "config.json")
     loaded = Config.load(tmp_path / "config.json")
     assert loaded == config
     assert loaded.data.source == "text:Straße"
-    assert type(loaded.model.dropout) is float  # an int will do for a float
+    assert type(loaded.model.dropout) is float  # an int is accepted for a float
 
 
 def test_base_has_exactly_the_keys_of_the_dataclasses():
@@ -95,14 +95,14 @@ def test_base_has_exactly_the_keys_of_the_dataclasses():
 def test_decode_has_exactly_the_keys_of_decoding_and_text_with_their_types():
     config = decode.get_config()
     expected = typing.get_type_hints(DecodingConfig) | typing.get_type_hints(TextConfig)
-    del expected["report_policies"]  # what train.py evaluates
+    del expected["report_policies"]  # only for train.py
     assert set(config.keys()) == set(expected)
     for key, kind in expected.items():
         literal = typing.get_origin(kind) is typing.Literal
         assert config.get_type(key) is (str if literal else kind)
 
 
-def test_decode_s_text_defaults_are_valid():
+def test_the_text_defaults_of_decode_are_valid():
     config = decode.get_config()
     names = [field.name for field in dataclasses.fields(TextConfig)]
     assert from_dict(TextConfig, {name: config[name] for name in names}).split == "test"
@@ -117,12 +117,12 @@ def test_decode_s_text_defaults_are_valid():
         ("data.xyzzy", "unknown config key data.xyzzy"),
     ],
 )
-def test_an_unknown_key_is_named_with_the_likeliest_known_one(path, message):
+def test_the_error_for_an_unknown_key_suggests_a_known_one(path, message):
     assert refusal(changed({path: 1})) == message
 
 
 @pytest.mark.parametrize("path", ["optimizer", "data.seed", "decoding.policy"])
-def test_a_missing_key_is_named(path):
+def test_the_error_for_a_missing_key_names_it(path):
     values = changed({})
     section, _, key = path.partition(".")
     del (values[section] if key else values)[key or section]
@@ -272,12 +272,12 @@ def test_an_impossible_value_is_refused(path, value, complaint):
         ),
     ],
 )
-def test_tied_embeddings_ask_for_what_can_be_tied(changes, message):
+def test_tied_embeddings_require_equal_sizes_and_one_vocabulary(changes, message):
     tied = {"model.embeddings": "tied"} | changes
     assert refusal(changed(tied)) == f"model.embeddings is tied: {message}"
 
 
-def test_a_classifier_that_is_an_embedding_is_one_for_all_exits():
+def test_target_embeddings_require_a_shared_classifier():
     changes = {"model.embeddings": "target", "model.classifiers": "per_exit"}
     assert refusal(changed(changes)) == (
         "model.embeddings is target: model.classifiers must be shared"
@@ -286,7 +286,7 @@ def test_a_classifier_that_is_an_embedding_is_one_for_all_exits():
 
 @pytest.mark.parametrize("changes", [{"model.exits": "last"}, {"model.decoder_layers": 1}])
 @pytest.mark.parametrize("head", ["sequence_multinomial", "token_multinomial", "token_geometric"])
-def test_an_exit_head_asks_for_exits_to_choose_from(head, changes):
+def test_an_exit_head_requires_several_exits(head, changes):
     assert refusal(changed({"model.exit_head": head} | changes)) == (
         f"model.exit_head is {head}: model.exits must be all and model.decoder_layers 2 or more, "
         "or there is no exit to choose"
@@ -294,7 +294,7 @@ def test_an_exit_head_asks_for_exits_to_choose_from(head, changes):
 
 
 @pytest.mark.parametrize("trains", ["head", "head_alone"])
-def test_a_head_that_is_not_there_cannot_train(trains):
+def test_training_a_head_requires_a_head(trains):
     assert refusal(changed({"exit.trains": trains})) == (
         f"exit.trains is {trains} and model.exit_head is none: choose a head, or set exit.trains "
         "to model_and_head"
@@ -304,7 +304,7 @@ def test_a_head_that_is_not_there_cannot_train(trains):
 @pytest.mark.parametrize(
     "changes", [{"model.exits": "last"}, {"model.exit_head": "token_geometric"}]
 )
-def test_mixed_training_asks_for_all_exits_and_no_head(changes):
+def test_mixed_training_requires_all_exits_and_no_head(changes):
     assert refusal(changed({"training.mode": "mixed"} | changes)) == (
         "training.mode is mixed: model.exits must be all and model.exit_head none; train an exit "
         "head in a second, aligned run, with training.initial_workdir"
@@ -312,7 +312,7 @@ def test_mixed_training_asks_for_all_exits_and_no_head(changes):
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_a_rate_that_falls_to_0_asks_for_steps_to_fall_in(schedule):
+def test_a_falling_schedule_requires_steps_after_the_warmup(schedule):
     steps = {"optimizer.warmup_steps": 100, "training.steps": 100}
     assert refusal(changed({"optimizer.schedule": schedule} | steps)) == (
         f"optimizer.schedule is {schedule}: optimizer.warmup_steps, 100, must be below "
@@ -321,7 +321,7 @@ def test_a_rate_that_falls_to_0_asks_for_steps_to_fall_in(schedule):
 
 
 @pytest.mark.parametrize(("key", "off"), [("gradient_scaling", 0.0), ("gradient_from_above", 1.0)])
-def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key, off):
+def test_gradient_weights_of_exits_require_aligned_training(key, off):
     changes = {"training.mode": "mixed", f"training.{key}": 0.3}
     assert refusal(changed(changes)) == (
         f"training.{key} is 0.3: must be {off} unless training.mode is aligned"
@@ -345,14 +345,14 @@ def test_what_weighs_losses_of_several_exits_asks_for_aligned_training(key, off)
         {"exit.exit_penalty": 0, "exit.oracle_smoothing": 0, "exit.loss_weight": 0},
     ],
 )
-def test_what_the_rules_allow_comes_through(changes):
+def test_allowed_combinations_are_accepted(changes):
     config = Config.from_dict(changed(changes))
     for path, value in changes.items():
         section, key = path.split(".")
         assert getattr(getattr(config, section), key) == value
 
 
-def test_a_reference_is_for_an_input_of_one_s_own():
+def test_a_reference_requires_an_input():
     values = {"split": "test", "input": "", "reference": "test.en", "output": "", "resume": False}
     with pytest.raises(UserError, match=r"^reference is set but input is not"):
         from_dict(TextConfig, values)
@@ -367,7 +367,7 @@ def test_a_reference_is_for_an_input_of_one_s_own():
         ("3", "is not valid JSON: restore it or use another workdir"),
     ],
 )
-def test_a_workdir_without_a_config_is_told_in_one_line(tmp_path, text, complaint):
+def test_a_workdir_without_a_valid_config_is_one_error(tmp_path, text, complaint):
     path = tmp_path / "config.json"
     if text is not None:
         path.write_text(text)
@@ -377,7 +377,7 @@ def test_a_workdir_without_a_config_is_told_in_one_line(tmp_path, text, complain
     assert "\n" not in str(caught.value)
 
 
-def test_exits_are_after_all_blocks_or_after_the_last():
+def test_exit_depths_are_all_blocks_or_the_last():
     all_exits = Config.from_dict(changed({"model.decoder_layers": 3}))
     last = Config.from_dict(changed({"model.decoder_layers": 3, "model.exits": "last"}))
     assert all_exits.model.exit_depths == (1, 2, 3)
@@ -385,7 +385,7 @@ def test_exits_are_after_all_blocks_or_after_the_last():
 
 
 @pytest.mark.parametrize("name", TRAINING_CONFIGS)
-def test_every_file_of_configs_makes_a_model(name):
+def test_every_training_config_builds_a_model(name):
     values = importlib.import_module(f"configs.{name}").get_config().to_dict()
     config = Config.from_dict(values)
     size = config.data.vocabulary_size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A workdir of version 0.1.0 is read as that version meant it; one of a later format is refused."""
+"""Workdirs of version 0.1.0 keep their meaning; workdirs of a later format are refused."""
 
 import dataclasses
 import json
@@ -19,12 +19,12 @@ from dat_jax.storage.stamped import FORMAT, read_stamped, write_stamped
 
 FIXTURES = Path(__file__).parent / "fixtures"
 EXPECTED = json.loads((FIXTURES / "workdir_0.1.0.json").read_text(encoding="utf-8"))
-"""The translations that version 0.1.0 made of some sentences."""
+"""Translations by version 0.1.0."""
 
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The workdir of a tiny model that version 0.1.0 trained; for reading only."""
+    """The workdir of a tiny model trained by version 0.1.0; read only."""
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(FIXTURES / "workdir_0.1.0.tar.gz") as file:
         file.extractall(folder, filter="data")
@@ -39,7 +39,9 @@ def model(old: Run) -> dat_jax.TranslationModel:
 @pytest.mark.parametrize(
     "case", EXPECTED["found"], ids=lambda case: f"{case['policy']}-beam{case['beam_size']}"
 )
-def test_an_old_model_still_translates_alike(model: dat_jax.TranslationModel, case: dict[str, Any]):
+def test_an_old_model_gives_the_same_translations(
+    model: dat_jax.TranslationModel, case: dict[str, Any]
+):
     settings = {"policy": case["policy"], "beam_size": case["beam_size"]}
     translations = model.translate(EXPECTED["sources"], **settings)
     assert [translation.text for translation in translations] == case["translations"]
@@ -47,13 +49,13 @@ def test_an_old_model_still_translates_alike(model: dat_jax.TranslationModel, ca
     assert exits == case["exits"]
 
 
-def test_old_names_and_values_are_read_as_ours(old: Run):
+def test_old_keys_are_read_as_current_ones(old: Run):
     written = json.loads(old.config_file.read_text())
     assert (written["model"]["num_layers"], written["training"]["accumulation"]) == (2, 2)
     assert written["decoding"]["engine"] == "continuous"
     config = old.config
     assert (config.model.decoder_layers, config.training.microbatches) == (2, 2)
-    assert not hasattr(config.decoding, "engine")  # there is but one
+    assert not hasattr(config.decoding, "engine")  # there is only one now
     assert config.decoding.batch_size == written["decoding"]["batch_size"]
     assert (config.data.source_normalization, config.data.target_normalization) == ("none", "none")
     assert prepared_config(old.data) == config.data
@@ -68,20 +70,20 @@ def test_old_names_and_values_are_read_as_ours(old: Run):
     assert config.training.gradient_from_above == 1
 
 
-def test_an_old_run_may_be_gone_on_with(old: Run):
+def test_an_old_run_can_be_resumed(old: Run):
     longer = dataclasses.replace(old.config.training, steps=300, profile="290-300")
     old.check_same(dataclasses.replace(old.config, training=longer))
     assert old.prepare(old.config).report().startswith("train: 198 pairs")
 
 
-def test_what_is_written_is_read_back_with_its_version(tmp_path: Path):
+def test_stamped_values_are_read_back_with_their_version(tmp_path: Path):
     path = tmp_path / "config.json"
     write_stamped(path, {"model": {"num_layers": 3}})
     assert read_stamped(path) == ({"model": {"num_layers": 3}}, FORMAT, dat_jax.__version__)
 
 
-def of_later_format(path: Path) -> None:
-    """Makes a file one that a later version wrote."""
+def change_to_a_later_format(path: Path) -> None:
+    """Changes a file as if a later version had written it."""
     values = json.loads(path.read_text()) | {"format": FORMAT + 1, "version": "9.9.9"}
     path.write_text(json.dumps(values))
 
@@ -93,15 +95,15 @@ def refusal(read: Any, *arguments: Any) -> str:
     return str(caught.value)
 
 
-def test_later_formats_are_refused_with_the_version_that_wrote_them(tmp_path: Path, old: Run):
+def test_the_error_for_a_later_format_names_its_version(tmp_path: Path, old: Run):
     config, data = tmp_path / "config.json", tmp_path / "data"
     old.config.save(config)
-    of_later_format(config)
+    change_to_a_later_format(config)
     data.mkdir()
     write_stamped(data / "config.json", dataclasses.asdict(old.config.data))
-    of_later_format(data / "config.json")
+    change_to_a_later_format(data / "config.json")
     write_stamped(data / "header.json", {})
-    of_later_format(data / "header.json")
+    change_to_a_later_format(data / "header.json")
     for message in (
         refusal(Config.load, config),
         refusal(prepared_config, data),
@@ -112,7 +114,7 @@ def test_later_formats_are_refused_with_the_version_that_wrote_them(tmp_path: Pa
         assert "delete" not in message
 
 
-def test_formats_that_were_never_released_are_refused(tmp_path: Path, old: Run):
+def test_unreleased_formats_are_refused(tmp_path: Path, old: Run):
     path = tmp_path / "config.json"
     for number in (2, 6, [7]):
         path.write_text(json.dumps(dataclasses.asdict(old.config) | {"format": number}))
@@ -127,7 +129,7 @@ def test_format_7_is_read(tmp_path: Path, old: Run):
     assert Config.load(path) == old.config
 
 
-def test_an_unknown_key_says_which_version_wrote_it(tmp_path: Path, old: Run):
+def test_the_error_for_an_unknown_key_names_the_version_that_wrote_it(tmp_path: Path, old: Run):
     values = dataclasses.asdict(old.config)
     values["model"]["novelty"] = 1
     write_stamped(tmp_path / "config.json", values)

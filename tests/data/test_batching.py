@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches hold each pair once an epoch, in few shapes, in an order one can return to."""
+"""Batches hold each pair once per epoch, in a few shapes, in a resumable order."""
 
 import collections
 import itertools
@@ -19,7 +19,7 @@ from dat_jax.data.vocabulary import EOS, PAD, Vocabularies, Vocabulary, train_vo
 
 
 class InMemory(TokenFile):
-    """Pairs of these lengths; the ids of each are its number, from 1."""
+    """Pairs of these lengths; all ids of a pair equal its number, from 1."""
 
     def __init__(self, lengths: list[tuple[int, int]]) -> None:
         self.folder, self._pairs = Path("memory"), len(lengths)
@@ -65,7 +65,7 @@ def same(one: Iterable[Batch], other: Iterable[Batch]) -> bool:
     )
 
 
-def test_each_pair_once_an_epoch(file: TokenFile, shapes: list[Shape]) -> None:
+def test_each_pair_comes_once_per_epoch(file: TokenFile, shapes: list[Shape]) -> None:
     expected = collections.Counter(
         (tuple(s), tuple(t)) for s, t in map(file.__getitem__, range(len(file)))
     )
@@ -91,7 +91,7 @@ def test_batches_have_the_chosen_shapes(file: TokenFile, shapes: list[Shape]) ->
         assert Shape(len(batch.source), batch.source.shape[1], batch.target.shape[1]) in shapes
 
 
-def test_order_depends_on_seed_and_epoch_alone(file: TokenFile, shapes: list[Shape]) -> None:
+def test_the_order_depends_only_on_seed_and_epoch(file: TokenFile, shapes: list[Shape]) -> None:
     batches = BatchIterator(file, shapes, seed=3)
     first, second = epoch(batches), epoch(batches)
     assert not same(first, second)
@@ -136,7 +136,7 @@ def test_a_pair_that_fits_no_shape_is_refused(file: TokenFile) -> None:
     row_multiple=st.integers(1, 4),
     seed=st.integers(0, 2**31),
 )
-def test_whatever_lengths_there_are_each_pair_comes_once_an_epoch(
+def test_each_pair_comes_once_per_epoch_for_random_lengths(
     lengths: list[tuple[int, int]], num_shapes: int, row_multiple: int, seed: int
 ) -> None:
     file = InMemory(lengths)
@@ -151,10 +151,12 @@ def test_whatever_lengths_there_are_each_pair_comes_once_an_epoch(
         assert pairs == dict.fromkeys(range(1, len(lengths) + 1), 1)
 
 
-def test_the_pairs_of_a_batch_can_be_named_later(file: TokenFile, shapes: list[Shape]) -> None:
+def test_the_pairs_of_an_earlier_batch_can_be_looked_up(
+    file: TokenFile, shapes: list[Shape]
+) -> None:
     batches = BatchIterator(file, shapes, seed=3)
-    handed_out = [(next(batches), batches.last) for _ in range(2 * batches.batches_per_epoch)]
-    for batch, place in handed_out:
+    returned = [(next(batches), batches.last) for _ in range(2 * batches.batches_per_epoch)]
+    for batch, place in returned:
         pairs = batches.pairs_of(*place)
         assert len(pairs) == batch.source.any(axis=1).sum()
         for row, pair in enumerate(pairs):
@@ -169,8 +171,8 @@ def test_empty_rows_are_few(file: TokenFile, shapes: list[Shape]) -> None:
     assert empty < 0.5 * sum(shape.rows for shape in shapes) + max(shape.rows for shape in shapes)
 
 
-def test_folder_is_read_only_once_written(file: TokenFile, shapes: list[Shape]) -> None:
+def test_changing_a_batch_does_not_change_the_data(file: TokenFile, shapes: list[Shape]) -> None:
     assert isinstance(file.folder, Path)
     batch = next(BatchIterator(file, shapes, seed=0))
-    batch.source[:] = 7  # a batch is the caller's own
+    batch.source[:] = 7  # the caller owns the batch
     assert (next(BatchIterator(file, shapes, seed=0)).source != 7).any()

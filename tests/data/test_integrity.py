@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepared data that is damaged is not read, and text that has changed since is noticed."""
+"""Damaged prepared data is refused, and changes of the source text are noticed."""
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 
@@ -12,12 +11,13 @@ from dat_jax.data import preparation
 from dat_jax.data.dataset import Dataset, open_dataset
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.errors import UserError
+from tests.storage.test_checksums import touch
 from tests.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of text, and of what was prepared from it by a path that leads there."""
+    """A folder of parallel text."""
     folder = tmp_path_factory.mktemp("original")
     corpus = GeneratedCorpus(200, seed=0)
     for split in ("train", "valid", "test"):
@@ -30,7 +30,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(original: Path, tmp_path: Path) -> Path:
-    """A copy of that, to be damaged."""
+    """A copy of the text with prepared data, for the tests to damage."""
     shutil.copytree(original, tmp_path, dirs_exist_ok=True)
     prepare(tmp_path)
     return tmp_path
@@ -43,16 +43,11 @@ def prepare(folder: Path, text: str = "") -> Dataset:
 
 
 def flip_a_bit(path: Path) -> None:
-    """Changes one byte in the middle, and the file's time."""
+    """Flips a bit in the middle of a file, and updates its time."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     touch(path)
-
-
-def touch(path: Path) -> None:
-    time = path.stat().st_mtime_ns + 1_000_000
-    os.utime(path, ns=(time, time))
 
 
 def complaint(folder: Path, text: str = "") -> str:
@@ -73,12 +68,12 @@ def test_a_flipped_bit_is_noticed_before_training(folder: Path, part: str):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_missing_part_is_called_missing(folder: Path, part: str):
+def test_a_missing_part_is_reported_as_missing(folder: Path, part: str):
     (folder / "data" / part).unlink()
     assert f"{folder / 'data' / part} is missing: restore it" in complaint(folder)
 
 
-def test_what_is_read_alone_is_checked_and_needed(folder: Path):
+def test_only_the_parts_that_are_read_are_checked(folder: Path):
     data = open_dataset(folder / "data", folder / "vocabulary")
     shutil.rmtree(folder / "data" / "train")
     flip_a_bit(folder / "data" / "valid" / "tokens.bin")
@@ -93,13 +88,13 @@ def test_what_is_read_alone_is_checked_and_needed(folder: Path):
         data.tokens("train")
 
 
-def test_a_damaged_record_is_noticed(folder: Path):
+def test_damaged_checksums_are_noticed(folder: Path):
     (folder / "data" / "checksums.json").write_text("{}")
     assert "checksums.json is damaged" in complaint(folder)
 
 
 @pytest.mark.parametrize("name", ["train.de", "valid.en", "test.en"])
-def test_text_that_has_changed_is_noticed(folder: Path, name: str):
+def test_changed_text_is_noticed(folder: Path, name: str):
     path = folder / "text" / name
     path.write_text(path.read_text(encoding="utf-8").replace("und", "and", 1), encoding="utf-8")
     touch(path)
@@ -108,14 +103,14 @@ def test_text_that_has_changed_is_noticed(folder: Path, name: str):
     assert "move it away to continue without it, or give another --workdir" in message
 
 
-def test_text_that_is_gone_or_only_touched_has_not_changed(folder: Path):
+def test_deleted_or_touched_text_is_not_a_change(folder: Path):
     touch(folder / "text" / "train.de")
     prepare(folder)
     shutil.rmtree(folder / "text")
     prepare(folder)
 
 
-def test_text_that_has_moved_is_the_same_text_and_is_watched_there(folder: Path):
+def test_moved_text_is_accepted_and_checked_at_its_new_path(folder: Path):
     moved = shutil.move(folder / "text", folder / "moved")
     (folder / "text").mkdir()
     prepared = prepare(folder, f"{folder}/data/../moved/")
@@ -126,7 +121,7 @@ def test_text_that_has_moved_is_the_same_text_and_is_watched_there(folder: Path)
     assert f"{path} has changed since" in complaint(folder, moved)
 
 
-def test_another_text_at_another_place_is_refused_by_the_path_that_goes_on(folder: Path):
+def test_different_text_at_another_path_is_refused(folder: Path):
     other = Path(shutil.copytree(folder / "text", folder / "other"))
     (other / "test.de").write_text("anders\n" * 20)
     start = f"was prepared from data.source = 'text:{folder / 'text'}', not 'text:"
@@ -143,7 +138,7 @@ def test_another_text_at_another_place_is_refused_by_the_path_that_goes_on(folde
     prepare(folder)
 
 
-def test_a_relative_path_is_kept_as_the_place_that_it_leads_to(
+def test_a_relative_path_is_stored_as_an_absolute_one(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shutil.copytree(original, tmp_path, dirs_exist_ok=True)
@@ -154,16 +149,16 @@ def test_a_relative_path_is_kept_as_the_place_that_it_leads_to(
     assert f"'text:{tmp_path / 'text'}', not 'text:text', and" in complaint(tmp_path, "text")
 
 
-def test_data_of_which_no_checksums_were_kept_knows_its_text_by_its_place_alone(folder: Path):
+def test_data_without_checksums_recognises_its_text_by_path_only(folder: Path):
     (folder / "data" / "checksums.json").unlink()
     copy = shutil.copytree(folder / "text", folder / "copy")
     assert "give the former path" in complaint(folder, str(copy))
     prepare(folder)
 
 
-def test_what_has_not_changed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unchanged_files_are_not_hashed_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
     for path in [*(folder / "data").rglob("*.*"), *(folder / "text").iterdir()]:
         touch(path)
     prepare(folder)
-    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("it was read again"))
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("it was hashed again"))
     prepare(folder).text("test")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forms of text: what is folded, what is kept, and what is no text at all."""
+"""Text normalization: folded, kept and invisible characters."""
 
 import io
 import itertools
@@ -53,37 +53,37 @@ def test_compatibility_characters_are_kept_or_folded(written: str):
 
 
 @pytest.mark.parametrize("line", INVISIBLE, ids=ascii)
-def test_what_cannot_be_seen_is_no_text(line: str):
+def test_invisible_characters_are_removed(line: str):
     assert {normalizer(form)(line) for form in get_args(Normalization)} == {""}
 
 
 @pytest.mark.parametrize("line", VISIBLE, ids=ascii)
-def test_what_has_ink_is_text(line: str):
+def test_visible_characters_are_kept(line: str):
     assert all(normalizer(form)(line) for form in get_args(Normalization))
 
 
 @pytest.mark.parametrize("line", INVISIBLE, ids=ascii)
 @pytest.mark.parametrize("form", get_args(Normalization))
-def test_a_line_that_cannot_be_seen_is_blank(form: Normalization, line: str, vocabulary: bytes):
+def test_an_invisible_line_is_blank(form: Normalization, line: str, vocabulary: bytes):
     (ids,) = Vocabulary(vocabulary, form).encode([line])
     assert is_blank(ids)
 
 
-def test_marks_that_letters_need_are_kept():
-    """Without its joiner a Persian word is another, and a family of emojis four people."""
+def test_joiners_within_words_are_kept():
+    """Without joiners, Persian words change meaning and a family emoji becomes three people."""
     for text in ("می\u200cخواهم", "👨\u200d👩\u200d👧"):
         assert normalizer("nfc")(text) == text
 
 
 @given(st.text())
-def test_composed_text_differs_in_spaces_alone(line: str):
+def test_nfc_changes_only_composition_and_spaces(line: str):
     normal = normalizer("nfc")(line)
     assert normal in ("", " ".join(unicodedata.normalize("NFC", line).split()))
     assert normalizer("nfc")(normal) == normal
 
 
-def test_a_new_vocabulary_reads_sources_as_one_that_normalises_by_itself():
-    """As those did that were trained before text was normalised outside of them."""
+def test_a_new_vocabulary_encodes_like_an_old_one():
+    """Old vocabularies let sentencepiece normalise; new ones get normalised text."""
     sentences = [*itertools.chain(*GeneratedCorpus(300, seed=0).pairs("train")), *FOLDED]
     file = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

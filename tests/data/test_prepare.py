@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preparing: once, completely, never over something else; and that it imports no JAX."""
+"""Preparing data: once, completely, never over other data, and without importing JAX."""
 
 import dataclasses
 import subprocess
@@ -39,7 +39,7 @@ def contents(workdir: Path) -> dict[Path, tuple[bytes, int]]:
     }
 
 
-def test_prepares_everything(tmp_path: Path) -> None:
+def test_preparing_writes_everything(tmp_path: Path) -> None:
     data = prepare(CONFIG, tmp_path)
     assert {split: len(file) for split in SPLITS if (file := data.tokens(split))} == {
         "train": 300,
@@ -67,8 +67,8 @@ def test_separate_vocabularies(tmp_path: Path) -> None:
     assert data.vocabularies.source.decode(source) != data.vocabularies.target.decode(target)
 
 
-def test_the_size_that_is_advised_holds_for_both_sides(tmp_path: Path) -> None:
-    """Whichever of them allows less."""
+def test_the_suggested_vocabulary_size_works_for_both_sides(tmp_path: Path) -> None:
+    """Each side in turn is the limiting one."""
     for source, target in ((0, 1), (1, 0)):
         for split in ("train", "valid", "test"):
             lines = (["eins zwei"] * 9, ["one two three four five six seven"] * 9)
@@ -86,10 +86,10 @@ def test_the_size_that_is_advised_holds_for_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 7, 99])
-def test_of_much_text_a_part_makes_the_vocabularies(
+def test_vocabularies_are_trained_on_a_sample_of_large_text(
     monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    """So many pairs, none twice, the same each time, from the whole of the text."""
+    """The sample has a fixed size, no duplicates, and is the same each time."""
     monkeypatch.setattr(preparation, "_MOST_PAIRS", most)
     pairs = [(str(number), str(-number)) for number in range(100)]
     taken = list(preparation._sample(pairs))
@@ -99,7 +99,7 @@ def test_of_much_text_a_part_makes_the_vocabularies(
     assert list(preparation._sample(pairs[:most])) == pairs[:most]
 
 
-def test_each_pair_is_as_likely_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_pair_is_equally_likely_to_be_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "_MOST_PAIRS", 4_000)
     numbers = [
         int(source) for source, _ in preparation._sample((str(n), "") for n in range(10_000))
@@ -108,7 +108,7 @@ def test_each_pair_is_as_likely_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(shares, 0.4, atol=0.06)  # four standard deviations
 
 
-def test_the_vocabularies_are_those_of_the_part(
+def test_the_sample_determines_the_vocabularies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = prepare(CONFIG, tmp_path / "whole")
@@ -118,7 +118,7 @@ def test_the_vocabularies_are_those_of_the_part(
     assert len(part.tokens("train")) == len(whole.tokens("train")) == 300
 
 
-def test_second_time_only_opens(tmp_path: Path) -> None:
+def test_preparing_again_changes_nothing(tmp_path: Path) -> None:
     prepare(CONFIG, tmp_path)
     before = contents(tmp_path)
     again = prepare(CONFIG, tmp_path)
@@ -134,7 +134,7 @@ def test_another_config_is_refused(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_the_same_text_by_another_path_is_the_same(tmp_path: Path) -> None:
+def test_the_same_text_under_another_path_is_accepted(tmp_path: Path) -> None:
     text, run = tmp_path / "text", tmp_path / "run"
     text.mkdir()
     for name in ("train", "valid", "test"):
@@ -151,14 +151,14 @@ def test_the_same_text_by_another_path_is_the_same(tmp_path: Path) -> None:
     assert contents(run) == before
 
 
-def test_an_interrupted_run_is_done_again(tmp_path: Path) -> None:
+def test_interrupted_preparation_is_repeated(tmp_path: Path) -> None:
     expected = prepare(CONFIG, tmp_path).report()
     (tmp_path / "data" / "config.json").unlink()
     (tmp_path / "data" / "valid" / "tokens.bin").unlink()
     assert prepare(CONFIG, tmp_path).report() == expected
 
 
-def test_text_of_held_out_splits_is_never_filtered(tmp_path: Path) -> None:
+def test_text_of_validation_and_test_is_never_filtered(tmp_path: Path) -> None:
     lines = ["eins zwei drei", "", "eins " * 50, "drei zwei"]
     for name in ("train", "valid", "test"):
         for side in ("src", "tgt"):
@@ -172,8 +172,8 @@ def test_text_of_held_out_splits_is_never_filtered(tmp_path: Path) -> None:
     assert (header.pairs, header.blank, header.too_long) == (2, 1, 1)
 
 
-def test_pairs_held_out_of_training_are_validation_pairs(tmp_path: Path) -> None:
-    """Whole as text, the vocabulary never having seen them; and never seen by training."""
+def test_valid_every_holds_out_validation_pairs(tmp_path: Path) -> None:
+    """Their text is unfiltered, and neither the vocabulary nor training sees them."""
     whole = prepare(CONFIG, tmp_path / "whole")
     config = dataclasses.replace(CONFIG, valid_every=7, max_length_ratio=1.3)
     data = prepare(config, tmp_path / "part")
@@ -190,7 +190,7 @@ def test_pairs_held_out_of_training_are_validation_pairs(tmp_path: Path) -> None
             prepare(dataclasses.replace(config, **{key: value}), tmp_path / "part")
 
 
-def test_text_that_cannot_be_seen_is_no_text(tmp_path: Path) -> None:
+def test_invisible_text_counts_as_blank(tmp_path: Path) -> None:
     for name in ("train", "valid", "test"):
         for side in ("src", "tgt"):
             (tmp_path / f"{name}.{side}").write_bytes("\u200b\n\ufeff\n\u200e\n".encode())
@@ -200,8 +200,8 @@ def test_text_that_cannot_be_seen_is_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("vocabulary", ["joint", "separate"])
-def test_targets_come_back_as_they_were_written(tmp_path: Path, vocabulary: str) -> None:
-    """And sources folded, for it is the same to a reader."""
+def test_targets_keep_their_characters(tmp_path: Path, vocabulary: str) -> None:
+    """Sources are folded."""
     for name in ("train", "valid", "test"):
         for side in ("src", "tgt"):
             (tmp_path / f"{name}.{side}").write_bytes("20 m² … ｆｕｌｌ，e\u0301\n".encode() * 3)
@@ -212,7 +212,7 @@ def test_targets_come_back_as_they_were_written(tmp_path: Path, vocabulary: str)
     assert data.vocabularies.target.decode(target) == "20 m² … ｆｕｌｌ，é"
 
 
-def test_opening_nothing(tmp_path: Path) -> None:
+def test_opening_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no prepared data"):
         open_dataset(tmp_path)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes fit everything, keep to the budget, and waste as little as is possible."""
+"""Shapes fit all pairs, respect the token budget, and waste little padding."""
 
 import itertools
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def padded_tokens(
 
 
 @pytest.mark.parametrize("num_shapes", [1, 2, 3, 8])
-def test_fits_everything_within_the_budget(num_shapes: int) -> None:
+def test_shapes_fit_all_pairs_within_the_budget(num_shapes: int) -> None:
     source, target = lengths(0, 2_000, longest=40)
     shapes = choose_shapes(source, target, num_shapes, batch_tokens=500, row_multiple=4)
     assert 1 <= len(shapes) <= num_shapes
@@ -38,18 +38,18 @@ def test_fits_everything_within_the_budget(num_shapes: int) -> None:
         assert shape.rows * max(shape[1:]) <= 500 < (shape.rows + 4) * max(shape[1:])
 
 
-def test_one_shape_is_the_largest() -> None:
+def test_a_single_shape_fits_the_longest_sides() -> None:
     source, target = np.array([3, 9], np.int32), np.array([7, 2], np.int32)
     assert choose_shapes(source, target, 1, batch_tokens=90) == [Shape(10, 9, 7)]
 
 
-def test_no_more_shapes_than_needed() -> None:
+def test_equal_lengths_need_one_shape() -> None:
     same = np.full(50, 6, np.int32)
     assert choose_shapes(same, same, 8, batch_tokens=60) == [Shape(10, 6, 6)]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_two_shapes_are_the_best_two(seed: int) -> None:
+def test_two_shapes_are_optimal(seed: int) -> None:
     source, target = lengths(seed, 300, longest=12)
     chosen = [
         (shape.source, shape.target) for shape in choose_shapes(source, target, 2, batch_tokens=100)
@@ -63,7 +63,7 @@ def test_two_shapes_are_the_best_two(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_three_shapes_are_near_the_best_three(seed: int) -> None:
+def test_three_shapes_are_nearly_optimal(seed: int) -> None:
     source, target = lengths(seed, 300, longest=8)
     chosen = [
         (shape.source, shape.target) for shape in choose_shapes(source, target, 3, batch_tokens=100)
@@ -77,8 +77,8 @@ def test_three_shapes_are_near_the_best_three(seed: int) -> None:
 
 
 @pytest.mark.parametrize("num_shapes", [1, 2, 5])
-def test_what_it_takes_follows_from_the_pairs_and_not_from_their_lengths(num_shapes: int) -> None:
-    """Lengths that are all a million times as long would fill the memory of many machines."""
+def test_the_cost_of_choosing_does_not_grow_with_the_lengths(num_shapes: int) -> None:
+    """An algorithm with a table over lengths would run out of memory here."""
     source, target = lengths(0, 300, longest=12)
     shapes = choose_shapes(source, target, num_shapes, batch_tokens=100)
     scale = 1_000_000
@@ -86,7 +86,7 @@ def test_what_it_takes_follows_from_the_pairs_and_not_from_their_lengths(num_sha
     assert longer == [Shape(rows, s * scale, t * scale) for rows, s, t in shapes]
 
 
-def test_too_small_a_budget_names_what_it_takes() -> None:
+def test_the_error_for_a_small_budget_names_a_sufficient_one() -> None:
     source, target = lengths(0, 100, longest=30)
     needed = 8 * int(max(source.max(), target.max()))
     with pytest.raises(UserError, match=rf"batch_tokens is 50: raise it to {needed} or more"):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token files give back what was written, count what was left out, and notice damage."""
+"""Token files return the pairs written, count those left out, and notice damage."""
 
 import errno
 import itertools
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.tokens import Limits, TokenFile, write_tokens
 from dat_jax.data.vocabulary import Vocabularies, Vocabulary, train_vocabulary
 from dat_jax.errors import UserError
+from tests.storage.test_files import size_limit
 
 PAIRS = list(GeneratedCorpus(300, seed=0).pairs("train"))
 GERMAN = Vocabulary(train_vocabulary([pair[0] for pair in PAIRS], 150, "bpe"), "nmt_nfkc")
@@ -51,20 +51,14 @@ def test_header(file: TokenFile) -> None:
     assert fingerprints == (GERMAN.fingerprint, ENGLISH.fingerprint)
 
 
-def test_chunks_change_nothing(
-    file: TokenFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dat_jax.data.tokens._CHUNK", 7)
-    assert write(tmp_path / "again", PAIRS).header == file.header
-
-
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
-def test_the_files_are_those_of_all_ids_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+def test_the_size_of_chunks_changes_no_byte(
+    file: TokenFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    """To the byte, as they were before anything was written in chunks."""
     monkeypatch.setattr("dat_jax.data.tokens._CHUNK", chunk)
-    folder = write(tmp_path / "train", PAIRS).folder
+    chunked = write(tmp_path / "chunked", PAIRS)
+    assert chunked.header == file.header
+    folder = chunked.folder
     ids = [
         ids
         for german, english in PAIRS
@@ -75,7 +69,7 @@ def test_the_files_are_those_of_all_ids_at_once(
     assert (folder / "offsets.npy").read_bytes() == (tmp_path / "offsets.npy").read_bytes()
 
 
-def test_blank_and_over_long_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_blank_and_overlong_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
     long = "drei " * 30
     pairs = [("drei", "three"), (" ", "three"), ("drei", ""), (long, "three"), ("drei", long)]
     pairs += [("\u200b", "three"), ("drei", "\ufeff"), ("drei", "\u200e\x01")]
@@ -92,8 +86,8 @@ def test_max_length_counts_eos(tmp_path: Path) -> None:
         write(tmp_path / "train", pairs, max_length=ids - 1)
 
 
-def test_lopsided_pairs_are_left_out_and_counted_by_pieces_without_eos(tmp_path: Path) -> None:
-    """By the plain rule, whichever side is the longer; the very ratio is kept."""
+def test_lopsided_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
+    """The ratio counts pieces without EOS, with either side longer; the exact ratio is kept."""
     pieces = list(itertools.product(range(1, 9), repeat=2))
     pairs = [(" ".join(["und"] * source), " ".join(["and"] * target)) for source, target in pieces]
     expected = [pair for pair in pieces if max(pair) / min(pair) <= 1.5]
@@ -104,7 +98,7 @@ def test_lopsided_pairs_are_left_out_and_counted_by_pieces_without_eos(tmp_path:
     assert len(write(tmp_path / "whole", pairs)) == len(pieces)
 
 
-def test_a_pair_is_left_out_for_one_reason(tmp_path: Path) -> None:
+def test_a_pair_left_out_counts_once(tmp_path: Path) -> None:
     pairs = [("und", "and"), ("und", "and " * 30), ("und " * 3, "and"), ("", "and " * 30)]
     header = write(tmp_path / "train", pairs, max_length=20, max_ratio=2.0).header
     assert (header.pairs, header.blank, header.too_long, header.lopsided) == (1, 1, 1, 1)
@@ -128,17 +122,12 @@ def test_a_failed_write_leaves_the_old_file(file: TokenFile) -> None:
     [(PAIRS, 20_000), ([("drei", "three")] * 3_000, 40_000)],
     ids=["ids", "offsets"],
 )
-def test_a_file_that_cannot_be_written_is_told_in_the_systems_words(
+def test_a_full_disk_raises_the_system_error(
     tmp_path: Path, pairs: list[tuple[str, str]], most: int
 ) -> None:
-    """As on a full disk, while ids are written and while offsets are."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        with pytest.raises(OSError) as caught:
-            write(tmp_path / "train", pairs)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    """The disk fills while ids or offsets are written."""
+    with size_limit(most), pytest.raises(OSError) as caught:
+        write(tmp_path / "train", pairs)
     assert caught.value.errno == errno.EFBIG
     assert not (tmp_path / "train").exists()
 
@@ -151,7 +140,9 @@ def test_pickled_objects_are_not_loaded(file: TokenFile) -> None:
 
 @pytest.mark.parametrize("part", ["tokens.bin", "offsets.npy", "header.json"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "emptied"])
-def test_opening_notices_missing_and_cut_parts(file: TokenFile, part: str, damage: str) -> None:
+def test_opening_notices_missing_and_truncated_parts(
+    file: TokenFile, part: str, damage: str
+) -> None:
     path = file.folder / part
     content = path.read_bytes()
     path.unlink()

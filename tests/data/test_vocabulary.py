@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vocabularies: text survives, special ids are where they should be, wrong sizes are explained."""
+"""Vocabularies: round trips, special ids, and errors that suggest a size that works."""
 
 import itertools
 import re
@@ -42,7 +42,7 @@ def test_decode_stops_at_the_first_eos_and_drops_padding(model: bytes) -> None:
     assert vocabulary.decode([BOS, PAD, *ids, *ids, PAD]) == "drei Tage"
 
 
-def test_unknown_characters_are_seen(model: bytes) -> None:
+def test_unknown_characters_are_visible_in_the_text(model: bytes) -> None:
     vocabulary = Vocabulary(model)
     (ids,) = vocabulary.encode(["drei Ω"])
     assert UNK in ids and "⁇" in vocabulary.decode(ids)
@@ -54,11 +54,11 @@ def test_pieces_spell_the_text(model: bytes) -> None:
     assert "".join(vocabulary.pieces(ids)) == "▁drei▁Tage</s>"
 
 
-def test_training_is_repeatable() -> None:
+def test_training_is_deterministic() -> None:
     assert train_vocabulary(SENTENCES, 150, "bpe") == train_vocabulary(SENTENCES, 150, "bpe")
 
 
-def test_of_too_many_sentences_the_first_are_taken_and_none_by_chance(
+def test_training_uses_the_first_sentences_if_there_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dat_jax.data.vocabulary._MOST_SENTENCES", len(SENTENCES) // 2)
@@ -66,21 +66,21 @@ def test_of_too_many_sentences_the_first_are_taken_and_none_by_chance(
     assert train_vocabulary(SENTENCES, 150, "bpe") == train_vocabulary(first, 150, "bpe")
 
 
-def test_fingerprint_tells_vocabularies_apart(model: bytes) -> None:
+def test_fingerprints_distinguish_vocabularies(model: bytes) -> None:
     assert Vocabulary(model).fingerprint == Vocabulary(model).fingerprint
     other = Vocabulary(train_vocabulary(SENTENCES, 201, "bpe"))
     assert other.fingerprint != Vocabulary(model).fingerprint
 
 
 @pytest.mark.parametrize("pieces", ["bpe", "unigram"])
-def test_too_large_names_the_largest(pieces: Literal["unigram", "bpe"]) -> None:
+def test_the_error_for_a_large_size_names_the_largest(pieces: Literal["unigram", "bpe"]) -> None:
     with pytest.raises(UserError, match=r"set it to \d+ or less") as caught:
         train_vocabulary(SENTENCES, 50_000, pieces)
     largest = int(re.findall(r"\d+", str(caught.value))[-1])
     assert Vocabulary(train_vocabulary(SENTENCES, largest, pieces)).size == largest
 
 
-def test_too_small_names_the_smallest() -> None:
+def test_the_error_for_a_small_size_names_the_smallest() -> None:
     with pytest.raises(UserError, match=r"set it to \d+ or more"):
         train_vocabulary(SENTENCES, 10, "bpe")
 
@@ -92,7 +92,7 @@ def test_no_text() -> None:
 
 @pytest.mark.parametrize("pieces", ["bpe", "unigram"])
 @pytest.mark.parametrize("line", ["шишка " * 1_000, "шишка" * 1_000, "шишка\u2585шишка"])
-def test_lines_that_the_trainer_would_skip_are_learnt_from(
+def test_lines_that_sentencepiece_would_skip_are_used(
     line: str, pieces: Literal["unigram", "bpe"]
 ) -> None:
     without = Vocabulary(train_vocabulary(SENTENCES, 150, pieces))
@@ -102,7 +102,7 @@ def test_lines_that_the_trainer_would_skip_are_learnt_from(
     assert UNK in without.encode(["шишка"])[0]
 
 
-def test_an_error_in_the_text_is_passed_on() -> None:
+def test_an_error_in_the_text_propagates() -> None:
     def sentences() -> Iterator[str]:
         yield "drei Tage"
         raise UserError("line 2 is bad")

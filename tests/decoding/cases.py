@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Searches that the engine has to get right, and what the slow twin finds."""
+"""Searches that the engine must get right, and the slow twin's hypotheses for them."""
 
 import functools
 from typing import NamedTuple
@@ -37,7 +37,7 @@ from tests.decoding.plain_rules import (
 
 
 class Case(NamedTuple):
-    """A search over SOURCE. Cases that differ in a rule's numbers alone compile once."""
+    """A search over SOURCE. Cases that differ only in a rule's numbers share a compilation."""
 
     kind: str
     beam_size: int
@@ -89,34 +89,34 @@ one_of_a_kind = pytest.mark.parametrize(
 SLOTS = 4  # fewer than there are sentences
 
 
-SIZES, WINDOWS, PROJECTED = (2, 3), (3,), 1  # of a search that gathers
+GATHERED = {"sizes": (2, 3), "windows": (3,), "projected": 1}
 
 
 @functools.cache
 def masked(case: Case) -> tuple[Hypotheses, Work]:
-    """Hypotheses of SOURCE by the plain algorithm: a block that is needed runs on all rows, and
-    attention reads all positions. The last sentences come in one by one."""
+    """Hypotheses of SOURCE by the plain algorithm: a block that any row needs runs on all rows,
+    and attention reads all positions. The last sentences enter one by one."""
     return run(*case, slots=SLOTS, refill=1)
 
 
 @functools.cache
 def gathered(case: Case) -> tuple[Hypotheses, Work]:
-    """The same, where blocks run on the rows that need them, attention reads a part of the
-    positions, and the upper blocks attend to states."""
-    return run(*case, slots=SLOTS, refill=1, sizes=SIZES, windows=WINDOWS, projected=PROJECTED)
+    """The same, with blocks run only on the rows that need them, attention to a part of the
+    positions, and states instead of keys and values in the upper blocks' caches."""
+    return run(*case, slots=SLOTS, refill=1, **GATHERED)
 
 
 ways = pytest.mark.parametrize("search", [masked, gathered])
 
 
 @functools.cache
-def plain(case: Case) -> list[Hypothesis]:
+def plain(case: Case, shortlist: int = 0) -> list[Hypothesis]:
     """Hypotheses of SOURCE by the slow twin."""
     model, params = make_model(case.kind)
     draws = draws_of(getattr(case.rule, "seed", 0), NUMBERS, MAX_LENGTH, case.beam_size)
     return [
         search_without_cache(
-            PlainDecoder(model, params, SOURCE[row], case.rule, MAX_LENGTH, draws[row]),
+            PlainDecoder(model, params, SOURCE[row], case.rule, MAX_LENGTH, draws[row], shortlist),
             int(LIMITS[row]),
             case.beam_size,
             LENGTH_PENALTY,
@@ -126,16 +126,16 @@ def plain(case: Case) -> list[Hypothesis]:
 
 
 def assert_same(found: Hypotheses, expected: Hypotheses) -> None:
-    """Equal but for the order of sums."""
+    """Asserts equal hypotheses; scores may differ by rounding."""
     for name in ("tokens", "exits", "lengths"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     for name in ("log_probs", "scores"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4)
 
 
-def assert_as_without_cache(found: Hypotheses, case: Case) -> None:
-    """The hypotheses of SOURCE are the slow twin's."""
-    for row, expected in enumerate(plain(case)):
+def assert_as_without_cache(found: Hypotheses, twins: list[Hypothesis]) -> None:
+    """Asserts that the hypotheses of SOURCE are the slow twin's."""
+    for row, expected in enumerate(twins):
         length = len(expected.tokens)
         assert found.lengths[row] == length
         assert tuple(found.tokens[row, :length].tolist()) == expected.tokens

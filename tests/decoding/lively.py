@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny models whose tokens and exits vary, sentences for them, and the engine run on them."""
+"""Tiny models whose tokens and exits vary, source sentences, and the engine run on both."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ SOURCE = np.asarray(
 LIMITS = np.asarray([7, 5, 1, 7, 4, 6], np.int32)
 NUMBERS = np.asarray([3, 1, 4, 15, 9, 2], np.int32)
 ROWS = len(SOURCE)
-ROOM = 20  # in a queue, for more sentences than these
+ROOM = 20  # places of a queue, more than there are sentences
 
 POST = {"norm": "post", "exit_head": "token_geometric"}
 PRE = {
@@ -50,9 +50,9 @@ TIED = {
     "norm": "pre",
     "embeddings": "tied",
     "exit_head": "token_multinomial",
-    "decoder_layers": 4,  # room for a state to be copied twice, and attended to both times
+    "decoder_layers": 4,  # so that a state can be copied twice, and read by attention both times
 }
-KINDS = {  # the config, and the seed of parameters by which sentences and exits differ
+KINDS = {  # the config, and a seed of parameters that give varied sentences and exits
     "post": (POST, 5),
     "pre": (PRE, 4),
     "tied": (TIED, 8),
@@ -65,15 +65,15 @@ KINDS = {  # the config, and the seed of parameters by which sentences and exits
     "post, tempted": (POST, 5),
     "pre, tempted": (PRE, 4),
 }
-TEMPTING = {"post": [8, 9], "pre": [6, 4]}  # words that one is to write UNK and EOS for
+TEMPTING = {"post": [8, 9], "pre": [6, 4]}  # words whose embeddings UNK and EOS imitate
 
 
 @functools.cache
 def make_model(kind: str) -> tuple[Transformer, Params]:
-    """A model whose states differ enough between tokens and depths for its choices to vary."""
+    """A model whose states differ enough between tokens and depths to vary its choices."""
     changes, seed = KINDS[kind]
     model = tiny_model(**changes)
-    if kind == "last":  # the model "post" without its lower exits
+    if kind == "last":  # "post" without its lower exits
         return model, make_model("post")[1]
     if kind.endswith(", tempted"):
         return model, _tempted(kind.removesuffix(", tempted"))
@@ -88,7 +88,7 @@ def make_model(kind: str) -> tuple[Transformer, Params]:
 
 
 def _tempted(kind: str) -> Params:
-    """Parameters that find UNK likelier than one of the words, and EOS than another."""
+    """Parameters that make UNK likelier than one word, and EOS likelier than another."""
     params = make_model(kind)[1]
     classifiers = params["classifiers"]
     words = classifiers["table"][..., TEMPTING[kind], :]
@@ -105,8 +105,8 @@ def settings(
     projected: int = 99,
     shortlist: int = 0,
 ) -> SearchSettings:
-    """Settings of the plain algorithm, if nothing else is said: all slots are filled together, a
-    block runs on all rows, attention reads all positions, and caches hold keys and values."""
+    """Search settings. The defaults are the plain algorithm: all slots are filled together, a block
+    runs on all rows, attention reads all positions, and caches hold keys and values."""
     return SearchSettings(
         beam_size=beam_size,
         length_penalty=LENGTH_PENALTY,
@@ -130,8 +130,8 @@ def run(
     slots: int | None = None,
     **how: Any,
 ) -> tuple[Hypotheses, Work]:
-    """The engine's hypotheses of the sentences in the queue, and what it ran; by default all are in
-    work from the beginning."""
+    """The engine's hypotheses for the sentences in the queue, and its work; by default all
+    sentences are in work from the start."""
     model, own_params = make_model(kind)
     queue = make_queue() if queue is None else queue
     params = own_params if params is None else params
@@ -141,7 +141,7 @@ def run(
 
 
 def _real(queue: Queue, results: tuple[Hypotheses, Work]) -> tuple[Hypotheses, Work]:
-    """The results of sentences that are real, of which alone there are any."""
+    """Drops the empty places of the queue, after checking that they got no tokens."""
     hypotheses, work = jax.tree.map(np.asarray, results)
     count = int(queue.count)
     assert (hypotheses.lengths[count:] == 0).all()
@@ -153,7 +153,7 @@ def make_queue(
     limits: np.ndarray = LIMITS,
     numbers: np.ndarray = NUMBERS,
 ) -> Queue:
-    """These sentences in a queue, with room for more if they are few."""
+    """A queue of these sentences, padded to ROOM places."""
     rows = ((0, max(ROOM - len(source), 0)),)
     arrays = (
         np.pad(source, (*rows, (0, 0)), constant_values=PAD),
@@ -164,5 +164,5 @@ def make_queue(
 
 
 def layers_run(work: Work) -> int:
-    """On how many rows blocks were computed."""
+    """The number of rows on which blocks were computed, summed over the blocks."""
     return int(work.computed[:-1].sum())

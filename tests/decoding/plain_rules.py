@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exits decided token by token from whole forward passes: the slow twin of the engine.
+"""The slow twin of the engine: decides exits token by token from whole forward passes.
 
 One sentence at a time, without a cache: each prefix runs through the whole model again, with the
-states of its earlier tokens copied upward from where they exited. The newest token runs all blocks,
-and is then said to have left where the rule's definition says.
+states of its earlier tokens copied upward from their exits. The newest token runs all blocks, and
+the rule's definition then picks its exit.
 """
 
 import dataclasses
@@ -34,20 +34,20 @@ from tests.decoding.plain_search import plain_search
 class Outputs(NamedTuple):
     """The model's outputs for one sentence whose tokens exit at given depths."""
 
-    log_probs: np.ndarray  # [X, T, V] of the next token, by each exit
-    exit_logits: np.ndarray  # [N], [T, N] or [T, N-1], by the kind of exit head; [0] without
-    states: np.ndarray  # [N + 1, T, D] before block 1 and after each
+    log_probs: np.ndarray  # [X, T, V] of the next token, at each exit
+    exit_logits: np.ndarray  # [N], [T, N] or [T, N-1], depending on the exit head; [0] without one
+    states: np.ndarray  # [N + 1, T, D] before block 1 and after each block
 
 
 class Hypothesis(NamedTuple):
-    """The best hypothesis of one sentence, and what all of its hypotheses asked for."""
+    """The best hypothesis of one sentence, and the exits of all its hypotheses."""
 
     tokens: tuple[int, ...]
     exits: tuple[int, ...]
     log_prob: float
     score: float
-    deepest: tuple[int, ...]  # at each step, the greatest exit of the live hypotheses
-    all_exits: tuple[int, ...]  # of the newest tokens of all hypotheses that were ever live
+    deepest: tuple[int, ...]  # at each step, the deepest exit of the live hypotheses
+    all_exits: tuple[int, ...]  # of the newest token of every hypothesis that was ever live
 
 
 @partial(jax.jit, static_argnums=0)
@@ -80,7 +80,7 @@ def whole_pass(
     exits: tuple[int, ...],
     max_length: int,
 ) -> Outputs:
-    """Runs BOS and `prefix`, which leave the decoder at `exits`; padded, so as to compile once."""
+    """Runs BOS and `prefix`, whose tokens exit at `exits`; padded so that it compiles once."""
     inputs = np.full((1, max_length), PAD, np.int32)
     inputs[0, : len(prefix) + 1] = (BOS, *prefix)
     exit_depth = np.full((1, max_length), model.config.decoder_layers, np.int32)
@@ -90,7 +90,7 @@ def whole_pass(
 
 
 def choosing(log_probs: np.ndarray, shortlist: int) -> np.ndarray:
-    """Log-probabilities [X, T, V] where exits above the first know its likeliest words alone."""
+    """Log-probabilities [X, T, V] where later exits choose among the first exit's top words."""
     likely = log_probs[0].copy()
     likely[:, : EOS + 1] = np.inf  # special tokens are always proposed
     proposed = np.argsort(-likely, axis=-1, kind="stable")[:, : EOS + 1 + shortlist]
@@ -107,7 +107,7 @@ _token_draws = jax.jit(token_draws, static_argnums=3)
 
 
 def draws_of(seed: int, numbers: np.ndarray, length: int, beams: int = 1) -> np.ndarray:
-    """The draws [B, T, J] of sentences with these numbers at their first `length` positions."""
+    """The draws [B, T, J] for sentences with these numbers, at their first `length` positions."""
     positions = np.tile(np.arange(length), len(numbers))
     draws = _token_draws(seed, jnp.asarray(np.repeat(numbers, length)), positions, beams)
     return np.asarray(draws).reshape(len(numbers), length, beams)
@@ -115,20 +115,20 @@ def draws_of(seed: int, numbers: np.ndarray, length: int, beams: int = 1) -> np.
 
 @dataclasses.dataclass
 class PlainDecoder:
-    """The log-probabilities that a sentence's prefixes lead to, and where their tokens exit."""
+    """Next-token log-probabilities for prefixes of a sentence, and the exits of their tokens."""
 
     model: Transformer
     params: Params
     source: np.ndarray  # [S], padded
     rule: Rule
     max_length: int
-    draws: np.ndarray  # [T, J] of chance, by position and beam
-    shortlist: int = 0  # tokens that the first exit proposes to those above; 0: all
+    draws: np.ndarray  # [T, J] random draws, by position and beam
+    shortlist: int = 0  # number of tokens that the first exit proposes to later ones; 0: all
     exits: dict[tuple[int, ...], tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    """Of BOS and every token of each prefix met so far."""
+    """The exits of BOS and every token, for each prefix seen so far."""
 
     def log_probs(self, prefix: tuple[int, ...]) -> np.ndarray:
-        """Of the token after `prefix` [V]; to be asked for all beams of a step in their order."""
+        """Log-probabilities [V] of the token after `prefix`; call it for each beam in order."""
         earlier = self.exits[prefix[:-1]] if prefix else ()
         exits = (*earlier, self.model.config.decoder_layers)
         outputs = whole_pass(self.model, self.params, self.source, prefix, exits, self.max_length)
@@ -140,7 +140,7 @@ class PlainDecoder:
         return outputs.log_probs[self.model.config.exit_depths.index(exit_depth), len(prefix)]
 
     def exit_of(self, outputs: Outputs, position: int, beam: int) -> int:
-        """The rules' definitions (paper, sections 3.2, 3.3 and 4.1)."""
+        """The exit of the token by the rule's definition (paper, sections 3.2, 3.3 and 4.1)."""
         depths = self.model.config.decoder_layers
         match self.rule:
             case Fixed(depth):

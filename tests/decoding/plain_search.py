@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Beam search on tuples, one sentence at a time: the slow twin of the searches on arrays."""
+"""Beam search on tuples, one sentence at a time: the slow twin of the search on arrays."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from dat_jax.data.vocabulary import EOS
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A finished hypothesis of the plain-Python search."""
+    """A finished hypothesis of the plain search."""
 
     tokens: tuple[int, ...]
     log_prob: float
@@ -24,14 +24,14 @@ def plain_search(
     beam_size: int,
     length_penalty: float,
 ) -> list[Finished]:
-    """The rule for one sentence, on tuples: `log_probs` maps a prefix to [V]."""
+    """The finished hypotheses of one sentence; `log_probs` maps a prefix to [V]."""
     live: list[tuple[tuple[int, ...], np.float32]] = [((), np.float32(0))]
     finished = []
     for length in range(1, limit + 1):
         candidates = []
         for prefix, total in live:
             following = log_probs(prefix)
-            words = range(EOS + 1, len(following))  # neither PAD nor UNK nor BOS
+            words = range(EOS + 1, len(following))  # not PAD, UNK or BOS
             allowed = [EOS] if length == limit else words if length == 1 else [EOS, *words]
             for token in allowed:
                 candidates.append(((*prefix, token), np.float32(total + following[token])))

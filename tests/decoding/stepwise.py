@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A beam search that runs step by step over log-probabilities which follow from the prefix."""
+"""The beam search run step by step, over log-probabilities that depend only on the prefix."""
 
 import itertools
 
@@ -17,14 +17,14 @@ T = 8
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, in float32."""
+    """Log-softmax over the last axis, in float32."""
     return (logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))).astype(np.float32)
 
 
 def random_log_probs(seed: int, prefix: tuple[int, ...], *, ties: bool = False) -> np.ndarray:
     """Log-probabilities [V] that depend on every token of the prefix.
 
-    With `ties` they are sums of few powers of two, so that equal scores abound and are exact.
+    With `ties` they are multiples of 1/2, so that many scores are exactly equal.
     """
     generator = np.random.default_rng([seed, len(prefix), *prefix])
     if ties:
@@ -51,7 +51,7 @@ def step(state, log_probs_of):
 
 
 def grouped(logits: jax.Array) -> jax.Array:
-    """Logits by groups of tokens, as the classifiers of a decoder make them."""
+    """Logits in groups of tokens, as a decoder's classifiers return them."""
     return jnp.moveaxis(in_groups(jnp.moveaxis(logits, -1, 0), -jnp.inf), (0, 1), (-2, -1))
 
 
@@ -64,7 +64,7 @@ def unfinished(state):
 def advance(state, log_probs, exits):
     count = min(2 * exits.shape[1], log_probs.shape[-1])
     top = top_tokens(grouped(log_probs), count, EOS)
-    top = top._replace(normaliser=jnp.zeros_like(top.normaliser))  # they are normalised already
+    top = top._replace(normaliser=jnp.zeros_like(top.normaliser))  # already normalised
     positions, limits = state.position[:, None], state.limit[:, None]
     following = continuations(top, state.log_probs, positions, limits, EOS)
     return beam.advance(state, following, exits, eos_id=EOS)
@@ -83,7 +83,7 @@ def best(state: beam.BeamState, length_penalty: float = 1.0) -> beam.Hypotheses:
 
 
 def sequences(state: beam.BeamState, g: int) -> list[tuple[int, ...]]:
-    """The tokens of the finished hypotheses of sentence `g`, in the order of their slots."""
+    """The tokens of the finished hypotheses of sentence `g`, in slot order."""
     lengths = np.asarray(state.finished_lengths)[g]
     tokens = np.asarray(entries(state.finished_history).tokens)[g]
     return [

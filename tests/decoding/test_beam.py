@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Beam search against enumeration, an argmax loop and a plain-Python statement of the rule."""
+"""Beam search compared with enumeration, an argmax loop and a plain-Python search."""
 
 import functools
 import itertools
@@ -31,7 +31,7 @@ from tests.decoding.stepwise import (
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_beam_of_one_is_an_argmax_loop(seed):
+def test_a_beam_of_one_equals_an_argmax_loop(seed):
     prefix = ()
     total = np.float32(0)
     while len(prefix) < T and EOS not in prefix:
@@ -50,7 +50,7 @@ def test_a_beam_of_one_is_an_argmax_loop(seed):
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1.0, 2.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_wide_beam_finds_the_best_of_all_sequences_of_a_markov_chain(seed, length_penalty):
+def test_a_wide_beam_finds_the_best_sequence_of_a_markov_chain(seed, length_penalty):
     limit = 4
     words = [EOS + 1, EOS + 2, EOS + 3]
     table = np.full((V, V), -np.inf, np.float32)
@@ -82,7 +82,7 @@ def test_a_wide_beam_finds_the_best_of_all_sequences_of_a_markov_chain(seed, len
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
-def test_the_search_is_the_plain_rule(beam_size, length_penalty, ties):
+def test_the_search_equals_the_plain_search(beam_size, length_penalty, ties):
     limits = [T, 1, 2, T, 5, T]
 
     def log_probs_of(g, prefix):
@@ -94,7 +94,7 @@ def test_the_search_is_the_plain_rule(beam_size, length_penalty, ties):
         rule = functools.partial(log_probs_of, g)
         expected = plain_search(rule, limit, beam_size, length_penalty)
         assert sequences(state, g) == [hypothesis.tokens for hypothesis in expected]
-        assert state.position[g] == len(expected[-1].tokens)  # it stopped when it was done
+        assert state.position[g] == len(expected[-1].tokens)  # it stops when it is done
         count = len(expected)
         assert beam.num_finished(state)[g] == count
         np.testing.assert_array_equal(
@@ -120,7 +120,7 @@ def test_exits_follow_their_tokens(beam_size):
         assert depths.tolist() == [exit_of(prefix[:t]) for t in range(length)] + [0] * (T - length)
 
 
-def test_histories_say_which_beam_each_new_one_continues():
+def test_histories_record_the_parent_of_each_beam():
     state = beam.init(jnp.asarray([T, T]), 3, T, START)
     parents = set()
     for length in range(4):
@@ -139,7 +139,7 @@ def test_histories_say_which_beam_each_new_one_continues():
     assert parents == {0, 1, 2}
 
 
-def test_eos_is_forced_at_each_sentences_own_limit():
+def test_eos_is_forced_at_the_limit_of_each_sentence():
     reluctant = np.log(np.asarray([0.1, 0.1, 0.1, 1e-6, 0.2, 0.2, 0.1, 0.1, 0.1], np.float32))
     state = search(lambda *_: reluctant, [1, 3, T], beam_size=2)
     found = best(state)
@@ -149,15 +149,12 @@ def test_eos_is_forced_at_each_sentences_own_limit():
         total = (length - 1) * reluctant[EOS + 1] + reluctant[EOS]
         np.testing.assert_allclose(found.log_probs[g], total, rtol=1e-6)
         np.testing.assert_allclose(found.scores[g], total / length, rtol=1e-6)
-    assert beam.num_finished(state).tolist() == [
-        1,
-        2,
-        2,
-    ]  # after one step there is but one empty beam
+    # After one step only one beam exists, the empty one.
+    assert beam.num_finished(state).tolist() == [1, 2, 2]
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_a_sentence_does_not_depend_on_its_neighbours(beam_size):
+def test_a_sentence_does_not_depend_on_its_batch(beam_size):
     limits = [T, 2, 5, T]
     together = search(lambda g, prefix: random_log_probs(g, prefix), limits, beam_size)
     for g, limit in enumerate(limits):
@@ -170,18 +167,18 @@ def test_a_sentence_does_not_depend_on_its_neighbours(beam_size):
 
 
 def results(state: beam.BeamState) -> list[jax.Array]:
-    """All that lasts when a sentence is done."""
+    """The parts of the state that stay fixed once a sentence is done."""
     return [state.limit, state.position, beam.live(state), *state[-3:]]
 
 
-def test_a_sentence_that_is_done_finishes_no_more():
+def test_a_finished_sentence_does_not_change():
     state = search(lambda g, prefix: random_log_probs(g, prefix), [2, T], 3)
     after = step(state, lambda g, prefix: random_log_probs(g + 9, prefix))
     jax.tree.map(np.testing.assert_array_equal, results(state), results(after))
     assert beam.done(after).all()
 
 
-def test_sentences_at_different_positions_may_be_advanced_together():
+def test_sentences_at_different_positions_advance_together():
     def log_probs_of(g, prefix):
         return random_log_probs(g, prefix)
 
@@ -215,7 +212,7 @@ def test_the_search_runs_inside_a_while_loop():
 
 
 @pytest.mark.parametrize("never", range(EOS))
-def test_what_is_no_text_is_never_chosen(never):
+def test_special_tokens_are_never_chosen(never):
     tempting = np.full(V, np.log(0.1 / V), np.float32)
     tempting[never] = np.log(0.9)
     state = search(lambda *_: tempting, [4], beam_size=2)
@@ -223,7 +220,7 @@ def test_what_is_no_text_is_never_chosen(never):
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_eos_comes_first_only_where_nothing_else_fits(beam_size):
+def test_eos_comes_first_only_at_a_limit_of_one(beam_size):
     eager = np.full(V, np.log(0.1 / V), np.float32)
     eager[EOS] = np.log(0.9)
     found = best(search(lambda *_: eager, [1, 2, T], beam_size))
@@ -232,7 +229,7 @@ def test_eos_comes_first_only_where_nothing_else_fits(beam_size):
     np.testing.assert_allclose(found.log_probs[1:], eager[EOS] + eager[V - 1], rtol=1e-6)
 
 
-def test_live_beams_read_the_start_and_then_their_last_token():
+def test_live_beams_read_the_start_token_and_then_their_last_token():
     state = beam.init(jnp.asarray([T]), 2, T, START)
     assert state.tokens.tolist() == [[START, START]]
     state = step(state, lambda g, prefix: random_log_probs(g, prefix))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The beam search against the cases that fairseq publishes for its own, with their results.
+"""The beam search reproduces the published test cases of fairseq's beam search.
 
-Two sentences, a beam of 2, two words beside EOS, and probabilities that depend on the prefix.
+Two sentences, a beam of 2, two words and EOS, and probabilities that depend on the prefix.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from tests.decoding.stepwise import EOS, V, best, search, sequences
 
 W1, W2 = 4, 5
 _ENDS = (1.0, 0.0, 0.0)
-# Of each sentence, by the prefix: the probabilities of EOS, W1 and W2.
+# For each sentence and prefix, the probabilities of EOS, W1 and W2.
 PROBABILITIES = [
     {
         (): (0.0, 0.9, 0.1),
@@ -40,7 +40,7 @@ def log_probs_of(sentence: int, prefix: tuple[int, ...]) -> np.ndarray:
 
 
 def ranked(limit: int, length_penalty: float) -> list[list[tuple[tuple[int, ...], float]]]:
-    """Of each sentence the finished hypotheses, EOS left out, with their scores; the best first."""
+    """For each sentence the finished hypotheses without EOS and their scores, best first."""
     state = search(log_probs_of, [limit, limit], 2)
     scores = np.asarray(beam.finished_scores(state, length_penalty))
     return [
@@ -84,6 +84,6 @@ def test_published_cases(limit: int, length_penalty: float, expected):
             )
 
 
-def test_the_best_is_the_first():
+def test_best_returns_the_highest_score():
     found = best(search(log_probs_of, [8, 8], 2), length_penalty=5.0)
     assert found.tokens[:, :4].tolist() == [[W2, W1, W2, EOS], [W1, W2, W1, EOS]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a hypothesis finds in the ring, against moving the cache with the beams."""
+"""Attention through ancestor tables, compared with moving the cache along with the beams."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ from dat_jax.decoding.history import Entries, extend
 from dat_jax.model.attention import Attended, KeysValues, StateKernels, States
 
 SENTENCES, T, HEADS, WIDTH = 3, 5, 2, 4
-STEPS = 9  # more than the ring has places, for sentences that start later
+STEPS = 9  # more than the ring holds, for sentences that start later
 STARTS = (0, 2, 4)
 
 
 def plain_attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Of one query [H, K] over [P, H, K]."""
+    """Attention of one query [H, K] over keys and values [P, H, K]."""
     scores = np.einsum("hk,phk->hp", query, keys)
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
@@ -27,7 +27,7 @@ def plain_attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray) -> 
 
 
 def identity_kernels() -> StateKernels:
-    """By which a state is its own key and value."""
+    """Kernels that make a state its own key and value."""
     own = np.eye(HEADS * WIDTH, dtype=np.float32).reshape(HEADS, WIDTH, HEADS * WIDTH)
     bias = jnp.zeros((HEADS, WIDTH))
     return StateKernels(jnp.asarray(own), jnp.asarray(np.swapaxes(own, 1, 2)), bias)
@@ -37,7 +37,7 @@ def identity_kernels() -> StateKernels:
 @pytest.mark.parametrize("windows", [(T,), (2, 3, T)])
 @pytest.mark.parametrize("rows", [None, (1, 4), (0, 2, 3, 5, 7, 8)])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_each_hypothesis_attends_to_what_it_would_hold_if_caches_moved(
+def test_each_hypothesis_attends_to_its_own_past(
     beams: int, rows: tuple[int, ...] | None, windows: tuple[int, ...], form: type
 ):
     total = SENTENCES * beams
@@ -67,7 +67,7 @@ def test_each_hypothesis_attends_to_what_it_would_hold_if_caches_moved(
             new = States(jnp.swapaxes(new.keys, 1, 2).reshape(SENTENCES, beams, -1))
         cache = write(cache, now, new)
         for g in range(SENTENCES):
-            if step in (STARTS[g], STARTS[g] + T):  # a sentence enters, and once more in its slot
+            if step in (STARTS[g], STARTS[g] + T):  # a sentence enters, later another in its slot
                 held[g] = [[] for _ in range(beams)]
             for j in range(beams):
                 held[g][j] = [*held[g][j], (keys[g, :, j], values[g, :, j])]
@@ -89,7 +89,7 @@ def test_each_hypothesis_attends_to_what_it_would_hold_if_caches_moved(
         state = state._replace(history=extend(history, position, entries))
 
 
-def test_no_more_is_read_than_the_longest_live_hypothesis_has():
+def test_attention_reads_only_as_far_as_the_longest_live_hypothesis():
     state = beam.init(jnp.full(3, T), 2, T, BOS)._replace(position=jnp.asarray([1, 4, 2]))
     windows, now = (2, 3, T), jnp.asarray(0)
     assert past_of(state, now, windows).window == 2
@@ -100,7 +100,7 @@ def test_no_more_is_read_than_the_longest_live_hypothesis_has():
 
 
 @pytest.mark.parametrize("rows", [None, (4,), (0, 2, 3, 5)])
-def test_rows_attend_to_the_memory_of_their_sentences(rows: tuple[int, ...] | None):
+def test_rows_attend_to_the_memory_of_their_sentence(rows: tuple[int, ...] | None):
     generator, beams, length = np.random.default_rng(1), 2, 6
     total = SENTENCES * beams
     shape = (SENTENCES, HEADS, length, WIDTH)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fits into a device: bounds that hold, and refusals that name what to lower."""
+"""What fits into a device's memory: exact bounds, and errors that name the key to lower."""
 
 import dataclasses
 import os
@@ -33,7 +33,7 @@ def capacity(memory: int = 1 << 28, window: int = 8_192, **settings: Any) -> Cap
 
 
 @given(memory=st.integers(1 << 18, 1 << 45), beam_size=st.integers(1, 12))
-def test_the_longest_source_fits_and_no_longer_one(memory: int, beam_size: int):
+def test_the_longest_source_fits_and_a_longer_one_does_not(memory: int, beam_size: int):
     device = capacity(memory, beam_size=beam_size)
     longest = device.longest_source
     for length in (longest, longest + 1):
@@ -55,7 +55,7 @@ def test_the_longest_source_fits_and_no_longer_one(memory: int, beam_size: int):
         ({"beam_size": 1 << 40}, "decoding.beam_size is 1099511627776: "),
     ],
 )
-def test_a_setting_with_which_no_sentence_fits_is_refused(settings: Any, message: str):
+def test_a_setting_that_fits_no_sentence_is_refused(settings: Any, message: str):
     with pytest.raises(UserError) as caught:
         capacity(**settings).check()
     assert str(caught.value).startswith(message)
@@ -66,7 +66,7 @@ def test_a_setting_with_which_no_sentence_fits_is_refused(settings: Any, message
         capacity(**{name: most + 1}).check()
 
 
-def test_counts_of_rows_stay_within_int32_however_large_the_memory():
+def test_row_counts_stay_within_int32():
     device = capacity(1 << 60, max_length_extra=1_000_000)
     rows = CONFIG.model.decoder_layers * (4 * 5 + 32)
     for length in (1_000, 100_000, 1_000_000):
@@ -77,13 +77,13 @@ def test_counts_of_rows_stay_within_int32_however_large_the_memory():
         capacity(1 << 60, max_length_extra=1_000_000_000).check()
 
 
-def test_results_of_a_search_take_no_more_than_a_part_of_the_memory():
+def test_results_of_a_search_take_a_bounded_part_of_memory():
     device = capacity(1 << 26)
     assert device.sentences(16, 1_024) * 16 * 1_024 < 1 << 24
     assert device.sentences(16, 64) == 8_192
 
 
-def test_a_model_that_fits_nowhere_is_refused():
+def test_a_model_that_does_not_fit_is_refused():
     with pytest.raises(
         UserError, match=r"does not fit into 0\.0 GiB of memory: use another device"
     ):
@@ -91,7 +91,7 @@ def test_a_model_that_fits_nowhere_is_refused():
 
 
 @given(limit=st.integers(1, 5_000), source=st.integers(1, 2_000))
-def test_room_for_tokens_follows_the_limit(limit: int, source: int):
+def test_the_compiled_length_follows_the_limit(limit: int, source: int):
     platform = Platform()
     length = length_for(limit, room_for(source, platform), CONFIG.decoding, platform)
     assert limit <= length < max(17, 2 * limit)
@@ -99,10 +99,10 @@ def test_room_for_tokens_follows_the_limit(limit: int, source: int):
         length_for(limit_of(n, CONFIG.decoding), 64, CONFIG.decoding, platform)
         for n in range(33, 65)
     ]
-    assert set(asked) == {112}  # one program for all sources of a room
+    assert set(asked) == {112}  # sources of one room share a program
 
 
-def test_devices_of_one_machine_share_its_memory():
+def test_cpu_devices_share_the_memory_of_the_machine():
     devices = jax.local_devices()
     assert len(devices) > 1
     of_machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -111,8 +111,8 @@ def test_devices_of_one_machine_share_its_memory():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("source", "length"), [(1_024, 16), (16, 2_048)])
-def test_compiled_programs_need_no_more_than_was_expected(source: int, length: int):
-    """By their compiler, with one sentence; twice the need is all of a memory."""
+def test_the_memory_estimate_is_close_to_that_of_the_compiler(source: int, length: int):
+    """For one sentence. Sizing lets a search fill half of a memory, so a factor of 2 is safe."""
     wide = {
         "encoder_heads": 4,
         "encoder_dim": 64,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running a function on the rows that need it, against numpy on all rows."""
+"""Running a function on the rows that need it equals numpy on all rows."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ X = np.random.default_rng(0).normal(size=(R, D)).astype(np.float32)
 @pytest.mark.parametrize(
     "rows", [[], [0], [6], [2, 5], [0, 3, 6], [1, 2, 4, 5], [0, 1, 2, 3, 4, 6], [*range(R)]]
 )
-def test_active_rows_have_the_result_and_others_keep_what_they_have(
+def test_active_rows_get_the_result_and_others_keep_their_value(
     rows: list[int], sizes: tuple[int, ...]
 ):
     active = np.isin(np.arange(R), rows)
@@ -34,7 +34,7 @@ def test_active_rows_have_the_result_and_others_keep_what_they_have(
     assert computed == expected
 
 
-def test_rows_are_numbered_in_order_and_unused_ones_have_no_number():
+def test_rows_come_in_order_and_unused_places_are_marked():
     def function(taken: Rows) -> jax.Array:
         return jnp.broadcast_to(taken.numbers[None, :3], (len(taken.numbers), 3))
 
@@ -44,6 +44,6 @@ def test_rows_are_numbered_in_order_and_unused_ones_have_no_number():
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 6])
-def test_the_first_places_where_it_holds_and_then_no_place(count: int):
+def test_first_where_lists_true_positions_then_the_length(count: int):
     condition = jnp.asarray([False, True, False, True])
     assert first_where(condition, count).tolist() == ([1, 3] + [4] * count)[:count]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Costs of sentences decoded one after the other and at the same time."""
+"""Costs of searches that run one after the other, or at the same time."""
 
 import json
 
@@ -18,18 +18,18 @@ def plain(found: DecodeCost) -> dict:
     return {**vars(found), "work": [counts.tolist() for counts in found.work]}
 
 
-def test_one_after_the_other_work_and_time_add_up():
+def test_sequential_searches_add_up_work_and_time():
     expected = {"busiest": 21, "in_work": 29, "peak_bytes": 200, "seconds": 1.5}
     expected |= {"seconds_compiling": 0.75, "work": [[3] * 3, [30] * 3, [300] * 3]}
     assert plain(cost(1) + cost(2)) == plain(total(2, [cost(1), cost(2)])) == expected
 
 
-def test_at_the_same_time_sentences_in_work_add_up_and_time_does_not():
+def test_simultaneous_searches_add_up_sentences_but_not_time():
     expected = {"busiest": 14, "in_work": 57, "peak_bytes": 200, "seconds": 1.0}
     expected |= {"seconds_compiling": 0.5, "work": [[3] * 3, [30] * 3, [300] * 3]}
     assert plain(cost(1).alongside(cost(2))) == expected
 
 
-def test_json_holds_all_of_it():
+def test_a_cost_survives_json():
     written = json.dumps((cost(2) + cost(3)).to_json())
     assert plain(DecodeCost.from_json(json.loads(written))) == plain(cost(2) + cost(3))

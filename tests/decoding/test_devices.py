@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A search on several devices finds what it finds on one, and shares the work out evenly."""
+"""A search on several devices equals the search on one, and spreads the work evenly."""
 
 import dataclasses
 from typing import Any
@@ -24,7 +24,7 @@ CONFIG = tiny_config()
 
 
 def trained_on(devices: int) -> TrainedModel:
-    """A model whose parameters are on so many devices."""
+    """A model whose parameters are on that many devices."""
     model, params = make_model("tied")
     mesh = Mesh(np.asarray(jax.devices()[:devices]), ("devices",), (AxisType.Auto,))
     placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
@@ -50,9 +50,9 @@ def assert_same(found: SearchResult, expected: SearchResult) -> None:
 
 
 @pytest.mark.parametrize(("rule", "beam_size"), [(Uniform(4, 3), 3), (Confidence((0.6,) * 3), 1)])
-def test_devices_find_what_one_finds(rule: Any, beam_size: int):
+def test_eight_devices_equal_one(rule: Any, beam_size: int):
     sources = sources_of(41)
-    numbers = list(range(100, 141))  # from which chance follows, not from the device
+    numbers = list(range(100, 141))  # draws follow from these, not from the device
     settings = decoding(beam_size=beam_size)
     results = {
         devices: search(trained_on(devices), rule, sources, settings, numbers=numbers)
@@ -63,7 +63,7 @@ def test_devices_find_what_one_finds(rule: Any, beam_size: int):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_device_may_have_nothing_to_do(count: int):
+def test_devices_without_sentences_are_fine(count: int):
     sources, rule = sources_of(3)[:count], Uniform(4, 3)
     one, eight = (search(trained_on(n), rule, sources, decoding(beam_size=1)) for n in (1, 8))
     assert_same(eight, one)
@@ -71,7 +71,7 @@ def test_a_device_may_have_nothing_to_do(count: int):
 
 
 @given(lengths=st.lists(st.integers(1, 90)), devices=st.integers(1, 9))
-def test_what_is_dealt_out_is_all_and_nobody_gets_much_more(lengths: list[int], devices: int):
+def test_deal_spreads_all_items_evenly(lengths: list[int], devices: int):
     items = sorted(lengths, reverse=True)
     hands = deal(items, devices)
     assert len(hands) == devices
@@ -83,7 +83,7 @@ def test_what_is_dealt_out_is_all_and_nobody_gets_much_more(lengths: list[int], 
 
 
 @pytest.mark.slow
-def test_the_busiest_of_eight_does_hardly_more_than_the_mean():
+def test_the_busiest_device_is_close_to_the_mean():
     sources = sources_of(8_000)
     settings = decoding(beam_size=1, batch_size=64)
     found = search(trained_on(8), Uniform(4, 3), sources, settings)

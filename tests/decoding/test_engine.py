@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine against a search without cache, batch or loop on the device."""
+"""The engine compared with a search without cache, batch or device loop."""
 
 import dataclasses
 import itertools
@@ -29,10 +29,8 @@ from dat_jax.exits.rules import (
 )
 from tests.decoding.cases import (
     CASES,
-    PROJECTED,
-    SIZES,
+    GATHERED,
     SLOTS,
-    WINDOWS,
     Case,
     assert_as_without_cache,
     assert_same,
@@ -63,7 +61,7 @@ Search = Callable[[Case], tuple[Hypotheses, Work]]
 
 @dataclasses.dataclass(frozen=True)
 class ByNumber(Rule):
-    """Lets the sentence with the number n leave after block n."""
+    """Exits the tokens of sentence number n at depth n."""
 
     def before_token(self, token: Token, plan: Plan) -> Plan:
         return plan._replace(exit_at=token.number[:, None])
@@ -71,12 +69,12 @@ class ByNumber(Rule):
 
 @ways
 @cases
-def test_equals_the_search_without_cache(search: Search, case: Case):
-    assert_as_without_cache(search(case)[0], case)
+def test_the_engine_equals_the_search_without_cache(search: Search, case: Case):
+    assert_as_without_cache(search(case)[0], plain(case))
 
 
 @one_of_a_kind
-def test_caches_of_states_change_nothing(case: Case):
+def test_caching_states_changes_nothing(case: Case):
     found, work = run(*case, slots=SLOTS, refill=1, projected=0)
     assert_same(found, masked(case)[0])
     for counted, expected in zip(work, masked(case)[1], strict=True):
@@ -84,9 +82,9 @@ def test_caches_of_states_change_nothing(case: Case):
 
 
 @cases
-def test_it_counts_the_rows_that_need_a_block_and_those_that_it_runs(case: Case):
-    """Each live hypothesis' newest token up to its exit, and its classifier, or with confidence
-    the classifier of each depth."""
+def test_work_counts_needed_and_computed_rows(case: Case):
+    """A live hypothesis' newest token needs the blocks up to its exit, and one classifier, or with
+    confidence the classifier at each depth."""
     exits = np.asarray([exit for twin in plain(case) for exit in twin.all_exits])
     blocks = [(exits >= depth).sum() for depth in range(1, len(masked(case)[1].rows))]
     by_confidence = isinstance(case.rule, Confidence)
@@ -101,7 +99,7 @@ def test_it_counts_the_rows_that_need_a_block_and_those_that_it_runs(case: Case)
     assert few.computed[0] < everything.computed[0]
 
 
-def test_a_step_runs_the_smallest_size_that_holds_its_rows():
+def test_a_block_runs_at_the_smallest_size_that_holds_its_rows():
     numbers = np.asarray([1, 3, 2, 3], np.int32)
     queue = make_queue(SOURCE[:1].repeat(SLOTS, axis=0), np.ones(SLOTS, np.int32), numbers)
     for sizes, computed in {
@@ -127,32 +125,32 @@ def test_a_step_runs_the_smallest_size_that_holds_its_rows():
     ],
     ids=str,
 )
-def test_a_block_runs_if_a_live_hypothesis_needs_it(case: Case):
-    """And then on all rows: so many that a finished one that asked for more would show."""
-    found, work = run(*case)  # all from the beginning, so that their steps are the same ones
+def test_a_block_runs_only_if_a_live_hypothesis_needs_it(case: Case):
+    """It then runs on all rows, so a finished hypothesis that still asked for blocks would show."""
+    found, work = run(*case)  # all sentences start together, so their steps coincide
     steps = itertools.zip_longest(*(twin.deepest for twin in plain(case)), fillvalue=0)
     assert layers_run(work) == sum(map(max, steps)) * ROWS * case.beam_size
     assert_same(found, masked(case)[0])
 
 
-def test_the_cases_are_not_all_alike():
-    """Else the tests above say little: exits are mixed, and each case finds something else."""
+def test_the_cases_differ():
+    """Otherwise the tests above prove little: exits are mixed, and each case has its own result."""
     everything = set()
     for case in CASES:
         found, _ = masked(case)
         everything.add(str((found.tokens.tolist(), found.exits.tolist())))
         depths = [set(exits[exits > 0].tolist()) for exits in found.exits]
-        if not case.rule.scope is not Scope.TOKEN:
+        if case.rule.scope is Scope.TOKEN:
             assert sum(len(depths_of_one) > 1 for depths_of_one in depths) >= 2, case
         if case.rule == SequenceMultinomial():
             assert set.union(*depths) == {1, 2, 3}
-    same = 1  # a model with its last exit alone, and the same model exiting there
+    same = 1  # exiting at depth N equals the same model with only its last exit
     assert len(everything) == len(CASES) - same
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "tempted" in case.kind], ids=str)
-def test_the_tempted_find_likeliest_what_may_not_be_written(case: Case):
-    """The likeliest tokens: EOS as a first one, and UNK."""
+def test_tempted_models_prefer_tokens_that_are_not_allowed(case: Case):
+    """Their likeliest tokens include EOS at the first position, and UNK."""
     (model, params), found = make_model(case.kind), masked(case)[0]
     likeliest = []
     for source, tokens, exits, length in zip(SOURCE, *found[:3], strict=True):
@@ -169,8 +167,8 @@ def test_the_tempted_find_likeliest_what_may_not_be_written(case: Case):
     [("post", 1, TokenGeometric), ("pre", 3, TokenGeometric), ("pre", 3, Confidence)],
 )
 @pytest.mark.parametrize(("depth", "thresholds"), [(1, (0, 1)), (2, (1, 0)), (3, (1, 1))])
-def test_thresholds_per_depth_take_effect_at_their_depth(kind, beam_size, rule, depth, thresholds):
-    """Every exit at 1, at 2, at N = 3. A peer's thresholds were the same at every step."""
+def test_each_threshold_applies_at_its_own_depth(kind, beam_size, rule, depth, thresholds):
+    """All tokens exit at 1, 2 or N = 3. Another system applied one threshold at all depths."""
     found, work = masked(Case(kind, beam_size, rule(tuple(map(float, thresholds)))))
     expected, expected_work = masked(Case(kind, beam_size, Fixed(depth)))
     assert_same(found, expected)
@@ -178,7 +176,7 @@ def test_thresholds_per_depth_take_effect_at_their_depth(kind, beam_size, rule, 
     np.testing.assert_array_equal(found.exits, np.where(found.tokens == PAD, 0, depth))
 
 
-def test_exits_at_full_depth_are_those_of_a_model_without_lower_exits():
+def test_full_depth_equals_a_model_without_lower_exits():
     expected, expected_work = masked(Case("last", 1, Fixed(3)))
     for rule in (Fixed(3), TokenGeometric((1.0, 1.0))):
         found, work = masked(Case("post", 1, rule))
@@ -195,7 +193,7 @@ def test_exits_at_full_depth_are_those_of_a_model_without_lower_exits():
     ],
     ids=str,
 )
-def test_a_sentence_does_not_see_its_neighbours(case: Case):
+def test_a_sentence_does_not_depend_on_its_batch(case: Case):
     together, _ = masked(case)
     for row in range(ROWS):
         place = ROWS - 1 - row
@@ -213,9 +211,9 @@ def test_a_sentence_does_not_see_its_neighbours(case: Case):
     [Case("post", 1, TokenGeometric((0.98, 0.97))), Case("tied", 3, Uniform(4, 0))],
     ids=str,
 )
-def test_sentences_that_come_in_two_by_two_are_translated_alike(case: Case):
-    """In two slots they take more steps than the rings of the cache have room for."""
-    found, work = run(*case, slots=2, refill=2, sizes=(1,), windows=WINDOWS)
+def test_refilling_two_slots_changes_nothing(case: Case):
+    """With two slots there are more steps than the cache's rings have places."""
+    found, work = run(*case, slots=2, refill=2, sizes=(1,), windows=GATHERED["windows"])
     expected, expected_work = masked(case)
     assert_same(found, expected)
     np.testing.assert_array_equal(work.rows, expected_work.rows)
@@ -223,18 +221,16 @@ def test_sentences_that_come_in_two_by_two_are_translated_alike(case: Case):
 
 
 @pytest.mark.parametrize("count", range(ROWS + 1))
-def test_a_queue_may_have_room_for_more_than_there_are(count: int):
+def test_empty_places_of_a_queue_change_nothing(count: int):
     case = Case("pre", 3, TokenGeometric((0.65, 0.05)))
     queue = make_queue(SOURCE[:count], LIMITS[:count], NUMBERS[:count])
-    found, work = run(
-        *case, queue, slots=SLOTS, refill=1, sizes=SIZES, windows=WINDOWS, projected=PROJECTED
-    )
+    found, work = run(*case, queue, slots=SLOTS, refill=1, **GATHERED)
     assert_same(found, jax.tree.map(lambda x: x[:count], masked(case)[0]))
     tokens = sum(len(twin.all_exits) for twin in plain(case)[:count])
     assert work.rows[0] == work.rows[-1] == tokens
 
 
-def test_padding_of_the_source_changes_nothing():
+def test_source_padding_changes_nothing():
     case = Case("per_exit", 1, SequenceMultinomial())
     wide = np.pad(SOURCE, ((0, 0), (0, 3)), constant_values=PAD)
     padded, _ = run(*case, make_queue(wide, LIMITS, NUMBERS), slots=SLOTS, refill=1)
@@ -242,15 +238,15 @@ def test_padding_of_the_source_changes_nothing():
 
 
 def test_a_beam_may_be_wider_than_the_vocabulary():
-    """At first there are fewer hypotheses than rows, and fewer continuations than are ranked."""
+    """The first steps have fewer hypotheses than rows, and fewer continuations than ranks."""
     case = Case("tied", 12, Uniform(4, 0))
     found, work = run(*case, slots=SLOTS, refill=1, sizes=(5,))
     assert_same(found, masked(case)[0])
     np.testing.assert_array_equal(work.rows, masked(case)[1].rows)
 
 
-def test_the_cases_hold_the_extremes():
-    """A source without words, and translations as long as there is room."""
+def test_the_cases_include_the_extremes():
+    """A source without words, and translations of the maximum length."""
     assert (SOURCE[:, 0] == EOS).any()
     lengths = np.stack([masked(case)[0].lengths for case in CASES])
     assert (lengths == MAX_LENGTH).any()
@@ -282,16 +278,14 @@ def sentences(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "beam_size"), rules)
-@hypothesis.settings(
-    derandomize=True
-)  # scores that differ by a rounding error may come in either order
+# Derandomized, because scores that differ by a rounding error may swap places.
+@hypothesis.settings(derandomize=True)
 @given(data=st.data())
-def test_gathering_changes_nothing_whatever_there_is(kind, beam_size, data: st.DataObject):
-    """With slots that are refilled one by one or two by two."""
+def test_gathering_changes_nothing_for_random_sentences(kind, beam_size, data: st.DataObject):
+    """Slots are refilled one by one or two by two."""
     rule, some = data.draw(rules[kind, beam_size]), data.draw(sentences())
     queue = make_queue(*some)
-    few = {"sizes": SIZES, "windows": WINDOWS, "projected": PROJECTED}
-    found, work = run(kind, beam_size, rule, queue, slots=6, refill=2, **few)
+    found, work = run(kind, beam_size, rule, queue, slots=6, refill=2, **GATHERED)
     expected, expected_work = run(kind, beam_size, rule, queue, slots=SLOTS, refill=1)
     assert_same(found, expected)
     assert work.rows[0] == expected_work.rows[0]
@@ -300,19 +294,19 @@ def test_gathering_changes_nothing_whatever_there_is(kind, beam_size, data: st.D
 @pytest.mark.parametrize(
     "rule", [Fixed(2), TokenGeometric((0.65, 0.05)), Confidence((0.51, 0.71))], ids=str
 )
-def test_no_cache_is_copied_in_the_loop(rule: Rule):
-    """A reshape between a write and attention once made 4 copies of each array of a cache.
+def test_the_loop_copies_no_cache(rule: Rule):
+    """A reshape between a write and attention once caused 4 copies of each cache array.
 
-    What attention itself transposes for its products has another shape.
+    Arrays that attention transposes for its products have other shapes.
     """
     model, params = make_model("pre")
-    how = settings(3, SLOTS, refill=1, sizes=SIZES, windows=WINDOWS, projected=PROJECTED)
+    how = settings(3, SLOTS, refill=1, **GATHERED)
     lowered = search.lower(model, unstack(model, params), rule, make_queue(), how)
     program = lowered.compile().as_text() or ""
     before, rest = program.split("\nENTRY ")
     entry, after = rest.split("\n}\n", maxsplit=1)
-    loop = before + after  # with its branches, and whatever they call
+    loop = before + after  # with its branches and the functions they call
     for cache in (rf"f32\[{SLOTS},2,(21|7,3),4\]", rf"f32\[{SLOTS},(21|7,3),8\]"):
         assert re.search(cache, loop)
-        assert re.search(rf"= {cache}\S* copy\(", entry)  # of the empty ones, before the loop
+        assert re.search(rf"= {cache}\S* copy\(", entry)  # of the empty caches, before the loop
         assert not re.search(rf"= {cache}\S* copy\(", loop)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example of `docs/engine.md`: the engine runs as the page says."""
+"""The engine runs the example of `docs/engine.md` as the page says."""
 
 import dataclasses
 import re
@@ -23,7 +23,7 @@ STEPS, SLOTS = 4, 6
 
 @dataclasses.dataclass(frozen=True)
 class Scripted(Rule):
-    """Each token exits at the depth that stands in a table of sentences and positions."""
+    """Each token exits at the depth given by a table of sentences and positions."""
 
     exits: Any
 
@@ -35,13 +35,13 @@ class Scripted(Rule):
 
 
 def table(name: str) -> list[list[str]]:
-    """The cells of a table of the page, without its heading."""
+    """The cells of a table of the page, without the header."""
     (text,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- end -->", PAGE.read_text(), re.DOTALL)
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()[2:]]
 
 
 def sentences() -> list[list[int]]:
-    """The exits of each sentence's tokens: of those in work, slot by slot, and those that wait."""
+    """The exits of each sentence's tokens: first of sentences in work, by slot, then of waiting."""
     first, later = [], []
     for _, _, *cells in table("exits"):
         tokens = re.findall(r"\d\.?", " ".join(cells))
@@ -52,7 +52,7 @@ def sentences() -> list[list[int]]:
     return first + later
 
 
-def test_four_steps_are_those_of_the_page():
+def test_four_steps_match_the_page():
     exits = sentences()
     lengths = np.array([len(each) for each in exits], np.int32)
     script = np.zeros((20, STEPS), np.int32)
@@ -75,7 +75,7 @@ def test_four_steps_are_those_of_the_page():
     assert np.stack(work, axis=1).tolist() == counts
 
 
-def test_the_sums_of_the_page_are_those_of_its_steps():
+def test_the_totals_of_the_page_match_its_steps():
     for _, *steps, runs, needed, computed in table("counts"):
         pairs = [tuple(map(int, cell.split(" of "))) for cell in steps if cell != "0"]
         assert [len(pairs), *map(sum, zip(*pairs, strict=True))] == [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding with exits drawn by chance, which can be chosen, against a teacher-forced pass."""
+"""Decoding with chosen exits equals a teacher-forced pass with copied states."""
 
 import functools
 import itertools
@@ -30,7 +30,7 @@ with_all_exits = pytest.mark.parametrize("kind", ["post", "pre", "tied", "per_ex
 
 
 def patterns(kind: str) -> list[tuple[int, ...]]:
-    """All exits of three tokens."""
+    """All combinations of exits for three tokens."""
     return list(itertools.product(range(1, depth_of(kind) + 1), repeat=3))
 
 
@@ -42,9 +42,9 @@ def depth_of(kind: str) -> int:
 def numbers_with_exits(
     num_layers: int, wanted: list[tuple[int, ...]], beams: int = 1
 ) -> np.ndarray:
-    """A sentence number for each of `wanted`, by which Uniform(num_layers, 0) draws it.
+    """For each entry of `wanted`, a sentence number for which Uniform(num_layers, 0) draws it.
 
-    What is wanted are the exits of the first tokens, or of the beams of the first.
+    An entry lists the exits of the first tokens, or those of the first token's beams.
     """
     draws = draws_of(0, np.arange(3000), 5 if beams == 1 else 1, beams).reshape(3000, -1)
     exits = 1 + (draws * num_layers).astype(int)
@@ -54,7 +54,7 @@ def numbers_with_exits(
 
 
 def params_without_eos(kind: str) -> Params:
-    """The model's parameters, but EOS is never the likeliest token."""
+    """The model's parameters, changed so that EOS is never the likeliest token."""
     params = dict(make_model(kind)[1])
     name = "target_embedding" if kind == "tied" else "classifiers"
     table = params[name]["table"].at[..., EOS, :].set(0)
@@ -80,7 +80,7 @@ def engine_on_patterns(kind: str) -> Hypotheses:
 
 
 @with_all_exits
-def test_every_pattern_of_exits_equals_the_teacher_forced_pass_with_copied_states(kind: str):
+def test_every_pattern_of_exits_equals_the_teacher_forced_pass(kind: str):
     model, params = make_model(kind)[0], params_without_eos(kind)
     found = engine_on_patterns(kind)
     draws = draws_of(0, numbers_with_exits(depth_of(kind), patterns(kind)), MAX_LENGTH)[:, :, 0]
@@ -100,8 +100,8 @@ def test_every_pattern_of_exits_equals_the_teacher_forced_pass_with_copied_state
 
 
 @with_all_exits
-def test_a_copy_of_the_first_exits_state_would_be_noticed(kind: str):
-    """A peer copied upward what the first exit had seen, and not the state computed last."""
+def test_copying_the_wrong_state_would_be_noticed(kind: str):
+    """Another system copied the state of the first exit upward, not the last computed state."""
     model, params, full_depth = make_model(kind)[0], params_without_eos(kind), depth_of(kind)
     own_exits = (2, full_depth, full_depth)
     row = patterns(kind).index(own_exits)
@@ -114,11 +114,11 @@ def test_a_copy_of_the_first_exits_state_would_be_noticed(kind: str):
 
 
 def params_that_end_at_full_depth() -> Params:
-    """Those of "per_exit", but EOS is the likeliest token at exit N, and never at the others."""
+    """Those of "per_exit", changed so that EOS is the likeliest token at exit N only."""
     params = params_without_eos("per_exit")
     table, blocks = params["classifiers"]["table"], dict(params["decoder"]["blocks"])
     norm = blocks["ff_residual"]["norm"]
-    # All states after block N are nearly this one, and only EOS likes it.
+    # All states after block N are close to this one, which only EOS matches.
     blocks["ff_residual"] = {"norm": norm | {"bias": norm["bias"].at[-1].set(30.0)}}
     last_table = jnp.zeros_like(table[-1]).at[EOS].set(1.0)
     return params | {
@@ -127,8 +127,8 @@ def params_that_end_at_full_depth() -> Params:
     }
 
 
-def test_finished_rows_and_empty_ones_do_not_hold_the_batch():
-    """A peer's did: one row that was done kept all others at full depth."""
+def test_finished_and_empty_rows_run_no_blocks():
+    """In another system one finished row kept all others at full depth."""
     rows, limit = len(patterns("post")), 5
     shallow, ends_early = (1, 1, 1, 1, 1), (3, 1, 3, 3, 3)
     source, limits = np.full((rows, SOURCE.shape[1]), PAD), np.ones(rows, np.int32)
@@ -140,14 +140,14 @@ def test_finished_rows_and_empty_ones_do_not_hold_the_batch():
     assert layers_run(work) == (3 + 1 + 3 + 1 + 1) * rows
 
 
-def test_beams_that_hold_no_hypothesis_yet_do_not_vote():
+def test_beams_without_a_hypothesis_run_no_blocks():
     numbers = np.repeat(numbers_with_exits(4, [(1, 4, 4)], beams=3), ROWS)
     found, work = run("tied", 3, Uniform(4, 0), make_queue(SOURCE, np.ones_like(LIMITS), numbers))
     assert (found.exits[:, 0] == 1).all()
     assert layers_run(work) == ROWS * 3
 
 
-def test_other_numbers_and_seeds_are_other_exits():
+def test_other_numbers_or_seeds_draw_other_exits():
     limits = np.full_like(LIMITS, MAX_LENGTH)
     exits = [
         run("tied", 3, Uniform(4, seed), make_queue(SOURCE, limits, numbers))[0].exits

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rule that uses every question and remembers, through the engine, against plain Python.
+"""A rule that uses every question and carries memory: the engine equals plain Python.
 
-Real rules use one question each. This one looks at all that a rule may see, so that an engine which
-asks too late, with other states or with another token's memory finds other exits.
+Real rules use one question each. This one reads everything that a rule may see, so an engine that
+asks too late, with wrong states or with another token's memory finds different exits.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from dat_jax.decoding.halting import Halting
 from dat_jax.decoding.unstacked import UnstackedModel, unstack
 from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Sentence, Token
 from dat_jax.exits.rules import Fixed
+from tests.decoding.cases import assert_as_without_cache
 from tests.decoding.lively import (
     LENGTH_PENALTY,
     LIMITS,
@@ -30,22 +31,22 @@ from tests.decoding.lively import (
 )
 from tests.decoding.plain_rules import Hypothesis, Outputs, PlainDecoder, search_without_cache
 
-KIND = "deep"  # four blocks, a classifier each, and an exit head for sentences
+KIND = "deep"  # four blocks, a classifier for each, and a sentence-level exit head
 MARGIN = 0.1
 MOST_CHANGE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe(Rule):
-    """Exits by the sentence's head, the token's place, how far the state has moved, and when two
-    exits in a row find the same token likeliest by a margin."""
+    """Exits by the sentence's head, by the token's position, when the state has moved far enough,
+    and when two consecutive exits agree on the top token by a margin."""
 
     margin: float
     most_change: float
 
     kind = "probe"
     needs = frozenset({Need.SENTENCE_LOGITS, Need.CLASSIFIER})
-    carry_width = 2  # how far the state has moved; the token that was found last, and 1
+    carry_width = 2  # distance that the state has moved; the last top token, plus 1
 
     def before_sentence(self, sentence: Sentence, exit_at: jax.Array) -> jax.Array:
         assert sentence.logits is not None
@@ -76,41 +77,41 @@ RULE = Probe(MARGIN, MOST_CHANGE)
 
 @dataclasses.dataclass
 class PlainProbe(PlainDecoder):
-    """The same rule on one token's whole pass."""
+    """The same rule applied to one token's whole pass."""
 
     number: int = 0
     limit: int = 0
     asked: list[str] = dataclasses.field(default_factory=list)
-    """The question that let each token leave."""
+    """The question that made each token exit."""
 
     def exit_of(self, outputs: Outputs, position: int, beam: int) -> int:
         depths = self.model.config.decoder_layers
         ceiling = depths - int(np.argmax(outputs.exit_logits)) % 2
         if (self.number + position) % 3 == 0 and position + 1 != self.limit:
-            return self._left("token", 1)
+            return self._exit("token", 1)
         change, last = 0.0, None
         for depth in range(1, depths + 1):
             before, after = outputs.states[depth - 1 : depth + 1, position]
             change += float(np.abs(after - before).mean())
             if depth < depths and change > MOST_CHANGE:
-                return self._left("block", depth)
+                return self._exit("block", depth)
             log_probs = outputs.log_probs[depth - 1, position]
-            second, first = np.argsort(log_probs[EOS:])[-2:] + EOS  # no others are written
+            second, first = np.argsort(log_probs[EOS:])[-2:] + EOS  # no others are generated
             if depth >= ceiling:
-                return self._left("sentence" if ceiling < depths else "depth", depth)
+                return self._exit("sentence" if ceiling < depths else "depth", depth)
             if first == last and log_probs[first] - log_probs[second] > MARGIN:
-                return self._left("classifier", depth)
+                return self._exit("classifier", depth)
             last = first
-        raise AssertionError("the deepest exit is passed")
+        raise AssertionError("no exit at or below the deepest")
 
-    def _left(self, why: str, depth: int) -> int:
+    def _exit(self, why: str, depth: int) -> int:
         self.asked.append(why)
         return depth
 
 
 @functools.cache
 def plain(beam_size: int) -> tuple[list[Hypothesis], set[str]]:
-    """Hypotheses by the slow twin, and what its tokens left for."""
+    """The slow twin's hypotheses, and the questions that made its tokens exit."""
     (model, params), found, reasons = make_model(KIND), [], set()
     for row in range(ROWS):
         decoder = PlainProbe(
@@ -133,17 +134,13 @@ HOW = {"masked": {}, "gathered": {"sizes": (2, 3), "windows": (3,), "projected":
 
 @pytest.mark.parametrize("beam_size", [1, 3])
 @pytest.mark.parametrize("how", HOW)
-def test_every_question_is_asked_with_what_it_should_see(how: str, beam_size: int):
-    """With fewer slots than sentences."""
+def test_the_engine_asks_every_question_with_the_right_arguments(how: str, beam_size: int):
+    """There are fewer slots than sentences."""
     found, _ = run(KIND, beam_size, RULE, slots=4, refill=2, **HOW[how])
-    for row, expected in enumerate(plain(beam_size)[0]):
-        length = len(expected.tokens)
-        assert tuple(found.tokens[row, :length].tolist()) == expected.tokens
-        assert tuple(found.exits[row, :length].tolist()) == expected.exits
-        np.testing.assert_allclose(found.scores[row], expected.score, rtol=1e-4)
+    assert_as_without_cache(found, plain(beam_size)[0])
 
 
-def test_tokens_leave_for_every_reason():
+def test_tokens_exit_for_every_reason():
     reasons = plain(1)[1] | plain(3)[1]
     assert reasons == {"sentence", "token", "block", "classifier", "depth"}
 
@@ -157,8 +154,8 @@ def ask_before_tokens(rule: Rule) -> Plan:
     return halting.before_token(ceilings, numbers, numbers, numbers, 2)
 
 
-def test_an_answer_never_puts_an_exit_off():
-    """The memory is projected no further up than was said of the sentence."""
+def test_a_later_answer_never_delays_an_exit():
+    """The memory is projected only for the blocks that the sentence may reach."""
 
     class Procrastinating(Rule):
         def before_sentence(self, sentence: Sentence, exit_at: jax.Array) -> jax.Array:
@@ -170,8 +167,8 @@ def test_an_answer_never_puts_an_exit_off():
     assert ask_before_tokens(Procrastinating()).exit_at.tolist() == [[2, 2]] * 3
 
 
-def test_a_rule_for_sentences_is_asked_nothing_of_tokens():
-    """Their states are copied nowhere, so that none may leave before the others."""
+def test_sentence_level_rules_are_not_queried_per_token():
+    """Such rules copy no states, so no token may exit before the others."""
 
     class TwoMinded(Fixed):
         def before_token(self, token: Token, plan: Plan) -> Plan:

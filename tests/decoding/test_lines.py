@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines are read once, as they come, from whatever can be opened."""
+"""Lines are read once, as they arrive, from files, pipes and standard input."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ def fifo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[Lines, int]]:
-    """Lines of a pipe, by the name that a shell gives it, and the end to write to."""
+    """Lines of a pipe, opened by the path that a shell gives it, and the pipe's writing end."""
     reading, writing = os.pipe()
     with Lines(f"/dev/fd/{reading}") as lines:
         os.close(reading)
@@ -40,7 +40,7 @@ def test_a_file_is_counted_and_then_read(tmp_path: Path):
         assert list(lines) == LINES
 
 
-def test_an_extent_counts_lines_and_tells_texts_apart():
+def test_an_extent_counts_lines_and_distinguishes_texts():
     texts = [["acht", "neun"], ["acht"], ["achtneun"], ["acht", "", "neun"], ["acht", "neuN"], []]
     extents = [Extent.of(iter(text)) for text in texts]
     assert [extent.lines for extent in extents] == [len(text) for text in texts]
@@ -56,7 +56,7 @@ def test_a_fifo_is_opened_once_and_not_counted(fifo: Path):
     writer.join()
 
 
-def test_long_texts_come_whole(tmp_path: Path):
+def test_long_texts_are_read_whole(tmp_path: Path):
     expected = ["x" * n for n in (1, 3_000_000, 0, 7)] + ["acht"] * 9_000
     (tmp_path / "text").write_text("\n".join(expected))
     with Lines(str(tmp_path / "text")) as lines:
@@ -64,7 +64,7 @@ def test_long_texts_come_whole(tmp_path: Path):
         assert list(lines) == expected
 
 
-def test_what_is_left_of_standard_input_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_rest_of_standard_input_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "text").write_bytes(BYTES)
     with (tmp_path / "text").open() as file:
         os.lseek(file.fileno(), len(b"acht\n\n"), os.SEEK_SET)
@@ -72,13 +72,13 @@ def test_what_is_left_of_standard_input_is_read(tmp_path: Path, monkeypatch: pyt
         with Lines("-") as lines:
             assert lines.measure() == Extent.of(LINES[2:])
             assert list(lines) == LINES[2:]
-        file.fileno()  # which is still open
+        file.fileno()  # still open
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UserError, match="standard input is closed"):
         Lines("-")
 
 
-def test_only_whole_lines_are_said_to_come(pipe: tuple[Lines, int]):
+def test_arrives_within_waits_for_a_whole_line(pipe: tuple[Lines, int]):
     lines, writing = pipe
     iterator = iter(lines)
     os.write(writing, b"acht\nsieben\nne")
@@ -100,7 +100,7 @@ def test_only_whole_lines_are_said_to_come(pipe: tuple[Lines, int]):
     assert list(iterator) == []
 
 
-def test_a_pipe_that_does_not_wait_is_waited_for(pipe: tuple[Lines, int]):
+def test_a_non_blocking_pipe_is_read_to_its_end(pipe: tuple[Lines, int]):
     lines, writing = pipe
     os.set_blocking(lines._file.fileno(), False)
 
@@ -116,8 +116,8 @@ def test_a_pipe_that_does_not_wait_is_waited_for(pipe: tuple[Lines, int]):
     writer.join()
 
 
-@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes have one size here")
-def test_whoever_writes_to_a_pipe_does_not_wait_for_a_window(pipe: tuple[Lines, int]):
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes have a fixed size here")
+def test_a_pipe_is_large_enough_for_a_window(pipe: tuple[Lines, int]):
     _, writing = pipe
     os.set_blocking(writing, False)
     assert os.write(writing, b"acht\n" * 100_000) == 500_000
@@ -132,7 +132,7 @@ def test_whoever_writes_to_a_pipe_does_not_wait_for_a_window(pipe: tuple[Lines, 
         ("folder", "text: Is a directory: name a file with one sentence per line"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path: Path, text: bytes | str | None, message: str):
+def test_unreadable_input_is_an_error(tmp_path: Path, text: bytes | str | None, message: str):
     path = tmp_path / "text"
     match text:
         case bytes():
@@ -143,7 +143,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, text: bytes | str | None, 
         lines.measure()
 
 
-def test_an_empty_pipe_is_named_when_it_is_read(pipe: tuple[Lines, int]):
+def test_an_empty_pipe_is_an_error_when_it_is_read(pipe: tuple[Lines, int]):
     lines, writing = pipe
     os.close(writing)
     assert lines.measure() is None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue with an engine that needs no model, against plain lists: who is served when, and whose
-translation is whose."""
+"""The queue, run with an engine that needs no model, compared with plain lists: when sentences
+enter, and which output belongs to which sentence."""
 
 from typing import NamedTuple
 
@@ -30,11 +30,11 @@ NUMBERS = np.arange(100, 100 + Q)
 
 
 class Steps(NamedTuple):
-    """The state of an engine that writes what it was told when a sentence came in."""
+    """The state of a fake engine that repeats one word for each sentence."""
 
     sentences: Sentences  # [G]
     words: jax.Array  # [G]
-    busy: jax.Array  # [] slots at work, summed over steps
+    busy: jax.Array  # [] busy slots, summed over steps
     steps: jax.Array  # []
     arrived: jax.Array  # [] sentences
     refills: jax.Array  # []
@@ -52,7 +52,7 @@ def admit(state: Steps, arrivals: Arrivals) -> Steps:
 
 
 def step(state: Steps) -> Steps:
-    """Writes the word once more, or the end where the limit says so."""
+    """Appends the word again, or EOS at the limit."""
     beams = state.sentences.beams
     token = jnp.where(beams.position + 1 == beams.limit, EOS, state.words)[:, None, None]
     log_probs = jnp.concatenate([jnp.zeros(token.shape), jnp.full(token.shape, -jnp.inf)], axis=-1)
@@ -75,7 +75,7 @@ def serve_all(queue: Queue) -> tuple[beam.Hypotheses, Steps]:
 
 
 def steps_of(limits: list[int]) -> tuple[int, int]:
-    """Steps and refills that it takes, on plain lists: two come in together, or the rest."""
+    """Steps and refills, counted on plain lists: two sentences enter together, or the last one."""
     waiting, working, steps, refills = list(limits), [0] * G, 0, 0
     while waiting or any(working):
         free = [slot for slot in range(G) if working[slot] == 0]
@@ -92,7 +92,7 @@ def steps_of(limits: list[int]) -> tuple[int, int]:
 
 
 @given(st.lists(st.integers(1, T), max_size=Q), st.integers(0, 2**32 - 1))
-def test_each_sentence_gets_its_own_translation_and_no_slot_waits(limits: list[int], seed: int):
+def test_each_sentence_gets_its_own_output_and_no_slot_waits(limits: list[int], seed: int):
     count = len(limits)
     source = np.zeros((Q, S), np.int32)
     source[:count] = np.random.default_rng(seed).integers(4, 50, (count, S))
@@ -118,7 +118,7 @@ def test_each_sentence_gets_its_own_translation_and_no_slot_waits(limits: list[i
     first=st.integers(0, Q),
     free=st.lists(st.booleans(), min_size=G, max_size=G),
 )
-def test_a_refill_is_due_when_all_that_come_together_have_room(
+def test_a_refill_is_due_when_its_sentences_have_free_slots(
     count: int, sentences: int, first: int, free: list[bool]
 ):
     nothing = jnp.zeros((Q, S), jnp.int32)
@@ -128,7 +128,7 @@ def test_a_refill_is_due_when_all_that_come_together_have_room(
     assert due == (waiting > 0 and sum(free) >= min(waiting, count))
 
 
-def test_what_is_put_into_no_slot_is_dropped():
+def test_put_drops_entries_without_a_slot():
     tree = {"a": jnp.arange(G), "b": jnp.zeros((G, 2))}
     new = {"a": jnp.asarray([7, 8, 9]), "b": jnp.ones((3, 2))}
     after = put(tree, jnp.asarray([2, G, 0]), new)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token ids in, hypotheses out: groups, order, limits; sizes change nothing."""
+"""The search from token ids to hypotheses: groups, order and limits; sizes change nothing."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dat_jax.config import DecodingConfig
-from dat_jax.data.vocabulary import EOS, PAD
+from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding import devices
 from dat_jax.decoding import search as module
 from dat_jax.decoding.beam import Hypotheses
@@ -32,13 +32,13 @@ CONFIG = tiny_config(decoding=DECODING)
 
 @pytest.fixture(scope="module")
 def trained() -> TrainedModel:
-    """A model of random weights whose choices vary."""
+    """A model with random weights whose choices vary."""
     model = tiny_model()
     return TrainedModel(CONFIG, model, jax.tree.map(lambda x: 2 * x, random_params(model, 1)))
 
 
 def sources_of(count: int, longest: int = 20) -> list[list[int]]:
-    """Sources of several lengths, some of which need more room than the others."""
+    """Sources of varied lengths; some need a larger room than others."""
     generator = np.random.default_rng(0)
     lengths = generator.integers(0, longest, count)
     return [[*generator.integers(4, SOURCE_VOCABULARY, n).tolist(), EOS] for n in lengths]
@@ -49,7 +49,7 @@ def decoding(**changes: Any) -> DecodingConfig:
 
 
 def assert_same(found: Sequence[Hypothesis], expected: Sequence[Hypothesis]) -> None:
-    """Equal but for the order of sums in their scores."""
+    """Asserts equal hypotheses; scores may differ by rounding."""
     for one, other in zip(found, expected, strict=True):
         assert (one.tokens, one.exits) == (other.tokens, other.exits)
         assert one.score == pytest.approx(other.score, rel=1e-4)
@@ -101,7 +101,7 @@ def test_hypotheses_come_in_the_order_of_their_sources(trained: TrainedModel):
     assert_same(backward[::-1], forward)
 
 
-def test_chance_follows_the_numbers_of_sources_and_not_their_order(trained: TrainedModel):
+def test_draws_follow_the_numbers_of_sources_not_their_order(trained: TrainedModel):
     numbers, settings = [9, 4, 0, 2, 7, 5, 12, 3], decoding(beam_size=1)
     sources = [[5, 7, EOS]] * len(numbers)
     found = search(trained, Uniform(3, 0), sources, settings, numbers=numbers).hypotheses
@@ -111,7 +111,7 @@ def test_chance_follows_the_numbers_of_sources_and_not_their_order(trained: Trai
     assert [h.exits for h in ordered] == [exits[number] for number in sorted(numbers)]
 
 
-def test_limits_are_those_asked_for_or_follow_from_the_length(trained: TrainedModel):
+def test_limits_follow_from_the_length_unless_given(trained: TrainedModel):
     sources = sources_of(24)
     for hypothesis, source in zip(
         search(trained, Fixed(2), sources, CONFIG.decoding).hypotheses, sources, strict=True
@@ -122,10 +122,10 @@ def test_limits_are_those_asked_for_or_follow_from_the_length(trained: TrainedMo
     found = search(trained, Fixed(2), sources, CONFIG.decoding, limits=limits).hypotheses
     assert all(len(h.tokens) <= limit for h, limit in zip(found, limits, strict=True))
     assert found[0].tokens == (EOS,)
-    assert max(len(h.tokens) for h in found) > 13  # beyond what the lengths allow by themselves
+    assert max(len(h.tokens) for h in found) > 13  # more than the lengths alone allow
 
 
-def test_the_translation_of_nothing_is_nothing_whatever_its_limit(trained: TrainedModel):
+def test_an_empty_source_has_an_empty_translation_at_any_limit(trained: TrainedModel):
     sources = [[5, 6, EOS], [EOS]]
     found = search(trained, Fixed(2), sources, CONFIG.decoding, limits=[7, 7])
     spoken, silent = (hypothesis.tokens for hypothesis in found.hypotheses)
@@ -133,40 +133,13 @@ def test_the_translation_of_nothing_is_nothing_whatever_its_limit(trained: Train
     assert silent == (EOS,)
 
 
-def test_nothing_to_search_is_nothing_found(trained: TrainedModel):
+def test_no_sources_give_no_hypotheses(trained: TrainedModel):
     found = search(trained, Fixed(2), [], CONFIG.decoding)
     assert found.hypotheses == ()
     assert all(not counts.any() for counts in found.cost.work)
 
 
-def test_no_group_is_larger_than_a_window(trained, monkeypatch: pytest.MonkeyPatch):
-    groups: list[int] = []
-
-    def run(_: Any, rule: Rule, queues: Sequence[Queue], settings: SearchSettings) -> Ran:
-        """Finds nothing but EOS, at once."""
-        groups.append(sum(int(queue.count) for queue in queues))
-        shape = (len(queues), queues[0].size)
-        ones = np.ones(shape, np.int32)
-        tokens = np.full((*shape, settings.length), PAD)
-        tokens[..., 0] = EOS
-        hypotheses = Hypotheses(tokens, ones[..., None], ones, ones, ones)
-        return Ran(hypotheses, DecodeCost.nothing(3))
-
-    monkeypatch.setattr(module, "run", run)
-    done: list[int] = []
-    found = search(
-        trained,
-        Fixed(2),
-        [[5, EOS]] * 9,
-        CONFIG.decoding,
-        platform=Platform(window=4),
-        on_progress=done.append,
-    )
-    assert groups == done == [4, 4, 1]
-    assert len(found.hypotheses) == 9
-
-
-def test_a_program_is_compiled_once_for_rules_of_a_kind_as_deep(trained: TrainedModel):
+def test_rules_of_one_kind_and_depth_share_a_program(trained: TrainedModel):
     sources, settings = sources_of(6, longest=12), decoding(beam_size=1, batch_size=6)
     devices._compile.cache_clear()
     first = search(trained, Confidence((1.0, 1.0)), sources, settings)
@@ -182,7 +155,7 @@ def test_a_program_is_compiled_once_for_rules_of_a_kind_as_deep(trained: Trained
 
 @dataclasses.dataclass(frozen=True)
 class FixedWithAllBlocks(Fixed):
-    """The same, but that a decoder has blocks above it."""
+    """The same rule, but the decoder keeps the blocks above its exit."""
 
     def deepest(self, num_layers: int) -> int:
         return num_layers
@@ -190,7 +163,7 @@ class FixedWithAllBlocks(Fixed):
 
 @dataclasses.dataclass(frozen=True)
 class ConfidenceWithAllBlocks(Confidence):
-    """The same, but that a decoder has blocks above it."""
+    """The same rule, but the decoder keeps the blocks above its deepest exit."""
 
     def deepest(self, num_layers: int) -> int:
         return num_layers
@@ -205,7 +178,7 @@ class ConfidenceWithAllBlocks(Confidence):
     ids=str,
 )
 @pytest.mark.parametrize("changes", [{}, {"classifiers": "per_exit", "norm": "pre"}], ids=str)
-def test_blocks_that_no_token_reaches_are_left_out(changes: dict, rule: Rule, with_all_blocks):
+def test_unreachable_blocks_are_left_out(changes: dict, rule: Rule, with_all_blocks):
     model = tiny_model(**changes)
     params = jax.tree.map(lambda x: 2 * x, random_params(model, 1))
     config = dataclasses.replace(CONFIG, model=model.config)
@@ -219,13 +192,13 @@ def test_blocks_that_no_token_reaches_are_left_out(changes: dict, rule: Rule, wi
 
 
 @pytest.fixture
-def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, SearchSettings]]:
-    """The places of each queue, and the settings, of searches that find nothing but EOS at once, on
-    devices of 256 MiB."""
-    known: list[tuple[int, SearchSettings]] = []
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[Queue], SearchSettings]]:
+    """Records the queues and settings of each search. Devices have 256 MiB, and every hypothesis
+    is a lone EOS."""
+    calls: list[tuple[Sequence[Queue], SearchSettings]] = []
 
     def run(_: Any, rule: Rule, queues: Sequence[Queue], settings: SearchSettings) -> Ran:
-        known.append((queues[0].size, settings))
+        calls.append((queues, settings))
         shape = (len(queues), queues[0].size)
         ones = np.ones(shape, np.int32)
         return Ran(
@@ -234,14 +207,29 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, SearchSettings]
 
     monkeypatch.setattr(module, "run", run)
     monkeypatch.setattr(module, "memory_of", lambda _: 1 << 28)
-    return known
+    return calls
 
 
-def test_a_search_is_as_large_as_its_sentences_need(trained: TrainedModel, searched: list):
+def test_no_group_exceeds_a_window(trained: TrainedModel, searched: list):
+    done: list[int] = []
+    found = search(
+        trained,
+        Fixed(2),
+        [[5, EOS]] * 9,
+        CONFIG.decoding,
+        platform=Platform(window=4),
+        on_progress=done.append,
+    )
+    groups = [sum(int(queue.count) for queue in queues) for queues, _ in searched]
+    assert groups == done == [4, 4, 1]
+    assert len(found.hypotheses) == 9
+
+
+def test_sizes_follow_the_sentences(trained: TrainedModel, searched: list):
     devices = len(trained.devices)
     for sentences, places in ((1, 1), (2 * devices, 16), (17 * devices, 32)):
         search(trained, Fixed(2), [[5, EOS]] * sentences, CONFIG.decoding)
-        assert searched[-1][0] == places
+        assert searched[-1][0][0].size == places
     settings = decoding(max_length_extra=1_000)
     for limits, length in (([9, 2], 16), ([2, 20], 32), ([30, 600], 1_008), (None, 1_008)):
         search(trained, Fixed(2), [[5, EOS]] * 2, settings, limits=limits)
@@ -258,7 +246,7 @@ def test_a_search_is_as_large_as_its_sentences_need(trained: TrainedModel, searc
         ({}, [2, 1 << 24], "limits has 16777216 at 1: memory allows for "),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_runs(
+def test_oversized_settings_and_limits_are_refused_before_anything_runs(
     trained: TrainedModel, searched: list, changes: Any, limits: Any, message: str
 ):
     with pytest.raises(UserError) as caught:
@@ -267,7 +255,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     assert not searched
 
 
-def test_a_source_that_does_not_fit_is_named(trained: TrainedModel, searched: list):
+def test_the_error_names_a_source_that_does_not_fit(trained: TrainedModel, searched: list):
     sources = [[5, EOS], [*[5] * 200_000, EOS]]
     for limits in (None, [2, 2]):
         with pytest.raises(UserError, match=r"source 1 has 200001 tokens, and \d+ fit into"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes: what must hold whatever the numbers."""
+"""Sizes: properties that hold for all numbers, and some exact values."""
 
 import dataclasses
 import itertools
@@ -39,7 +39,7 @@ def settings_of(
     platform: Platform = CPU,
     **changes: int,
 ) -> SearchSettings:
-    """Settings that are chosen for sentences of up to 16 tokens."""
+    """The settings chosen for sentences of up to 16 tokens."""
     return choose_settings(
         rule, CONFIG.model, decoding(**changes), sentences, 16, 40, memory, platform
     )
@@ -51,7 +51,7 @@ def settings_of(
     batch_size=st.integers(0, 1_000),
     memory=st.integers(1, 1 << 32),
 )
-def test_sizes_fit_each_other_and_what_there_is(
+def test_sizes_are_consistent_and_bounded(
     sentences: int, beam_size: int, batch_size: int, memory: int
 ):
     found = settings_of(sentences, memory, beam_size=beam_size, batch_size=batch_size)
@@ -63,7 +63,7 @@ def test_sizes_fit_each_other_and_what_there_is(
     assert found.windows == (20, 40)
 
 
-def test_by_default_work_is_bounded_by_rows_and_memory():
+def test_rows_and_memory_bound_the_sentences_in_work():
     assert settings_of(100_000, beam_size=1, batch_size=0).slots == CPU.rows
     assert settings_of(100_000, beam_size=5, batch_size=0).slots == CPU.rows // 5
     slot = 2 * (5 * 40 + 16) * (3 + 1) * 8 * 4  # keys and values in float32: three blocks, a copy
@@ -75,7 +75,7 @@ def test_by_default_work_is_bounded_by_rows_and_memory():
     assert settings_of(100_000, 1, beam_size=5, batch_size=0).slots == 1
 
 
-def test_one_sentence_or_a_few_wait_for_no_program_of_their_own():
+def test_few_different_programs_serve_all_counts_of_sentences():
     few = [settings_of(count, batch_size=24) for count in range(1, 17)]
     assert [settings.slots for settings in few] == [1] + [16] * 15
     assert len(set(few)) == 2
@@ -92,7 +92,7 @@ def test_empty_slots_take_little_memory():
 
 
 @given(rows=st.integers(1, 5_000), fewest=st.integers(1, 64))
-def test_few_sizes_reach_from_the_fewest_rows_to_all(rows: int, fewest: int):
+def test_a_few_sizes_span_the_fewest_to_all_rows(rows: int, fewest: int):
     sizes = row_sizes(rows, fewest, Scope.TOKEN)
     assert sizes[-1] == rows
     assert sizes[0] == min(rows, fewest)
@@ -110,7 +110,7 @@ def test_row_sizes():
     assert row_sizes(64, 8, Scope.SENTENCE) == (16, 64)
 
 
-def test_upper_blocks_cache_states_where_tokens_exit_at_depths_of_their_own():
+def test_upper_blocks_cache_states_for_token_level_rules():
     choosy: list[Rule] = [Confidence((0.5, 0.5)), SequenceMultinomial(), Fixed(2)]
     half, none = Platform(projected=0.5), Platform(projected=0.0)
     assert [settings_of(9, rule=rule, platform=half).projected for rule in choosy] == [2, 3, 2]
@@ -118,7 +118,9 @@ def test_upper_blocks_cache_states_where_tokens_exit_at_depths_of_their_own():
 
 
 @given(slots=st.integers(1, 2_000), source_length=st.integers(1, 2_000))
-def test_a_refill_is_worth_encoding_and_leaves_few_slots_empty(slots: int, source_length: int):
+def test_a_refill_is_large_enough_to_encode_and_leaves_few_slots_empty(
+    slots: int, source_length: int
+):
     refill = refill_size(slots, source_length, CPU)
     assert 1 <= refill <= slots
     assert refill == slots or refill * source_length >= 256
@@ -126,7 +128,7 @@ def test_a_refill_is_worth_encoding_and_leaves_few_slots_empty(slots: int, sourc
 
 
 @given(st.integers(1, 5_000))
-def test_a_room_is_the_next_power_of_two(length: int):
+def test_a_room_is_a_power_of_two(length: int):
     room = room_for(length, CPU)
     assert room >= length
     assert room == 16 or (room.bit_count() == 1 and room < 2 * length)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes find what one finds, whichever sentences are a process's own."""
+"""Several processes find the same hypotheses as one process."""
 
 from typing import Any
 
@@ -15,21 +15,21 @@ from dat_jax.exits.rules import Uniform
 from tests.tiny import random_params, tiny_config, tiny_model
 
 PROCESSES = 2
-NUMBERS = range(100, 108)  # of the sentences in their text, as many for each process
+NUMBERS = range(100, 108)  # sentence numbers, evenly divided among the processes
 
 
-def test_drawn_exits_follow_from_the_number_of_the_sentence(monkeypatch: pytest.MonkeyPatch):
-    """Each process is played in turn; what all tell each other is known after the first round."""
+def test_draws_follow_the_sentence_number_across_processes(monkeypatch: pytest.MonkeyPatch):
+    """This process plays each process in turn; `sent` keeps the messages of the earlier ones."""
     model = tiny_model()
     config = tiny_config(decoding={"beam_size": 2, "max_length_ratio": 1.0, "max_length_extra": 4})
     trained = TrainedModel(config, model, random_params(model))
     sources = [[*np.arange(4, 6 + number % 3).tolist(), EOS] for number in range(len(NUMBERS))]
-    told: list[Any] = [None] * PROCESSES
+    sent: list[Any] = [None] * PROCESSES
 
     def search_as(process: int) -> SearchResult:
         def gather(value: Any) -> list[Any]:
-            told[process] = value
-            return [part or value for part in told]
+            sent[process] = value
+            return [part or value for part in sent]
 
         monkeypatch.setattr(stripes, "index", lambda: process)
         monkeypatch.setattr(stripes, "gather", gather)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The likeliest tokens and what they make of hypotheses, against a plain sort."""
+"""The likeliest tokens and the continuations they give, compared with a plain sort."""
 
 import re
 from functools import partial
@@ -27,8 +27,8 @@ FIRST, NEXT, LAST = range(LIMIT)  # positions
 
 @partial(jax.jit, static_argnames="count")
 def found(logits: jax.Array, offset: jax.Array, position: jax.Array, count: int) -> Continuations:
-    """The continuations of hypotheses of so many tokens, of LIMIT at the most, whose
-    log-probabilities are so much above the normaliser."""
+    """The best `count` continuations of hypotheses at these positions, whose log-probabilities are
+    the logits plus `offset`."""
     top = top_tokens(grouped(logits), min(count, logits.shape[-1]), EOS)
     top, nothing = top._replace(normaliser=-offset), jnp.zeros_like(offset)
     return continuations(top, nothing, position, jnp.full_like(position, LIMIT), EOS)
@@ -37,19 +37,19 @@ def found(logits: jax.Array, offset: jax.Array, position: jax.Array, count: int)
 def expected(
     logits: np.ndarray, offset: np.float32, position: int, count: int
 ) -> tuple[list[float], list[int]]:
-    """Of one hypothesis: all tokens, sorted stably by what is allowed of them."""
+    """The same for one hypothesis: a stable sort of the allowed tokens."""
     totals = offset + logits
     totals[:EOS] = -np.inf
     if position == LAST:
         totals[EOS + 1 :] = -np.inf
     order = np.argsort(-totals, kind="stable")[:count]
     if position == FIRST:
-        totals[EOS] = -np.inf  # in its place, if it has one
+        totals[EOS] = -np.inf  # impossible, but it keeps its rank
     return totals[order].tolist(), order.tolist()
 
 
 def assert_best(logits, offset, position, count: int) -> None:
-    """Each hypothesis of [*B] gets what it gets alone."""
+    """Asserts that each hypothesis of [*B] has the continuations of a plain sort."""
     arrays = map(jnp.asarray, (logits, offset, position))
     best = jax.tree.map(np.asarray, found(*arrays, count))
     assert best.tokens.shape == (*offset.shape, min(count, logits.shape[-1]))
@@ -64,7 +64,7 @@ def assert_best(logits, offset, position, count: int) -> None:
     ("tokens", "size"),
     [(10_000, 80), (44_000, 88), (4_096, 128), (8_000, 80), (8, 128), (500, 128), (10_001, 128)],
 )
-def test_groups_share_out_the_vocabulary_if_they_can(tokens: int, size: int):
+def test_groups_divide_the_vocabulary_evenly_if_possible(tokens: int, size: int):
     assert group_size(tokens) == size
     by_group = np.asarray(in_groups(jnp.arange(2 * tokens).reshape(-1, 2), -1))
     assert by_group.shape == (-(-tokens // size), size, 2)
@@ -76,8 +76,8 @@ def test_groups_share_out_the_vocabulary_if_they_can(tokens: int, size: int):
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("size", [5, 11, 40, 127, 128, 129, 300, 1024, 4_000, 4_001])
 @pytest.mark.parametrize("count", [2, 10])
-def test_they_are_those_of_a_stable_sort(size: int, count: int, ties: bool):
-    """Fewer tokens than a group of the two rounds has, as many, many groups, a part of one."""
+def test_top_tokens_equal_a_stable_sort(size: int, count: int, ties: bool):
+    """The sizes: less than a group, exactly one group, many groups, and a partial last group."""
     generator = np.random.default_rng(size)
     values = generator.normal(size=(4, 3, size))
     logits = (np.round(values) + 0.0 if ties else values).astype(np.float32)  # no -0.0
@@ -88,7 +88,7 @@ def test_they_are_those_of_a_stable_sort(size: int, count: int, ties: bool):
 
 def test_log_probabilities_are_normalised_over_all_tokens():
     logits = np.random.default_rng(1).normal(size=(3, 300)).astype(np.float32)
-    logits[:, :EOS] += 2  # they count, though they may not be written
+    logits[:, :EOS] += 2  # they count, though they are never generated
     so_far, positions = jnp.asarray([0.0, -2.5, -1.0]), jnp.asarray([NEXT, NEXT, LAST])
     top = top_tokens(grouped(jnp.asarray(logits)), 4, EOS)
     best = continuations(top, so_far, positions, jnp.full(3, LIMIT), EOS)
@@ -98,7 +98,7 @@ def test_log_probabilities_are_normalised_over_all_tokens():
     np.testing.assert_allclose(best.log_probs[2, 0], log_probs[2, EOS], rtol=1e-5)
 
 
-def test_equal_tokens_of_far_groups_keep_their_order():
+def test_ties_across_groups_keep_token_order():
     logits = np.full((1, 1000), -5, np.float32)
     for token in (900, 130, 500, 129, 20):
         logits[0, token] = -1
@@ -107,13 +107,13 @@ def test_equal_tokens_of_far_groups_keep_their_order():
 
 
 @pytest.mark.parametrize("never", [PAD, UNK, BOS])
-def test_what_is_never_chosen_takes_no_others_place(never: int):
+def test_special_tokens_do_not_displace_others(never: int):
     logits = np.random.default_rng(0).normal(size=(8, 1024)).astype(np.float32)
     logits[:, never] = 100
     assert_best(logits, np.zeros(8, np.float32), np.full(8, NEXT), 2)
 
 
-def test_where_nothing_else_is_possible_the_rest_scores_nothing():
+def test_impossible_continuations_score_minus_infinity():
     logits = np.full((2, 200), -np.inf, np.float32)
     logits[0, 150] = logits[0, PAD] = -1
     logits[1, EOS] = -2
@@ -126,7 +126,7 @@ def test_where_nothing_else_is_possible_the_rest_scores_nothing():
 
 
 @given(data=st.data())
-def test_whatever_the_values(data: st.DataObject):
+def test_top_tokens_equal_a_stable_sort_for_random_values(data: st.DataObject):
     shape = (2, 260)
     generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     levels = data.draw(st.integers(1, 300))
@@ -136,8 +136,8 @@ def test_whatever_the_values(data: st.DataObject):
     assert_best(logits, offset, generator.integers(0, LIMIT, 2), 6)
 
 
-def test_they_compile_to_no_sort_of_a_vocabulary_and_no_top_k_of_one():
-    """A slice merged into the top-k once turned 17 ms into 1.7 s (128 x 5 x 10,000, CPU)."""
+def test_no_compiled_sort_or_top_k_spans_the_vocabulary():
+    """A slice fused into the top-k once turned 17 ms into 1.7 s (128 x 5 x 10,000, CPU)."""
     size = 10_000
     arrays = (jnp.zeros((2, 5, size)), jnp.zeros((2, 5)), jnp.ones((2, 5), jnp.int32))
     program = found.lower(*arrays, 10).compile().as_text() or ""

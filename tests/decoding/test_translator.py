@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text in, text out: in order, by windows, cut where too long. The engine is a pretended one, that
-answers each source with its own words, backwards; one test has the real one."""
+"""Translating lines: order, windows and limits of length.
+
+Most tests use a fake engine that returns each source reversed; two use the real one.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -45,7 +47,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def make_translator(dataset: Dataset, **decoding: Any) -> Translator:
-    """Of random weights."""
+    """A translator with random weights."""
     vocabularies = dataset.vocabularies
     model = Transformer(CONFIG.model, vocabularies.source.size, vocabularies.target.size)
     params = init_params(model, jax.random.key(1))
@@ -62,9 +64,9 @@ def translator(dataset: Dataset) -> Translator:
 
 
 @pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that writes the source backwards, exits where the line's number says, and claims a
-    tick for each sentence; and windows of four lines."""
+def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of four lines, and an engine that reverses the source, exits by the line's number
+    and reports one tick for each sentence."""
 
     def search(
         trained: TrainedModel,
@@ -96,7 +98,7 @@ def backwards(dataset: Dataset, line: str) -> str:
     return vocabulary.decode(vocabulary.encode([line])[0][-2::-1])
 
 
-def test_lines_come_back_in_their_order_with_their_numbers(dataset: Dataset, pretended: None):
+def test_translations_keep_the_order_of_the_lines(dataset: Dataset, fake_engine: None):
     found = make_translator(dataset).translate(LINES)
     assert [sentence.text for sentence in found.sentences] == [
         backwards(dataset, line) for line in LINES
@@ -115,10 +117,10 @@ def test_lines_come_back_in_their_order_with_their_numbers(dataset: Dataset, pre
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], max_examples=100
 )
 @given(lines=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=9))
-def test_whatever_a_line_holds_its_translation_is_in_its_place(
-    dataset: Dataset, translator: Translator, pretended: None, lines: list[str]
+def test_any_line_is_translated_in_its_place(
+    dataset: Dataset, translator: Translator, fake_engine: None, lines: list[str]
 ):
-    """Line breaks, marks, controls and scripts that nobody has taught."""
+    """Also line breaks, combining marks, control characters and unseen scripts."""
     together = translator.translate(lines).sentences
     assert [sentence.text for sentence in together] == [backwards(dataset, line) for line in lines]
     assert [sentence.pieces == () for sentence in together] == [
@@ -126,7 +128,7 @@ def test_whatever_a_line_holds_its_translation_is_in_its_place(
     ]
 
 
-def test_a_window_is_translated_before_more_is_read(dataset: Dataset, pretended: None):
+def test_a_window_is_translated_before_more_is_read(dataset: Dataset, fake_engine: None):
     read = []
 
     def reading() -> Iterator[str]:
@@ -143,8 +145,8 @@ def test_a_window_is_translated_before_more_is_read(dataset: Dataset, pretended:
     assert tuple(s for part in parts for s in part.sentences) == whole.sentences
 
 
-def test_a_window_closes_early_where_no_further_line_comes(dataset: Dataset, pretended: None):
-    """After the second line, the third and the seventh none comes soon."""
+def test_a_window_closes_early_when_no_line_arrives(dataset: Dataset, fake_engine: None):
+    """There is a pause after lines 2, 3 and 7."""
     late = {2, 3, 7}
     count, waits = 0, list[float]()
 
@@ -167,9 +169,9 @@ def test_a_window_closes_early_where_no_further_line_comes(dataset: Dataset, pre
 
 
 def test_a_steady_trickle_does_not_keep_a_window_open(
-    dataset: Dataset, pretended: None, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, fake_engine: None, monkeypatch: pytest.MonkeyPatch
 ):
-    """Each line comes soon after the one before, and the last of them late after the first."""
+    """Each line arrives soon after the one before, but the last long after the first."""
     monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(window=1_000))
     now, gap = 0.0, 0.02
 
@@ -187,9 +189,7 @@ def test_a_steady_trickle_does_not_keep_a_window_open(
     assert now / len(lengths) < 0.5
 
 
-def test_a_line_that_cannot_be_read_does_not_take_what_came_before(
-    dataset: Dataset, pretended: None
-):
+def test_an_unreadable_line_does_not_lose_earlier_windows(dataset: Dataset, fake_engine: None):
     def breaking() -> Iterator[str]:
         yield from LINES[:4]
         raise UserError("no more")
@@ -200,7 +200,7 @@ def test_a_line_that_cannot_be_read_does_not_take_what_came_before(
         next(parts)
 
 
-def test_an_empty_line_stays_empty_and_costs_nothing(dataset: Dataset, pretended: None):
+def test_an_empty_line_stays_empty_and_costs_nothing(dataset: Dataset, fake_engine: None):
     result = make_translator(dataset).translate(["", "sieben", "  "])
     assert [bool(sentence.pieces) for sentence in result.sentences] == [False, True, False]
     assert [sentence.text for sentence in result.sentences][::2] == ["", ""]
@@ -210,7 +210,7 @@ def test_an_empty_line_stays_empty_and_costs_nothing(dataset: Dataset, pretended
         assert not nothing.cost.work.ticks.any()
 
 
-def test_long_lines_are_cut_and_counted(dataset: Dataset, pretended: None):
+def test_long_lines_are_cut_and_counted(dataset: Dataset, fake_engine: None):
     lines = ["acht " * 50, "acht"]
     result = make_translator(dataset, max_source_length=20).translate(lines)
     assert result.cut == 1
@@ -222,10 +222,10 @@ def test_long_lines_are_cut_and_counted(dataset: Dataset, pretended: None):
     assert whole.sentences[0].text == backwards(dataset, lines[0])
 
 
-def test_a_line_that_does_not_fit_is_left_blank_and_costs_no_other(
-    dataset: Dataset, pretended: None, monkeypatch: pytest.MonkeyPatch
+def test_a_line_that_does_not_fit_is_left_blank(
+    dataset: Dataset, fake_engine: None, monkeypatch: pytest.MonkeyPatch
 ):
-    """Neither in its window nor in a later one."""
+    """Other lines, in its window or a later one, are still translated."""
     monkeypatch.setattr("dat_jax.decoding.capacity.memory_of", lambda _: 1 << 20)
     lines = [*LINES[:2], "acht " * 12_000, *LINES[2:], "acht " * 3_000]
     translator = make_translator(dataset)
@@ -245,20 +245,20 @@ def test_a_line_that_does_not_fit_is_left_blank_and_costs_no_other(
     )
 
 
-def test_processes_leave_out_what_does_not_fit_into_the_smallest_of_them(
-    dataset: Dataset, pretended: None, monkeypatch: pytest.MonkeyPatch
+def test_the_smallest_process_limits_the_length_of_a_line(
+    dataset: Dataset, fake_engine: None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("dat_jax.decoding.translator.gather", lambda own: [own, 40])
     found = make_translator(dataset).translate(["acht " * 50, "acht"])
     assert [(line.line, line.longest) for line in found.too_long] == [(1, 40)]
 
 
-def test_settings_with_which_nothing_fits_are_refused_before_a_line_is_read(dataset: Dataset):
+def test_settings_that_fit_no_sentence_are_refused_before_reading(dataset: Dataset):
     with pytest.raises(UserError, match="max_length_extra is 2147483648: no sentence fits into"):
         make_translator(dataset, max_length_extra=1 << 31)
 
 
-def test_a_model_without_vocabularies_is_told_to_take_ids(dataset: Dataset):
+def test_a_model_without_vocabularies_refuses_text(dataset: Dataset):
     translator = make_translator(dataset)
     trained = dataclasses.replace(translator.trained, vocabularies=None)
     with pytest.raises(UserError, match="give it token ids"):
@@ -266,7 +266,7 @@ def test_a_model_without_vocabularies_is_told_to_take_ids(dataset: Dataset):
 
 
 def test_windows_that_close_early_change_nothing(dataset: Dataset):
-    """With a real engine, and a rule that draws by the number of the sentence."""
+    """Uses the real engine, and a rule that draws by sentence number."""
     rule = Uniform(CONFIG.model.decoder_layers, 0)
     translator = dataclasses.replace(make_translator(dataset), policy=Policy.of(rule))
     whole = translator.translate(LINES).sentences
@@ -279,8 +279,8 @@ def test_windows_that_close_early_change_nothing(dataset: Dataset):
         assert one.score == pytest.approx(other.score, rel=1e-5)
 
 
-def test_a_vocabulary_of_its_own_decodes_the_target(tmp_path: Path):
-    """With a real engine; every piece has its exit, and the last is the end."""
+def test_a_separate_target_vocabulary_decodes_the_output(tmp_path: Path):
+    """Uses the real engine; every piece has an exit, and the last piece is EOS."""
     config = dataclasses.replace(CONFIG.data, vocabulary="separate", vocabulary_size=120)
     separate = prepare(config, tmp_path / "data", tmp_path / "vocabulary")
     source, target = separate.vocabularies.fingerprints

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums over what the engine did."""
+"""Sums of the engine's counts of work."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from dat_jax.decoding.work import Work, describe, sum_work
 
 
 def work_of(*rows: int) -> Work:
-    """Work of which only the rows that needed blocks 1 to N and classifiers matter."""
+    """Work with these rows needed by blocks 1 to N and the classifiers, and twice as many run."""
     counts = np.asarray(rows)
     return Work(np.ones_like(counts), counts, 2 * counts)
 
 
-def test_sums_are_of_each_count_and_do_not_overflow():
+def test_each_count_is_summed_without_overflow():
     many = work_of(2**30, 7, 2**30)
     found = sum_work(2, [many, many, many])
     assert [count.tolist() for count in found] == [
@@ -23,8 +23,8 @@ def test_sums_are_of_each_count_and_do_not_overflow():
     assert all(not count.any() for count in sum_work(2, []))
 
 
-def test_idle_rows_are_layers_that_were_executed():
-    """Of 3 blocks and the classifiers, all ran twice as many rows as needed them."""
+def test_idle_rows_count_as_executed_layers():
+    """All of 3 blocks and the classifiers run twice as many rows as needed."""
     described = describe(work_of(8, 4, 2, 8), tokens=7)
     assert described["layers_executed_per_token"] == 2 * (8 + 4 + 2) / 7
     assert described["occupancy"] == 1 / 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results on disk are whole or not written."""
+"""Results on disk are complete or absent, and unfinished ones can be resumed."""
 
 import contextlib
 import json
@@ -29,10 +29,10 @@ EMPTY = Translation("", (), (), 0.0, 1)
 
 
 @contextlib.contextmanager
-def begun(
+def begin(
     folder: Path, request: dict[str, Any], contents: dict[str, Any], resume: bool = False
 ) -> Iterator[tuple[ResultsWriter, bool]]:
-    """A writer that has begun, and if whole results were there."""
+    """A writer that has begun, and whether finished results existed."""
     with ResultsWriter(folder, request, resume) as writer:
         yield writer, writer.begin(contents)
 
@@ -42,7 +42,7 @@ def opened(
     folder: Path, request: dict[str, Any], contents: dict[str, Any], resume: bool = False
 ) -> Iterator[ResultsWriter]:
     """A writer that has begun."""
-    with begun(folder, request, contents, resume) as (writer, _):
+    with begin(folder, request, contents, resume) as (writer, _):
         yield writer
 
 
@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
 
-def test_results_are_a_line_for_each_sentence_in_the_order_in_which_they_came(tmp_path: Path):
+def test_results_have_one_line_per_sentence_in_order(tmp_path: Path):
     folder = tmp_path / "new" / "folder"
     with opened(folder, REQUEST, CONTENTS) as writer:
         writer.add(translations(EIGHT, EMPTY))
@@ -70,8 +70,8 @@ def test_results_are_a_line_for_each_sentence_in_the_order_in_which_they_came(tm
     }
 
 
-@pytest.mark.parametrize("breaks_off", [KeyboardInterrupt, UserError, None])
-def test_results_that_are_not_finished_leave_earlier_ones(tmp_path: Path, breaks_off):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, None])
+def test_unfinished_results_leave_earlier_ones(tmp_path: Path, error):
     with opened(tmp_path, REQUEST, CONTENTS) as writer:
         writer.add(translations(EIGHT))
         writer.finish({"bleu": 1.5})
@@ -83,11 +83,11 @@ def test_results_that_are_not_finished_leave_earlier_ones(tmp_path: Path, breaks
             writer.add(translations(EMPTY, EMPTY))
             assert contents(tmp_path).items() >= before.items()
             assert len(contents(tmp_path)) > len(before)
-            if breaks_off:
-                raise breaks_off
+            if error:
+                raise error
 
-    if breaks_off:
-        with pytest.raises(breaks_off):
+    if error:
+        with pytest.raises(error):
             write_half()
     else:
         write_half()
@@ -105,7 +105,7 @@ def write(
         writer.finish({"bleu": 1.5})
 
 
-def test_results_take_the_place_of_those_of_the_same_request_and_of_no_other(tmp_path: Path):
+def test_results_only_replace_those_of_the_same_request(tmp_path: Path):
     write(tmp_path, REQUEST, EIGHT)
     write(tmp_path, REQUEST, EMPTY)
     before = contents(tmp_path)
@@ -120,7 +120,7 @@ def test_results_take_the_place_of_those_of_the_same_request_and_of_no_other(tmp
 
 
 @pytest.mark.parametrize("summary", [None, "", "[]", '{"bleu": 1.5}', '{"request": null}'])
-def test_results_of_nobody_knows_what_are_kept(tmp_path: Path, summary: str | None):
+def test_results_of_an_unknown_request_are_kept(tmp_path: Path, summary: str | None):
     (tmp_path / "hypotheses.txt").write_text("something")
     if summary is not None:
         (tmp_path / "summary.json").write_text(summary)
@@ -130,7 +130,7 @@ def test_results_of_nobody_knows_what_are_kept(tmp_path: Path, summary: str | No
     assert contents(tmp_path) == before
 
 
-def test_other_files_are_left_alone_and_those_of_a_killed_process_are_not(tmp_path: Path):
+def test_only_leftovers_of_a_killed_process_are_replaced(tmp_path: Path):
     for name in ("hypotheses.txt.unfinished", ".lock"):
         (tmp_path / name).write_text("of a killed process")
     write(tmp_path, REQUEST, EIGHT)
@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_earlier_results(tmp_path: Path):
     assert contents(tmp_path) == before
 
 
-def test_a_name_that_is_not_utf8_is_remembered(tmp_path: Path):
+def test_an_input_name_that_is_not_utf8_is_stored(tmp_path: Path):
     request = {"input": os.fsdecode(b"/t\xffxt \xc3\xbc")}
     write(tmp_path, request, EIGHT)
     assert "/t\\udcffxt ü" in contents(tmp_path)["summary.json"]
@@ -175,7 +175,7 @@ def keep(folder: Path, resume: bool, *sentences: Translation) -> None:
         raise KeyboardInterrupt
 
 
-def test_what_was_kept_outlasts_its_writer_and_what_came_after_it_does_not(tmp_path: Path):
+def test_resuming_continues_from_the_last_kept_results(tmp_path: Path):
     write(tmp_path, REQUEST, EMPTY, contents=CONTENTS | {"model": "before it trained on"})
     finished = contents(tmp_path)
     with pytest.raises(KeyboardInterrupt) as raised:
@@ -201,7 +201,7 @@ def test_what_was_kept_outlasts_its_writer_and_what_came_after_it_does_not(tmp_p
     assert written["exits.jsonl"].count("\n") == 2
 
 
-def test_nothing_that_was_kept_is_lost_when_it_is_not_gone_on_with(tmp_path: Path):
+def test_failed_attempts_to_resume_lose_no_kept_results(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         keep(tmp_path, False, EIGHT)
     before = contents(tmp_path)
@@ -221,13 +221,13 @@ def test_nothing_that_was_kept_is_lost_when_it_is_not_gone_on_with(tmp_path: Pat
         opened(tmp_path, REQUEST, CONTENTS, resume=True).__enter__()
 
 
-def test_with_nothing_to_go_on_with_results_begin_anew(tmp_path: Path):
-    with begun(tmp_path, REQUEST, CONTENTS, resume=True) as (writer, finished):
+def test_resuming_without_earlier_results_starts_from_scratch(tmp_path: Path):
+    with begin(tmp_path, REQUEST, CONTENTS, resume=True) as (writer, finished):
         assert not writer.progress
         assert not finished
         writer.add(translations(EIGHT))
         writer.finish({})
-    with begun(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
+    with begin(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
         assert finished
     assert contents(tmp_path)["hypotheses.txt"] == EIGHT.text + "\n"
 
@@ -236,20 +236,20 @@ def test_finished_results_are_recognised_by_their_contents(tmp_path: Path):
     write(tmp_path, REQUEST, EIGHT)
     others = [CONTENTS | {key: "other"} for key in CONTENTS] + [CONTENTS | {"reference": "ghi"}]
     for other in (*others, CONTENTS | {"text": None}):
-        with begun(tmp_path, REQUEST, other, resume=True) as (_, finished):
+        with begin(tmp_path, REQUEST, other, resume=True) as (_, finished):
             assert not finished
     before = contents(tmp_path)
     unknown = json.loads(before["summary.json"])
-    del unknown["contents"]  # as an older version wrote it
+    del unknown["contents"]  # as in an older version
     (tmp_path / "summary.json").write_text(json.dumps(unknown))
-    with begun(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
+    with begin(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
         assert not finished
 
 
-def test_what_cannot_be_compared_is_never_taken_for_finished(tmp_path: Path):
+def test_results_of_a_pipe_never_count_as_finished(tmp_path: Path):
     pipe = CONTENTS | {"text": None}
     for _ in range(2):
-        with begun(tmp_path, REQUEST, pipe) as (writer, finished):
+        with begin(tmp_path, REQUEST, pipe) as (writer, finished):
             assert not finished
             writer.add(translations(EIGHT))
             writer.finish({})
@@ -258,7 +258,7 @@ def test_what_cannot_be_compared_is_never_taken_for_finished(tmp_path: Path):
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("renamed", range(4))
-def test_results_are_finished_though_a_kill_came_before_the_last_were_renamed(
+def test_a_kill_between_the_last_renames_still_leaves_finished_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int, kept: bool, earlier: bool
 ):
     folder, killed, replace, places = tmp_path / "whole", tmp_path / "killed", os.replace, []
@@ -287,7 +287,7 @@ def test_results_are_finished_though_a_kill_came_before_the_last_were_renamed(
                 shutil.copy(tmp_path / "progress.json", killed)
     if renamed == 3:
         assert read_results(killed).hypotheses == [EIGHT.text, ""]
-    with begun(killed, REQUEST, CONTENTS, resume=True) as (writer, finished):
+    with begin(killed, REQUEST, CONTENTS, resume=True) as (writer, finished):
         assert finished
         assert not writer.progress
     assert contents(killed) == contents(folder)

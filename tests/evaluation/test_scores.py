@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text scores against sacreBLEU's own and known values."""
+"""Text scores compared with sacreBLEU and with known values."""
 
 import math
 from collections import Counter
@@ -18,13 +18,13 @@ REFERENCES = ["the cat sat on a mat today .", "there are twenty-three of those"]
 USUAL = Tokenizers("13a", "13a")
 
 
-def test_equal_text_scores_a_hundred():
+def test_equal_text_scores_100():
     scores = score(REFERENCES, REFERENCES, USUAL)
     assert scores["bleu"] == pytest.approx(100)
     assert scores["chrf"] == pytest.approx(100)
 
 
-def test_scores_are_those_of_sacrebleu():
+def test_scores_equal_sacrebleu():
     scores = score(HYPOTHESES, REFERENCES, USUAL)
     assert scores["bleu"] == sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES]).score
     assert scores["chrf"] == sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score
@@ -32,7 +32,7 @@ def test_scores_are_those_of_sacrebleu():
     assert 0 < scores["chrf"] < 100
 
 
-def test_hypotheses_and_references_are_told_apart():
+def test_hypotheses_and_references_are_not_swapped():
     short = [line.rsplit(" ", 2)[0] for line in REFERENCES]
     assert score(short, REFERENCES, USUAL)["chrf"] < score(REFERENCES, short, USUAL)["chrf"]
 
@@ -51,7 +51,7 @@ def test_signatures_name_the_settings_and_the_version():
     ("language", "tokenizer"),
     [("zh", "zh"), ("zh_CN", "zh"), ("ja", "char"), ("ko-KR", "char"), ("en", "13a")],
 )
-def test_the_tokenizer_follows_from_the_target_language_unless_it_is_named(language, tokenizer):
+def test_the_tokenizer_follows_the_target_language_unless_named(language, tokenizer):
     config = tiny_config(data={"target_language": language})
     assert tokenizers_of(config, config.decoding) == (tokenizer, tokenizer)
     named = tiny_config(decoding={"bleu_tokenizer": "none"})
@@ -62,7 +62,7 @@ def test_the_tokenizer_follows_from_the_target_language_unless_it_is_named(langu
 
 
 def multi_bleu(hypotheses: list[str], references: list[str]) -> float:
-    """BLEU of tokens, by its formula: what papers of the time call tokenised BLEU."""
+    """Tokenised BLEU by its formula, as papers of that time report it."""
     matches, totals, lengths = [0] * 4, [0] * 4, [0, 0]
     for lines in zip(hypotheses, references, strict=True):
         tokens = [line.split() for line in lines]
@@ -76,8 +76,8 @@ def multi_bleu(hypotheses: list[str], references: list[str]) -> float:
     return 100 * math.exp(brevity + sum(precisions) / 4)
 
 
-def test_tokenised_bleu_is_that_of_the_tokens_as_they_stand_beside_the_usual_one(caplog):
-    """And sacreBLEU does not complain that the text is tokenised, which it may be."""
+def test_tokenised_bleu_uses_tokens_as_given_and_adds_default_bleu(caplog):
+    """SacreBLEU must not warn about tokenised text, which is intended here."""
     hypotheses = [f"{line} it &apos;s a U.S . - based one ( 3.5 %) ." for line in HYPOTHESES] * 60
     references = [f"{line} it &apos;s one of the U.S . ( 3.5 % )." for line in REFERENCES] * 60
     scores = score(hypotheses, references, Tokenizers("none", "13a"))
@@ -92,7 +92,7 @@ def test_tokenised_bleu_is_that_of_the_tokens_as_they_stand_beside_the_usual_one
 
 
 @pytest.mark.parametrize("module", [iwslt14_de_en, iwslt14_exits])
-def test_the_papers_small_setting_has_the_papers_kind_of_bleu(module):
+def test_the_iwslt_configs_use_tokenised_bleu_like_the_paper(module):
     config = Config.from_dict(module.get_config().to_dict())
     assert tokenizers_of(config, config.decoding) == ("none", "13a")
 
@@ -104,16 +104,16 @@ def test_the_papers_small_setting_has_the_papers_kind_of_bleu(module):
         ("char", "私たちは昨日東京へ行った。", "私たちは昨日東京に行った。"),
     ],
 )
-def test_nearly_right_text_without_blanks_has_a_score(tokenizer, hypothesis, reference):
+def test_text_without_spaces_gets_a_meaningful_score(tokenizer, hypothesis, reference):
     assert score([hypothesis], [reference], Tokenizers(tokenizer, tokenizer))["bleu"] > 50
     assert score([hypothesis], [reference], USUAL)["bleu"] < 1
 
 
-def test_unequal_lengths_are_refused_with_both_counts():
+def test_the_error_for_unequal_lengths_gives_both_counts():
     with pytest.raises(UserError, match="2 sentences but 1 references: give the reference file"):
         score(HYPOTHESES, REFERENCES[:1], USUAL)
 
 
-def test_nothing_to_score_is_refused():
+def test_scoring_no_sentences_is_refused():
     with pytest.raises(UserError, match="no sentences to score"):
         score([], [], USUAL)

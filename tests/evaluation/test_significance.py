@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Equal systems do not differ, one that is clearly better does, and chance is told from both."""
+"""Significance tests: equal systems, random differences and a clearly better system."""
 
 from random import Random
 from typing import get_args
@@ -19,7 +19,7 @@ def text(lines: int) -> list[str]:
 
 
 def worse(lines: list[str], share: float, seed: int) -> list[str]:
-    """The lines with that share of their words replaced."""
+    """The lines with a share of their words replaced."""
     random = Random(seed)
     return [
         " ".join(random.choice(WORDS) if random.random() < share else word for word in line.split())
@@ -32,11 +32,11 @@ BASELINE = worse(REFERENCES, 0.3, seed=1)
 
 
 @pytest.mark.parametrize("test", get_args(Test))
-def test_a_difference_is_chance_or_is_not(test: Test):
+def test_only_a_real_difference_is_significant(test: Test):
     systems = {
         "baseline": BASELINE,
         "equal": list(BASELINE),
-        "other chance": worse(REFERENCES, 0.3, seed=2),
+        "other errors": worse(REFERENCES, 0.3, seed=2),
         "better": worse(REFERENCES, 0.1, seed=3),
     }
     rows = paired(systems, REFERENCES, test=test)
@@ -55,8 +55,8 @@ def test_a_difference_is_chance_or_is_not(test: Test):
 
 
 @pytest.mark.parametrize("tokenizer", ["13a", "none"])
-def test_scores_are_those_that_summaries_have(tokenizer: str, caplog: pytest.LogCaptureFixture):
-    """Without a warning that text is tokenised, if it is said to be."""
+def test_scores_equal_those_of_summaries(tokenizer: str, caplog: pytest.LogCaptureFixture):
+    """No warning about tokenised text if the tokenizer is none."""
     lines = [f"{line} ." for line in BASELINE * 2]
     references = [f"{line} ." for line in REFERENCES * 2]
     rows = paired({"one": lines, "two": references}, references, tokenizer)
@@ -66,7 +66,7 @@ def test_scores_are_those_that_summaries_have(tokenizer: str, caplog: pytest.Log
     assert bool(caplog.records) == (tokenizer != "none")
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_incomparable_systems_are_refused():
     with pytest.raises(
         UserError, match="nothing to compare: give a baseline and at least one other"
     ):

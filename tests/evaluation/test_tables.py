@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text for people, to the letter: the table of decoding runs, and translations with exits."""
+"""The exact text of tables and of translations with exits."""
 
 from dat_jax.evaluation.tables import format_comparison, format_exits, format_table, wants_colour
 
@@ -25,14 +25,14 @@ def test_the_table_is_aligned_markdown():
     ]
 
 
-def test_the_usual_bleu_stands_beside_another_that_was_asked_for():
+def test_default_bleu_has_a_column_next_to_another_bleu():
     rows = format_table([SHALLOW | {"bleu_default": 8.5}, DEEP | {"bleu_default": 33.96}])
     cells = [[cell.strip() for cell in row.split("|")[1:5]] for row in rows.splitlines()]
     assert cells[0] == ["policy", "BLEU", "default BLEU", "chrF"]
     assert cells[2:] == [["fixed:1", "9.3", "8.5", "30.0"], ["fixed:12", "34.8", "34.0", "30.0"]]
 
 
-def test_differences_stand_beside_scores_and_their_intervals():
+def test_a_comparison_shows_scores_intervals_and_differences():
     baseline = {"system": "a"}
     for key in ("bleu", "chrf"):
         baseline |= {key: 34.72, f"{key}_mean": 34.7, f"{key}_interval": 0.56}
@@ -48,16 +48,16 @@ def test_differences_stand_beside_scores_and_their_intervals():
     assert cells[3] == ["b", score, "-0.30", "0.0001", score, "+0.00", "1.0000"]
 
 
-def test_without_runs_there_is_a_heading():
+def test_an_empty_table_has_a_header():
     assert len(format_table([]).splitlines()) == 2
 
 
-def test_exits_stand_as_small_numbers_after_their_pieces():
+def test_exits_are_subscripts_after_their_pieces():
     pieces, exits = ["\u2581twen", "ty", "\u2581one", "</s>"], [3, 1, 12, 1]
     assert format_exits(pieces, exits, 12, colour=False) == "twen₃ty₁ one₁₂</s>₁"
 
 
-def test_on_a_terminal_colours_go_from_green_to_red():
+def test_colours_go_from_green_to_red():
     line = format_exits(["\u2581a", "\u2581b", "\u2581c"], [1, 2, 3], 3, colour=True)
     words = line.split(" ")
     assert words[0] == "\x1b[30;48;5;84ma₁\x1b[0m"
@@ -65,7 +65,7 @@ def test_on_a_terminal_colours_go_from_green_to_red():
     assert words[2] == "\x1b[30;48;5;204mc₃\x1b[0m"
 
 
-def test_only_a_terminal_gets_colour_and_not_against_its_users_wish(monkeypatch):
+def test_colour_needs_a_terminal_and_no_no_color(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: False)
     assert not wants_colour()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit distributions against the paper's formulas, and at logits where those would overflow."""
+"""Exit distributions equal the paper's formulas, and stay finite where those overflow."""
 
 import itertools
 
@@ -25,7 +25,7 @@ finite_logits = arrays(np.float32, (2, 3), elements=st.floats(-1e4, 1e4, width=3
 
 
 def every_sign(count: int) -> np.ndarray:
-    """All ways to choose `count` numbers from -1 and 1, [2^count, count]."""
+    """All sequences of `count` signs, [2^count, count]."""
     return np.asarray(list(itertools.product([-1.0, 1.0], repeat=count)), np.float32)
 
 
@@ -36,21 +36,21 @@ def halting_probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def geometric_by_definition(logits: np.ndarray) -> np.ndarray:
-    """q(1) to q(N) of one token as equations 12 and 13 put it."""
+    """q(1) to q(N) of one token by equations 12 and 13."""
     chi = halting_probabilities(logits)
     halts_at = [chi[n] * np.prod(1 - chi[:n]) for n in range(len(chi))]
     return np.asarray([*halts_at, np.prod(1 - chi)])
 
 
-def geometric_s_gradients(logits: np.ndarray) -> np.ndarray:
-    """The derivatives [N, N - 1] of one token's log q(n) by the logit of each block."""
+def geometric_gradients(logits: np.ndarray) -> np.ndarray:
+    """Derivatives [N, N - 1] of one token's log q(n) with respect to each block's logit."""
     chi = halting_probabilities(logits)
     blocks, depths = np.arange(len(chi))[None], np.arange(len(chi) + 1)[:, None]
     return np.where(depths == blocks, 1 - chi, np.where(depths > blocks, -chi, 0))
 
 
 @pytest.mark.parametrize("num_layers", [2, 3, 6])
-def test_geometric_is_the_product_of_going_on_and_then_halting(num_layers):
+def test_geometric_equals_its_definition(num_layers):
     logits = 2 * random_array(num_layers, 5, num_layers - 1)
     expected = [geometric_by_definition(row) for row in np.asarray(logits)]
     np.testing.assert_allclose(jnp.exp(log_q_of(geometric, logits)), expected, rtol=1e-5)
@@ -65,38 +65,38 @@ def test_multinomial_is_a_softmax():
 
 @pytest.mark.parametrize("kind", BOTH)
 @given(logits=finite_logits)
-def test_the_probabilities_of_all_depths_sum_to_one(kind, logits):
+def test_probabilities_sum_to_one(kind, logits):
     log_q = log_q_of(kind, jnp.asarray(logits))
     assert np.isfinite(log_q).all()
     np.testing.assert_allclose(jnp.exp(log_q).sum(axis=-1), 1, atol=1e-5)
 
 
-def test_gradients_of_geometric_are_those_of_the_formula():
+def test_geometric_gradients_equal_the_formula():
     logits = 2 * random_array(1, 5, 3)
-    expected = [geometric_s_gradients(row) for row in np.asarray(logits)]
+    expected = [geometric_gradients(row) for row in np.asarray(logits)]
     np.testing.assert_allclose(jacobian_of(geometric, logits), expected, rtol=1e-4)
 
 
-def test_geometric_and_its_gradients_hold_at_huge_logits():
+def test_geometric_and_its_gradients_are_exact_at_huge_logits():
     signs = every_sign(3)
     logits = jnp.asarray(1e4 * signs)
     log_q = log_q_of(geometric, logits)
     assert np.isfinite(log_q).all()
-    # All mass is on the first block that halts, or on the last one.
+    # All mass is on the first block that halts, or else on the last block.
     halts = np.column_stack([signs, np.ones(len(signs))]) > 0
     np.testing.assert_array_equal(jnp.exp(log_q), np.eye(4)[np.argmax(halts, axis=1)])
-    expected = [geometric_s_gradients(row) for row in np.asarray(logits)]
+    expected = [geometric_gradients(row) for row in np.asarray(logits)]
     np.testing.assert_array_equal(jacobian_of(geometric, logits), expected)
 
 
-def test_multinomial_is_finite_at_huge_logits_and_so_are_its_gradients():
+def test_multinomial_and_its_gradients_are_finite_at_huge_logits():
     logits = jnp.asarray(1e4 * every_sign(4))
     assert np.isfinite(log_q_of(multinomial, logits)).all()
     assert np.isfinite(jacobian_of(multinomial, logits)).all()
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_batch_axis_does_not_matter(kind):
+def test_batched_tokens_equal_single_tokens(kind):
     logits = random_array(2, 2, 3, 4)
     log_q = log_q_of(kind, logits)
     assert log_q.shape[:2] == (2, 3)

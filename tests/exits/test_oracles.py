@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Oracles against slow loops over sentences, tokens and depths, and at their limits."""
+"""Oracles compared with slow loops over sentences, tokens and depths, and at their limits."""
 
 import itertools
 import math
@@ -28,13 +28,13 @@ reductions = pytest.mark.parametrize("reduction", ["mean", "sum"])
 
 
 def best_depth(gains: Iterable[float], exit_penalty: float) -> int:
-    """The lowest of the best depths, of what exits 1 to N gain."""
+    """The best depth given the gains of exits 1 to N; the lowest one on a tie."""
     objective = [gain - exit_penalty * depth for depth, gain in enumerate(gains, start=1)]
     return 1 + objective.index(max(objective))
 
 
 def slow_token_oracle(scores: jax.Array, exit_penalty: float, smoothing: float) -> np.ndarray:
-    """Equations 14 to 17, one token after the other; 0 on padding."""
+    """Equations 14 to 17, one token at a time; 0 on padding."""
     scores = np.asarray(scores, np.float64)
     depths = np.zeros((B, T), int)
     for b, length in enumerate(LENGTHS):
@@ -48,7 +48,7 @@ def slow_token_oracle(scores: jax.Array, exit_penalty: float, smoothing: float) 
 
 
 def slow_sequence_oracle(scores: jax.Array, exit_penalty: float, reduction: str) -> list[int]:
-    """Equations 9 and 10, one sentence after the other."""
+    """Equations 9 and 10, one sentence at a time."""
     scores = np.asarray(scores, np.float64)
     depths = []
     for b, length in enumerate(LENGTHS):
@@ -59,8 +59,8 @@ def slow_sequence_oracle(scores: jax.Array, exit_penalty: float, reduction: str)
     return depths
 
 
-def of_real_tokens(depths: jax.Array) -> np.ndarray:
-    """The depths [B, T] with 0 on padding, where none is promised."""
+def zero_padding(depths: jax.Array) -> np.ndarray:
+    """The depths [B, T] with 0 on padding, where the oracle promises nothing."""
     return np.where(MASK, depths, 0)
 
 
@@ -71,7 +71,7 @@ def test_token_oracle_equals_a_loop_over_tokens(kind, exit_penalty, smoothing):
     scores = SCORES[kind]
     actual = token_oracle(scores, MASK, exit_penalty=exit_penalty, smoothing=smoothing)
     expected = slow_token_oracle(scores, exit_penalty, smoothing)
-    np.testing.assert_array_equal(of_real_tokens(actual), expected)
+    np.testing.assert_array_equal(zero_padding(actual), expected)
 
 
 @reductions
@@ -84,15 +84,15 @@ def test_sequence_oracle_equals_a_loop_over_sentences(kind, exit_penalty, reduct
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_the_scores_tried_have_many_different_oracles():
+def test_the_scores_of_this_file_give_varied_oracles():
     for scores in SCORES.values():
         assert {1, 2, 3, 4} <= set(slow_token_oracle(scores, 0.1, 0.0).ravel())
     assert len(set(slow_sequence_oracle(SCORES["likelihood"], 0.1, "mean"))) > 1
 
 
 @kinds
-def test_rows_of_a_batch_get_what_each_gets_alone(kind):
-    # An oracle that takes the batch for one long sentence is right for batches of one only.
+def test_a_row_does_not_depend_on_its_batch(kind):
+    # An oracle that treats the batch as one long sentence is right only for batches of one.
     scores = SCORES[kind]
     tokens = token_oracle(scores, MASK, exit_penalty=0.1, smoothing=2.0)
     sentences = sequence_oracle(scores, MASK, exit_penalty=0.1, reduction="sum")
@@ -107,15 +107,15 @@ def test_rows_of_a_batch_get_what_each_gets_alone(kind):
 
 @pytest.mark.parametrize("garbage", [1e6, -1e6, math.nan])
 @smoothings
-def test_padding_changes_nothing_for_real_tokens(garbage, smoothing):
+def test_padding_does_not_affect_real_tokens(garbage, smoothing):
     scores = SCORES["likelihood"]
     mask = jnp.broadcast_to(MASK, scores.shape)
-    # The greatest depth gets the garbage; what the others get differs.
+    # A different multiple at each depth, so that garbage would change which depth wins.
     spoilt = jnp.where(mask, scores, garbage * jnp.arange(1, N + 1).reshape(N, 1, 1))
     clean, dirty = (
         token_oracle(x, MASK, exit_penalty=0.1, smoothing=smoothing) for x in (scores, spoilt)
     )
-    np.testing.assert_array_equal(of_real_tokens(dirty), of_real_tokens(clean))
+    np.testing.assert_array_equal(zero_padding(dirty), zero_padding(clean))
     for reduction in ("mean", "sum"):
         clean, dirty = (
             sequence_oracle(x, MASK, exit_penalty=0.1, reduction=reduction)
@@ -125,15 +125,15 @@ def test_padding_changes_nothing_for_real_tokens(garbage, smoothing):
 
 
 @smoothings
-def test_of_equally_good_depths_a_token_gets_the_lowest(smoothing):
+def test_token_oracle_takes_the_lowest_depth_on_ties(smoothing):
     one_exit = random_array(3, 1, B, T)
     same = jnp.concatenate([one_exit - 1, one_exit, one_exit, one_exit])
     depths = token_oracle(same, MASK, exit_penalty=0.0, smoothing=smoothing)
-    np.testing.assert_array_equal(of_real_tokens(depths), np.where(MASK, 2, 0))
+    np.testing.assert_array_equal(zero_padding(depths), np.where(MASK, 2, 0))
 
 
 @reductions
-def test_of_equally_good_depths_a_sentence_gets_the_lowest(reduction):
+def test_sequence_oracle_takes_the_lowest_depth_on_ties(reduction):
     one_exit = random_array(3, 1, B, T)
     same = jnp.concatenate([one_exit - 1, one_exit, one_exit, one_exit])
     depths = sequence_oracle(same, MASK, exit_penalty=0.0, reduction=reduction)
@@ -141,32 +141,32 @@ def test_of_equally_good_depths_a_sentence_gets_the_lowest(reduction):
 
 
 @kinds
-def test_where_blocks_cost_more_than_anything_can_gain_all_exit_at_depth_one(kind):
+def test_a_huge_penalty_gives_depth_one(kind):
     for smoothing in (0.0, 2.0):
         depths = token_oracle(SCORES[kind], MASK, exit_penalty=1e3, smoothing=smoothing)
-        np.testing.assert_array_equal(of_real_tokens(depths), MASK)
+        np.testing.assert_array_equal(zero_padding(depths), MASK)
     for reduction in ("mean", "sum"):
         depths = sequence_oracle(SCORES[kind], MASK, exit_penalty=1e3, reduction=reduction)
         np.testing.assert_array_equal(depths, 1)
 
 
 @kinds
-def test_a_tiny_sigma_is_no_smoothing(kind):
+def test_a_tiny_sigma_equals_no_smoothing(kind):
     tiny, none = (
         token_oracle(SCORES[kind], MASK, exit_penalty=0.1, smoothing=s) for s in (1e-6, 0.0)
     )
-    np.testing.assert_array_equal(of_real_tokens(tiny), of_real_tokens(none))
+    np.testing.assert_array_equal(zero_padding(tiny), zero_padding(none))
 
 
 @kinds
-def test_with_a_huge_sigma_all_tokens_get_their_sentence_s_oracle(kind):
+def test_a_huge_sigma_gives_the_sequence_oracle(kind):
     tokens = token_oracle(SCORES[kind], MASK, exit_penalty=0.1, smoothing=1e9)
     sentences = sequence_oracle(SCORES[kind], MASK, exit_penalty=0.1, reduction="sum")
-    np.testing.assert_array_equal(of_real_tokens(tokens), np.asarray(sentences)[:, None] * MASK)
+    np.testing.assert_array_equal(zero_padding(tokens), np.asarray(sentences)[:, None] * MASK)
 
 
 @pytest.mark.parametrize("exit_penalty", [0.01, 0.1, 0.33])
-def test_a_small_penalty_finds_the_lowest_correct_depth_or_else_depth_one(exit_penalty):
+def test_a_small_penalty_gives_the_lowest_correct_depth(exit_penalty):
     assert exit_penalty < 1 / (N - 1)
     patterns = list(itertools.product([0.0, 1.0], repeat=N))
     scores = jnp.asarray(patterns, jnp.float32).T.reshape(N, 2, 8)
@@ -176,15 +176,15 @@ def test_a_small_penalty_finds_the_lowest_correct_depth_or_else_depth_one(exit_p
 
 
 @reductions
-def test_a_row_of_padding_gets_depth_one_and_divides_nothing_by_zero(reduction):
+def test_a_row_of_padding_gets_depth_one_without_nans(reduction):
     scores, mask = SCORES["likelihood"], ragged_mask((7, 0, 1), T)
     with jax.debug_nans(True):
         depths = sequence_oracle(scores, mask, exit_penalty=0.1, reduction=reduction)
     assert depths[1] == 1
 
 
-def test_smoothing_multiplies_at_full_precision_on_all_devices():
-    """A TPU would otherwise round scores and kernel to bfloat16, and a GPU to a little more."""
+def test_smoothing_multiplies_at_full_precision():
+    """By default a TPU rounds scores and kernel to bfloat16, and a GPU may use TF32."""
     smooth = jax.jit(lambda scores: token_oracle(scores, MASK, exit_penalty=0.1, smoothing=5.0))
     (product,) = (
         x

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A policy is read from one line, written as one, or refused in one."""
+"""Parsing policies: one-line names, round trips and one-line errors."""
 
 from typing import Any
 
@@ -45,13 +45,13 @@ def model(**changes: Any) -> ModelConfig:
 
 
 def model_for(text: str) -> ModelConfig:
-    """A model that can decode by the policy."""
+    """A model that supports the policy."""
     kind = text.partition(":")[0]
     return model(exit_head=kind if kind in HEADS else "none")
 
 
 def refusal(text: str, config: ModelConfig) -> str:
-    """The rest of the one line, `policy is ...`, with which `text` is refused."""
+    """The one-line error for `text`, without its prefix `policy is 'TEXT': `."""
     with pytest.raises(UserError) as caught:
         parse_policy(text, config)
     message = str(caught.value)
@@ -61,7 +61,7 @@ def refusal(text: str, config: ModelConfig) -> str:
 
 
 @texts
-def test_every_kind_is_read_and_written_the_same(text):
+def test_every_policy_survives_a_round_trip(text):
     policy = parse_policy(text, model_for(text))
     assert policy.rule == RULES[text]
     assert policy.name == str(policy.rule)
@@ -69,24 +69,24 @@ def test_every_kind_is_read_and_written_the_same(text):
 
 
 @pytest.mark.parametrize("thresholds", [(1 / 3, 1 / 3), (0.1234567, 0.1234568), (1e-9, 0.9999999)])
-def test_thresholds_are_written_with_all_their_digits(thresholds):
+def test_names_keep_all_digits_of_thresholds(thresholds):
     policy = Policy.of(Confidence(thresholds))
     assert parse_policy(policy.name, model()) == policy
 
 
 @pytest.mark.parametrize("thresholds", [(0.3, 0.3, 0.75), (0.3, 0.75, 0.3), (0.75, 0.3, 0.3)])
-def test_thresholds_of_which_some_are_equal_are_all_written(thresholds):
+def test_names_keep_repeated_thresholds(thresholds):
     policy = Policy.of(Confidence(thresholds))
     assert parse_policy(policy.name, model(decoder_layers=4)) == policy
 
 
-def test_fixed_alone_is_the_greatest_depth_with_an_exit():
+def test_fixed_without_a_depth_means_the_deepest_exit():
     assert parse_policy("fixed", model(decoder_layers=5)).rule == Fixed(5)
     assert parse_policy("fixed", model(decoder_layers=5, exits="last")).rule == Fixed(5)
 
 
 @pytest.mark.parametrize("decoder_layers", [2, 6])
-def test_one_threshold_is_that_of_every_depth_but_the_last(decoder_layers):
+def test_one_threshold_applies_to_every_depth_but_the_last(decoder_layers):
     config = model(decoder_layers=decoder_layers, exit_head="token_geometric")
     count = decoder_layers - 1
     assert parse_policy("confidence:0.7", config).rule == Confidence((0.7,) * count)
@@ -94,16 +94,16 @@ def test_one_threshold_is_that_of_every_depth_but_the_last(decoder_layers):
 
 
 @pytest.mark.parametrize("text", ["fixed:0", "fixed:7", "fixed:-1", "fixed:1.5", "fixed:two"])
-def test_a_depth_without_an_exit_is_refused_with_those_that_have_one(text):
+def test_a_depth_without_an_exit_is_refused(text):
     assert refusal(text, model()) == "the depth must be one of 1, 2, 3"
 
 
-def test_a_model_with_one_exit_has_no_other():
+def test_a_model_with_one_exit_refuses_other_depths():
     assert refusal("fixed:2", model(exits="last")) == "the depth must be one of 3"
 
 
 @pytest.mark.parametrize("text", ["", "Fixed", "fix:1", "3", "fixed 3", ":1", "confidence 0.5"])
-def test_an_unknown_policy_is_refused_with_what_is_known(text):
+def test_the_error_for_an_unknown_policy_lists_all_policies(text):
     assert refusal(text, model()) == (
         "must be one of fixed[:DEPTH], uniform[:SEED], sequence_multinomial, token_multinomial, "
         "token_geometric[:TAU], confidence:TAU"
@@ -140,12 +140,12 @@ def test_an_unknown_policy_is_refused_with_what_is_known(text):
         ("token_multinomial:0.5", "must have the form token_multinomial"),
     ],
 )
-def test_a_bad_argument_is_refused_with_what_it_must_be(text, complaint):
+def test_the_error_for_a_bad_argument_says_what_it_must_be(text, complaint):
     assert refusal(text, model_for(text)) == complaint
 
 
 @pytest.mark.parametrize("head", ["none", *HEADS])
-def test_a_head_that_the_model_lacks_is_refused_with_what_it_can_do(head):
+def test_the_error_for_a_missing_head_lists_what_the_model_supports(head):
     own = {"none": "", "token_geometric": "token_geometric[:TAU], "}.get(head, f"{head}, ")
     for other in set(HEADS) - {head}:
         assert refusal(other, model(exit_head=head)) == (
@@ -155,12 +155,12 @@ def test_a_head_that_the_model_lacks_is_refused_with_what_it_can_do(head):
 
 
 @pytest.mark.parametrize("text", ["uniform", "confidence:0.5", *HEADS])
-def test_a_model_with_one_exit_can_do_fixed_only(text):
+def test_a_model_with_one_exit_supports_only_fixed(text):
     assert refusal(text, model(exits="last")) == (
         "this model lacks the exit head or the exits for it; use one of fixed[:DEPTH]"
     )
 
 
-def test_a_model_of_one_block_has_no_choice():
+def test_a_model_with_one_block_supports_only_fixed():
     with pytest.raises(UserError, match=r"use one of fixed\[:DEPTH\]$"):
         parse_policy("confidence:0.5", model(decoder_layers=1))

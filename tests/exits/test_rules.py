@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each rule, asked by itself, against its definition in plain Python."""
+"""Each rule, called directly, compared with its definition in plain Python."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,14 +33,14 @@ NEEDS = {
 }
 
 
-def unknown(*shape: int) -> Plan:
-    """The plan before anything is known of N depths."""
+def initial_plan(*shape: int) -> Plan:
+    """The plan before any question is asked: exit at depth N."""
     return Plan(jnp.full(shape, N), jnp.zeros((*shape, 0)))
 
 
 def ask_after_blocks(rule: Rule, logits: Sequence[jax.Array | None], *shape: int) -> list[int]:
-    """The depths that tokens of this shape leave at, given the logits after each block but N."""
-    plan = unknown(*shape)
+    """The depths at which tokens of this shape exit, given the logits after each block below N."""
+    plan = initial_plan(*shape)
     for depth, seen in enumerate(logits, start=1):
         states = random_array(depth, *shape, 2)
         new = rule.after_block(Block(jnp.full(shape, depth), states, states, seen), plan)
@@ -49,8 +49,8 @@ def ask_after_blocks(rule: Rule, logits: Sequence[jax.Array | None], *shape: int
 
 
 def ask_after_classifiers(rule: Rule, probabilities: Sequence[Sequence[float]]) -> list[int]:
-    """The depths that tokens leave at, given their likeliest token's probability at each depth."""
-    plan = unknown(len(probabilities[0]))
+    """The depths at which tokens exit, given the top token's probability at each depth."""
+    plan = initial_plan(len(probabilities[0]))
     for depth, likeliest in enumerate(probabilities, start=1):
         logits = 3 + jnp.log(jnp.asarray([[p, *[(1 - p) / 9] * 9] for p in likeliest]))
         normaliser = jax.nn.logsumexp(logits, axis=-1)
@@ -62,7 +62,7 @@ def ask_after_classifiers(rule: Rule, probabilities: Sequence[Sequence[float]]) 
 
 
 @pytest.mark.parametrize("kind", NEEDS)
-def test_a_rule_says_what_it_needs_and_what_it_decides_for(kind: type[Rule]):
+def test_a_rule_declares_its_needs_and_its_scope(kind: type[Rule]):
     assert (kind.scope, set(kind.needs)) == NEEDS[kind]
     assert set(NEEDS) == set(RULES)
 
@@ -73,10 +73,10 @@ def test_fixed_exits_at_its_depth(depth: int):
     assert exit_at.tolist() == [depth] * 3
 
 
-def test_uniform_exits_in_the_fourth_of_zero_to_one_that_the_draw_is_in():
+def test_uniform_maps_each_quarter_of_the_unit_interval_to_a_depth():
     numbers, positions = jnp.arange(50) * 7, jnp.arange(50) % 9
     token = Token(numbers, positions, jnp.full(50, 20))
-    exit_at = Uniform(N, 3).before_token(token, unknown(50, 2)).exit_at
+    exit_at = Uniform(N, 3).before_token(token, initial_plan(50, 2)).exit_at
     draws = np.asarray(token_draws(3, numbers, positions, 2))
     expected = [[next(n for n in range(1, N + 1) if d < n / N) for d in row] for row in draws]
     assert exit_at.tolist() == expected
@@ -91,7 +91,7 @@ LOGITS = [
     [1.0, 1.0, 1.0, 1.0],
     [0.0, 1.0, 0.0, 2.0],
 ]
-LIKELIEST = [1, 2, 3, 2, 1, 4]  # of equal ones the lower
+LIKELIEST = [1, 2, 3, 2, 1, 4]  # the lower one on a tie
 
 
 def test_sequence_multinomial_exits_at_the_likeliest_depth():
@@ -105,8 +105,8 @@ def test_token_multinomial_exits_at_the_likeliest_depth_after_block_1():
     assert ask_after_blocks(TokenMultinomial(), [logits, None, None], len(LOGITS)) == LIKELIEST
 
 
-def test_geometric_exits_after_the_first_block_whose_probability_is_above_tau():
-    # Logits: 0 is a probability of 0.5, which is not above 0.5; 1 is 0.73, 1.2 is 0.77.
+def test_geometric_exits_at_the_first_probability_above_tau():
+    # Logit 0 has probability 0.5, which is not above 0.5; 1 has 0.73 and 1.2 has 0.77.
     first = jnp.asarray([0.1, 0.0, -9.0, 9.0, -1.0])
     second = jnp.asarray([-9.0, 1.2, 1.0, 9.0, 1.2])
     third = jnp.asarray([9.0, 9.0, -9.0, 9.0, 9.0])
@@ -114,23 +114,23 @@ def test_geometric_exits_after_the_first_block_whose_probability_is_above_tau():
     assert ask_after_blocks(rule, [first, second, third], 5) == [1, 2, 4, 1, 2]
 
 
-def test_confidence_exits_at_the_first_exit_whose_probability_is_above_tau():
+def test_confidence_exits_at_the_first_probability_above_tau():
     first, second = [0.6, 0.45, 0.2, 0.9, 0.2], [0.2, 0.8, 0.7, 0.9, 0.8]
     rule = Confidence((0.5, 0.75, 0.9))
     assert ask_after_classifiers(rule, [first, second, [0.2] * 5]) == [1, 2, 4, 1, 2]
 
 
-def test_rows_of_one_call_may_be_at_several_depths():
+def test_rows_of_one_call_may_be_at_different_depths():
     rule, depths = TokenGeometric((0.9, 0.1, 0.9)), jnp.asarray([1, 2, 3, 2])
     states = jnp.zeros((4, 2))
-    plan = rule.after_block(Block(depths, states, states, jnp.zeros(4)), unknown(4))
+    plan = rule.after_block(Block(depths, states, states, jnp.zeros(4)), initial_plan(4))
     assert plan.exit_at.tolist() == [N, 2, N, 2]
 
 
 @pytest.mark.parametrize("kind", [TokenGeometric, Confidence])
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_thresholds_per_depth_take_effect_at_their_depth_and_at_no_other(kind, depth: int):
-    # Code that compares every depth with the same one passes wherever all thresholds are equal.
+def test_each_threshold_applies_at_its_own_depth_only(kind, depth: int):
+    # With equal thresholds, code that uses the same one at every depth would pass too.
     rule = kind(tuple(0.7 if n == depth else 1.0 for n in range(1, N)))
     if kind is TokenGeometric:
         logits = jnp.log(jnp.asarray([0.5 / 0.5, 0.9 / 0.1]))
@@ -153,12 +153,12 @@ def test_thresholds_per_depth_take_effect_at_their_depth_and_at_no_other(kind, d
     ],
     ids=str,
 )
-def test_no_token_goes_above_the_deepest_exit(rule: Rule, depth: int):
+def test_deepest_is_the_highest_depth_a_rule_can_exit_at(rule: Rule, depth: int):
     assert rule.deepest(N) == depth
 
 
-def test_a_rule_that_answers_nothing_changes_no_plan():
-    plan, rule = unknown(3), Rule()
+def test_the_base_rule_changes_no_plan():
+    plan, rule = initial_plan(3), Rule()
     states = jnp.zeros((3, 2))
     assert rule.before_sentence(Sentence(None), plan.exit_at) is plan.exit_at
     assert rule.before_token(Token(*[jnp.zeros(3)] * 3), plan) is plan
@@ -177,9 +177,9 @@ ONE_OF_EACH: list[Rule] = [
 ]
 
 
-def test_rules_of_two_kinds_are_never_taken_for_one_another():
-    """JAX finds compiled programs by structure. Those of two registered dataclasses with equal
-    fields are equal to it, and only as a rule apart by their hash: one in a hundred was not."""
+def test_rules_of_different_kinds_have_different_tree_structures():
+    """JAX looks up compiled programs by tree structure. If dataclasses with equal fields compared
+    equal, only their hashes would tell them apart, and about one pair in a hundred collided."""
     structures = [jax.tree.structure(rule) for rule in ONE_OF_EACH]
     for index, structure in enumerate(structures):
         assert [n for n, other in enumerate(structures) if other == structure] == [index]
@@ -191,19 +191,19 @@ def _fixed(rule: Any) -> jax.Array:
 
 def _drawn(rule: Any) -> jax.Array:
     token = Token(*[jnp.arange(9)] * 3)
-    return rule.before_token(token, unknown(9, 1)).exit_at
+    return rule.before_token(token, initial_plan(9, 1)).exit_at
 
 
 def _halting(rule: Any) -> jax.Array:
     states, depths = jnp.zeros((2, 2)), jnp.asarray([1, 2])
     block = Block(depths, states, states, jnp.asarray([0.3, 9.0]))
-    return rule.after_block(block, unknown(2)).exit_at
+    return rule.after_block(block, initial_plan(2)).exit_at
 
 
 def _confident(rule: Any) -> jax.Array:
     logits, depths = jnp.log(jnp.asarray([[0.7, 0.3], [0.9, 0.1]])), jnp.asarray([1, 2])
     seen = Classified(depths, logits, jnp.zeros(2), logits, depths[:, None])
-    return rule.after_classifier(seen, unknown(2)).exit_at
+    return rule.after_classifier(seen, initial_plan(2)).exit_at
 
 
 @pytest.mark.parametrize(
@@ -228,5 +228,5 @@ def test_one_compiled_program_serves_all_rules_of_a_kind(
 
     depths = [compiled(rule).tolist() for rule in (one, other)]
     assert depths == [ask(rule).tolist() for rule in (one, other)]
-    assert depths[0] != depths[1]  # the numbers arrive, though they were not known at the trace
+    assert depths[0] != depths[1]  # numbers are arguments of the program, not constants
     assert len(traces) == 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model a second time, slow and obvious: numpy in float64, one sentence, vector by vector.
+"""The reference model, slow and obvious: numpy in float64, one sentence, vector by vector.
 
-It reads the same tree of parameters. There are no masks: a sentence has no padding, and a position
-attends to a list of vectors in which nothing is that it may not see.
+It reads the same parameter tree. It needs no masks: a sentence has no padding, and a position
+attends to a list of just the vectors that it may see.
 """
 
 import math
@@ -36,7 +36,7 @@ def logits(
 
 
 def in_float64(params: Tree) -> Tree:
-    """The parameters as the functions below want them."""
+    """The parameters in float64, as the functions below expect them."""
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
 
 
@@ -58,8 +58,8 @@ def decode(
 ) -> list[list[Vector]]:
     """The states [N][T] after each decoder block, token by token.
 
-    Token t runs blocks 1 to `exit_depth[t]`, by default all. The blocks above take its last state
-    as theirs, and as what they project to keys and values for later tokens.
+    Token t runs blocks 1 to `exit_depth[t]`, by default all. Its last state is copied to the blocks
+    above, which project it to keys and values for later tokens.
     """
     depths = [config.decoder_layers] * len(inputs) if exit_depth is None else exit_depth
     seen_by_blocks: list[list[Vector]] = [[] for _ in range(config.decoder_layers)]
@@ -143,7 +143,7 @@ def residual(
 
 
 def attend(params: Tree, x: Vector, seen: list[Vector]) -> Vector:
-    """Output of a position for the vectors it sees; kernels are [M, H, K], the last [H, K, D]."""
+    """Output of a position that sees these vectors; kernels are [M, H, K], the last [H, K, D]."""
     _, heads, width = params["query"]["kernel"].shape
     out = params["output"]["bias"]
     for head in range(heads):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention to states against attention to the keys and values of these states."""
+"""Attention to states equals attention to the keys and values of those states."""
 
 import re
 from typing import Any
@@ -28,7 +28,7 @@ def call(
     memory: jax.Array,
     mask: jax.Array,
 ) -> jax.Array:
-    """The block on `x`, attending to `inputs` and to the memory in these forms."""
+    """Runs the block on `x`, attending to `inputs` and to the memory in these forms."""
 
     def run(method: str, *arguments: object) -> Any:
         return block.apply({"params": params}, *arguments, method=method)
@@ -48,8 +48,8 @@ def call(
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_states_are_attended_to_as_their_keys_and_values_are(norm: str, seed: int):
-    """Biases of keys and values are not 0 here, nor are scales of LayerNorm 1."""
+def test_attention_to_states_equals_attention_to_keys_and_values(norm: str, seed: int):
+    """Biases of keys and values are not 0 here, and scales of LayerNorm are not 1."""
     block = DecoderBlock(tiny_config(model={"norm": norm}).model)
     stacked = random_params(tiny_model(norm=norm), seed)["decoder"]["blocks"]
     params = jax.tree.map(lambda leaf: leaf[1], stacked)
@@ -57,7 +57,7 @@ def test_states_are_attended_to_as_their_keys_and_values_are(norm: str, seed: in
     memory = random_array(seed + 20, B, S, E)
     mask = np.random.default_rng(seed).random((B, T, P)) < 0.5
     mask[0], mask[1] = True, False
-    mask[np.arange(B), :, np.arange(B)] = True  # nobody looks at nothing
+    mask[np.arange(B), :, np.arange(B)] = True  # every query sees something
 
     @jax.jit
     def all_forms() -> list[jax.Array]:
@@ -71,7 +71,7 @@ def test_states_are_attended_to_as_their_keys_and_values_are(norm: str, seed: in
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_in_bfloat16_a_block_is_near_float32_and_multiplies_no_float32_matrices(
+def test_a_bfloat16_block_is_close_to_float32_and_multiplies_in_bfloat16(
     form: AttendedForm,
 ):
     params = random_params(tiny_model())["decoder"]["blocks"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaving the decoder early: copied states and exit heads, against the plain-numpy twin."""
+"""Early exits: copied states and exit heads, compared with the numpy reference."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ from tests.tiny import (
 
 N, T, S, D, E = 3, 3, 4, 8, 12
 PATTERNS = list(itertools.product(range(1, N + 1), repeat=T))
-# One padded sentence in every row: rows differ in where their tokens exit, and in nothing else.
+# The same padded sentence in every row: rows differ only in where their tokens exit.
 SENTENCE, LENGTH = random_tokens(0, 1, S, TARGET_VOCABULARY), 3
 INPUT = random_tokens(1, 1, T, TARGET_VOCABULARY)
 SOURCE, INPUTS = (jnp.repeat(x, len(PATTERNS), axis=0) for x in (SENTENCE, INPUT))
@@ -45,12 +45,12 @@ def states_of(model: Transformer, exit_depth: jax.Array | None) -> jax.Array:
 
 @functools.cache
 def states_of_patterns(norm: str) -> np.ndarray:
-    """The states [N, 27, T, D] where row b exits as `PATTERNS[b]` says."""
+    """The states [N, 27, T, D] when row b exits by `PATTERNS[b]`."""
     return np.asarray(states_of(tiny_model(norm=norm), jnp.asarray(PATTERNS)))
 
 
 @norms
-def test_states_equal_the_plain_twin_for_every_pattern_of_exits(norm):
+def test_states_equal_the_reference_for_every_pattern_of_exits(norm):
     model = tiny_model(norm=norm)
     params = reference.in_float64(random_params(model))
     memory = reference.encode(model.config, params, SENTENCE[0, :LENGTH].tolist())
@@ -61,8 +61,8 @@ def test_states_equal_the_plain_twin_for_every_pattern_of_exits(norm):
 
 
 @norms
-def test_after_an_exit_at_1_later_tokens_see_another_state_in_block_3(norm):
-    """The twin would so notice keys and values of any other state: block 2 had the same input."""
+def test_an_early_exit_changes_what_later_tokens_see(norm):
+    """So the reference would notice keys and values of a wrong state; block 2 sees the same one."""
     states = states_of_patterns(norm)
     for row, (first, second, last) in enumerate(PATTERNS):
         if first == 1 and last == N:
@@ -72,14 +72,14 @@ def test_after_an_exit_at_1_later_tokens_see_another_state_in_block_3(norm):
             np.testing.assert_array_equal(difference[:2], 0)
 
 
-def test_exits_at_full_depth_are_no_exits():
+def test_exits_at_full_depth_change_nothing():
     model = tiny_model()
     full_depth = states_of_patterns("post")[:, PATTERNS.index((N, N, N))]
     np.testing.assert_array_equal(full_depth, states_of(model, None)[:, 0])
 
 
 @norms
-def test_what_is_copied_is_the_last_state_and_not_the_first_exits(norm):
+def test_the_state_at_the_exit_is_copied_upward(norm):
     states = states_of_patterns(norm)
     for row, pattern in enumerate(PATTERNS):
         for token, depth in enumerate(pattern):
@@ -91,7 +91,7 @@ def test_what_is_copied_is_the_last_state_and_not_the_first_exits(norm):
             assert (changes > 0.01).all()
 
 
-def test_gradients_flow_through_copies_as_through_what_is_copied():
+def test_gradients_flow_through_copied_states():
     model = tiny_model()
     memory, x, direction = random_array(2, 1, S, E), random_array(3, 1, T, D), random_array(4, T, D)
     exits = jnp.asarray([[1, 1, 2]])
@@ -132,7 +132,7 @@ def exit_logits(model: Transformer, memory: jax.Array = MEMORY) -> jax.Array:
 
 @norms
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(head.values()))
-def test_what_a_head_puts_out_equals_the_plain_twin(head, norm):
+def test_exit_logits_equal_the_reference(head, norm):
     model = tiny_model(norm=norm, **head)
     params = reference.in_float64(random_params(model))
     logits = exit_logits(model)
@@ -145,24 +145,22 @@ def test_what_a_head_puts_out_equals_the_plain_twin(head, norm):
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(head.values()))
-def test_a_head_multiplies_at_full_precision_on_all_devices(head):
-    """By default a TPU would round states and weights to bfloat16."""
+def test_exit_heads_multiply_at_full_precision(head):
+    """By default a TPU rounds states and weights to bfloat16."""
     program = jax.jit(functools.partial(exit_logits, tiny_model(**head))).lower(MEMORY).as_text()
     products = [line for line in program.splitlines() if "dot_general" in line]
     assert products
     assert all("precision = [HIGHEST, HIGHEST]" in product for product in products)
 
 
-def test_the_head_of_a_sentence_does_not_see_its_padding():
+def test_the_sequence_head_ignores_padding():
     model = tiny_model(exit_head="sequence_multinomial")
     garbage = jnp.where(HEAD_MASK[..., None], MEMORY, 1e6)
     np.testing.assert_array_equal(exit_logits(model, garbage), exit_logits(model))
 
 
 @pytest.mark.parametrize(("halting_weights", "units"), [("shared", 1), ("per_depth", N - 1)])
-def test_halting_units_are_one_or_one_for_each_block_and_begin_at_their_bias(
-    halting_weights, units
-):
+def test_halting_units_are_shared_or_per_depth_and_start_at_their_bias(halting_weights, units):
     changes = {"exit_head": "token_geometric", "halting_weights": halting_weights}
     config = tiny_config(model=changes | {"halting_bias": -2.5}).model
     model = Transformer(config, TARGET_VOCABULARY, TARGET_VOCABULARY)

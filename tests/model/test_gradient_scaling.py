@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient scaling against the paper's words: gamma_n times a block's own loss, once each other."""
+"""Gradient scaling as in the paper: a block's own loss counts gamma_n times, later losses once."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from dat_jax.training.objective import aligned
 from dat_jax.types import Params
 from tests.tiny import (
     TARGET_VOCABULARY,
+    assert_all_close,
     ragged_mask,
     random_array,
     random_params,
@@ -29,7 +29,7 @@ GAMMA = 0.7
 SOURCE_MASK = ragged_mask((4, 2), S)
 SOURCE = random_tokens(0, B, S, TARGET_VOCABULARY) * SOURCE_MASK
 INPUTS = random_tokens(1, B, T, TARGET_VOCABULARY)
-# The loss of exit n: its states times its random numbers. Dropout is on, and one for all.
+# The loss of exit n is its states times random numbers. Dropout is on, with one key for all.
 FUNCTIONALS = random_array(2, N, B, T, D)
 DROPOUT_KEY = jax.random.key(3)
 
@@ -70,16 +70,8 @@ def gradient_and_states(
     return jax.grad(loss, has_aux=True)(params)
 
 
-def assert_all_close(actual: Any, expected: Any) -> None:
-    """Compares two trees of the same structure."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected
-    )
-
-
 def weighted_sum(weights: list[np.ndarray], trees: list[Params]) -> Params:
-    """Adds leaves after multiplying those of tree m by `weights[m]`, along their leading axis."""
+    """Sums the trees, with the leaves of tree m weighted by `weights[m]` along their first axis."""
 
     def add(*leaves: jax.Array) -> np.ndarray:
         return sum(
@@ -107,7 +99,7 @@ def scaled() -> tuple[Params, jax.Array]:
     return gradient_and_states(model, random_params(model), FUNCTIONALS, GAMMA)
 
 
-def test_scales_fall_with_the_blocks_above_and_the_last_is_1():
+def test_scales_fall_with_depth_and_end_at_1():
     np.testing.assert_allclose(block_scales(0.5, jnp.arange(1, 5)), [1.5, 1.0, 0.5, 1.0])
     np.testing.assert_allclose(block_scales(0.5, jnp.arange(1, 2)), [1.0])
 
@@ -121,9 +113,9 @@ def test_a_scale_multiplies_the_gradient_and_leaves_the_value():
 
 
 @pytest.mark.slow
-def test_a_blocks_own_loss_counts_gamma_n_times_and_each_later_one_once():
+def test_own_losses_count_gamma_n_times_and_later_losses_once():
     each, _, _ = unscaled()
-    # weights[m][n]: how often the loss of exit m counts for block n; an earlier one has no say.
+    # weights[m][n]: how often the loss of exit m counts for block n; earlier exits do not count.
     gammas = [GAMMA * 2, GAMMA * 1, 1.0]
     weights = [np.where(np.arange(N) == m, gammas, np.arange(N) < m) for m in range(N)]
     expected = weighted_sum(weights, [gradient["decoder"] for gradient in each])
@@ -131,7 +123,7 @@ def test_a_blocks_own_loss_counts_gamma_n_times_and_each_later_one_once():
     assert_all_close(gradient["decoder"], expected)
 
 
-def test_whatever_is_outside_the_blocks_is_not_scaled():
+def test_gradients_outside_the_blocks_are_not_scaled():
     _, total, _ = unscaled()
     gradient, _ = scaled()
     assert gradient.keys() >= {"encoder", "source_embedding", "target_embedding"}
@@ -139,15 +131,16 @@ def test_whatever_is_outside_the_blocks_is_not_scaled():
     assert np.abs(total["encoder"]["blocks"]["feed_forward"]["Dense_0"]["kernel"]).max() > 0.01
 
 
-def test_gamma_0_is_no_scaling_and_not_a_scale_of_0():
+def test_gamma_0_turns_scaling_off():
     each, _, _ = unscaled()
     for n, gradient in enumerate(each):
         own = gradient["decoder"]["blocks"]["feed_forward"]["Dense_0"]["kernel"][n]
         assert np.abs(own).max() > 0.01
 
 
-def test_scaling_changes_no_state_and_both_runs_of_a_block_drop_the_same():
-    """Bit by bit where each operation is a program of its own; two programs round as they like."""
+def test_scaling_changes_no_state():
+    """Both runs of a block use the same dropout. States are equal bit by bit without jit; two
+    compiled programs may round differently."""
     model = tiny_model(dropout=0.3, attention_dropout=0.3)
     params = random_params(model)
     with jax.disable_jit():
@@ -156,32 +149,22 @@ def test_scaling_changes_no_state_and_both_runs_of_a_block_drop_the_same():
     np.testing.assert_allclose(scaled()[1], unscaled()[2], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.3])
-def test_what_comes_from_m_blocks_above_counts_by_the_mth_power_of_the_factor(factor):
+@pytest.mark.parametrize(("gamma", "factor"), [(0.0, 0.0), (0.0, 0.3), (GAMMA, 0.3)])
+def test_a_loss_m_blocks_above_counts_by_the_mth_power_of_the_factor(gamma, factor):
     each, _, states = unscaled()
     model = tiny_model(dropout=0.3, attention_dropout=0.3)
-    gradient, same = gradient_and_states(model, random_params(model), FUNCTIONALS, 0.0, factor)
+    gradient, same = gradient_and_states(model, random_params(model), FUNCTIONALS, gamma, factor)
     np.testing.assert_allclose(same, states, rtol=1e-6, atol=1e-6)
     # weights[m][n]: how often the loss of exit m counts for block n.
     distance = np.arange(N)[:, None] - np.arange(N)[None]
-    weights = np.where(distance < 0, 0.0, factor ** np.maximum(distance, 0.0))
-    expected = weighted_sum(list(weights), [gradient["decoder"] for gradient in each])
-    assert_all_close(gradient["decoder"], expected)
-
-
-def test_the_factor_holds_under_gradient_scaling_too():
-    each, _, _ = unscaled()
-    model, factor = tiny_model(dropout=0.3, attention_dropout=0.3), 0.3
-    gradient, _ = gradient_and_states(model, random_params(model), FUNCTIONALS, GAMMA, factor)
-    distance = np.arange(N)[:, None] - np.arange(N)[None]
-    gammas = np.asarray([GAMMA * 2, GAMMA * 1, 1.0])
+    own = np.asarray([gamma * 2, gamma * 1, 1.0] if gamma else [1.0, 1.0, 1.0])
     above = np.where(distance < 0, 0.0, factor ** np.maximum(distance, 0.0))
-    weights = np.where(distance == 0, gammas, above)
+    weights = np.where(distance == 0, own, above)
     expected = weighted_sum(list(weights), [gradient["decoder"] for gradient in each])
     assert_all_close(gradient["decoder"], expected)
 
 
-def test_aligned_training_takes_the_factor_of_its_config():
+def test_aligned_training_uses_gradient_from_above():
     model = tiny_model(decoder_layers=2, encoder_layers=1)
     params = random_params(model)
 
@@ -206,8 +189,8 @@ def test_aligned_training_takes_the_factor_of_its_config():
     np.testing.assert_allclose(kernels[0][1], kernels[1][1], rtol=1e-4, atol=1e-4)
 
 
-def test_aligned_training_scales_by_the_gamma_of_its_config():
-    """The second of two exits has a classifier of zeros, whose loss has no gradient to blocks."""
+def test_aligned_training_uses_gradient_scaling():
+    """The second exit's classifier is zero, so its loss has no gradient with respect to blocks."""
     changes = {"decoder_layers": 2, "encoder_layers": 1, "classifiers": "per_exit"}
     model = tiny_model(**changes)
     params = random_params(model)

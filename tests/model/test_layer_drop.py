@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LayerDrop: a dropped block hands on what it was given, and training alone drops any."""
+"""LayerDrop: a dropped block returns its input, and only training drops blocks."""
 
 from functools import partial
 
@@ -42,12 +42,12 @@ def states_of(
     return model.apply({"params": random_params(model)}, method=run, rngs=rngs)
 
 
-def handed_on(states: jax.Array) -> np.ndarray:
-    """True [N, B, T] where a block left the state as it was."""
+def unchanged(states: jax.Array) -> np.ndarray:
+    """True [N, B, T] where a block returned its input state."""
     return np.asarray((states[1:] == states[:-1]).all(axis=-1))
 
 
-def test_rates_are_the_same_at_all_depths_or_rise_to_the_last():
+def test_rates_are_constant_or_rise_with_depth():
     depths = jnp.arange(1, 4)
     constant, rising = (
         tiny_model(layer_drop=0.3, layer_drop_rates=x).config for x in ("constant", "rising")
@@ -56,31 +56,31 @@ def test_rates_are_the_same_at_all_depths_or_rise_to_the_last():
     np.testing.assert_allclose(drop_rates(rising, depths), [0.1, 0.2, 0.3], rtol=1e-6)
 
 
-def test_so_many_are_kept():
+def test_the_share_of_kept_blocks_follows_the_rate():
     kept = draw_kept(jax.random.key(0), jnp.asarray(0.2), 20_000)
     assert 0.79 < kept.mean() < 0.81
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_a_block_is_missing_for_whole_sentences_and_not_for_the_same_as_another(norm):
-    dropped = handed_on(states_of(tiny_model(norm=norm, layer_drop=0.5), False))
+def test_each_block_is_dropped_for_its_own_whole_sentences(norm):
+    dropped = unchanged(states_of(tiny_model(norm=norm, layer_drop=0.5), False))
     np.testing.assert_array_equal(dropped, np.broadcast_to(dropped[..., :1], dropped.shape))
     of_blocks = dropped[..., 0]
     assert 0.3 < of_blocks.mean() < 0.7
     assert len(np.unique(of_blocks, axis=0)) == N
 
 
-def test_blocks_that_run_do_what_they_do_without_it():
+def test_kept_blocks_compute_the_same():
     model = tiny_model(layer_drop=0.4)
     states, whole = states_of(model, False), states_of(tiny_model(), False)
-    first = handed_on(states)[0]
+    first = unchanged(states)[0]
     assert first.any() and not first.all()
     expected = np.where(first[..., None], whole[0], whole[1])
     np.testing.assert_allclose(states[1], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_token_that_exits_runs_no_block_above_whatever_was_drawn():
-    dropped = handed_on(states_of(tiny_model(layer_drop=0.5), False, EXIT_DEPTH))
+def test_an_exited_token_runs_no_later_block():
+    dropped = unchanged(states_of(tiny_model(layer_drop=0.5), False, EXIT_DEPTH))
     above = np.arange(1, N + 1)[:, None, None] > np.asarray(EXIT_DEPTH)[None]
     assert dropped[above].all()
     assert 0.3 < dropped[~above].mean() < 0.7

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Transformer against a plain-numpy twin, and what must hold whatever its parameters are."""
+"""The Transformer compared with the numpy reference, and properties that always hold."""
 
 import re
 from functools import partial
@@ -66,7 +66,7 @@ def states_of(
     [("shared", "untied"), ("per_exit", "untied"), ("shared", "target"), ("shared", "tied")],
 )
 @norms
-def test_logits_of_all_exits_equal_the_plain_twin(norm, classifiers, embeddings, exits):
+def test_logits_of_all_exits_equal_the_reference(norm, classifiers, embeddings, exits):
     model = tiny_model(norm=norm, classifiers=classifiers, embeddings=embeddings, exits=exits)
     params = random_params(model)
     logits = logits_of(model, params)
@@ -78,7 +78,7 @@ def test_logits_of_all_exits_equal_the_plain_twin(norm, classifiers, embeddings,
 
 
 @norms
-def test_a_state_depends_on_its_own_and_earlier_inputs_and_on_no_later_one(norm):
+def test_states_do_not_depend_on_later_inputs(norm):
     model = tiny_model(norm=norm)
     params = random_params(model)
     memory = random_array(1, 1, S, 12)
@@ -95,7 +95,7 @@ def test_a_state_depends_on_its_own_and_earlier_inputs_and_on_no_later_one(norm)
 
 
 @norms
-def test_padding_the_source_changes_nothing(norm):
+def test_source_padding_changes_nothing(norm):
     model = tiny_model(norm=norm)
     params = random_params(model)
     padding = ((0, 0), (0, 4))
@@ -104,7 +104,7 @@ def test_padding_the_source_changes_nothing(norm):
 
 
 @norms
-def test_what_stands_under_the_mask_changes_nothing(norm):
+def test_masked_source_tokens_change_nothing(norm):
     model = tiny_model(norm=norm)
     params = random_params(model)
     garbage = jnp.where(SOURCE_MASK, SOURCE, 7)
@@ -113,7 +113,7 @@ def test_what_stands_under_the_mask_changes_nothing(norm):
 
 @classifier_kinds
 @norms
-def test_the_last_of_all_exits_is_the_only_exit_of_a_plain_model(norm, classifiers):
+def test_the_last_of_all_exits_equals_a_model_with_one_exit(norm, classifiers):
     all_exits = tiny_model(norm=norm, classifiers=classifiers, exits="all")
     last_exit = tiny_model(norm=norm, classifiers=classifiers, exits="last")
     params = random_params(all_exits)
@@ -128,7 +128,7 @@ def test_the_last_of_all_exits_is_the_only_exit_of_a_plain_model(norm, classifie
 
 
 @pytest.mark.parametrize(("norm", "rate"), [("post", "dropout"), ("pre", "attention_dropout")])
-def test_dropout_is_active_only_when_asked_for_and_follows_its_key(norm, rate):
+def test_dropout_is_off_by_default_and_follows_its_key(norm, rate):
     plain, dropping = tiny_model(norm=norm), tiny_model(norm=norm, **{rate: 0.5})
     params = random_params(plain)
     first, second = jax.random.split(jax.random.key(0))
@@ -136,16 +136,15 @@ def test_dropout_is_active_only_when_asked_for_and_follows_its_key(norm, rate):
     dropped = states_of(dropping, params, dropout_key=first)
     np.testing.assert_array_equal(states_of(dropping, params, dropout_key=first), dropped)
     for other in (states_of(plain, params), states_of(dropping, params, dropout_key=second)):
-        assert (
-            np.abs(np.asarray(dropped) - other).max(axis=(1, 2, 3)).min() > 1e-3
-        )  # after every block
+        difference = np.abs(np.asarray(dropped) - other).max(axis=(1, 2, 3))
+        assert difference.min() > 1e-3  # after every block
 
 
-def parameters_that_make_every_block_add_its_hidden_units(model: Transformer) -> Params:
-    """Parameters of 0, but for those by which feed-forward layers put out hidden units, all 1.
+def params_that_add_hidden_units(model: Transformer) -> Params:
+    """Zero parameters, except that feed-forward layers output their hidden units, which are all 1.
 
-    A block of pre-norm adds just that; under dropout of one half each unit is dropped or doubled,
-    and then what it puts out once more.
+    A pre-norm block then adds 1. Dropout of one half drops or doubles each hidden unit, and then
+    each output again.
     """
     params = jax.tree.map(jnp.zeros_like, random_params(model))
     for side in ("encoder", "decoder"):
@@ -156,9 +155,9 @@ def parameters_that_make_every_block_add_its_hidden_units(model: Transformer) ->
     return params
 
 
-def test_each_decoder_block_drops_something_else():
+def test_decoder_blocks_have_different_dropout_masks():
     model = tiny_model(norm="pre", dropout=0.5, activation_dropout=0.5)
-    params = parameters_that_make_every_block_add_its_hidden_units(model)
+    params = params_that_add_hidden_units(model)
 
     @jax.jit
     def run(params: Params, key: jax.Array) -> jax.Array:
@@ -180,11 +179,11 @@ def test_each_decoder_block_drops_something_else():
 @pytest.mark.parametrize(
     ("rate", "added"), [("dropout", [0, 2]), ("activation_dropout", [0, 2]), ("neither", [1])]
 )
-def test_hidden_units_and_updates_are_dropped_each_at_its_own_rate(rate, added):
+def test_hidden_units_and_updates_have_separate_dropout_rates(rate, added):
     rates = {"dropout": 0.0, "activation_dropout": 0.0, rate: 0.5}
     rates.pop("neither", None)
     model = tiny_model(norm="pre", **rates)
-    params = parameters_that_make_every_block_add_its_hidden_units(model)
+    params = params_that_add_hidden_units(model)
 
     def run(model: Transformer) -> jax.Array:
         x, memory = jnp.zeros((B, T, D)), jnp.zeros((B, S, 12))
@@ -195,11 +194,11 @@ def test_hidden_units_and_updates_are_dropped_each_at_its_own_rate(rate, added):
     np.testing.assert_array_equal(np.unique(np.diff(np.asarray(states), axis=0)), added)
 
 
-def test_each_encoder_block_drops_something_else():
+def test_encoder_blocks_have_different_dropout_masks():
     model = tiny_model(norm="pre", dropout=0.5, activation_dropout=0.5)
-    params = parameters_that_make_every_block_add_its_hidden_units(model)
+    params = params_that_add_hidden_units(model)
     params["encoder"]["final_norm"]["scale"] = jnp.ones(12)
-    # The last two channels have no hidden unit: they stay 0 and 1, and tell what the norm divided.
+    # The last two channels have no hidden unit. They stay 0 and 1, which reveals the norm's scale.
     x = jnp.zeros((B, S, 12)).at[..., -1].set(1)
 
     @jax.jit
@@ -213,12 +212,12 @@ def test_each_encoder_block_drops_something_else():
     memory = np.asarray(run(params, jax.random.key(0)))
     zero, one = memory[..., -2:-1], memory[..., -1:]
     added = ((memory - zero) / (one - zero))[..., :-2].round(3)
-    # Each block adds 0 or 4; had both the same mask, no sum would be 4.
+    # Each block adds 0 or 4; if both had the same mask, no sum would be 4.
     np.testing.assert_array_equal(np.unique(added), [0, 4, 8])
 
 
 @pytest.mark.parametrize(("norm", "embeddings"), [("post", "untied"), ("pre", "tied")])
-def test_bfloat16_computes_near_float32_and_keeps_logits_and_parameters_float32(norm, embeddings):
+def test_bfloat16_is_close_to_float32_with_float32_logits(norm, embeddings):
     model = tiny_model(norm=norm, embeddings=embeddings)
     narrow = tiny_model(norm=norm, embeddings=embeddings, dtype="bfloat16")
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(shapes_of_params(narrow))}
@@ -233,7 +232,7 @@ def test_bfloat16_computes_near_float32_and_keeps_logits_and_parameters_float32(
     assert 0 < difference.max() < 0.05 * np.abs(exact).max()
 
 
-def test_bfloat16_multiplies_no_float32_matrices_and_takes_softmax_in_float32():
+def test_bfloat16_models_multiply_in_bfloat16_and_take_softmax_in_float32():
     model = tiny_model(dtype="bfloat16")
     text = logits_of.lower(model, shapes_of_params(model)).as_text()
     product = r"dot_general .* : \(tensor<\S*x(\w+)>, tensor<\S*x(\w+)>\)"
@@ -241,21 +240,21 @@ def test_bfloat16_multiplies_no_float32_matrices_and_takes_softmax_in_float32():
     assert len(operands) > 10
     assert set(operands) == {("bf16", "bf16")}
     exponentials = re.findall(r"exponential .* : tensor<\S*x(\w+)>", text)
-    assert exponentials == ["f32"] * 3  # of the encoder's attention and the decoder's two
+    assert exponentials == ["f32"] * 3  # encoder attention and two decoder attentions
 
 
 def shapes_of_params(model: Transformer) -> Params:
-    """The tree that `init_params` returns, without the numbers."""
+    """The shapes of the tree that `init_params` returns."""
     return jax.eval_shape(partial(init_params, model), jax.random.key(0))
 
 
-def test_tied_embeddings_are_one_matrix():
+def test_tied_embeddings_share_one_matrix():
     params = shapes_of_params(tiny_model(embeddings="tied"))
     assert params.keys() == {"target_embedding", "encoder", "decoder"}
     assert params["target_embedding"]["table"].shape == (TARGET_VOCABULARY, D)
 
 
-def test_untied_embeddings_and_classifiers_are_matrices_of_their_own():
+def test_untied_embeddings_and_classifiers_have_separate_matrices():
     params = shapes_of_params(tiny_model(classifiers="per_exit"))
     own = {"source_embedding", "target_embedding", "classifiers"}
     assert params.keys() == own | {"encoder", "decoder"}
@@ -266,7 +265,7 @@ def test_untied_embeddings_and_classifiers_are_matrices_of_their_own():
     }
 
 
-def test_parameters_of_blocks_are_stacked_and_drawn_apart():
+def test_block_parameters_are_stacked_and_drawn_independently():
     params = init_params(tiny_model(), jax.random.key(0))
     for side, layers in (("encoder", 2), ("decoder", N)):
         for path, leaf in jax.tree.leaves_with_path(params[side]["blocks"]):
@@ -276,7 +275,7 @@ def test_parameters_of_blocks_are_stacked_and_drawn_apart():
 
 
 @norms
-def test_a_block_called_token_by_token_equals_the_call_on_the_whole_sequence(norm):
+def test_a_block_run_token_by_token_equals_the_whole_sequence(norm):
     config = tiny_config(model={"norm": norm}).model
     block = DecoderBlock(config)
     stacked = random_params(tiny_model(norm=norm))["decoder"]["blocks"]

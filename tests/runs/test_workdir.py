@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters that a run takes over from the run that it starts from."""
+"""Workdirs: warm starts, what may change in a run, missing files, and where checkpoints are."""
 
 import dataclasses
 import os
@@ -27,7 +27,7 @@ from tests.tiny import random_params, tiny_config
 
 
 def config_with(head: str, initial: Path | None = None, **model: str) -> Config:
-    """Encoder and decoder are of one width: the two multinomial heads have the same shapes."""
+    """Encoder and decoder have one width, so that both multinomial heads have the same shapes."""
     return tiny_config(
         data={"source": "generated:60", "vocabulary_size": 100, "max_length": 40},
         model={"exit_head": head, "encoder_dim": 8, "encoder_heads": 2} | model,
@@ -49,7 +49,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Vocabularies, 
 
 
 @pytest.mark.parametrize("head", ["none", "sequence_multinomial", "token_multinomial"])
-def test_the_model_is_taken_over_and_a_head_of_its_own_kind(first, head: str):
+def test_a_warm_start_copies_the_model_and_a_head_of_the_same_kind(first, head: str):
     run, vocabularies, other = first
     config = config_with(head, run.path)
     model = make_model(config, vocabularies)
@@ -64,7 +64,7 @@ def test_the_model_is_taken_over_and_a_head_of_its_own_kind(first, head: str):
             assert equal == (name != "exit_head" or same_head)
 
 
-def test_another_vocabulary_than_it_was_trained_with_is_noticed(first, tmp_path: Path):
+def test_a_replaced_vocabulary_is_noticed(first, tmp_path: Path):
     run, _, _ = first
     copy = Run(tmp_path / "copy")
     shutil.copytree(run.path, copy.path)
@@ -78,23 +78,23 @@ def test_another_vocabulary_than_it_was_trained_with_is_noticed(first, tmp_path:
         copy.load()
 
 
-def test_paths_of_a_run_are_kept_and_compared_as_the_places_that_they_lead_to(
+def test_paths_of_a_run_are_stored_and_compared_as_absolute_paths(
     first, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     copy = Run(Path(shutil.copytree(first[0].path, tmp_path / "copy")))
     (tmp_path / "link").symlink_to(tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    begun = config_with("none", Path("run"))
-    data = dataclasses.replace(begun.data, source="text:a/../text/")
-    copy.keep(dataclasses.replace(begun, data=data))
+    started = config_with("none", Path("run"))
+    data = dataclasses.replace(started.data, source="text:a/../text/")
+    copy.keep(dataclasses.replace(started, data=data))
     assert copy.config.data.source == f"text:{tmp_path / 'text'}"
-    copy.keep(begun)
+    copy.keep(started)
     monkeypatch.chdir("/")
     for initial in (f"{tmp_path}/run", f"{tmp_path}/a/../run/", f"{tmp_path}/link"):
         copy.check_same(config_with("none", Path(initial)))
     message = rf"initial_workdir = '{tmp_path}/run', not 'run': give the former path, which is no"
     with pytest.raises(UserError, match=message):
-        copy.check_same(begun)
+        copy.check_same(started)
     with pytest.raises(UserError, match=f"= '{tmp_path}/run', not '': give another --workdir"):
         copy.check_same(config_with("none"))
 
@@ -104,7 +104,7 @@ GONE = ["removed", "emptied", "dangling", "config.json", "data"]
 
 @pytest.mark.parametrize("shows", ["checkpoints.json", "evaluation.jsonl", "tuned", "decode"])
 @pytest.mark.parametrize("gone", GONE)
-def test_a_run_is_recognised_by_everything_that_it_left(
+def test_a_run_with_missing_files_is_recognised_by_any_of_its_outputs(
     first, tmp_path: Path, gone: str, shows: str
 ):
     run = Run(Path(shutil.copytree(first[0].path, tmp_path / "run")))
@@ -130,21 +130,20 @@ def test_a_run_is_recognised_by_everything_that_it_left(
             run.check_same(asked)
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_may_be_begun_otherwise(
-    first, tmp_path: Path
-):
+def test_a_run_killed_before_its_first_checkpoint_may_change(first, tmp_path: Path):
     run = Run(tmp_path)
     run.checkpoints.mkdir(exist_ok=True)
     first[0].config.save(run.config_file)
     (tmp_path / "metrics.jsonl").write_text('{"step": 50, "train/loss": 1.0}\n')
     run.check_same(config_with("none"))
-    (tmp_path / "checkpoints.json").touch()  # and when that was written the first was whole,
-    (run.checkpoints / "00000050.orbax-checkpoint-tmp").mkdir()  # but had no name yet
+    # Also if the first checkpoint is complete but not yet renamed.
+    (tmp_path / "checkpoints.json").touch()
+    (run.checkpoints / "00000050.orbax-checkpoint-tmp").mkdir()
     run.check_same(config_with("none"))
     assert not run.check_whole()
 
 
-def test_a_run_may_go_on_by_other_ways_to_save_memory(first):
+def test_a_resumed_run_may_change_how_it_saves_memory(first):
     run, _, _ = first
     config = run.config
     training = dataclasses.replace(config.training, sharding="fsdp")
@@ -161,15 +160,15 @@ def with_schedule(config: Config, schedule: str, steps: int) -> Config:
 
 
 @pytest.mark.parametrize("schedule", get_args(Schedule))
-def test_a_run_may_be_longer_unless_its_learning_rate_would_be_another(
+def test_a_run_may_change_its_length_only_if_the_schedule_allows(
     first, tmp_path: Path, schedule: str
 ):
     run = Run(Path(shutil.copytree(first[0].path, tmp_path / "copy")))
-    begun = with_schedule(run.config, schedule, 100)
-    begun.save(run.config_file)
-    run.check_same(begun)
+    started = with_schedule(run.config, schedule, 100)
+    started.save(run.config_file)
+    run.check_same(started)
     for steps in (50, 200):
-        config = with_schedule(begun, schedule, steps)
+        config = with_schedule(started, schedule, steps)
         if schedule in ("inverse_sqrt", "constant"):
             run.check_same(config)
         else:
@@ -179,7 +178,7 @@ def test_a_run_may_be_longer_unless_its_learning_rate_would_be_another(
     for other in {*get_args(Schedule)} - {schedule}:
         message = f"holds a run with optimizer.schedule = '{schedule}', not '{other}'"
         with pytest.raises(UserError, match=message):
-            run.check_same(with_schedule(begun, other, 100))
+            run.check_same(with_schedule(started, other, 100))
 
 
 def with_checkpoints_in(run: Run, folder: str) -> Config:
@@ -189,7 +188,7 @@ def with_checkpoints_in(run: Run, folder: str) -> Config:
 
 @pytest.fixture
 def elsewhere(first, tmp_path: Path) -> tuple[Run, Path]:
-    """A copy of the first run whose checkpoints lie in a folder of their own."""
+    """A copy of the first run whose checkpoints are in another folder."""
     run, folder = Run(tmp_path / "run"), tmp_path / "checkpoints"
     shutil.copytree(first[0].path, run.path)
     shutil.move(run.path / "checkpoints", folder)
@@ -197,7 +196,7 @@ def elsewhere(first, tmp_path: Path) -> tuple[Run, Path]:
     return run, folder
 
 
-def test_a_run_knows_where_its_checkpoints_lie(elsewhere: tuple[Run, Path], tmp_path: Path):
+def test_a_run_finds_its_checkpoints_in_another_folder(elsewhere: tuple[Run, Path], tmp_path: Path):
     run, folder = elsewhere
     assert run.saved_steps == [0]
     assert run.load().steps == (0,)
@@ -208,10 +207,8 @@ def test_a_run_knows_where_its_checkpoints_lie(elsewhere: tuple[Run, Path], tmp_
             run.check_same(with_checkpoints_in(run, name))
 
 
-def test_checkpoints_of_one_run_are_never_taken_for_those_of_another(
-    elsewhere: tuple[Run, Path], tmp_path: Path
-):
-    """Neither of a new one nor of one that has its own elsewhere, or has none yet."""
+def test_a_run_never_uses_the_checkpoints_of_another(elsewhere: tuple[Run, Path], tmp_path: Path):
+    """Whether it is new or has a checkpoint folder of its own."""
     run, folder = elsewhere
     other = Run(tmp_path / "other")
     config = with_checkpoints_in(run, str(folder))
@@ -223,11 +220,11 @@ def test_checkpoints_of_one_run_are_never_taken_for_those_of_another(
         UserError, match=rf"{folder} holds checkpoints and is not the checkpoint folder of .*other"
     ):
         other.check_same(config)
-    config.save(other.config_file)  # as the message says, of checkpoints that were moved there
+    config.save(other.config_file)  # as the message advises for moved checkpoints
     other.check_same(config)
 
 
-def test_a_home_is_known_in_the_folder_of_checkpoints(
+def test_the_checkpoint_folder_may_start_with_a_tilde(
     elsewhere: tuple[Run, Path], monkeypatch: pytest.MonkeyPatch
 ):
     run, folder = elsewhere
@@ -237,7 +234,7 @@ def test_a_home_is_known_in_the_folder_of_checkpoints(
     run.check_same(with_checkpoints_in(run, str(folder)))
 
 
-def test_a_folder_from_which_checkpoints_could_not_be_read_is_refused(elsewhere, tmp_path: Path):
+def test_an_unreadable_checkpoint_folder_name_is_refused(elsewhere, tmp_path: Path):
     run, _ = elsewhere
     message = r"could not be read back: give a training\.checkpoint_folder whose path"
     with pytest.raises(UserError, match=message):
@@ -248,7 +245,7 @@ UNREADABLE = ["run [1]", "run]", "run*", "run?", "run\\1", os.fsdecode(b"r\xffn"
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_a_workdir_from_which_nothing_could_be_loaded_is_refused(tmp_path: Path, name: str):
+def test_an_unreadable_workdir_name_is_refused(tmp_path: Path, name: str):
     run = Run(tmp_path / name / "below")
     with pytest.raises(UserError, match="could not be read back: give a --workdir"), run.writing():
         pass
@@ -257,16 +254,16 @@ def test_a_workdir_from_which_nothing_could_be_loaded_is_refused(tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_the_locale_cannot_read_is_no_bad_name(tmp_path: Path):
-    """As Python reads it where LC_ALL=C and PYTHONUTF8=0: byte by byte."""
+def test_the_error_for_a_name_that_the_locale_cannot_read_suggests_utf8(tmp_path: Path):
+    """With LC_ALL=C and PYTHONUTF8=0 Python reads the name byte by byte."""
     run = Run(tmp_path / "r\udcc3\udcbcn")
     for attempt in (run.load, run.writing().__enter__):
         with pytest.raises(UserError, match=r"--workdir: the locale reads .* set PYTHONUTF8=1"):
             attempt()
 
 
-def test_a_workdir_with_any_other_name_is_loaded(first, tmp_path: Path):
-    """That storage reads these back, or the test above would refuse too little."""
+def test_a_workdir_with_any_other_name_loads(first, tmp_path: Path):
+    """These characters are fine, so no more names need to be refused."""
     run, _, _ = first
     copy = tmp_path / "run é {1} ~#%$&!'\";:,=+@^`|<>()- .." / "\n\t\xa0"
     copy.parent.mkdir()
@@ -275,7 +272,7 @@ def test_a_workdir_with_any_other_name_is_loaded(first, tmp_path: Path):
     assert Run(Path(shutil.copytree(run.path, copy))).load().steps == (0,)
 
 
-def test_a_model_is_loaded_though_its_checkpoint_is_deleted_as_soon_as_it_was_read(
+def test_a_model_loads_even_if_its_checkpoint_is_deleted_right_after(
     first, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run, _, params = first

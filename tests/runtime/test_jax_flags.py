@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever switches of JAX somebody has set, decoding and training do what they do without."""
+"""Decoding and training give the same results whatever JAX flags the user has set."""
 
 import contextlib
 import subprocess
@@ -33,7 +33,7 @@ from tests.tiny import random_params, tiny_config, tiny_model
 
 
 @contextlib.contextmanager
-def others_modes() -> Iterator[None]:
+def user_flags() -> Iterator[None]:
     with (
         jax.enable_x64(True),
         jax.numpy_dtype_promotion("strict"),
@@ -59,8 +59,8 @@ def others_modes() -> Iterator[None]:
         lambda: jax.threefry_partitionable(False),
     ],
 )
-def test_inside_nothing_is_left_of_what_others_set(others: Callable[[], Any]):
-    """A product over a mesh of ours, of numbers that are moved, drawn and divided by 0."""
+def test_user_flags_do_not_affect_our_programs(others: Callable[[], Any]):
+    """The program uses our mesh, a transfer, random numbers and a division by 0."""
 
     @our_modes()
     def ours() -> list[list[float]]:
@@ -76,8 +76,8 @@ def test_inside_nothing_is_left_of_what_others_set(others: Callable[[], Any]):
     assert jax.sharding.get_abstract_mesh() == before
 
 
-def test_a_platform_that_is_not_here_is_refused_in_one_line_each_time(tmp_path: Path):
-    """And it is not forgotten: what runs elsewhere is no answer to what was asked for."""
+def test_an_unavailable_platform_is_refused_each_time(tmp_path: Path):
+    """JAX must not fall back to another platform on the second attempt."""
     program = f"""
 import dat_jax, train
 from dat_jax.runtime.jax_flags import our_modes
@@ -104,25 +104,25 @@ raise SystemExit(train.main(["train.py", *arguments]))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_search_gives_the_same():
+def test_user_flags_do_not_change_a_search():
     model = tiny_model(exit_head="token_geometric")
     config = tiny_config(model={"exit_head": "token_geometric"}, decoding={"beam_size": 2})
     translations = TranslationModel(TrainedModel(config, model, random_params(model)))
     ids, policies = [[5, 9, 7, EOS], [4, EOS]], ("token_geometric:0.4", "uniform")
     expected = [translations.search(ids, policy=policy) for policy in policies]
     devices._compile.cache_clear()
-    with others_modes():
+    with user_flags():
         found = [translations.search(ids, policy=policy) for policy in policies]
     assert [one.hypotheses for one in found] == [one.hypotheses for one in expected]
 
 
 @pytest.mark.slow
-def test_training_and_its_report_give_the_same(tmp_path: Path):
+def test_user_flags_do_not_change_training(tmp_path: Path):
     arguments = [*TINY, PLAIN, "--config.training.steps=1"]
     succeed(train.main, *arguments, f"--workdir={tmp_path / 'plain'}")
-    with others_modes():
+    with user_flags():
         succeed(train.main, *arguments, f"--workdir={tmp_path / 'odd'}")
     plain = Run(tmp_path / "plain").load().params
-    with others_modes():
+    with user_flags():
         odd = Run(tmp_path / "odd").load().params
     jax.tree.map(np.testing.assert_array_equal, odd, plain)

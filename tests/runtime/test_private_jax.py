@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Private parts of JAX are as we use them; a new version of JAX may change them."""
+"""The private parts of JAX that we use exist; a new version of JAX may change them."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_jax_knows_our_clusters():
     assert {kind.name for kind in ClusterEnv._cluster_types} >= KNOWN
 
 
-def test_slurm_is_recognised_where_it_starts_several(monkeypatch: pytest.MonkeyPatch):
+def test_slurm_is_recognised_if_it_starts_several_processes(monkeypatch: pytest.MonkeyPatch):
     assert cluster({"slurm"}) is None
     for name, value in {
         "SLURM_JOB_ID": "1",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What processes tell each other, and that nobody waits for one that is gone."""
+"""Communication between processes; nobody waits for a lost one."""
 
 import signal
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.scripts.calls import check_refusal
 from tests.several import run_together, statement
 
 
-def test_one_process_is_all_there_are(tmp_path: Path):
+def test_a_single_process_is_first_and_alone(tmp_path: Path):
     assert (count(), is_first(), gather("mine"), by_first(lambda: 3)) == (1, True, ["mine"], 3)
     check_shared(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -25,10 +25,10 @@ def failing() -> None:
 
 
 @pytest.mark.slow
-def test_values_come_in_the_order_of_processes_and_only_the_first_prints_and_acts(tmp_path: Path):
-    told = "str(gather([index(), 'ä' * index()]) + [by_first(lambda: 10 + index())]) + '\\n'"
+def test_values_are_gathered_in_order_and_only_the_first_acts(tmp_path: Path):
+    text = "str(gather([index(), 'ä' * index()]) + [by_first(lambda: 10 + index())]) + '\\n'"
     file = f"open('{tmp_path}/' + str(index()), 'w')"
-    ends = run_together(statement(f"print(index()); {file}.write({told})"))
+    ends = run_together(statement(f"print(index()); {file}.write({text})"))
     assert [end.status for end in ends] == [0, 0], ends
     assert [end.stdout for end in ends] == ["0\n", ""]
     for number in (0, 1):
@@ -36,8 +36,8 @@ def test_values_come_in_the_order_of_processes_and_only_the_first_prints_and_act
 
 
 @pytest.mark.slow
-def test_sigterm_ends_a_process_again_once_it_has_trained():
-    """The runtime, which hears of it while they train, would keep it."""
+def test_sigterm_ends_a_process_after_training():
+    """During training JAX's runtime catches the signal, and would keep doing so."""
     trains = (
         "agreement = agreeing_to_stop(); agreement.__enter__(); agreement.__exit__(*[None] * 3)"
     )
@@ -49,7 +49,7 @@ def test_sigterm_ends_a_process_again_once_it_has_trained():
 
 
 @pytest.mark.slow
-def test_what_the_first_may_not_do_all_say(tmp_path: Path):
+def test_an_error_of_the_first_process_is_raised_in_all(tmp_path: Path):
     refused = "by_first(lambda: [][index()] if index() else (_ for _ in ()).throw(UserError('no')))"
     for end in run_together(statement(refused)):
         check_refusal(end, "no")
@@ -57,7 +57,7 @@ def test_what_the_first_may_not_do_all_say(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_if_one_is_killed_the_other_does_not_wait(killed: int):
+def test_if_one_process_is_killed_the_other_ends(killed: int):
     kill = f"index() == {killed} and os.kill(os.getpid(), signal.SIGKILL)"
     ends = run_together(statement(f"gather(0); {kill}; gather(1)"))
     assert ends[killed].status == -signal.SIGKILL
@@ -67,7 +67,7 @@ def test_if_one_is_killed_the_other_does_not_wait(killed: int):
 
 
 @pytest.mark.slow
-def test_one_that_fails_alone_ends_at_once_and_with_it_the_other():
+def test_if_one_process_fails_both_end():
     ends = run_together(statement("by_first(lambda: open('/no/file'))"))
     check_refusal(ends[0], "/no/file: No such file or directory")
     assert ends[1].status not in (0, None)

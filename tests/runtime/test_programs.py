@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs are kept, unless the user wants them elsewhere or not at all, and not all."""
+"""The cache of compiled programs: user settings, failures and its limit of size."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +21,8 @@ _SWITCHES = [
 
 
 @pytest.fixture(autouse=True)
-def untold() -> Iterator[None]:
-    """JAX as in a process that was told nothing about a cache."""
+def without_cache() -> Iterator[None]:
+    """Resets JAX to a process without cache settings."""
     before = {name: jax.config.values[name] for name in _SWITCHES}
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
@@ -34,14 +34,14 @@ def untold() -> Iterator[None]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder for what any program of these tests compiles to."""
+    """The cache folder; it keeps even programs that compile quickly."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(programs, "_QUICKLY_COMPILED", 0.0)
     return tmp_path / "dat_jax"
 
 
-def compiled(number: float) -> float:
-    """Compiles a program that has this number in it, and runs it."""
+def compile_and_run(number: float) -> float:
+    """Compiles and runs a program that contains this number."""
     jax.clear_caches()
     return float(jax.jit(lambda x: x + number)(jnp.ones(())))
 
@@ -50,45 +50,43 @@ def kept(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("*-cache") if "lambda" in path.name}
 
 
-def test_what_one_process_compiles_is_there_for_the_next(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_next_process_loads_a_compiled_program(cache: Path, monkeypatch: pytest.MonkeyPatch):
     keep_programs()
-    assert compiled(2.0) == 3.0
+    assert compile_and_run(2.0) == 3.0
     (name,) = kept(cache)
     compilation_cache.reset_cache()
-    monkeypatch.setattr("jax._src.compiler.backend_compile_and_load", None)  # nothing may compile
-    assert compiled(2.0) == 3.0
+    monkeypatch.setattr("jax._src.compiler.backend_compile_and_load", None)  # compiling would fail
+    assert compile_and_run(2.0) == 3.0
     assert kept(cache) == {name}
 
 
 @pytest.mark.parametrize("relative", ["", "cache"])
-def test_the_cache_is_in_the_user_s_home_by_default(
+def test_the_cache_is_in_the_home_folder_by_default(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, relative: str
 ):
-    """A variable that is empty or relative is to be passed over, as its specification says."""
+    """The XDG specification says to ignore an empty or relative variable."""
     monkeypatch.setenv("XDG_CACHE_HOME", relative)
     monkeypatch.setenv("HOME", str(tmp_path))
     keep_programs()
     assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / ".cache" / "dat_jax")
 
 
-def test_a_folder_that_the_user_named_stays(cache: Path, tmp_path: Path):
+def test_a_cache_folder_set_by_the_user_is_kept(cache: Path, tmp_path: Path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
     keep_programs()
     assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "mine")
     assert not cache.exists()
 
 
-def test_a_user_who_wants_none_has_none(cache: Path):
+def test_the_user_can_turn_the_cache_off(cache: Path):
     jax.config.update("jax_enable_compilation_cache", False)
     keep_programs()
-    assert compiled(2.0) == 3.0
+    assert compile_and_run(2.0) == 3.0
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("cause", ["no folder", "not writable"])
-def test_where_nothing_can_be_written_programs_are_compiled(
+def test_programs_run_without_a_writable_cache(
     cache: Path, monkeypatch: pytest.MonkeyPatch, cause: str
 ):
     if cause == "no folder":
@@ -96,19 +94,19 @@ def test_where_nothing_can_be_written_programs_are_compiled(
     else:
         monkeypatch.setattr("os.access", lambda *_: False)
     keep_programs()
-    assert compiled(2.0) == 3.0
+    assert compile_and_run(2.0) == 3.0
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
-def test_a_disk_that_is_full_later_is_not_remarked(cache: Path, recwarn: pytest.WarningsRecorder):
+def test_a_cache_that_fails_later_gives_no_warning(cache: Path, recwarn: pytest.WarningsRecorder):
     keep_programs()
     cache.rmdir()
     cache.write_text("a file")
-    assert compiled(2.0) == 3.0
+    assert compile_and_run(2.0) == 3.0
     assert not recwarn.list
 
 
-def test_of_many_programs_those_that_were_used_last_stay(
+def test_the_cache_keeps_the_most_recently_used_programs(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(programs, "_MOST_BYTES", 12_000)
@@ -116,7 +114,7 @@ def test_of_many_programs_those_that_were_used_last_stay(
     names = []
     for number in range(2, 12):
         before = kept(cache)
-        compiled(float(number))
+        compile_and_run(float(number))
         names += kept(cache) - before
     assert len(names) == 10
     assert names[-1] in kept(cache)
@@ -124,11 +122,11 @@ def test_of_many_programs_those_that_were_used_last_stay(
     assert sum(path.stat().st_size for path in cache.glob("*-cache")) <= 12_000
 
 
-def test_a_program_that_was_being_written_when_its_process_was_killed_is_written_again(
+def test_a_partial_cache_entry_of_a_killed_process_is_replaced(
     cache: Path,
 ):
     keep_programs()
-    compiled(2.0)
+    compile_and_run(2.0)
     (name,) = kept(cache)
     for path in cache.glob("*-atime"):
         path.unlink()
@@ -137,6 +135,6 @@ def test_a_program_that_was_being_written_when_its_process_was_killed_is_written
     jax.config.update("jax_compilation_cache_dir", None)
     keep_programs()
     assert kept(cache) == set()
-    assert compiled(2.0) == 3.0
-    assert compiled(3.0) == 4.0
+    assert compile_and_run(2.0) == 3.0
+    assert compile_and_run(3.0) == 4.0
     assert len(kept(cache)) == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls of the scripts, in this process or in one of their own, and what came of them."""
+"""Calls the scripts, in this process or in a separate one, and returns what they printed."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ TINY = [
     "--config.data.source=generated:200",
     "--config.data.vocabulary_size=150",
     "--config.data.max_length=16",
-    "--config.decoding.max_source_length=16",  # one room, that is one program
+    "--config.decoding.max_source_length=16",  # one room, so one program
     "--config.model.decoder_layers=2",
     "--config.model.encoder_layers=1",
     "--config.model.encoder_dim=8",
@@ -46,13 +46,13 @@ POLICIES = [
 """The policies of the demo's report, here with two layers."""
 
 PLAIN = "--config.decoding.report_policies=()"
-"""Tunes nothing for the report: for trainings of which other things are asked."""
+"""Skips the report's tuning, for tests of other things."""
 
 Main = Callable[[Sequence[str]], int]
 
 
 class Finished(NamedTuple):
-    """The end of a script, and what it printed."""
+    """A script's exit status and output."""
 
     status: int
     stdout: str
@@ -60,14 +60,14 @@ class Finished(NamedTuple):
 
 
 def call(main: Main, *arguments: str | Path, text: str = "") -> Finished:
-    """Calls a script's `main` in the repository, on streams that it must make UTF-8 itself."""
+    """Calls a script's `main` in the repository, on ASCII streams that it must make UTF-8."""
     output, errors = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape") as stdin,
         contextlib.chdir(REPOSITORY),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
-        # absl logs to what was sys.stderr when it was imported
+        # absl keeps the sys.stderr of its import.
         mock.patch.object(absl_logging.get_absl_handler().python_handler, "stream", errors),
         mock.patch.object(sys, "stdin", stdin),
         _ml_collections_may_load_modules(),
@@ -79,7 +79,7 @@ def call(main: Main, *arguments: str | Path, text: str = "") -> Finished:
 
 
 def run(script: str, *arguments: str | Path, text: str = "") -> Finished:
-    """Runs a script in a process of its own."""
+    """Runs a script in a separate process."""
     result = subprocess.run(
         [sys.executable, *script.split(), *map(str, arguments)],
         cwd=REPOSITORY,
@@ -92,13 +92,13 @@ def run(script: str, *arguments: str | Path, text: str = "") -> Finished:
 
 
 def environment() -> dict[str, str]:
-    """Of a script in a process of its own: the tests' devices and kept compilations."""
+    """Environment variables of a separate process: the tests' devices and compilation cache."""
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "8",
         "JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONIOENCODING": "ascii",  # the script makes it UTF-8
+        "PYTHONIOENCODING": "ascii",  # the script switches to UTF-8
     }
 
 
@@ -110,12 +110,12 @@ def succeed(main: Main, *arguments: str | Path, text: str = "") -> Finished:
 
 
 def refuse(message: str, main: Main, *arguments: str | Path, printed: str = "") -> None:
-    """Calls a script that must fail and say so in one line that holds `message`."""
+    """Calls a script that must fail with one line that contains `message`."""
     check_refusal(call(main, *arguments), message, printed)
 
 
 def check_refusal(finished: Finished, message: str, printed: str = "") -> None:
-    """One line on standard error holds `message`; standard output begins with `printed`."""
+    """Asserts a failure with one line of errors that contains `message`, after output `printed`."""
     assert finished.stdout.startswith(printed)
     assert finished.status not in (0, None)
     lines = finished.stderr.strip().splitlines()
@@ -125,7 +125,7 @@ def check_refusal(finished: Finished, message: str, printed: str = "") -> None:
 
 
 def files(folder: Path) -> dict[Path, int]:
-    """The times at which the files below a folder were last written."""
+    """The modification times of the files below a folder."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
@@ -136,8 +136,8 @@ def _printed(stream: io.TextIOWrapper) -> str:
 
 @contextlib.contextmanager
 def _ml_collections_may_load_modules() -> Iterator[None]:
-    """Lets ml_collections read a config in the way that Python has deprecated, as the first one."""
-    sys.modules.pop("config_config", None)  # the next would be loaded into what the last one left
+    """Lets ml_collections load a config by a deprecated method, as if it were the first one."""
+    sys.modules.pop("config_config", None)  # otherwise it reuses the module of the last config
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
         yield

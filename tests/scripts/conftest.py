@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained workdir, which the scripts work on."""
+"""A trained workdir for the scripts."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from tests.scripts.calls import POLICIES, TINY, succeed
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workdir in which a tiny model has been trained for 4 steps, once for all workers."""
+    """A workdir with a tiny model trained for 4 steps; all workers share it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets scripts decode on the first device alone, as they do on a machine that has one."""
+    """Makes scripts decode on one device."""
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
 

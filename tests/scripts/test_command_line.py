@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of all scripts: their help, their exit status, and nothing shared."""
+"""The command line of all scripts: help, exit status, and no state shared between calls."""
 
 import os
 import subprocess
@@ -33,13 +33,13 @@ WITH_OUTPUT = (speed.main, gpu.main, report.main, reproduce.main)
 
 @pytest.mark.parametrize("main", SCRIPTS, ids=lambda main: main.__module__)
 @pytest.mark.parametrize("option", ["--help", "--helpfull"])
-def test_help_prints_what_a_script_is_for_and_its_flags(main: Main, option: str):
+def test_help_prints_the_docstring_and_the_flags(main: Main, option: str):
     text = succeed(main, option).stdout
     assert text.startswith(sys.modules[main.__module__].__doc__ or "no docstring")
     assert ("--output" if main in WITH_OUTPUT else "--workdir") in text
 
 
-def test_scripts_do_not_know_what_others_or_they_themselves_were_given_before():
+def test_calls_share_no_flags():
     for _ in range(2):
         steps = [*TINY, "--workdir=no", "--config.training.steps=0"]
         refuse("training.steps is 0", train.main, *steps)
@@ -53,14 +53,16 @@ def test_scripts_do_not_know_what_others_or_they_themselves_were_given_before():
 
 
 @pytest.mark.parametrize("script", [train, decode, tuning], ids=lambda script: script.__name__)
-def test_scripts_that_compile_keep_programs(script: ModuleType, monkeypatch: pytest.MonkeyPatch):
+def test_scripts_that_compile_use_the_program_cache(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(script, "keep_programs", failing(UserError("called")))
     others = {train: TINY, tuning: ["--policy=confidence"]}
     refuse("called", script.main, *others.get(script, []), "--workdir=no")
 
 
 @pytest.mark.parametrize("main", [train.main, decode.main, tuning.main, prepare.main])
-def test_a_workdir_elsewhere_is_refused_with_the_key_that_may_be(main: Main):
+def test_a_remote_workdir_is_refused(main: Main):
     others = {train.main: TINY, prepare.main: TINY, tuning.main: ["--policy=confidence"]}
     message = "gs://bucket/run is not a path on this machine: give a local path; only training"
     refuse(message, main, *others.get(main, []), "--workdir=gs://bucket/run")
@@ -76,7 +78,7 @@ def scripted(body: Callable[[], None]) -> Main:
 
 
 def failing(error: BaseException) -> Callable[[], None]:
-    """The body of a script that comes upon an error."""
+    """The body of a script that raises `error`."""
 
     def body() -> None:
         raise error
@@ -94,18 +96,18 @@ def failing(error: BaseException) -> Callable[[], None]:
         (KeyboardInterrupt(), "error: interrupted"),
     ],
 )
-def test_what_the_user_can_fix_is_one_line(error: BaseException, message: str):
+def test_an_error_that_the_user_can_fix_is_one_line(error: BaseException, message: str):
     check_refusal(call(scripted(failing(error))), message)
 
 
-def test_a_link_that_leads_nowhere_is_named_with_its_target(tmp_path: Path):
+def test_a_dangling_link_is_named_with_its_target(tmp_path: Path):
     (tmp_path / "link").symlink_to(tmp_path / "no" / "where")
     made = scripted(lambda: (tmp_path / "link").mkdir(exist_ok=True))
     where = f"{tmp_path / 'link'}: it is a link to {tmp_path}/no/where, which is missing: fix"
     check_refusal(call(made), where)
 
 
-def test_a_script_that_is_stopped_says_how_to_go_on_and_ends_as_it_is_told():
+def test_a_stopped_script_prints_its_message_and_returns_its_status():
     stopped = call(scripted(failing(Stopped("saved: run it again", 0))))
     assert (stopped.status, stopped.stderr) == (0, "saved: run it again\n")
     assert call(scripted(failing(KeyboardInterrupt()))).status == 130
@@ -128,7 +130,7 @@ def test_a_script_that_is_stopped_says_how_to_go_on_and_ends_as_it_is_told():
         ("def get_config():\n    return 3", "get_config returns 3: must be a ConfigDict"),
     ],
 )
-def test_a_config_file_that_is_wrong_is_named_with_its_line(
+def test_a_broken_config_file_is_named_with_its_line(
     tmp_path: Path, source: str, message: str, override: list[str], form: str
 ):
     file = tmp_path / "mine.py"
@@ -140,33 +142,33 @@ def test_a_config_file_that_is_wrong_is_named_with_its_line(
     assert list(tmp_path.glob("run*")) == []
 
 
-def test_a_config_file_that_is_missing_is_named(tmp_path: Path):
+def test_a_missing_config_file_is_named(tmp_path: Path):
     for named in (["--config=no.py"], ["--config", "no.py"]):
         message = "--config=no.py cannot be read: give a Python file of configs/"
         refuse(message, train.main, *named, f"--workdir={tmp_path / 'run'}")
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError("no file is known")])
-def test_any_other_exception_is_passed_on(error: Exception):
+def test_other_exceptions_propagate(error: Exception):
     with pytest.raises(type(error), match=str(error)):
         call(scripted(failing(error)))
 
 
-def test_names_that_are_not_utf8_can_be_printed():
+def test_file_names_that_are_not_utf8_can_be_printed():
     text = succeed(scripted(lambda: print(os.fsdecode(b"t\xffxt")))).stdout
     assert text == "t\\udcffxt\n"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 @pytest.mark.parametrize("raising", ["", "raise dat_jax.UserError('no such thing')"])
-def test_a_full_disk_below_the_output_is_one_line(raising: str):
+def test_output_to_a_full_disk_is_one_line(raising: str):
     program = f"""
 import sys
 import dat_jax
 from absl import flags
 from dat_jax.cli.command_line import run
 def body():
-    print("a short line, which stays in the buffer")
+    print("a short line that stays in the buffer")
     {raising}
 sys.exit(run([""], flags.FlagValues(), body))
 """

@@ -52,7 +52,7 @@ def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
     assert summary["tokens"] == sum(len(line["exits"]) for line in exits)
 
 
-def test_as_many_checkpoints_are_averaged_as_asked_for(trained: Path, tmp_path: Path):
+def test_the_requested_number_of_checkpoints_is_averaged(trained: Path, tmp_path: Path):
     text = tmp_path / "text"
     text.write_text("acht Uhr\n")
     scores = list[float]()
@@ -82,7 +82,7 @@ def test_a_file_without_a_reference_is_translated_without_scores(trained: Path, 
     assert "bleu" not in summary
 
 
-def test_the_sentences_in_work_change_no_translation(trained: Path, tmp_path: Path):
+def test_the_number_of_sentences_in_work_changes_no_translation(trained: Path, tmp_path: Path):
     settings = [f"--workdir={trained}", "--config.policy=token_geometric:0.5"]
     settings += ["--config.beam_size=2"]
     text = tmp_path / "text"
@@ -107,7 +107,7 @@ def test_the_sentences_in_work_change_no_translation(trained: Path, tmp_path: Pa
     assert compared.splitlines()[3].count("| 1.0000 |") == 2
 
 
-def test_decoding_standard_input_prints_a_line_for_each_line(trained: Path):
+def test_decoding_standard_input_prints_one_line_per_line(trained: Path):
     result = succeed(
         decode.main,
         f"--workdir={trained}",
@@ -147,14 +147,16 @@ def test_a_line_that_does_not_fit_is_left_blank_with_a_warning(
     assert (summary["sentences"], summary["sentences_too_long"]) == (3, 1)
 
 
-def test_a_tuned_policy_decodes_with_what_the_report_was_made_with(trained: Path, tmp_path: Path):
+def test_a_tuned_policy_warns_if_decoding_settings_differ_from_its_own(
+    trained: Path, tmp_path: Path
+):
     policy = "--config.policy=tuned:AE<=2"
     succeed(decode.main, f"--workdir={trained}", policy, f"--config.output={tmp_path}")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["policy"] == "tuned:AE<=2"
     assert len(summary["thresholds"]) == 1
-    blank = [f"--workdir={trained}", policy, "--config.input=-"]
-    assert "was tuned at" not in succeed(decode.main, *blank, text="\u200b\n").stderr
-    otherwise = succeed(decode.main, *blank, "--config.length_penalty=0.5", text="\u200b\n")
-    assert otherwise.stdout == "\n"
-    assert "warning: tuned:AE<=2 was tuned at length_penalty 1.0 (now 0.5)" in otherwise.stderr
+    piped = [f"--workdir={trained}", policy, "--config.input=-"]
+    assert "was tuned at" not in succeed(decode.main, *piped, text="\u200b\n").stderr
+    changed = succeed(decode.main, *piped, "--config.length_penalty=0.5", text="\u200b\n")
+    assert changed.stdout == "\n"
+    assert "warning: tuned:AE<=2 was tuned at length_penalty 1.0 (now 0.5)" in changed.stderr

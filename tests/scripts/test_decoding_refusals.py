@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""decode.py says in one line what it cannot do, and leaves all files as they were."""
+"""decode.py refuses what it cannot do with one line, and leaves all files unchanged."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import decode
 from tests.scripts.calls import call, files, refuse, succeed
 
 
-def test_a_decode_that_breaks_off_leaves_earlier_results(trained: Path, tmp_path: Path):
+def test_a_failed_decode_leaves_earlier_results(trained: Path, tmp_path: Path):
     arguments = [f"--workdir={trained}", "--config.input=-"]
     arguments.append(f"--config.output={tmp_path / 'results'}")
     succeed(decode.main, *arguments, text="acht\n")
@@ -19,7 +19,7 @@ def test_a_decode_that_breaks_off_leaves_earlier_results(trained: Path, tmp_path
     assert files(tmp_path) == before
 
 
-def test_decoding_refuses_what_it_cannot_do(trained: Path, tmp_path: Path):
+def test_decoding_refuses_impossible_requests(trained: Path, tmp_path: Path):
     workdir = f"--workdir={trained}"
     lines, short = tmp_path / "lines", tmp_path / "short"
     lines.write_text("eins\nzwei\n")
@@ -80,7 +80,7 @@ def test_decoding_refuses_a_bad_key(trained: Path):
         refuse(f"--config.{given}: must be {form}", decode.main, workdir, f"--config.{given}")
 
 
-def test_an_output_that_is_a_file_is_named(trained: Path, tmp_path: Path):
+def test_an_output_that_is_a_file_is_refused(trained: Path, tmp_path: Path):
     file = tmp_path / "file"
     file.write_text("here")
     for output in (file, file / "below"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distilling sequences: a text folder that the teacher's translations are the targets of."""
+"""Sequence distillation: a text folder whose targets are the teacher's translations."""
 
 import shutil
 from pathlib import Path
@@ -32,9 +32,7 @@ def distilled(trained: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_student_trains_on_what_decode_py_makes_of_the_training_text(
-    distilled: Path, trained: Path, tmp_path: Path
-):
+def test_targets_are_what_the_teacher_decodes(distilled: Path, trained: Path, tmp_path: Path):
     assert read(distilled / "train.src") == [source for source, _ in PAIRS["train"]]
     for split in ("valid", "test"):
         for number, side in enumerate(("src", "tgt")):
@@ -56,20 +54,20 @@ def test_a_student_trains_on_what_decode_py_makes_of_the_training_text(
     assert files(distilled) == before
 
 
-def test_what_was_broken_off_goes_on_after_its_last_window(
+def test_an_interrupted_distillation_resumes_after_its_last_window(
     trained: Path, tmp_path: Path, distilled: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder, windows = tmp_path / "broken", list[int]()
     monkeypatch.setitem(sizing.PLATFORMS, "cpu", Platform(64, fewest_slots=8))
     keep = ResultsWriter.keep
 
-    def keep_or_break(self: ResultsWriter, *state: dict[str, Any]) -> None:
+    def keep_or_fail(self: ResultsWriter, *state: dict[str, Any]) -> None:
         windows.append(1)
         if len(windows) == 3:
             raise OSError(28, "No space left on device")
         keep(self, *state)
 
-    monkeypatch.setattr(ResultsWriter, "keep", keep_or_break)
+    monkeypatch.setattr(ResultsWriter, "keep", keep_or_fail)
     arguments = [f"--workdir={trained}", f"--output={folder}", "--beam_size=2"]
     result = call(distill.main, *arguments)
     assert result.status == 1
@@ -79,12 +77,10 @@ def test_what_was_broken_off_goes_on_after_its_last_window(
     assert not (folder / "train.tgt").exists()
     succeed(distill.main, *arguments)
     assert read(folder / "train.tgt") == read(distilled / "train.tgt")
-    assert len(windows) == 4  # two, the one that broke, and that again: 200 lines are 4 windows
+    assert len(windows) == 4  # two windows, the failed one, and that one again
 
 
-def test_a_folder_of_another_request_is_refused_whatever_it_holds(
-    distilled: Path, trained: Path, tmp_path: Path
-):
+def test_a_folder_of_another_request_is_refused(distilled: Path, trained: Path, tmp_path: Path):
     usual, before = [f"--workdir={trained}", "--beam_size=2"], files(distilled)
     refuse(
         f"--output={distilled} was begun with beam_size = 2, not 1: name another folder",
@@ -92,12 +88,16 @@ def test_a_folder_of_another_request_is_refused_whatever_it_holds(
         *[f"--workdir={trained}", "--beam_size=1", f"--output={distilled}"],
     )
     assert files(distilled) == before
-    begun = tmp_path / "begun"  # killed when it had written the text and translated nothing
-    begun.mkdir()
+    unfinished = tmp_path / "unfinished"  # as if killed before translating anything
+    unfinished.mkdir()
     for name in ("request.json", "train.src", "valid.src", "valid.tgt", "test.src", "test.tgt"):
-        shutil.copy(distilled / name, begun)
+        shutil.copy(distilled / name, unfinished)
     refuse(
-        "was begun with policy = ", distill.main, *usual, "--policy=fixed:1", f"--output={begun}"
+        "was begun with policy = ",
+        distill.main,
+        *usual,
+        "--policy=fixed:1",
+        f"--output={unfinished}",
     )
     own = tmp_path / "own"
     own.mkdir()
@@ -108,13 +108,16 @@ def test_a_folder_of_another_request_is_refused_whatever_it_holds(
         *[*usual, f"--output={own}"],
     )
     assert (own / "valid.src").read_text() == "mine\n"
-    (begun / "request.json").write_text("[")
+    (unfinished / "request.json").write_text("[")
     refuse(
-        "request.json is damaged: name another folder", distill.main, *usual, f"--output={begun}"
+        "request.json is damaged: name another folder",
+        distill.main,
+        *usual,
+        f"--output={unfinished}",
     )
 
 
-def test_a_folder_of_another_model_or_text_is_refused_though_it_is_finished(
+def test_a_finished_folder_of_another_model_or_text_is_refused(
     distilled: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ):
     usual = [f"--workdir={trained}", "--beam_size=2", f"--output={distilled}"]

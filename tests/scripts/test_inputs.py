@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""decode.py reads whatever can be opened, by any name, and answers whoever waits for it."""
+"""decode.py reads files and pipes by any name, and answers a pipe line by line."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from tests.scripts.calls import REPOSITORY, TINY, environment, refuse, succeed
 
 @contextlib.contextmanager
 def piped(text: str) -> Iterator[str]:
-    """The name of a pipe that holds this text, as a shell gives it for `<(...)`."""
+    """The path of a pipe with this text, like the shell's `<(...)`."""
     reading, writing = os.pipe()
     with open(writing, "w", encoding="utf-8") as file:
         file.write(text)
@@ -53,8 +53,8 @@ def test_pipes_are_translated_and_scored(trained: Path, tmp_path: Path):
     assert not nothing.exists()
 
 
-def test_a_pipe_is_answered_as_standard_input_is(trained: Path, tmp_path: Path):
-    """Its name is another each time: folders named after it would be of no use to anyone."""
+def test_a_pipe_prints_like_standard_input(trained: Path, tmp_path: Path):
+    """A pipe's name changes each time, so a results folder named after it would be useless."""
     workdir = Path(shutil.copytree(trained, tmp_path / "run"))
     given = [f"--workdir={workdir}", "--config.policy=fixed:1"]
     expected = succeed(decode.main, *given, "--config.input=-", text="acht\nsieben\n").stdout
@@ -69,7 +69,7 @@ def test_a_pipe_is_answered_as_standard_input_is(trained: Path, tmp_path: Path):
     assert not (workdir / "decode").exists()
 
 
-def test_a_line_is_answered_while_no_other_comes(trained: Path):
+def test_a_line_is_answered_before_the_next_arrives(trained: Path):
     command = [sys.executable, "decode.py", f"--workdir={trained}", "--config.input=-"]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -89,14 +89,14 @@ def test_a_line_is_answered_while_no_other_comes(trained: Path):
                 found += os.read(process.stdout.fileno(), 1 << 16)
             return found
 
-        first = answer(b"acht\n", 100)  # which compiles
-        assert answer(b"sieben\n", 5) != b"\n"  # 1, where nothing else runs
+        first = answer(b"acht\n", 100)  # includes compilation
+        assert answer(b"sieben\n", 5) != b"\n"  # about 1 second on an idle machine
         assert answer(b"acht\n", 5) == first
         process.stdin.close()
         assert process.wait() == 0
 
 
-def test_a_name_that_is_not_utf8_is_as_good_as_any(trained: Path, tmp_path: Path):
+def test_a_file_name_that_is_not_utf8_works(trained: Path, tmp_path: Path):
     workdir = Path(shutil.copytree(trained, tmp_path / "run"))
     text = tmp_path / os.fsdecode(b"t\xffxt")
     text.write_text("acht\n")
@@ -110,7 +110,7 @@ def test_a_name_that_is_not_utf8_is_as_good_as_any(trained: Path, tmp_path: Path
     refuse(r"t\udcffxt: No such file", decode.main, *given)
 
 
-def test_every_path_may_begin_with_a_home(
+def test_every_path_may_start_with_a_tilde(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One writer of a folder; no result is lost to that of another input or of other settings."""
+"""A folder has one writer, and no results overwrite those of another input or other settings."""
 
 import dataclasses
 import json
@@ -20,11 +20,11 @@ from tests.scripts.calls import TINY, Main, files, refuse, succeed
 
 @pytest.fixture(scope="module")
 def workdir(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workdir of which other tests do not expect that nothing has been decoded there."""
+    """A copy of the trained workdir, since other tests expect that one to have no results."""
     return Path(shutil.copytree(trained, tmp_path_factory.mktemp("folders") / "run"))
 
 
-def test_inputs_of_one_name_have_results_of_their_own(workdir: Path, tmp_path: Path):
+def test_inputs_with_the_same_name_have_separate_results(workdir: Path, tmp_path: Path):
     for place in ("a", "b"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "text").write_text("acht\n")
@@ -48,7 +48,7 @@ def test_inputs_of_one_name_have_results_of_their_own(workdir: Path, tmp_path: P
     moved.rename(workdir)
 
 
-def test_settings_that_are_not_as_usual_are_in_the_name(workdir: Path):
+def test_folder_names_list_non_default_settings(workdir: Path):
     run = Run(workdir)
     usual = run.config.decoding
     unusual = dataclasses.replace(
@@ -61,7 +61,7 @@ def test_settings_that_are_not_as_usual_are_in_the_name(workdir: Path):
 
 
 @pytest.mark.parametrize("other", ["--config.beam_size=2", f"--config.input={__file__}"])
-def test_a_folder_that_holds_another_result_is_refused_before_any_work(
+def test_a_folder_with_other_results_is_refused_before_any_work(
     trained: Path, tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch
 ):
     text, results = tmp_path / "text", tmp_path / "results"
@@ -77,7 +77,7 @@ def test_a_folder_that_holds_another_result_is_refused_before_any_work(
     assert files(results) == before
 
 
-def test_a_folder_that_another_process_is_writing_is_refused_before_any_work(
+def test_a_folder_being_written_is_refused_before_any_work(
     workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("dat_jax.runs.workdir.Run.load", None)
@@ -90,7 +90,7 @@ def test_a_folder_that_another_process_is_writing_is_refused_before_any_work(
 
 
 @pytest.mark.parametrize("main", [train.main, prepare.main, tuning.main])
-def test_a_workdir_that_another_process_is_writing_is_refused_before_any_work(
+def test_a_workdir_being_written_is_refused_before_any_work(
     workdir: Path, main: Main, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("dat_jax.runs.workdir.Run.load", None)
@@ -101,7 +101,7 @@ def test_a_workdir_that_another_process_is_writing_is_refused_before_any_work(
         assert files(workdir) == before
 
 
-def test_decoding_goes_on_while_the_workdir_is_being_written(workdir: Path, tmp_path: Path):
+def test_decoding_works_while_the_workdir_is_being_written(workdir: Path, tmp_path: Path):
     given = [f"--workdir={workdir}", "--config.policy=fixed:1", "--config.input=-"]
     with sole_writer(workdir):
         output = f"--config.output={tmp_path / 'results'}"

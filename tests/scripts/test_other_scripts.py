@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts beside train.py and decode.py: preparing, tuning."""
+"""The preparing and tuning scripts."""
 
 import shutil
 from pathlib import Path
@@ -9,20 +9,20 @@ from dat_jax.tuning import __main__ as tuning
 from tests.scripts.calls import TINY, refuse, succeed
 
 
-def test_preparing_by_itself_prints_what_there_is(tmp_path: Path):
+def test_preparing_prints_the_splits(tmp_path: Path):
     result = succeed(prepare.main, *TINY, f"--workdir={tmp_path}")
     assert result.stdout.startswith("train: ")
     refuse("is missing", prepare.main, *TINY)
 
 
-def test_preparing_names_a_workdir_that_is_a_file(tmp_path: Path):
+def test_preparing_refuses_a_workdir_that_is_a_file(tmp_path: Path):
     file = tmp_path / "file"
     file.write_text("here")
     refuse("file", prepare.main, *TINY, f"--workdir={file}")
     assert file.read_text() == "here"
 
 
-def test_tuning_prints_its_front_and_the_policy_to_ask_for(trained: Path, tmp_path: Path):
+def test_tuning_prints_the_policy_to_decode_with(trained: Path, tmp_path: Path):
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
     workdir, policy = f"--workdir={copy}", "--policy=token_geometric"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts as a user runs them, each in a process of its own."""
+"""The scripts as a user runs them, each in a separate process."""
 
 import subprocess
 import sys
@@ -25,12 +25,14 @@ PREPARE, TUNING = "-m dat_jax.data.prepare", "-m dat_jax.tuning"
         (PREPARE, [*TINY, "--workdir=README.md"], "README.md"),
     ],
 )
-def test_a_refusal_is_one_line_and_an_exit_status(script: str, arguments: list[str], message: str):
+def test_a_refusal_is_one_line_and_a_nonzero_status(
+    script: str, arguments: list[str], message: str
+):
     check_refusal(run(script, *arguments), message)
     assert not (REPOSITORY / "no").exists()
 
 
-def test_decoding_standard_input_prints_utf8_and_refuses_what_is_not(trained: Path, tmp_path: Path):
+def test_standard_streams_are_utf8(trained: Path, tmp_path: Path):
     arguments = [f"--workdir={trained}", "--config.input=-", f"--config.output={tmp_path}"]
     result = run("decode.py", *arguments, text="am dreiundzwanzigsten November\n\nsieben\n")
     assert result.status == 0, result.stderr
@@ -46,7 +48,7 @@ def test_decoding_standard_input_prints_utf8_and_refuses_what_is_not(trained: Pa
     assert files(tmp_path) == before
 
 
-def test_a_reader_may_leave_early(trained: Path):
+def test_the_reader_of_the_output_may_leave_early(trained: Path):
     command = f"{sys.executable} decode.py --workdir={trained} --config.input=- | head -n 1"
     result = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"],

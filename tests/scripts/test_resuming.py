@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A decode that was broken off goes on after its last whole window, as if nothing had been."""
+"""An interrupted decode resumes after its last complete window, with identical results."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(trained: Path, text: Path, policy: str) -> list[str]:
-    """Of a decode whose hypotheses may follow from a sentence's number."""
+    """Options of a decode; with a random policy, hypotheses depend on the sentence number."""
     return [
         f"--workdir={trained}",
         f"--config.policy={policy}",
@@ -53,8 +53,8 @@ def options(trained: Path, text: Path, policy: str) -> list[str]:
     ]
 
 
-def break_off(monkeypatch: pytest.MonkeyPatch, windows: int, error: BaseException) -> None:
-    """Lets the next decode raise `error` in the midst of writing what comes after some windows."""
+def interrupt(monkeypatch: pytest.MonkeyPatch, windows: int, error: BaseException) -> None:
+    """Makes the next decode raise `error` while it writes the results after `windows` windows."""
     add, count = ResultsWriter.add, iter(range(100))
 
     def adds(self: ResultsWriter, translations: Any) -> None:
@@ -80,7 +80,7 @@ def results(folder: Path) -> tuple[bytes, bytes, dict[str, Any]]:
 # Tokens draw their exits by the number of their sentence.
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("policy", ["confidence:1", "uniform:3"])
-def test_a_decode_that_was_broken_off_goes_on(
+def test_an_interrupted_decode_resumes(
     trained: Path,
     text: Path,
     tmp_path: Path,
@@ -98,7 +98,7 @@ def test_a_decode_that_was_broken_off_goes_on(
     )
     for done in (2, 1):
         with monkeypatch.context() as patch:
-            break_off(patch, done, KeyboardInterrupt())
+            interrupt(patch, done, KeyboardInterrupt())
             stopped = call(decode.main, *resume)
         assert stopped.status == 130
         assert stopped.stderr.splitlines() == [
@@ -106,7 +106,7 @@ def test_a_decode_that_was_broken_off_goes_on(
             f"{folder} keeps what was done: run the same again to resume",
         ]
     succeed(decode.main, *resume)
-    # The window that was not whole is made again, and no other.
+    # Only the incomplete window is decoded again.
     assert windows == [8, 7, 8, 8, 8, 8, 3]
     assert results(folder) == results(tmp_path / "whole")
     finished = succeed(decode.main, *resume)
@@ -115,7 +115,7 @@ def test_a_decode_that_was_broken_off_goes_on(
 
 
 @pytest.mark.usefixtures("one_device")
-def test_unfinished_results_are_kept_from_everything_but_going_on(
+def test_unfinished_results_can_only_be_resumed(
     trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     moved = shutil.copytree(trained, tmp_path / "run")
@@ -124,7 +124,7 @@ def test_unfinished_results_are_kept_from_everything_but_going_on(
     asked = [*options(moved, text, "fixed:2"), f"--config.output={folder}"]
     resume = [*asked, "--config.resume=true"]
     with monkeypatch.context() as patch, size_limit(1 << 20):
-        break_off(patch, 2, OSError(28, "No space left on device"))
+        interrupt(patch, 2, OSError(28, "No space left on device"))
         full = call(decode.main, *asked)
     assert full.status == 1
     assert full.stderr.splitlines()[0] == ("error: No space left on device: fix that and run again")
@@ -162,14 +162,14 @@ def test_unfinished_results_are_kept_from_everything_but_going_on(
 
 
 @pytest.mark.usefixtures("one_device")
-def test_standard_input_that_is_a_file_is_gone_on_with(
+def test_a_decode_of_redirected_standard_input_resumes(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     text = "".join(f"{line}\n" for line in LINES)
     folder = tmp_path / "parts"
     asked = [*options(trained, Path("-"), "fixed:1")[:-1], f"--config.output={folder}"]
     with monkeypatch.context() as patch:
-        break_off(patch, 2, KeyboardInterrupt())
+        interrupt(patch, 2, KeyboardInterrupt())
         assert call(decode.main, *asked, text=text).status == 130
     resume = [*asked, "--config.resume=true"]
     other = call(decode.main, *resume, text=text.replace("acht", "zwei"))
@@ -178,7 +178,7 @@ def test_standard_input_that_is_a_file_is_gone_on_with(
     assert results(folder)[0].count(b"\n") == len(LINES)
 
 
-def test_what_can_be_read_only_once_is_not_gone_on_with(
+def test_input_that_can_be_read_only_once_cannot_be_resumed(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked = [f"--workdir={trained}", f"--config.output={tmp_path / 'out'}"]
@@ -186,8 +186,8 @@ def test_what_can_be_read_only_once_is_not_gone_on_with(
     os.write(writing, b"acht Uhr\n")
     os.close(writing)
     monkeypatch.setattr(decoding_lines, "_standard_input", lambda: reading)
-    for name, told in {"-": "standard input", f"/dev/fd/{reading}": f"/dev/fd/{reading}"}.items():
-        message = f"{told} can be read only once: put the text into a file"
+    for name, shown in {"-": "standard input", f"/dev/fd/{reading}": f"/dev/fd/{reading}"}.items():
+        message = f"{shown} can be read only once: put the text into a file"
         again = [*asked, f"--config.input={name}", "--config.resume=true"]
         check_refusal(call(decode.main, *again), message)
     os.close(reading)
@@ -196,20 +196,20 @@ def test_what_can_be_read_only_once_is_not_gone_on_with(
 
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("renamed", [1, 2])
-def test_a_decode_that_ended_between_its_last_renames_is_finished(
+def test_a_decode_interrupted_between_its_last_renames_is_finished(
     trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
 ):
     folder, replace, places = tmp_path / "parts", os.replace, []
     asked = [*options(trained, text, "fixed:1"), f"--config.output={folder}"]
 
-    def replace_or_end(source: str, place: Path) -> None:
+    def replace_or_interrupt(source: str, place: Path) -> None:
         places.extend([place] if place.suffix in (".txt", ".jsonl") else [])
         if place.name == "summary.json" or len(places) > renamed:
             raise KeyboardInterrupt
         replace(source, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace_or_end)
+        patch.setattr(os, "replace", replace_or_interrupt)
         assert call(decode.main, *asked).status == 130
     assert len(list(folder.glob("*.unfinished"))) == 3 - renamed
     finished = succeed(decode.main, *asked, "--config.resume=true")
@@ -218,15 +218,15 @@ def test_a_decode_that_ended_between_its_last_renames_is_finished(
 
 
 @pytest.mark.usefixtures("one_device")
-def test_finished_results_of_other_contents_are_made_again(
+def test_finished_results_of_changed_inputs_are_decoded_again(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """After the model has trained on, or the text or its reference has changed."""
+    """The model, the text or its reference may have changed."""
     text, folder = tmp_path / "text", tmp_path / "found"
     asked = [*options(trained, text, "fixed:1"), f"--config.output={folder}"]
     asked.append("--config.resume=true")
 
-    def is_made(file: Path, content: str) -> bool:
+    def is_decoded(file: Path, content: str) -> bool:
         file.write_text(content)
         done = succeed(decode.main, *asked)
         assert len(list(folder.iterdir())) == 3
@@ -234,15 +234,15 @@ def test_finished_results_of_other_contents_are_made_again(
 
     reference = text.with_name("reference")
     reference.write_text("eight\n")
-    assert is_made(text, "acht\n")
-    assert not is_made(text, "acht\n")
-    assert is_made(text, "neun\n")
-    assert is_made(reference, "nine\n")
+    assert is_decoded(text, "acht\n")
+    assert not is_decoded(text, "acht\n")
+    assert is_decoded(text, "neun\n")
+    assert is_decoded(reference, "nine\n")
     with monkeypatch.context() as patch:
         patch.setattr(TrainedModel, "sha256", "another")
-        assert is_made(text, "neun\n")
-        assert not is_made(text, "neun\n")
-    assert is_made(text, "neun\n")
+        assert is_decoded(text, "neun\n")
+        assert not is_decoded(text, "neun\n")
+    assert is_decoded(text, "neun\n")
 
 
 PROGRAM = """
@@ -257,7 +257,7 @@ sys.exit(decode.main(["decode.py", *sys.argv[1:]]))
 
 
 @pytest.mark.slow
-def test_a_decode_that_is_killed_goes_on(trained: Path, text: Path, tmp_path: Path):
+def test_a_killed_decode_resumes(trained: Path, text: Path, tmp_path: Path):
     many = tmp_path / "text"
     many.write_text(text.read_text() * 40)
     shutil.copy(many, many.with_name("reference"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two processes do what one does, whichever way they end."""
+"""Two processes equal one process, and both end cleanly when one fails."""
 
 import json
 import os
@@ -33,13 +33,13 @@ TRAINING = [
     "--config.training.log_every=1",
     "--config.training.batch_tokens=256",  # 8 rows, all of them pairs
 ]
-DEVICES = 2  # of each
-# The runtime says that the other is gone or, in the midst of an exchange, we do.
+DEVICES = 2  # per process
+# JAX's runtime reports the lost process or, during a collective, our own message does.
 ENDED = ("unhealthy (stopped sending heartbeats):\n1\n", "if another process has ended, see")
 
 
 def metrics(workdir: Path, steps: int) -> list[dict[str, float]]:
-    """What was measured up to a step, but speed."""
+    """The metrics up to a step, except speed."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [
         {name: value for name, value in line.items() if "per_second" not in name}
@@ -63,21 +63,21 @@ def wait_for_step(workdir: Path, step: int) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workdir that one process has trained, with as many devices as the two have."""
+    """A workdir trained by one process with as many devices as the two have together."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    go_on(workdir, 4)
+    train_alone(workdir, 4)
     return workdir
 
 
-def go_on(workdir: Path, steps: int) -> None:
-    """Trains in one process."""
+def train_alone(workdir: Path, steps: int) -> None:
+    """Trains in one process up to this step."""
     arguments = [*TRAINING, f"--config.training.steps={steps}", f"--workdir={workdir}"]
     (end,) = finish([start(script("train"), *arguments, devices=PROCESSES * DEVICES)])
     assert end.status == 0, end.stderr
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_evaluate_as_one_does(alone: Path, tmp_path: Path):
+def test_two_processes_train_and_evaluate_like_one(alone: Path, tmp_path: Path):
     workdir = tmp_path / "run"
     arguments = [*TRAINING, "--config.training.steps=4", f"--workdir={workdir}"]
     first, second = run_together(script("train"), *arguments)
@@ -99,7 +99,7 @@ def test_two_processes_train_and_evaluate_as_one_does(alone: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_if_one_is_killed_the_other_ends_and_goes_on_alone(alone: Path, tmp_path: Path):
+def test_if_one_process_is_killed_the_other_ends_and_one_can_resume(alone: Path, tmp_path: Path):
     workdir = tmp_path / "run"
     arguments = [*TRAINING, "--config.training.steps=100000", f"--workdir={workdir}"]
     with started(script("train"), *arguments) as processes:
@@ -111,12 +111,12 @@ def test_if_one_is_killed_the_other_ends_and_goes_on_alone(alone: Path, tmp_path
     assert any(line in first.stderr for line in ENDED)
     assert_close(metrics(workdir, 4), metrics(alone, 4)[:4])
     last = max(saved_steps(workdir / "checkpoints"))
-    go_on(workdir, last + 1)
+    train_alone(workdir, last + 1)
     assert [line["step"] for line in metrics(workdir, last + 1)][-2:] == [last + 1] * 2
 
 
 @pytest.mark.slow
-def test_if_one_cannot_write_its_share_of_a_checkpoint_it_says_so_and_both_end(tmp_path: Path):
+def test_if_one_process_cannot_write_a_checkpoint_both_end(tmp_path: Path):
     workdir = tmp_path / "run"
     program = script("train")
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))\n"
@@ -136,7 +136,7 @@ def test_if_one_cannot_write_its_share_of_a_checkpoint_it_says_so_and_both_end(t
 
 
 @pytest.mark.slow
-def test_asked_to_stop_both_do_after_the_same_step(tmp_path: Path):
+def test_both_processes_stop_after_the_same_step(tmp_path: Path):
     workdir = tmp_path / "run"
     arguments = [*TRAINING, "--config.training.steps=100000", f"--workdir={workdir}"]
     with started(script("train"), *arguments) as processes:
@@ -150,7 +150,7 @@ def test_asked_to_stop_both_do_after_the_same_step(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_decode_as_one_does(trained: Path, tmp_path: Path):
+def test_two_processes_decode_like_one(trained: Path, tmp_path: Path):
     text = tmp_path / "text"
     text.write_text(
         "".join(f"{line}\n" for line in ["acht", "", "am dritten Mai", "elf", "neun"] * 3)
@@ -172,7 +172,7 @@ def test_two_processes_decode_as_one_does(trained: Path, tmp_path: Path):
         list(map(json.loads, (tmp_path / folder / "exits.jsonl").read_text().splitlines()))
         for folder in ("one", "two")
     ]
-    for one, two in zip(*rows, strict=True):  # in windows of other sizes sums round otherwise
+    for one, two in zip(*rows, strict=True):  # sums round differently in other windows
         assert (one["tokens"], one["exits"]) == (two["tokens"], two["exits"])
         assert one["score"] == pytest.approx(two["score"], rel=1e-5)
     one, two = (json.loads((tmp_path / f / "summary.json").read_text()) for f in ("one", "two"))
@@ -181,7 +181,7 @@ def test_two_processes_decode_as_one_does(trained: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_not_shared_is_refused_by_all_as_started_by_slurm(tmp_path: Path):
+def test_slurm_processes_refuse_a_folder_that_is_not_shared(tmp_path: Path):
     port = free_port(range(61_440, 65_536))
     variables = {
         "SLURM_JOB_ID": str(port - 61_440),
@@ -204,19 +204,19 @@ def test_a_folder_that_is_not_shared_is_refused_by_all_as_started_by_slurm(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_only_one_can_read_is_refused(
+def test_input_that_only_one_process_can_read_is_refused(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(decode, "count", lambda: 2)
     os.mkfifo(pipe := tmp_path / "pipe")
     for name in ("-", pipe):
         given = [f"--workdir={trained}", "--config.policy=fixed:1", f"--config.input={name}"]
-        with open(os.open(pipe, os.O_RDWR)):  # it would wait for a writer
+        with open(os.open(pipe, os.O_RDWR)):  # so that opening does not block
             refuse(f"input is {name}, which only one process can read", decode.main, *given)
 
 
 @pytest.mark.slow
-def test_processes_that_do_not_come_are_waited_for_only_so_long(tmp_path: Path):
+def test_waiting_for_missing_processes_times_out(tmp_path: Path):
     arguments = [*TRAINING, f"--workdir={tmp_path / 'run'}", *flags(1, free_port())]
     (end,) = finish([start(script("train", connecting=2), *arguments)])
     check_refusal(end, "not all processes were there within 2 s")

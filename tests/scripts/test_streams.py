@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard streams that are closed, or that nobody reads any longer, end no work but their own."""
+"""Standard streams that are closed, or whose reader has left, do not end other work."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ sys.exit(run([""], flags.FlagValues(), body))
 def run_program(
     folder: Path, streams: str, prints: str = "print('said', flush=True)"
 ) -> tuple[int, str]:
-    """Runs a program on streams that a shell sets up; returns its status and what it wrote."""
+    """Runs a program with the shell's redirections; returns its status and the file it wrote."""
     shell = f'"$@" {streams}'
     command = [sys.executable, "-c", PROGRAM.format(prints=prints), str(folder / "file")]
     done = subprocess.run(
@@ -48,17 +48,17 @@ def run_program(
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_work_is_done_whatever_streams_are_closed(tmp_path: Path, closed: str):
+def test_work_finishes_with_closed_streams(tmp_path: Path, closed: str):
     assert run_program(tmp_path, closed) == (0, "done, False")
 
 
 @pytest.mark.parametrize("streams", ["| true", "2>&1 >/dev/null | true", "2>&1 | true"])
-def test_work_is_done_though_its_reader_has_left(tmp_path: Path, streams: str):
+def test_work_finishes_after_its_reader_has_left(tmp_path: Path, streams: str):
     waits = "__import__('time').sleep(0.1); print('said', flush=True)"
     assert run_program(tmp_path, streams, waits) == (0, "done, False")
 
 
-def test_what_is_made_for_a_reader_alone_ends_with_it_and_is_no_success(tmp_path: Path):
+def test_work_for_a_reader_only_fails_once_the_reader_has_left(tmp_path: Path):
     delivers = "__import__('time').sleep(0.1); streams.deliver('said')"
     (tmp_path / "error").touch()
     status, written = run_program(tmp_path, f"2>{tmp_path}/error | true", delivers)
@@ -68,7 +68,7 @@ def test_what_is_made_for_a_reader_alone_ends_with_it_and_is_no_success(tmp_path
 
 @contextlib.contextmanager
 def left() -> Iterator[None]:
-    """Lets standard output be a pipe whose reader has left."""
+    """Redirects standard output to a pipe whose reader has left."""
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as pipe, contextlib.redirect_stdout(pipe):
@@ -93,7 +93,7 @@ def test_decoding_ends_with_its_reader_unless_it_keeps_results(trained: Path, tm
     assert (tmp_path / "kept" / "summary.json").exists()
 
 
-def test_decoding_for_a_closed_output_is_refused(trained: Path, monkeypatch: pytest.MonkeyPatch):
+def test_decoding_to_a_closed_output_is_refused(trained: Path, monkeypatch: pytest.MonkeyPatch):
     given = [f"--workdir={trained}", "--config.input=-"]
 
     def closed(argv):
@@ -108,11 +108,11 @@ def test_decoding_for_a_closed_output_is_refused(trained: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("standing", ["closed", "left"])
-def test_training_goes_on_without_a_reader(tmp_path: Path, standing: str):
+@pytest.mark.parametrize("stream_state", ["closed", "left"])
+def test_training_continues_without_a_reader(tmp_path: Path, stream_state: str):
     def alone(argv):
         with contextlib.ExitStack() as stack:
-            if standing == "left":
+            if stream_state == "left":
                 stack.enter_context(left())
             else:
                 stack.enter_context(contextlib.redirect_stdout(None))

@@ -15,7 +15,7 @@ from dat_jax.runs.workdir import Run
 from tests.scripts.calls import PLAIN, POLICIES, TINY, files, refuse, run, succeed
 
 
-def test_training_leaves_what_the_contract_names(trained: Path):
+def test_training_writes_the_documented_files(trained: Path):
     assert {path.name for path in trained.iterdir()} == {
         "config.json",
         "vocabulary",
@@ -39,22 +39,22 @@ def test_training_leaves_what_the_contract_names(trained: Path):
     assert [len(summary["thresholds"] or []) for summary in summaries] == [0, 0, 1, 1, 1]
 
 
-def test_the_report_is_of_the_test_split(trained: Path):
+def test_the_report_evaluates_the_test_split(trained: Path):
     run = Run(trained)
     policy, decoding = parse_policy("fixed:1", run.config.model), run.config.decoding
-    told = json.loads((trained / "evaluation.jsonl").read_text().splitlines()[0])
+    reported = json.loads((trained / "evaluation.jsonl").read_text().splitlines()[0])
     valid, test = (
         evaluate(run.load(), run.dataset(), policy, decoding, split)[1]
         for split in ("valid", "test")
     )
-    assert told["policy"] == "fixed:1"
+    assert reported["policy"] == "fixed:1"
     names = ("chrf", "tokens", "flops_per_token")
-    assert [told[name] for name in names] == [test[name] for name in names]
-    assert [told[name] for name in names] != [valid[name] for name in names]
+    assert [reported[name] for name in names] == [test[name] for name in names]
+    assert [reported[name] for name in names] != [valid[name] for name in names]
 
 
 @pytest.mark.slow
-def test_a_run_may_be_changed_before_its_first_checkpoint_and_ends_the_same_if_stopped_after(
+def test_a_failed_start_may_be_changed_and_a_stopped_run_resumes_exactly(
     trained: Path, tmp_path: Path
 ):
     arguments = [*TINY, PLAIN, f"--workdir={tmp_path}"]
@@ -75,7 +75,7 @@ def test_a_run_may_be_changed_before_its_first_checkpoint_and_ends_the_same_if_s
     assert losses(tmp_path) == losses(trained)
 
 
-def test_a_workdir_with_another_run_is_left_alone(trained: Path):
+def test_a_workdir_with_another_run_is_not_touched(trained: Path):
     before = files(trained)
     arguments = [*TINY, f"--workdir={trained}"]
     refuse("model.decoder_ff_dim = 8", train.main, *arguments, "--config.model.decoder_ff_dim=16")
@@ -85,7 +85,7 @@ def test_a_workdir_with_another_run_is_left_alone(trained: Path):
 
 
 @pytest.mark.parametrize("gone", ["removed", "dangling"])
-def test_a_workdir_whose_checkpoints_are_gone_is_left_alone(
+def test_a_workdir_with_missing_checkpoints_is_not_touched(
     trained: Path, tmp_path: Path, gone: str
 ):
     workdir = Path(shutil.copytree(trained, tmp_path / "run"))
@@ -105,7 +105,7 @@ def test_a_workdir_whose_checkpoints_are_gone_is_left_alone(
     assert files(workdir) == before
 
 
-def test_fewer_steps_than_have_been_made_are_refused(trained: Path):
+def test_fewer_steps_than_already_trained_are_refused(trained: Path):
     arguments = [*TINY, f"--workdir={trained}", "--config.training.steps=3"]
     refuse("has been trained to step 4 and training.steps is 3", train.main, *arguments)
 

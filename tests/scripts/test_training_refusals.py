@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""train.py says in one line what is wrong with its config or its text, before it trains."""
+"""train.py refuses a bad config or text with one line, before it trains."""
 
 from pathlib import Path
 
@@ -64,9 +64,7 @@ def test_training_refuses_a_bad_config(argument: str, message: str, tmp_path: Pa
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_sharing_parameters_out_to_one_device_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_fsdp_on_one_device_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     arguments = [f"--workdir={tmp_path / 'run'}", "--config.training.sharding=fsdp"]
     refuse("training.sharding is fsdp and there is only one device", train.main, *TINY, *arguments)
@@ -87,7 +85,7 @@ def test_training_needs_a_config_and_a_workdir():
 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
-    """A folder of parallel text, small but whole."""
+    """A small folder of parallel text with all splits."""
     for split in ("train", "valid", "test"):
         for language in ("de", "en"):
             lines = "".join(f"{word} {language} {n}\n" for n in range(9) for word in ("ja", "nun"))
@@ -110,7 +108,7 @@ def test_training_refuses_bad_text(text: Path):
     assert not (text / "run" / "config.json").exists()
 
 
-def test_a_workdir_that_is_a_file_is_named(tmp_path: Path):
+def test_a_workdir_that_is_a_file_is_refused(tmp_path: Path):
     file = tmp_path / "file"
     file.write_text("here")
     refuse("is a file: give a folder", train.main, *TINY, f"--workdir={file}")

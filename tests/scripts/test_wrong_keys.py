@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hundred and more wrong command lines, made from the keys of configs/base.py."""
+"""More than a hundred wrong command lines, generated from the keys of configs/base.py."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ FREE = {
     *("data.source_language", "data.target_language", "training.initial_workdir"),
     "model.halting_bias",
 }
-"""Keys of which any text, or any finite number, is a value."""
+"""Keys that accept any text or any finite number."""
 
 
 def keys() -> Iterator[tuple[str, Any]]:
@@ -25,7 +25,7 @@ def keys() -> Iterator[tuple[str, Any]]:
 
 
 def wrong_values(key: str, value: Any) -> Iterator[str]:
-    """Values of a wrong type and values out of range."""
+    """Values of the wrong type, and values out of range."""
     if isinstance(value, tuple):
         yield from ("3", "(1, 2)")
     elif isinstance(value, str):
@@ -38,19 +38,19 @@ def wrong_values(key: str, value: Any) -> Iterator[str]:
 WRONG = [(key, value) for key, default in keys() for value in wrong_values(key, default)]
 
 
-def test_there_are_many():
+def test_there_are_at_least_a_hundred():
     assert len(WRONG) >= 100
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
-def test_a_wrong_value_is_refused_by_its_key(key: str, value: str, tmp_path: Path):
+def test_the_error_for_a_wrong_value_names_its_key(key: str, value: str, tmp_path: Path):
     run = tmp_path / "run"
     refuse(key, train.main, *TINY, f"--workdir={run}", f"--config.{key}={value}")
     assert not run.exists()
 
 
 @pytest.mark.parametrize("key", [key for key, _ in keys()])
-def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key: str, tmp_path: Path):
+def test_the_error_for_an_unknown_key_suggests_the_right_one(key: str, tmp_path: Path):
     run = tmp_path / "run"
     refuse(
         f"key {key}_: did you mean {key}?",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checksums: a changed byte is noticed, and what has not changed is not read again."""
+"""Checksums notice a changed byte and do not read unchanged files again."""
 
 import os
 from pathlib import Path
@@ -17,29 +17,30 @@ def file(tmp_path: Path) -> Path:
 
 
 def touch(path: Path) -> None:
+    """Moves a file's modification time by a millisecond."""
     time = path.stat().st_mtime_ns + 1_000_000
     os.utime(path, ns=(time, time))
 
 
 @pytest.mark.parametrize("contents", [b"some texT", b"some tex", b"some text ", b""])
-def test_other_contents_are_noticed(file: Path, contents: bytes):
+def test_changed_contents_are_noticed(file: Path, contents: bytes):
     checksum = Checksum.of(file)
     file.write_bytes(contents)
     touch(file)
     assert checksum.renewed(file) is None
 
 
-def test_equal_contents_of_another_time_are_read_once(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_touched_file_is_hashed_once(file: Path, monkeypatch: pytest.MonkeyPatch):
     checksum = Checksum.of(file)
     touch(file)
     renewed = checksum.renewed(file)
     assert renewed is not None
     assert (renewed.sha256, renewed.mtime_ns) == (checksum.sha256, file.stat().st_mtime_ns)
-    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("it was read again"))
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("it was hashed again"))
     assert renewed.renewed(file) == renewed
 
 
-def test_they_come_back_from_disk(file: Path, tmp_path: Path):
+def test_checksums_survive_a_round_trip(file: Path, tmp_path: Path):
     one = {str(file): Checksum.of(file)}
     write_checksums(tmp_path / "sums.json", prepared=one, source={})
     assert read_checksums(tmp_path / "sums.json") == {"prepared": one, "source": {}}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files are whole or as they were, folders have one writer, and nobody has to clean up."""
+"""Files are written completely or not at all, and a folder has one writer."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ from dat_jax.storage.files import Unfinished, sole_writer, write_text
 
 @contextlib.contextmanager
 def size_limit(size: int) -> Iterator[None]:
-    """Lets no file of this process grow beyond `size` bytes, as if the disk were full."""
+    """Limits the files of this process to `size` bytes, as if the disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -29,7 +29,7 @@ def size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_many_writers_of_one_file_leave_the_text_of_one(tmp_path: Path):
+def test_concurrent_writers_leave_the_text_of_one(tmp_path: Path):
     path, texts = tmp_path / "file", [f"{n}\n" * 50_000 for n in range(8)]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
@@ -38,7 +38,7 @@ def test_many_writers_of_one_file_leave_the_text_of_one(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_unfinished_file_belongs_to_whoever_opened_it(tmp_path: Path):
+def test_a_second_writer_waits_for_the_first(tmp_path: Path):
     first = Unfinished(tmp_path / "file")
     with ThreadPoolExecutor() as pool:
         with first as (file,):
@@ -52,15 +52,15 @@ def test_an_unfinished_file_belongs_to_whoever_opened_it(tmp_path: Path):
     assert (tmp_path / "file").read_text() == "the second's"
 
 
-def test_what_a_killed_writer_left_is_taken_over(tmp_path: Path):
+def test_the_leftover_of_a_killed_writer_is_overwritten(tmp_path: Path):
     (tmp_path / "file.unfinished").write_text("a longer text than ours")
     write_text(tmp_path / "file", "ours")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["ours"]
 
 
 @pytest.mark.parametrize(("size", "room"), [(100, 10), (1 << 21, 1 << 20)])
-def test_a_full_disk_leaves_all_files_as_they_were(tmp_path: Path, size: int, room: int):
-    """A short text does not fit when it leaves the buffer, a long one when it is written."""
+def test_a_full_disk_leaves_all_files_unchanged(tmp_path: Path, size: int, room: int):
+    """A short text fails when the buffer is flushed, a long one when it is written."""
     names = ("one", "two", "three")
     for name in names:
         write_text(tmp_path / name, "before")
@@ -74,7 +74,7 @@ def test_a_full_disk_leaves_all_files_as_they_were(tmp_path: Path, size: int, ro
     )
 
 
-def test_a_second_writer_of_a_folder_is_told_who_the_first_is(tmp_path: Path):
+def test_the_error_for_a_second_writer_names_the_first(tmp_path: Path):
     folder = tmp_path / "a" / "folder"
     with sole_writer(folder):
         for name in (folder, tmp_path / "a" / ".." / "a" / "folder"):
@@ -87,7 +87,7 @@ def test_a_second_writer_of_a_folder_is_told_who_the_first_is(tmp_path: Path):
     assert [path.name for path in folder.iterdir()] == ["file"]
 
 
-def test_a_folder_in_which_nothing_was_written_is_not_made(tmp_path: Path):
+def test_an_unused_folder_is_not_left_behind(tmp_path: Path):
     kept = tmp_path / "kept"
     kept.mkdir()
     for folder in (kept, tmp_path / "new" / "folder"):
@@ -97,13 +97,13 @@ def test_a_folder_in_which_nothing_was_written_is_not_made(tmp_path: Path):
     assert list(kept.iterdir()) == []
 
 
-def test_a_disk_that_is_full_from_the_start_gets_no_folder(tmp_path: Path):
+def test_a_full_disk_leaves_no_new_folder(tmp_path: Path):
     with size_limit(0), pytest.raises(OSError, match="too large"), sole_writer(tmp_path / "new"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_writer_blocks_nobody(tmp_path: Path):
+def test_a_killed_writer_does_not_block_others(tmp_path: Path):
     program = f"""
 import pathlib, sys, time
 from dat_jax.storage.files import sole_writer
@@ -123,7 +123,7 @@ with sole_writer(pathlib.Path({str(tmp_path)!r})):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_system_without_locks_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def failing(number: int) -> Callable[[object, int], None]:
         def flock(file: object, operation: int) -> None:
             raise OSError(number, os.strerror(number))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths are compared by where they lead, and may begin with a home."""
+"""Paths are compared by their destination, and may start with ~."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,14 @@ from dat_jax.runs.workdir import Run
 from dat_jax.storage.paths import as_path, destination, same_destination
 
 
-def test_a_home_is_expanded_and_an_unknown_one_is_a_name(monkeypatch: pytest.MonkeyPatch):
+def test_a_tilde_expands_only_to_a_known_home(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert as_path("~/run") == Path("/home/me/run")
     assert as_path("a/~/run") == Path.cwd() / "a/~/run"
     assert as_path("~nobody_of_this_name/run") == Path.cwd() / "~nobody_of_this_name/run"
 
 
-def test_a_path_leads_where_it_led_when_the_process_moves(folder: Path):
+def test_paths_do_not_change_with_the_working_directory(folder: Path):
     (folder / "here").mkdir()
     paths = [as_path("text/../run"), as_path("link"), as_path(""), Run(Path("run")).path]
     os.chdir(folder / "here")
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["text", "text/", "./text", "~/text", "link", "a/../text"])
-def test_all_names_of_a_place_lead_there(folder: Path, name: str):
+def test_all_names_of_a_folder_are_equal(folder: Path, name: str):
     assert destination(name) == folder / "text"
     assert same_destination(name, str(folder / "text"))
     assert not same_destination(name, "texts")
@@ -43,7 +43,7 @@ def test_all_names_of_a_place_lead_there(folder: Path, name: str):
     assert not same_source(f"text:{name}", "text:texts")
 
 
-def test_sources_that_are_no_folders_are_compared_by_their_names(folder: Path):
+def test_sources_other_than_folders_are_compared_by_name(folder: Path):
     assert same_source("tfds:a/b", "tfds:a/b")
     assert not same_source("tfds:a/b", "tfds:a/./b")
     assert not same_source("tfds:text", "text:text")

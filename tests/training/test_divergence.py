@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that are not finite: what they are told by."""
+"""The message for a step that is not finite."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from dat_jax.training.divergence import Divergence, Made
 
 
 class Batches(BatchIterator):
-    """Stands for the batches of a training."""
+    """Stands in for the batches of a training run."""
 
     def __init__(self) -> None:
         pass
@@ -23,14 +23,14 @@ class Batches(BatchIterator):
 
 
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
-def test_a_loss_or_a_gradient_that_is_not_finite_is_named_with_its_batch(name: str):
+def test_the_message_names_the_value_and_its_batch(name: str):
     finite = {"loss": Mean(2.0, 4.0), "gradient_norm": Mean(0.5, 1.0)}
     made = [Made(3, 0, 1, finite), Made(4, 0, 2, finite | {name: Mean(np.inf, 1.0)})]
-    told = list[str]()
-    one = Divergence(1, Batches())
-    assert one.finite(made, [], told.append) == [finite]
+    messages = list[str]()
+    divergence = Divergence(1, Batches())
+    assert divergence.finite(made, [], messages.append) == [finite]
     message = f"the {name} is inf at step 4, of epoch 0, batch 2 (training pairs 2, 7, from 0)"
-    assert told == [f"{message}: skipped, 1 of at most 1"]
+    assert messages == [f"{message}: skipped, 1 of at most 1"]
     with pytest.raises(UserError) as refused:
-        one.finite(made, [2], told.append)
+        divergence.finite(made, [2], messages.append)
     assert str(refused.value).startswith(f"{message}, and the last checkpoint is of step 2: lower")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training that is killed at any moment, or asked to stop, and goes on as if nothing had been."""
+"""Training that is killed at a random moment, or asked to stop, resumes exactly."""
 
 import json
 import os
@@ -49,7 +49,7 @@ KILLS = 8
 
 
 def start(workdir: Path) -> subprocess.Popen[bytes]:
-    """Begins to train in a process of its own, or goes on."""
+    """Starts or resumes training in a separate process."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(REPOSITORY / ".cache" / "jax"),
@@ -61,13 +61,13 @@ def start(workdir: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
-    """The exit status of a process that ends by itself, and what it said at last."""
+    """Waits for a process; returns its exit status and its last line of errors."""
     errors = process.communicate()[1].decode()
     return process.returncode, errors.strip().rpartition("\n")[2]
 
 
 def wait_for_a_step(process: subprocess.Popen[bytes], workdir: Path) -> None:
-    """Waits until something is written that was not there, or the process is done."""
+    """Waits until a metric is written or the process ends."""
     file, before = workdir / "metrics.jsonl", size(workdir)
     while process.poll() is None and (not file.exists() or size(workdir) == before):
         time.sleep(0.002)
@@ -79,7 +79,7 @@ def size(workdir: Path) -> int:
 
 
 def metrics(workdir: Path) -> list[dict[str, float]]:
-    """All that was measured but speed."""
+    """All metrics except speed."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [
         {name: value for name, value in json.loads(line).items() if "per_second" not in name}
@@ -88,7 +88,7 @@ def metrics(workdir: Path) -> list[dict[str, float]]:
 
 
 def names(workdir: Path) -> set[str]:
-    """The names of all files of a run, and of its checkpoints."""
+    """The names of a run's files and checkpoints."""
     files = {str(path.relative_to(workdir)) for path in workdir.glob("*")}
     return files | {path.name for path in (workdir / "checkpoints").iterdir()}
 
@@ -105,14 +105,14 @@ def params(workdir: Path) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of a training that nothing disturbed."""
+    """The workdir of an uninterrupted run."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     assert finish(start(workdir))[0] == 0
     return workdir
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_with_the_very_same(whole: Path):
+def test_a_run_killed_many_times_ends_with_identical_parameters(whole: Path):
     workdir, chance = whole.parent / "killed", random.Random(0)
     for _ in range(KILLS):
         process = start(workdir)
@@ -128,7 +128,7 @@ def test_killed_at_any_moment_it_ends_with_the_very_same(whole: Path):
 
 
 @pytest.mark.slow
-def test_asked_to_stop_it_saves_and_goes_on_with_the_very_same(whole: Path):
+def test_a_stopped_run_saves_and_resumes_exactly(whole: Path):
     workdir = whole.parent / "asked"
     for asked, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         process = start(workdir)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: what it leaves behind, that it can be cut anywhere, and that it stops in time."""
+"""The training loop: its files, exact resumption, and stopping."""
 
 import dataclasses
 import functools
@@ -62,17 +62,17 @@ def run(config: Config, dataset: Dataset, workdir: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing cut; for reading only."""
+    """The folder of an uninterrupted run; read only."""
     workdir = tmp_path_factory.mktemp("whole")
     run(CONFIG, dataset, workdir)
     return workdir
 
 
 @pytest.fixture(scope="module")
-def cut(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the same run, cut between two checkpoints, which logged every step; for reading
+def interrupted(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run, interrupted between two checkpoints, that logged every step; read
     only."""
-    workdir = tmp_path_factory.mktemp("cut")
+    workdir = tmp_path_factory.mktemp("interrupted")
     run(with_training(CONFIG, steps=4, log_every=1), dataset, workdir)
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "train/loss": 1.0}\n{"step": 6, "tr')
@@ -98,7 +98,7 @@ class Asked:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked_after", [7, 8])
-def test_asked_to_stop_when_all_steps_are_made_it_stops_too(
+def test_a_stop_request_after_the_last_step_still_stops(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_after: int
 ):
     monkeypatch.setattr(loop, "StopRequest", lambda: Asked(asked_after))
@@ -108,7 +108,7 @@ def test_asked_to_stop_when_all_steps_are_made_it_stops_too(
 
 
 @pytest.mark.parametrize(("asked_after", "steps"), [(4, [2, 4]), (5, [2, 4, 5])])
-def test_the_next_checkpoint_replaces_that_of_a_stop_and_none_that_was_due(
+def test_the_next_checkpoint_replaces_one_made_by_a_stop(
     dataset: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -140,7 +140,7 @@ def last_params(dataset: Dataset, workdir: Path) -> tuple[list[int], Params]:
 
 
 def position(dataset: Dataset, workdir: Path) -> dict[str, int]:
-    """The place in the data at which the last checkpoint was saved."""
+    """The position in the data at the last checkpoint."""
     params = init_params(make_model(CONFIG, dataset.vocabularies), jax.random.key(0))
     return average(workdir / "checkpoints", params, at_most=1).position["batches"]
 
@@ -150,18 +150,18 @@ def read_metrics(workdir: Path) -> list[dict[str, float]]:
 
 
 def values_at_steps(workdir: Path, name: str) -> dict[int, float]:
-    """The steps at which a metric was written, and its values."""
+    """The values of a metric by step."""
     return {line["step"]: line[name] for line in read_metrics(workdir) if name in line}
 
 
-def test_a_run_cut_in_two_ends_in_the_very_same_parameters(
-    dataset: Dataset, whole: Path, cut: Path
+def test_an_interrupted_run_ends_with_identical_parameters(
+    dataset: Dataset, whole: Path, interrupted: Path
 ):
     steps, of_whole = last_params(dataset, whole)
     assert steps == [7]
-    steps, of_cut = last_params(dataset, cut)
+    steps, of_interrupted = last_params(dataset, interrupted)
     assert steps == [7]
-    jax.tree.map(np.testing.assert_array_equal, of_whole, of_cut)
+    jax.tree.map(np.testing.assert_array_equal, of_whole, of_interrupted)
 
 
 def test_metrics_are_written_when_they_are_due(whole: Path):
@@ -170,8 +170,8 @@ def test_metrics_are_written_when_they_are_due(whole: Path):
     assert list((whole / "tensorboard").iterdir())
 
 
-def test_metrics_are_of_all_steps_since_they_were_last_written(whole: Path, cut: Path):
-    of_each_step = values_at_steps(cut, "train/gradient_norm")
+def test_metrics_average_all_steps_since_the_last_line(whole: Path, interrupted: Path):
+    of_each_step = values_at_steps(interrupted, "train/gradient_norm")
     last = 0
     for step, value in values_at_steps(whole, "train/gradient_norm").items():
         mean = np.mean([of_each_step[since] for since in range(last + 1, step + 1)])
@@ -179,14 +179,14 @@ def test_metrics_are_of_all_steps_since_they_were_last_written(whole: Path, cut:
         last = step
 
 
-def test_the_learning_rate_is_written_that_a_step_went_by(cut: Path):
+def test_the_logged_learning_rate_is_the_one_of_its_step(interrupted: Path):
     peak, warmup = CONFIG.optimizer.learning_rate, CONFIG.optimizer.warmup_steps
-    for step, rate in values_at_steps(cut, "train/learning_rate").items():
+    for step, rate in values_at_steps(interrupted, "train/learning_rate").items():
         expected = peak * min(step / warmup, (warmup / step) ** 0.5)
         np.testing.assert_allclose(rate, expected, rtol=1e-6)
 
 
-def test_a_share_of_the_peak_is_told_only_where_that_is_known(
+def test_mfu_is_logged_only_if_the_peak_is_known(
     dataset: Dataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert all(flops > 0 for flops in values_at_steps(whole, "train/flops").values())
@@ -201,8 +201,8 @@ def test_a_share_of_the_peak_is_told_only_where_that_is_known(
     np.testing.assert_allclose(line["train/mfu"], expected, rtol=1e-6)
 
 
-def test_validation_is_over_all_pairs_of_its_split(dataset: Dataset, whole: Path):
-    """The loop's batches hold 8 pairs; here all pairs are one batch."""
+def test_validation_covers_all_pairs(dataset: Dataset, whole: Path):
+    """The loop's batches hold 8 pairs; here one batch holds all pairs."""
     pairs, model = dataset.tokens("valid"), make_model(CONFIG, dataset.vocabularies)
     shape = Shape(len(pairs), int(pairs.source_lengths.max()), int(pairs.target_lengths.max()))
     (batch,) = one_pass(pairs, [shape])
@@ -215,17 +215,17 @@ def test_validation_is_over_all_pairs_of_its_split(dataset: Dataset, whole: Path
         np.testing.assert_allclose(written[7], value, rtol=1e-4, err_msg=name)
 
 
-def test_steps_that_are_made_again_are_written_once(cut: Path):
-    logged = [line["step"] for line in read_metrics(cut) if "train/loss" in line]
+def test_repeated_steps_are_logged_once(interrupted: Path):
+    logged = [line["step"] for line in read_metrics(interrupted) if "train/loss" in line]
     assert logged == [1, 2, 3, 4, 5, 6, 7]
-    assert values_at_steps(cut, "train/loss")[5] != 1.0
+    assert values_at_steps(interrupted, "train/loss")[5] != 1.0
 
 
-def test_other_batch_shapes_make_it_go_on_with_the_next_epoch(
+def test_changed_batch_shapes_resume_at_the_next_epoch(
     dataset: Dataset, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     shutil.copytree(whole, tmp_path / "run")
-    # 32 rows would fit, which cannot be shared out in three pieces; 24 can.
+    # 32 rows would fit but do not divide into three microbatches; 24 do.
     other = with_training(CONFIG, steps=8, batch_tokens=2_048, microbatches=3)
     epoch = position(dataset, whole)["epoch"]
     run(other, dataset, tmp_path / "run")
@@ -234,7 +234,7 @@ def test_other_batch_shapes_make_it_go_on_with_the_next_epoch(
     assert 8 in values_at_steps(tmp_path / "run", "train/loss")
 
 
-def test_checkpoints_may_lie_elsewhere(dataset: Dataset, whole: Path, tmp_path: Path):
+def test_checkpoints_may_be_kept_in_another_folder(dataset: Dataset, whole: Path, tmp_path: Path):
     workdir, folder = tmp_path / "run", tmp_path / "other" / "checkpoints"
     config = with_training(CONFIG, checkpoint_folder=str(folder))
     for steps in (3, 7):
@@ -248,7 +248,7 @@ def test_checkpoints_may_lie_elsewhere(dataset: Dataset, whole: Path, tmp_path: 
     jax.tree.map(np.testing.assert_array_equal, ours, last_params(dataset, whole)[1])
 
 
-def test_steps_are_traced_into_the_folder_of_the_run(dataset: Dataset, whole: Path, tmp_path: Path):
+def test_profiles_are_written_into_the_workdir(dataset: Dataset, whole: Path, tmp_path: Path):
     run(with_training(CONFIG, steps=2, profile="2-2"), dataset, tmp_path)
     assert len(list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
     assert not (whole / "profile").exists()
@@ -262,14 +262,14 @@ def test_another_vocabulary_is_refused(dataset: Dataset, whole: Path, tmp_path: 
         run(CONFIG, other, tmp_path / "run")
 
 
-def test_a_finished_run_does_nothing_more(dataset: Dataset, whole: Path, tmp_path: Path):
+def test_a_finished_run_does_nothing(dataset: Dataset, whole: Path, tmp_path: Path):
     before = read_metrics(whole)
     shutil.copytree(whole, tmp_path / "again")
     run(CONFIG, dataset, tmp_path / "again")
     assert read_metrics(tmp_path / "again") == before
 
 
-def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(dataset: Dataset, tmp_path: Path):
+def test_a_non_finite_loss_ends_the_run_without_saving(dataset: Dataset, tmp_path: Path):
     optimizer = dataclasses.replace(CONFIG.optimizer, learning_rate=1e30, warmup_steps=1)
     config = dataclasses.replace(CONFIG, optimizer=optimizer)
     with pytest.raises(UserError, match=r"the \w+ is .* lower optimizer\.learning_rate") as caught:
@@ -279,7 +279,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(dataset: Datas
     assert not (tmp_path / "checkpoints" / "00000002").exists()
 
 
-def test_so_many_steps_may_be_skipped_and_no_more(
+def test_only_a_limited_number_of_steps_is_skipped(
     dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     optimizer = dataclasses.replace(CONFIG.optimizer, learning_rate=1e30, warmup_steps=1)
@@ -295,10 +295,10 @@ def test_so_many_steps_may_be_skipped_and_no_more(
     assert list(values_at_steps(tmp_path, "train/loss")) == [2]
 
 
-def test_the_device_is_never_far_behind(
+def test_the_loop_runs_at_most_two_steps_ahead(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Whoever asks to stop waits for all steps that were handed to it."""
+    """A stop has to wait for all steps that were dispatched."""
     waits, wait = list[float](), jax.block_until_ready
 
     def recorded(metrics: Metrics) -> Metrics:
@@ -308,4 +308,4 @@ def test_the_device_is_never_far_behind(
     monkeypatch.setattr(loop.jax, "block_until_ready", recorded)
     rarely = {"log_every": 7, "validate_every": 7, "checkpoint_every": 7}
     run(with_training(CONFIG, **rarely), dataset, tmp_path)
-    assert len(set(waits)) == 7 - 2  # each step's but the last two
+    assert len(set(waits)) == 7 - 2  # all but the last two steps

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objective against sentence-by-sentence computations through the plain twin."""
+"""The objective equals sentence-by-sentence computation with the plain reference model."""
 
 import functools
 import math
@@ -36,7 +36,7 @@ def model_of(config: Config) -> Transformer:
 
 
 def make_batch() -> Batch:
-    """Rows of several lengths, the last one empty."""
+    """Rows of varied lengths, the last one empty."""
     generator = np.random.default_rng(0)
 
     def side(lengths: list[int], longest: int) -> np.ndarray:
@@ -54,7 +54,7 @@ TOKENS = 20
 
 
 def sentences() -> list[tuple[int, list[int], list[int], list[int]]]:
-    """Row, source, decoder inputs and target of each sentence that is not empty."""
+    """Row, source, decoder inputs and target of each non-empty sentence."""
     rows = []
     for row, (source, target) in enumerate(zip(*BATCH, strict=True)):
         source, target = source[source != PAD].tolist(), target[target != PAD].tolist()
@@ -65,7 +65,7 @@ def sentences() -> list[tuple[int, list[int], list[int], list[int]]]:
 
 
 def metrics_of(model: Transformer, configs: list[Config], params: Params) -> list[Metrics]:
-    """The metrics of several configs of one model, from one program."""
+    """The metrics of several configs of one model, computed in one program."""
     return jax.jit(lambda params: [aligned(model, c, params, BATCH, None) for c in configs])(params)
 
 
@@ -79,7 +79,7 @@ def smoothed(log_probs: np.ndarray, y: int) -> float:
 
 
 @pytest.mark.parametrize("exits", ["all", "last"])
-def test_the_aligned_loss_is_equation_4_for_every_weighting(exits):
+def test_the_aligned_loss_equals_equation_4_for_every_weighting(exits):
     model = model_of(small_config(model={"exits": exits}))
     params = random_params(model)
     depth = np.asarray(model.config.exit_depths)
@@ -121,7 +121,7 @@ def test_the_aligned_loss_is_equation_4_for_every_weighting(exits):
         ("per_exit", "post", "per_token"),
     ],
 )
-def test_the_mixed_loss_is_equation_5_for_the_exits_that_were_drawn(classifiers, norm, sampling):
+def test_the_mixed_loss_equals_equation_5_for_the_drawn_exits(classifiers, norm, sampling):
     samples = 2
     config = small_config(
         model={"classifiers": classifiers, "norm": norm},
@@ -162,8 +162,8 @@ def test_the_mixed_loss_is_equation_5_for_the_exits_that_were_drawn(classifiers,
 
 
 @pytest.mark.parametrize("objective", [aligned, mixed])
-def test_encoder_and_decoder_are_trained_under_dropout(objective):
-    """A dropped part of a token's embedding gets no gradient."""
+def test_dropout_applies_to_encoder_and_decoder(objective):
+    """Dropped parts of a token's embedding get no gradient."""
     config = small_config(model={"dropout": 0.5})
     model = model_of(config)
 
@@ -177,7 +177,7 @@ def test_encoder_and_decoder_are_trained_under_dropout(objective):
     ):
         seen = np.setdiff1d(tokens, [PAD, EOS])
         dropped = np.asarray(gradient[part]["table"])[seen] == 0
-        assert 0 < dropped.mean() < 0.5, part  # most tokens stand in several places
+        assert 0 < dropped.mean() < 0.5, part  # most tokens occur several times
 
 
 HEADS = ["sequence_multinomial", "token_multinomial", "token_geometric"]
@@ -185,7 +185,7 @@ PENALTY, SIGMA = 0.29, 1.5
 
 
 def exit_distribution(head: str, logits: np.ndarray) -> np.ndarray:
-    """q of one token or sentence, as equations 8, 11 and 13 print it."""
+    """q of one token or sentence by equations 8, 11 and 13."""
     if head != "token_geometric":
         return np.exp(logits) / np.exp(logits).sum()
     halts = 1 / (1 + np.exp(-logits))
@@ -212,7 +212,7 @@ def sequence_oracle(scores: np.ndarray, reduction: str) -> int:
 
 
 def expected_exit_metrics(config: Config, model: Transformer, params: Params) -> dict[str, float]:
-    """The four metrics of an exit head, from the definitions, sentence by sentence."""
+    """The four metrics of an exit head by definition, sentence by sentence."""
     head, exits = config.model.exit_head, config.exit
     plain = reference.in_float64(params)
     loss, agrees, oracle_sum, expected_sum, count = 0.0, 0, 0, 0.0, 0
@@ -241,7 +241,7 @@ def expected_exit_metrics(config: Config, model: Transformer, params: Params) ->
             expected_sum += (q * np.arange(1, N + 1)).sum()
             count += 1
             oracles.add(oracle)
-    assert len(oracles) > 1  # a constant one would not show much
+    assert len(oracles) > 1  # a constant oracle would prove little
     return {
         "exit_loss": loss / TOKENS,
         "exit_accuracy": agrees / count,
@@ -271,14 +271,14 @@ def with_head(head: str, **exits: Any) -> Config:
 
 @functools.cache
 def metrics_with_head(head: str) -> list[Metrics]:
-    """The metrics of the cases with this head, in their order."""
+    """The metrics of the cases with this head, in order."""
     configs = [with_head(head, **exits) for case, exits in CASES if case == head]
     model = model_of(configs[0])
     return metrics_of(model, configs, random_params(model))
 
 
 @pytest.mark.parametrize(("head", "exits"), CASES)
-def test_the_exit_loss_is_minus_log_q_of_the_oracle(head, exits):
+def test_the_exit_loss_equals_minus_log_q_of_the_oracle(head, exits):
     config = with_head(head, **exits)
     model = model_of(config)
     index = [own for case, own in CASES if case == head].index(exits)
@@ -302,7 +302,7 @@ def gradient_of_the_exit_loss(head: str, trains: str) -> Params:
     return jax.tree.map(np.asarray, gradient)
 
 
-def test_the_exit_loss_trains_encoder_and_blocks_or_the_head_alone():
+def test_the_exit_loss_trains_the_whole_model_or_only_the_head():
     everything = gradient_of_the_exit_loss("token_geometric", "model_and_head")
     head_only = gradient_of_the_exit_loss("token_geometric", "head")
     for leaf in jax.tree.leaves(head_only | {"exit_head": {}}):
@@ -324,14 +324,14 @@ def test_the_exit_loss_trains_encoder_and_blocks_or_the_head_alone():
 
 
 def test_no_gradient_of_the_exit_loss_passes_through_the_oracle():
-    """Classifiers and the last block, which no halting unit reads, have a say in nothing else."""
+    """Classifiers and the last block, which no halting unit reads, only affect the oracle."""
     gradient = gradient_of_the_exit_loss("token_geometric", "model_and_head")
     np.testing.assert_array_equal(gradient["classifiers"]["table"], 0)
     for leaf in jax.tree.leaves(gradient["decoder"]["blocks"]):
         np.testing.assert_array_equal(leaf[-1], 0)
 
 
-def test_the_exit_loss_of_a_sentence_trains_the_encoder_and_no_block():
+def test_the_sequence_exit_loss_trains_only_the_encoder():
     gradient = gradient_of_the_exit_loss("sequence_multinomial", "model_and_head")
     for leaf in jax.tree.leaves(gradient["decoder"]):
         np.testing.assert_array_equal(leaf, 0)

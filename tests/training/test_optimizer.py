@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The schedules' shapes, clipping, and what weight decay spares."""
+"""Learning-rate schedules, clipping, and which parameters weight decay skips."""
 
 from typing import get_args
 
@@ -21,26 +21,24 @@ PLAIN = {
     "linear": lambda step: 0.5 * (41 - step) / 31,
     "cosine": lambda step: 0.5 * (1 + np.cos(np.pi * (step - 10) / 31)) / 2,
 }
-"""The rate of each step after warm-up, of 10 steps to 0.5, in a training of 40."""
+"""The rate at each step after a warm-up of 10 steps to 0.5, in a run of 40 steps."""
 
 
 @pytest.mark.parametrize("name", get_args(Schedule))
-def test_the_learning_rate_rises_linearly_to_its_peak_and_then_follows_the_schedule(name: str):
+def test_the_learning_rate_warms_up_linearly_and_then_follows_the_schedule(name: str):
     optimizer = {"schedule": name, "learning_rate": 0.5, "warmup_steps": 10}
     rate = learning_rate(tiny_config(optimizer=optimizer, training={"steps": 40}))
     step = np.arange(1, 41)
     expected = np.where(step <= 10, 0.5 * step / 10, PLAIN[name](step))
     rates = jax.vmap(rate)(step - 1)
     np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-7)
-    assert rates.min() > 1e-4  # the last update is one, too
+    assert rates.min() > 1e-4  # even the last step updates
 
 
 @pytest.mark.parametrize(
     "clip_norm, size, norm", [(3.0, 1.0, 1.0), (3.0, 100.0, 3.0), (0.0, 100.0, 100.0)]
 )
-def test_gradients_are_scaled_down_to_the_clip_norm_and_never_up_and_0_is_off(
-    clip_norm: float, size: float, norm: float
-):
+def test_gradients_are_clipped_only_above_the_clip_norm(clip_norm: float, size: float, norm: float):
     config = tiny_config(optimizer={"clip_norm": clip_norm})
     params = {"kernel": jnp.zeros(4)}
     gradient = {"kernel": jnp.asarray([size, 0.0, 0.0, 0.0])}
@@ -50,7 +48,7 @@ def test_gradients_are_scaled_down_to_the_clip_norm_and_never_up_and_0_is_off(
     np.testing.assert_allclose(moment[0], (1 - config.optimizer.beta1) * norm, rtol=1e-6)
 
 
-def test_weight_decay_shrinks_matrices_and_spares_biases_and_norms():
+def test_weight_decay_skips_biases_and_norms():
     config = tiny_config(model={"norm": "pre"}, optimizer={"weight_decay": 0.1})
     model = Transformer(config.model, 11, 11)
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), random_params(model))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tracing: the steps that were asked for and no other, whole, and only those that are made."""
+"""Profiling traces exactly the requested steps that the run makes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,25 +13,25 @@ from dat_jax.training.profile import Profile
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[int]]]:
-    """The steps in each trace that was ended."""
+    """The steps in each finished trace."""
     traces: list[list[int]] = []
-    under_way: list[list[int]] = []
+    running: list[list[int]] = []
     mark = jax.profiler.StepTraceAnnotation
 
     def note(name: str, step_num: int) -> jax.profiler.StepTraceAnnotation:
-        for trace in under_way:
+        for trace in running:
             trace.append(step_num)
         return mark(name, step_num=step_num)
 
     monkeypatch.setattr(jax.profiler, "StepTraceAnnotation", note)
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda _: under_way.append([]))
-    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: traces.append(under_way.pop()))
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda _: running.append([]))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: traces.append(running.pop()))
     yield traces
-    assert not under_way
+    assert not running
 
 
 def run(steps: range, profiled: range, folder: Path) -> None:
-    """Makes some steps of nothing."""
+    """Runs empty steps."""
     with Profile(profiled, folder) as profile:
         for step in steps:
             with profile.step(step, jnp.zeros(2)):
@@ -48,25 +48,25 @@ def run(steps: range, profiled: range, folder: Path) -> None:
         (range(0), []),
     ],
 )
-def test_the_steps_of_the_range_are_traced(traced, profiled: range, expected, tmp_path: Path):
+def test_the_requested_steps_are_traced(traced, profiled: range, expected, tmp_path: Path):
     run(range(1, 9), profiled, tmp_path)
     assert traced == expected
 
 
-def test_a_run_that_goes_on_traces_what_is_left_of_them(traced, tmp_path: Path):
+def test_a_resumed_run_traces_the_remaining_steps(traced, tmp_path: Path):
     for first in (3, 5, 7):
         run(range(first, 9), range(4, 7), tmp_path)
     assert traced == [[4, 5, 6], [5, 6]]
 
 
-def test_a_run_that_fails_ends_its_trace(traced, tmp_path: Path):
+def test_a_failed_run_ends_its_trace(traced, tmp_path: Path):
     profile = Profile(range(1, 5), tmp_path)
     with pytest.raises(ZeroDivisionError), profile, profile.step(1, None):
         _ = 1 / 0
     assert traced == [[1]]
 
 
-def test_what_made_the_state_before_is_waited_for(traced, tmp_path: Path, monkeypatch):
+def test_a_trace_starts_and_ends_after_pending_work(traced, tmp_path: Path, monkeypatch):
     waited = []
     monkeypatch.setattr(jax, "block_until_ready", waited.append)
     with Profile(range(2, 4), tmp_path) as profile:
@@ -76,7 +76,7 @@ def test_what_made_the_state_before_is_waited_for(traced, tmp_path: Path, monkey
     assert waited == ["before 2", "before 4"]
 
 
-def test_a_trace_that_cannot_be_written_is_one_warning(
+def test_a_trace_that_cannot_be_written_gives_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several devices: what passes between them and when, where arrays lie, and that runs may move."""
+"""Training on several devices: collectives, sharding, and moving a run between devices."""
 
 import re
 from functools import cache
@@ -36,7 +36,7 @@ def make_batch() -> Batch:
 
 @cache
 class Training:
-    """A model in training on some devices; compiled once for all tests."""
+    """A model, its optimizer and its compiled steps on some devices; shared by all tests."""
 
     def __init__(self, sharding: str, devices: int, mode: str = "aligned") -> None:
         config = tiny_config(
@@ -58,11 +58,11 @@ class Training:
         self.like = abstract_state(self.model, self.optimizer, mesh, config.training.sharding)
 
     def first(self) -> TrainState:
-        """A state of random parameters."""
+        """A state with random parameters."""
         return TrainState.create(random_params(self.model), self.optimizer)
 
-    def go_on(self, state: TrainState, steps: int = 2) -> tuple[TrainState, list[float]]:
-        """The state after some steps more, and their losses."""
+    def advance(self, state: TrainState, steps: int = 2) -> tuple[TrainState, list[float]]:
+        """The state after more steps, and their losses."""
         losses = []
         for _ in range(steps):
             state, metrics = self.step(state, make_batch(), KEY)
@@ -71,7 +71,7 @@ class Training:
 
 
 def collectives(program: str) -> tuple[list[str], list[str]]:
-    """What passes between devices in a compiled program: outside of all loops, and within them."""
+    """The collectives of a compiled program: those outside all loops, and those within loops."""
     parts = {
         re.sub(r"^ENTRY ", "", part).split(" ")[0].lstrip("%"): part
         for part in program.split("\n\n")
@@ -83,11 +83,11 @@ def collectives(program: str) -> tuple[list[str], list[str]]:
     while below := {inner for name in within for inner in mentions[name]} - within:
         within |= below
 
-    def passed(names: set[str]) -> list[str]:
+    def collectives_in(names: set[str]) -> list[str]:
         pattern = rf" ((?:{'|'.join(COLLECTIVES)})(?:-start)?)\("
         return [name for part in names for name in re.findall(pattern, parts[part])]
 
-    return passed(parts.keys() - within), passed(within)
+    return collectives_in(parts.keys() - within), collectives_in(within)
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,15 @@ def collectives(program: str) -> tuple[list[str], list[str]]:
         ("fsdp", "aligned", {"all-reduce", "all-gather", "reduce-scatter"}),
     ],
 )
-def test_nothing_passes_between_devices_within_loops_over_pieces_blocks_and_exits(
-    sharding, mode, expected
-):
+def test_no_loop_contains_a_collective(sharding, mode, expected):
     training = Training(sharding, 4, mode)
     step = training_step(training.config, training.mesh, LENGTH)
-    without, within = collectives(step.compile().as_text() or "")
+    outside, within = collectives(step.compile().as_text() or "")
     assert within == []
-    assert set(without) == expected
+    assert set(outside) == expected
 
 
-def test_a_program_that_passes_something_within_a_loop_is_told_from_others():
+def test_a_collective_within_a_loop_is_detected():
     mesh = data_parallel_mesh(jax.devices()[:4])
 
     def sums(x: jax.Array) -> jax.Array:
@@ -115,8 +113,8 @@ def test_a_program_that_passes_something_within_a_loop_is_told_from_others():
 
     spec = PartitionSpec(None, "data")
     program = jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=spec, out_specs=PartitionSpec()))
-    without, within = collectives(program.lower(jnp.zeros((5, 12))).compile().as_text())
-    assert (without, within) == ([], ["all-reduce"])
+    outside, within = collectives(program.lower(jnp.zeros((5, 12))).compile().as_text())
+    assert (outside, within) == ([], ["all-reduce"])
 
 
 def assert_same(left: Any, right: Any, tolerance: float = 1e-6) -> None:
@@ -127,10 +125,10 @@ def assert_same(left: Any, right: Any, tolerance: float = 1e-6) -> None:
     )
 
 
-def test_parameters_and_moments_that_are_shared_out_learn_the_same_in_less_memory():
+def test_fsdp_learns_the_same_in_less_memory():
     one, many = Training("replicated", 1), Training("fsdp", 4)
-    state, losses = one.go_on(one.first())
-    shared, same_losses = many.go_on(many.first())
+    state, losses = one.advance(one.first())
+    shared, same_losses = many.advance(many.first())
     np.testing.assert_allclose(same_losses, losses, rtol=1e-5)
     assert_same(shared, state, 1e-5)
     held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(shared))
@@ -143,10 +141,10 @@ def test_parameters_and_moments_that_are_shared_out_learn_the_same_in_less_memor
     assert_same(many.validate(shared.params, batch), one.validate(state.params, batch), 1e-4)
 
 
-def test_a_run_moves_between_devices_and_ways_to_share_parameters(tmp_path: Path):
-    """Eight devices, four that share parameters, one: each goes on where the one before stopped."""
+def test_a_run_can_move_between_devices_and_shardings(tmp_path: Path):
+    """Eight devices, then four with fsdp, then one: each resumes the previous run."""
     plain = Training("replicated", 1)
-    expected, losses = plain.go_on(plain.first(), 6)
+    expected, losses = plain.advance(plain.first(), 6)
     state, actual = plain.first(), []
     for sharding, devices in (("replicated", 8), ("fsdp", 4), ("replicated", 1)):
         training = Training(sharding, devices)
@@ -155,7 +153,7 @@ def test_a_run_moves_between_devices_and_ways_to_share_parameters(tmp_path: Path
             assert restored is not None
             jax.tree.map(np.testing.assert_array_equal, restored[0], state)
             state = restored[0]
-        state, more = training.go_on(state)
+        state, more = training.advance(state)
         actual += more
         with Checkpoints(tmp_path) as checkpoints:
             checkpoints.save(state, {})
@@ -163,7 +161,7 @@ def test_a_run_moves_between_devices_and_ways_to_share_parameters(tmp_path: Path
     assert_same(state.params, expected.params, 1e-4)
 
 
-def test_an_array_is_shared_out_along_its_longest_axis_that_the_devices_divide():
+def test_fsdp_shards_the_longest_axis_that_the_devices_divide():
     shapes = [(8, 3, 12), (12, 8), (8, 8), (6, 4, 9), (7, 3), (3,), ()]
     mesh = data_parallel_mesh(jax.devices()[:4])
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
@@ -178,7 +176,7 @@ def test_an_array_is_shared_out_along_its_longest_axis_that_the_devices_divide()
     ("devices", "complaint"),
     [(1, "there is only one device"), (5, "no axis of a parameter is a multiple of 5")],
 )
-def test_where_nothing_can_be_shared_out_fsdp_is_refused(devices, complaint):
+def test_fsdp_is_refused_if_nothing_can_be_sharded(devices, complaint):
     arrays = [jax.ShapeDtypeStruct((7, 3), jnp.float32)]
     mesh = data_parallel_mesh(jax.devices()[:devices])
     with pytest.raises(UserError, match=f"^training.sharding is fsdp and {complaint}.*replicated$"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training step: pieces, devices and phases; memory does not grow with exits."""
+"""The training step: microbatches, devices, phases and memory."""
 
 from functools import cache, partial, reduce
 from typing import Any
@@ -25,12 +25,12 @@ from tests.tiny import random_params, tiny_config
 
 VOCABULARY = 13
 KEY = jax.random.key(7)
-SGD = optax.sgd(0.2)  # its updates show how large the gradients are; Adam's do not
+SGD = optax.sgd(0.2)  # unlike Adam's, its updates are proportional to the gradients
 QUICK = {"learning_rate": 1e-2, "warmup_steps": 1}
 
 
 def small_config(**sections: dict[str, Any]) -> Config:
-    """Two exits and one encoder block: a step of it compiles in seconds, on eight devices too."""
+    """Two exits and one encoder block, so that a step compiles in seconds even on eight devices."""
     model = {"decoder_layers": 2, "encoder_layers": 1} | sections.pop("model", {})
     return tiny_config(model=model, **sections)
 
@@ -39,7 +39,7 @@ DROPPING = small_config(model={"dropout": 0.2})
 
 
 def make_batch(rows: int = 16, source: int = 6, target: int = 5) -> Batch:
-    """Rows of all lengths, the last one empty."""
+    """Rows of random lengths, the last one empty."""
     generator = np.random.default_rng(0)
 
     def side(length: int) -> np.ndarray:
@@ -57,7 +57,7 @@ def make_batch(rows: int = 16, source: int = 6, target: int = 5) -> Batch:
 def make_step(
     config: Config, devices: int = 1, optimizer: optax.GradientTransformation | None = None
 ) -> tuple[Transformer, optax.GradientTransformation, TrainStep]:
-    """The model, the optimizer, by default the config's, and the step, compiled once for all."""
+    """The model, the optimizer (by default the config's) and the step, compiled once."""
     model = Transformer(config.model, VOCABULARY, VOCABULARY)
     optimizer = optimizer or make_optimizer(config)
     mesh = data_parallel_mesh(jax.devices()[:devices])
@@ -67,7 +67,7 @@ def make_step(
 def start(
     config: Config, devices: int = 1, optimizer: optax.GradientTransformation | None = None
 ) -> tuple[Transformer, TrainState, TrainStep]:
-    """The model, its first state and the training step, by default with the config's optimizer."""
+    """The model, its first state and the training step."""
     model, optimizer, step = make_step(config, devices, optimizer)
     return model, TrainState.create(random_params(model), optimizer), step
 
@@ -79,7 +79,7 @@ def run(
     steps: int = 3,
     optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[TrainState, list[float]]:
-    """The state after some steps on one batch, and their losses; for reading only."""
+    """The state after some steps on one batch, and their losses; read only."""
     _, state, step = start(config, devices, optimizer)
     losses = []
     for _ in range(steps):
@@ -91,7 +91,7 @@ def run(
 def assert_learnt_the_same(
     config: Config, left: TrainState, right: TrainState, tolerance: float = 1e-5
 ) -> None:
-    """Compares parameters, after each part of them has moved by more than 100 tolerances."""
+    """Asserts equal parameters, each part of which has moved by more than 100 tolerances."""
     first = random_params(Transformer(config.model, VOCABULARY, VOCABULARY))
     for part, before in first.items():
         moves = jax.tree.map(lambda a, b: np.abs(a - b).max(), left.params[part], before)
@@ -103,7 +103,7 @@ def assert_learnt_the_same(
     )
 
 
-def test_one_device_and_eight_give_the_same_losses_and_parameters():
+def test_eight_devices_equal_one():
     config = small_config()
     one_state, one = run(config, optimizer=SGD)
     eight_state, eight = run(config, devices=8, optimizer=SGD)
@@ -111,21 +111,21 @@ def test_one_device_and_eight_give_the_same_losses_and_parameters():
     assert_learnt_the_same(config, one_state, eight_state)
 
 
-def test_a_batch_in_pieces_makes_the_same_update():
-    """On two devices, each of which has rows of every piece."""
-    pieces = small_config(training={"microbatches": 4})
-    whole_state, whole = run(small_config(), optimizer=SGD)
-    pieces_state, in_pieces = run(pieces, devices=2, optimizer=SGD)
-    np.testing.assert_allclose(in_pieces, whole, rtol=1e-5)
-    assert_learnt_the_same(pieces, whole_state, pieces_state)
+def test_microbatches_make_the_same_update():
+    """Uses two devices, each with rows of every microbatch."""
+    config = small_config(training={"microbatches": 4})
+    expected_state, expected = run(small_config(), optimizer=SGD)
+    state, losses = run(config, devices=2, optimizer=SGD)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert_learnt_the_same(config, expected_state, state)
 
 
-def test_the_loss_of_a_batch_that_is_seen_again_and_again_goes_down():
+def test_the_loss_of_a_repeated_batch_falls():
     _, losses = run(small_config(optimizer=QUICK), steps=60)
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_in_bfloat16_the_losses_are_nearly_the_same_and_parameters_stay_float32():
+def test_bfloat16_changes_losses_little_and_keeps_float32_parameters():
     _, exact = run(small_config(), optimizer=SGD)
     state, rounded = run(small_config(model={"dtype": "bfloat16"}), optimizer=SGD)
     np.testing.assert_allclose(rounded, exact, rtol=0.02)
@@ -133,9 +133,9 @@ def test_in_bfloat16_the_losses_are_nearly_the_same_and_parameters_stay_float32(
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
 
 
-def test_dropout_follows_from_key_and_step():
+def test_dropout_depends_on_key_and_step():
     def loss_at(step: int, key: jax.Array) -> float:
-        """The loss of the first parameters at a step."""
+        """The loss of the initial parameters at a step."""
         _, state, train_step = start(DROPPING, optimizer=SGD)
         _, metrics = train_step(state._replace(step=jnp.int32(step)), make_batch(), key)
         return float(metrics["loss"].total)
@@ -146,7 +146,7 @@ def test_dropout_follows_from_key_and_step():
     assert loss_at(0, jax.random.key(8)) != first
 
 
-def test_validation_is_the_training_loss_without_dropout():
+def test_validation_equals_the_training_loss_without_dropout():
     config = small_config(optimizer=QUICK)
     model, state, step = start(config)
     validate = make_validation_step(model, config, data_parallel_mesh(jax.devices()[:1]))
@@ -155,7 +155,7 @@ def test_validation_is_the_training_loss_without_dropout():
     np.testing.assert_allclose(float(before["loss"].total), float(trained["loss"].total), rtol=1e-6)
 
 
-def test_mixed_training_draws_exits_for_each_piece_and_device():
+def test_mixed_training_draws_exits_per_microbatch_and_device():
     config = small_config(training={"mode": "mixed", "microbatches": 2, "exit_samples": 3})
     model, state, step = start(config, devices=2)
     params, batch = jax.tree.map(np.array, state.params), make_batch()
@@ -181,7 +181,7 @@ def test_mixed_training_draws_exits_for_each_piece_and_device():
 
 
 def changed_parts(after: Params, before: Params) -> set[str]:
-    """The parts of the parameters, exit_head say, in which a bit is another than before."""
+    """The top-level parts of the parameters, such as exit_head, that changed at all."""
 
     def differ(new: jax.Array, old: jax.Array) -> bool:
         return bool((np.asarray(new) != np.asarray(old)).any())
@@ -201,7 +201,7 @@ def params_of_steps(config: Config, steps: int = 4) -> tuple[list[Params], list[
     return params, metrics
 
 
-def test_the_exit_loss_has_weight_0_before_its_start_step_and_alpha_after():
+def test_the_exit_loss_has_weight_zero_before_its_start_step():
     config = small_config(
         model={"exit_head": "token_multinomial"},
         exit={"start_step": 2, "loss_weight": 0.7},
@@ -236,8 +236,8 @@ def head_alone(start_step: int, **optimizer: float) -> Config:
 
 
 @pytest.mark.parametrize("start_step", [0, 2])
-def test_a_head_alone_trains_alone_from_its_start_step_on_and_the_model_before(start_step):
-    """Without weight decay, only a gradient changes anything."""
+def test_head_alone_trains_only_the_head_from_its_start_step(start_step):
+    """Without weight decay only a gradient changes parameters. Before, only the model trains."""
     params, _ = params_of_steps(head_alone(start_step))
     for step in range(4):
         changed = changed_parts(params[step + 1], params[step])
@@ -246,11 +246,11 @@ def test_a_head_alone_trains_alone_from_its_start_step_on_and_the_model_before(s
         )
 
 
-def test_a_step_whose_gradient_alone_is_not_finite_is_skipped_too(
+def test_a_step_with_only_a_non_finite_gradient_is_skipped_too(
     monkeypatch: pytest.MonkeyPatch,
 ):
     def summed_gradient(params: Params, *_: Any) -> tuple[Params, Metrics]:
-        gradients = jax.tree.map(lambda x: jnp.full_like(x, 1e30), params)  # whose norm is not
+        gradients = jax.tree.map(lambda x: jnp.full_like(x, 1e30), params)  # its norm overflows
         return gradients, {"loss": Mean(jnp.float32(1.5), jnp.float32(1))}
 
     monkeypatch.setattr("dat_jax.training.step.make_summed_gradient", lambda *_: summed_gradient)
@@ -262,14 +262,14 @@ def test_a_step_whose_gradient_alone_is_not_finite_is_skipped_too(
     jax.tree.map(np.testing.assert_array_equal, after._replace(step=0), before._replace(step=0))
 
 
-def test_weight_decay_leaves_a_model_alone_that_is_not_trained():
+def test_weight_decay_does_not_change_a_frozen_model():
     params, _ = params_of_steps(head_alone(2, weight_decay=0.1))
     assert changed_parts(params[4], params[2]) == {"exit_head"}
 
 
 @pytest.mark.parametrize("start_step", [0, 2])
-def test_a_model_that_is_not_trained_has_no_gradient(start_step: int):
-    """Clipping and the gradient's norm have nothing to do with it; its moments fade away."""
+def test_a_frozen_model_has_no_gradient(start_step: int):
+    """Clipping and the gradient norm ignore it, and its moments decay."""
     config = head_alone(start_step)
     _, state, step = start(config)
     for _ in range(start_step):
@@ -287,7 +287,7 @@ def test_a_model_that_is_not_trained_has_no_gradient(start_step: int):
 
 
 def temporary_bytes(vocabulary: int, **model_changes: Any) -> int:
-    """The bytes that a training step needs, says the compiler, beside its arguments and results."""
+    """The compiler's temporary bytes of a training step, without arguments and results."""
     config = small_config(model={"decoder_dim": 16, "decoder_ff_dim": 16} | model_changes)
     model = Transformer(config.model, vocabulary, vocabulary)
     optimizer = make_optimizer(config)
@@ -301,16 +301,16 @@ def temporary_bytes(vocabulary: int, **model_changes: Any) -> int:
 
 
 @pytest.mark.slow
-def test_the_memory_of_the_losses_does_not_grow_with_the_number_of_exits():
-    """All exits of 6 blocks: at most 1.3 times one block's need, plus what 5 more blocks need."""
-    one = temporary_bytes(4_000, decoder_layers=1)  # of which the last is the only exit
+def test_memory_of_the_losses_does_not_grow_with_the_exits():
+    """With 6 exits: at most 1.3 times the need of a one-block model, plus that of 5 more blocks."""
+    one = temporary_bytes(4_000, decoder_layers=1)  # with a single exit
     blocks = temporary_bytes(4_000, decoder_layers=6, exits="last") - one
-    one_exits_logits = 64 * 16 * 4_000 * 4
-    assert one > one_exits_logits
+    logits_of_one_exit = 64 * 16 * 4_000 * 4
+    assert one > logits_of_one_exit
     assert temporary_bytes(4_000, decoder_layers=6) <= 1.3 * one + blocks
 
 
-def test_blocks_that_are_run_again_make_the_same_update_under_the_same_dropout():
+def test_rematerialised_blocks_make_the_same_update_with_dropout():
     kept_state, kept = run(DROPPING, optimizer=SGD)
     again = small_config(model={"dropout": 0.2, "rematerialisation": "blocks"})
     again_state, losses = run(again, optimizer=SGD)
@@ -319,7 +319,7 @@ def test_blocks_that_are_run_again_make_the_same_update_under_the_same_dropout()
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_blocks_that_are_run_again_need_less_memory(side):
+def test_rematerialised_blocks_need_less_memory(side):
     sizes = {f"{side}_layers": 6, f"{side}_ff_dim": 512}
     kept = temporary_bytes(VOCABULARY, **sizes)
     assert temporary_bytes(VOCABULARY, **sizes, rematerialisation="blocks") < kept / 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The formula of a step's FLOPs against a count of its products; peaks of known devices."""
+"""The FLOPs formula of a training step compared with a count over its program; device peaks."""
 
 import math
 from collections.abc import Iterator
@@ -38,8 +38,8 @@ def model_of(config: Config) -> Transformer:
 
 
 def products(jaxpr: Any, branch: int) -> int:
-    """The FLOPs of all products of a traced program, those of a loop as often as it goes round,
-    and of a condition those of one branch."""
+    """The FLOPs of all matrix products of a traced program. Loop bodies count once per iteration;
+    of each conditional one branch counts."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -55,7 +55,7 @@ def products(jaxpr: Any, branch: int) -> int:
 
 
 def programs_in(value: Any) -> Iterator[Any]:
-    """The programs that the parameters of an equation hold."""
+    """The programs nested in the parameters of an equation."""
     if isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from programs_in(part)
@@ -66,8 +66,8 @@ def programs_in(value: Any) -> Iterator[Any]:
 
 
 def count_a_step(config: Config, branch: int = 0) -> int:
-    """All products of a training step on the full batch; `branch` 1 is that of the second phase,
-    where the two differ."""
+    """The matrix-product FLOPs of a training step on the full batch; `branch` 1 is the second
+    phase of training, if the phases differ."""
     model, optimizer = model_of(config), make_optimizer(config)
     step = make_train_step(model, optimizer, config, data_parallel_mesh(jax.devices()[:1]))
     state = TrainState.create(random_params(model), optimizer)
@@ -87,7 +87,7 @@ def count_a_step(config: Config, branch: int = 0) -> int:
     ],
     ids=str,
 )
-def test_a_step_costs_what_its_products_cost(changes: dict[str, Any]):
+def test_the_formula_equals_the_count_of_products(changes: dict[str, Any]):
     config = tiny_config(**changes)
     assert step_flops(model_of(config), config, *LENGTHS) == count_a_step(config)
 
@@ -101,30 +101,28 @@ def test_a_step_costs_what_its_products_cost(changes: dict[str, Any]):
         ("token_geometric", "head_alone"),
     ],
 )
-def test_an_exit_head_costs_about_what_its_products_cost(head: str, trains: str):
-    """It is next to nothing, even in a model as small as this, and its backward pass differs."""
+def test_the_formula_nearly_equals_the_count_with_an_exit_head(head: str, trains: str):
+    """The head is tiny, even in this small model, and its backward pass is not counted exactly."""
     config = tiny_config(model={"exit_head": head}, exit={"trains": trains})
     flops = step_flops(model_of(config), config, *LENGTHS)
     np.testing.assert_allclose(flops, count_a_step(config), rtol=0.03)
 
 
 @pytest.mark.parametrize("phase", [0, 1])
-def test_a_model_that_is_not_trained_any_longer_costs_no_backward_pass(phase: int):
+def test_a_frozen_model_costs_no_backward_pass(phase: int):
     head = {"trains": "head_alone", "start_step": 5}
     config = tiny_config(model={"exit_head": "token_geometric"}, exit=head)
     flops = step_flops(model_of(config), config, *LENGTHS, step=5 + phase)
     np.testing.assert_allclose(flops, count_a_step(config, phase), rtol=0.03)
 
 
-def test_gradient_scaling_runs_the_blocks_again_and_is_no_more_work_of_the_model():
-    plain, scaled = (tiny_config(training={"gradient_scaling": x}) for x in (0.0, 0.5))
-    model = model_of(plain)
-    assert step_flops(model, plain, *LENGTHS) == step_flops(model, scaled, *LENGTHS)
-    assert count_a_step(scaled) > count_a_step(plain)
-
-
-def test_neither_is_what_is_computed_again_to_save_memory():
-    plain, again = (tiny_config(model={"rematerialisation": x}) for x in ("none", "blocks"))
+@pytest.mark.parametrize(
+    "changes",
+    [{"training": {"gradient_scaling": 0.5}}, {"model": {"rematerialisation": "blocks"}}],
+    ids=str,
+)
+def test_recomputation_does_not_count_as_work_of_the_model(changes: dict[str, Any]):
+    plain, again = tiny_config(), tiny_config(**changes)
     model = model_of(plain)
     assert step_flops(model, plain, *LENGTHS) == step_flops(model, again, *LENGTHS)
     assert count_a_step(again) > count_a_step(plain)
@@ -141,11 +139,9 @@ def test_neither_is_what_is_computed_again_to_save_memory():
         ("cpu", "bfloat16", None),
     ],
 )
-def test_peaks_are_those_of_known_devices_times_their_number(
-    kind: str, dtype: str, peak: float | None
-):
+def test_the_peak_is_known_for_known_devices_only(kind: str, dtype: str, peak: float | None):
     assert peak_flops([kind] * 4, dtype) == (4 * peak if peak else None)
 
 
-def test_one_unknown_device_among_others_makes_the_peak_unknown():
+def test_one_unknown_device_makes_the_peak_unknown():
     assert peak_flops(["TPU v4", "TPU v9"], "bfloat16") is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics on disk: what was written in vain is dropped, and a full disk is noticed at once."""
+"""Metrics on disk: stale lines are dropped, and a full disk is noticed at once."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def events(folder: Path) -> list[Event]:
     return found
 
 
-def test_metrics_go_on_after_the_last_step(tmp_path: Path):
+def test_metrics_continue_after_the_resumed_step(tmp_path: Path):
     path, folder = tmp_path / "metrics.jsonl", tmp_path / "tensorboard"
     lines = [json.dumps({"step": step, "train/loss": 1.5}) + "\n" for step in (2, 4, 6)]
     path.write_text("".join(lines) + '{"step": 8, "tr')
@@ -33,7 +33,7 @@ def test_metrics_go_on_after_the_last_step(tmp_path: Path):
         assert path.read_text().splitlines()[2:] == [
             '{"step": 5, "train/loss": 0.5, "train/speed": 2.0}'
         ]
-        assert len(events(folder)) == 4  # without waiting for the end
+        assert len(events(folder)) == 4  # written at once, not at the end
     first, start, *scalars = events(folder)
     assert first.file_version == "brain.Event:2"
     assert (start.step, start.session_log.status) == (5, SessionLog.START)
@@ -41,10 +41,10 @@ def test_metrics_go_on_after_the_last_step(tmp_path: Path):
     assert values == [(5, "train/loss", 0.5), (5, "train/speed", 2.0)]
 
 
-def test_the_time_left_is_told_by_the_steps_since_the_start(
+def test_time_left_follows_the_speed_since_the_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Not by those that an earlier start made."""
+    """Steps of an earlier launch do not count."""
     now = [100.0]
     monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
     with Progress(first_step=900, steps=1_000) as progress:
@@ -58,7 +58,7 @@ def test_the_time_left_is_told_by_the_steps_since_the_start(
 def test_a_full_disk_is_noticed_and_closes_everything(
     tmp_path: Path, full: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """What one of the two files is for is made long enough for a disk of a mebibyte."""
+    """The line or the event is longer than the largest file allowed, 1 MiB."""
     path, closed = tmp_path / "metrics.jsonl", []
     monkeypatch.setattr(RecordWriter, "close", lambda self: closed.append(self._writer.close()))
     name = "x" * (1 << 21)

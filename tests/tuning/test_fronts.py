@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tuned policies are asked for in one line, found in the workdir, and refused in one line."""
+"""Tuned policies: their names, the fronts in the workdir, and one-line errors."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,6 @@ from dat_jax.runs.workdir import Run
 from dat_jax.tuning.fronts import (
     conditions,
     describe_misfit,
-    load_front,
     resolve_policy,
     save_front,
     shown_budget,
@@ -34,7 +33,7 @@ def point(kind: str, thresholds: list[float], average_exit: float, bleu: float) 
 
 @pytest.fixture
 def workdir(tmp_path: Path) -> Run:
-    """Two fronts: confidence is better above an average exit of 2, the halting unit below."""
+    """Two fronts: confidence is better above an average exit of 2, token_geometric below."""
     run = Run(tmp_path)
     save_front(
         run,
@@ -54,12 +53,12 @@ def workdir(tmp_path: Path) -> Run:
 
 
 def trained(*steps: int) -> TrainedModel:
-    """A model with a head, as far as tuned policies look at it."""
+    """A model with a head and no parameters, which tuned policies do not need."""
     config = tiny_config(model={"exit_head": "token_geometric"})
     return TrainedModel(config, tiny_model(exit_head="token_geometric"), {}, steps=steps)
 
 
-def test_thresholds_used_otherwise_than_they_were_tuned_are_announced(tmp_path: Path):
+def test_a_misfit_lists_settings_that_differ_from_tuning(tmp_path: Path):
     run = Run(tmp_path / "my run")
     run.path.mkdir()
     decoding = tiny_config(decoding={"beam_size": 4, "length_penalty": 0.6}).decoding
@@ -93,12 +92,12 @@ def test_thresholds_used_otherwise_than_they_were_tuned_are_announced(tmp_path: 
         ("fixed:2", Fixed(2)),
     ],
 )
-def test_the_best_within_the_average_exit_is_taken(workdir: Run, text: str, rule: Rule):
+def test_the_best_point_within_the_budget_is_used(workdir: Run, text: str, rule: Rule):
     name = text if text.startswith("tuned") else str(rule)
     assert resolve_policy(text, MODEL, workdir) == Policy(name, rule)
 
 
-def test_a_model_without_a_head_takes_what_it_can_decode_with(workdir: Run):
+def test_a_model_without_a_head_uses_a_supported_rule(workdir: Run):
     assert resolve_policy("tuned:AE<=2", WITHOUT_HEAD, workdir).rule == Confidence((0.1, 0.2))
     assert tuned_kinds("tuned:AE<=2", WITHOUT_HEAD) == ("confidence",)
     assert tuned_kinds("fixed:1", WITHOUT_HEAD) == ()
@@ -115,7 +114,7 @@ def test_a_model_without_a_head_takes_what_it_can_decode_with(workdir: Run):
         ("tuned:confidence:AE<=1.4", "the lowest tuned average exit is 1.50"),
     ],
 )
-def test_what_cannot_be_had_is_refused(workdir: Run, text: str, message: str):
+def test_impossible_tuned_policies_are_refused(workdir: Run, text: str, message: str):
     with pytest.raises(UserError) as caught:
         resolve_policy(text, MODEL, workdir)
     assert message in str(caught.value)
@@ -123,7 +122,7 @@ def test_what_cannot_be_had_is_refused(workdir: Run, text: str, message: str):
 
 
 @pytest.mark.parametrize("average", [1.2, 2.454, 2.4500001, 2.45, 3.0])
-def test_a_budget_as_it_is_shown_can_be_asked_for(tmp_path: Path, average: float):
+def test_a_printed_budget_can_be_requested(tmp_path: Path, average: float):
     run, best = Run(tmp_path), point("confidence", [0.1, 0.2], average, 20.0)
     save_front(run, "confidence", [best])
     resolved = resolve_policy(f"tuned:AE<={shown_budget(average)}", MODEL, run)
@@ -131,16 +130,16 @@ def test_a_budget_as_it_is_shown_can_be_asked_for(tmp_path: Path, average: float
     assert float(shown_budget(average)) - average < 0.0101
 
 
-@pytest.mark.parametrize("text", ["{", "3", "[3]", '[{"bleu": 1}]'])
+@pytest.mark.parametrize("text", ["{", "[{", "3", "[3]", '[{"bleu": 1}]'])
 def test_a_damaged_front_is_refused(tmp_path: Path, text: str):
     run = Run(tmp_path)
     save_front(run, "confidence", [])
     (run.tuned / "confidence.json").write_text(text)
-    with pytest.raises(UserError, match="is damaged: tune again"):
+    with pytest.raises(UserError, match=r"confidence\.json is damaged: tune again"):
         resolve_policy("tuned:AE<=2", MODEL, run)
 
 
-def test_a_kind_without_its_head_is_refused(workdir: Run):
+def test_a_rule_without_its_head_is_refused(workdir: Run):
     with pytest.raises(UserError, match="use one of fixed"):
         resolve_policy("tuned:token_geometric:AE<=2", WITHOUT_HEAD, workdir)
 
@@ -152,12 +151,6 @@ def test_a_model_with_one_exit_has_nothing_to_tune(workdir: Run, text: str):
         resolve_policy(text, one_exit, workdir)
 
 
-def test_before_tuning_the_command_is_named(tmp_path: Path):
+def test_the_error_before_tuning_names_the_command(tmp_path: Path):
     with pytest.raises(UserError, match=r"run python -m dat_jax.tuning .* --policy=confidence$"):
         resolve_policy("tuned:confidence:AE<=2", MODEL, Run(tmp_path))
-
-
-def test_a_damaged_front_is_named(workdir: Run):
-    (workdir.tuned / "confidence.json").write_text("[{")
-    with pytest.raises(UserError, match=r"confidence.json is damaged: tune again"):
-        load_front(workdir, "confidence")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tuning: what one pass observes, how vectors are scored and chosen, and what is kept."""
+"""Tuning: what one pass observes, how threshold vectors are scored and chosen, and the front."""
 
 import dataclasses
 import functools
@@ -85,7 +85,7 @@ def forward(
 @pytest.mark.parametrize(
     ("kind", "shortlist"), [("confidence", 0), ("confidence", 3), ("token_geometric", 0)]
 )
-def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
+def test_observe_equals_a_forward_pass_per_sentence(
     trained: TrainedModel, dataset: Dataset, kind: Kind, shortlist: int
 ):
     file = dataset.tokens("valid")
@@ -113,7 +113,7 @@ def test_one_pass_observes_what_a_forward_pass_over_each_sentence_says(
             assert distance < 1e-4
 
 
-def test_devices_share_the_pass_and_observe_the_same(
+def test_several_devices_observe_the_same_as_one(
     trained: TrainedModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ):
     file, rows = dataset.tokens("valid"), []
@@ -135,7 +135,7 @@ def test_devices_share_the_pass_and_observe_the_same(
     np.testing.assert_allclose(*ordered, atol=1e-4)
 
 
-def test_exits_of_is_the_rule_itself():
+def test_exits_of_equals_the_rule():
     generator = np.random.default_rng(0)
     probability = generator.uniform(size=(N - 1, 40)).astype(np.float32)
     plan, thresholds = Plan(jnp.full(40, N), jnp.zeros((40, 0))), (0.7, 0.4)
@@ -148,7 +148,7 @@ def test_exits_of_is_the_rule_itself():
     assert set(exits) == {1, 2, 3}
 
 
-def test_half_of_the_vectors_are_uniform_and_half_quantiles_of_what_was_observed():
+def test_half_of_the_vectors_are_uniform_and_half_are_observed_quantiles():
     signal = np.stack([np.linspace(0.9, 1.0, 101), np.linspace(0.2, 0.4, 101)])
     drawn = draw(signal, 2_000, seed=0)
     uniform, quantiles = drawn[::2], drawn[1::2]
@@ -176,7 +176,7 @@ def test_an_estimate_is_the_mean_over_tokens_at_their_exits():
     np.testing.assert_allclose(estimate.quality, [(-1 - 5 - 9) / 3, -2, -8])
 
 
-def test_each_segment_sends_its_best():
+def test_each_segment_keeps_its_best():
     estimate = Estimate(
         average_exit=np.array([1.0, 1.4, 1.6, 2.9, 2.6, 2.7]),
         quality=np.array([-5.0, -4.0, -3.0, -2.0, -1.0, -1.5]),
@@ -185,7 +185,7 @@ def test_each_segment_sends_its_best():
     assert promising(estimate, segment=5.0) == [4]
 
 
-def test_thresholds_end_where_all_observed_tokens_have_left():
+def test_thresholds_are_zero_once_all_observed_tokens_have_exited():
     signal = np.asarray([[0.1, 0.6], [0.5, 0.9], [0.4, 0.2]])
     assert end_where_all_have(signal, np.asarray([0.5, 0.4, 0.3])) == (0.5, 0.0, 0.0)
     assert end_where_all_have(signal, np.asarray([0.5, 0.7, 0.3])) == (0.5, 0.7, 0.0)
@@ -193,25 +193,25 @@ def test_thresholds_end_where_all_observed_tokens_have_left():
     assert end_where_all_have(signal, np.asarray([0.0, 0.7, 0.45])) == (0.0, 0.0, 0.0)
 
 
-def test_the_front_leaves_out_what_is_beaten():
+def test_the_front_drops_dominated_points():
     points = [(1.0, 10.0), (1.5, 9.0), (2.0, 20.0), (2.0, 15.0), (3.0, 20.0), (2.5, 21.0)]
     measured = [{"average_exit": exit_, "bleu": bleu} for exit_, bleu in points]
     front = [(s["average_exit"], s["bleu"]) for s in pareto_front(measured)]
     assert front == [(1.0, 10.0), (2.0, 20.0), (2.5, 21.0)]
 
 
-def test_tuning_keeps_a_front_that_was_measured_on_validation_data(
+def test_tuning_measures_a_front_on_validation_data(
     trained, dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    looked_at = set[str]()
+    splits = set[str]()
 
-    def spied(read: Any) -> Any:
-        return lambda self, split: looked_at.add(split) or read(self, split)
+    def spy_on(read: Any) -> Any:
+        return lambda self, split: splits.add(split) or read(self, split)
 
     for name in ("text", "tokens"):
-        monkeypatch.setattr(Dataset, name, spied(getattr(Dataset, name)))
+        monkeypatch.setattr(Dataset, name, spy_on(getattr(Dataset, name)))
     front = tune(trained, dataset, "confidence", CONFIG.decoding, candidates=50, segment=1.0)
-    assert looked_at == {"valid"}
+    assert splits == {"valid"}
     save_front(Run(tmp_path), "confidence", front)
     assert load_front(Run(tmp_path), "confidence") == json.loads(json.dumps(front))
     assert front

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs compiled for other devices: parsers of the compilers' texts, and what to avoid.
+"""Programs compiled for absent devices: parsing the compilers' output, and checks on it.
 
-Tests that compile are skipped without the compiler of the device.
+Tests that compile for a device are skipped if its compiler is not installed.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.scripts.calls import refuse
 
 
 def _expanded(text: str) -> str:
-    """Expands the abbreviations of these tests to XLA's text."""
+    """Expands the abbreviations of HLO below to XLA's syntax."""
     text = re.sub(r"branches\((.*?)\)", r"branch_computations={\1}", text)
     text = re.sub(r"traced\((.*?)\)", r'metadata={op_name="jit(f)/\1"}', text)
     return re.sub(r"cycles\((\d+)\)", r'backend_config={"estimated_cycles":"\1"}', text)
@@ -100,20 +100,20 @@ condition:
 """
 
 
-def test_cycles_are_of_all_trips_and_of_the_costliest_branches_or_the_cheapest_optional_ones():
+def test_cycles_count_all_trips_and_the_costliest_branch_or_the_cheapest_optional_one():
     program = hlo.parse(HLO)
     loop = program.loop("step")
     assert program.entry == "main"
     assert loop.body == "body"
     known = frozenset({"block_1", "block_2"})
-    always = 7 + 200 + 5 * 3  # the costlier branch outside all stages
+    always = 7 + 200 + 5 * 3  # the costlier branch of the unnamed conditional
     assert program.cycles("body", known) == always + 10
     assert program.cycles("body") == program.cycles("main") == always + 1000
     assert program.cycles_of_branch("body", "block_1", 0) == 7
     assert [program.cycles_of_branch("body", "block_2", n) for n in (0, 1)] == [10, 1000]
 
 
-def test_instructions_have_shapes_and_kinds():
+def test_instructions_are_parsed():
     program = hlo.parse(HLO)
     inside = list(program.all_below("body"))
     assert [one.opcode for one in inside if one.is_custom] == ["fusion"]
@@ -124,11 +124,10 @@ def test_instructions_have_shapes_and_kinds():
     assert program.loop("step").arrays == [("s32", ()), ("f32", (512, 1024))]
 
 
-def test_launches_are_counted_in_the_branches_taken():
+def test_launches_count_only_the_branches_taken():
     body = thunks.last_loop(thunks.parse(THUNKS))
     assert [thunk.kind for thunk in body] == ["kCommandBuffer"]
-    taken = {0: (0, 0), 1: (2, 1)}
-    counts = [thunks.count(body, lambda n, of=of: of[n]) for of in taken.values()]
+    counts = [thunks.count(body, lambda _, runs=runs: runs) for runs in (False, True)]
     assert counts[0] == {"nodes": 3 + 2 + 1, "copies": 2}
     assert counts[1] == {"nodes": 3 + 3 + 2, "copies": 0}
 
@@ -139,7 +138,7 @@ def test_an_unknown_target_is_refused(tmp_path: Path, target: str):
     refuse("must be one of tpu:v4, tpu:v5e", compiled.main, output, f"--target={target}")
 
 
-def test_a_target_names_its_missing_compiler(monkeypatch: pytest.MonkeyPatch):
+def test_the_error_for_a_missing_compiler_names_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"--target=tpu:v6e needs jax\[tpu\]: install it with pip"):
         find_target("tpu:v6e")
@@ -149,7 +148,7 @@ def test_a_target_names_its_missing_compiler(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="module", params=["tpu:v5e", "gpu:h100"])
 def lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """Compiles the search of a small model."""
+    """The benchmark's lines for a small model."""
     try:
         find_target(request.param)
     except UserError as error:
@@ -169,7 +168,7 @@ def with_labels(lines: list[Any], piece: str, **labels: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_search_copies_no_store_and_loops_over_no_rows(lines: list[Any]):
+def test_a_search_copies_no_cache_and_has_no_serial_loops(lines: list[Any]):
     (line,) = with_labels(lines, "program")
     assert line["serial_loops"] == 0
     assert line["store_copies"] == 0
@@ -177,7 +176,7 @@ def test_a_search_copies_no_store_and_loops_over_no_rows(lines: list[Any]):
 
 
 @pytest.mark.slow
-def test_deeper_exits_and_more_rows_take_longer_and_a_step_is_one_graph(lines: list[Any]):
+def test_deeper_exits_and_more_rows_cost_more_and_a_step_is_one_graph(lines: list[Any]):
     unit = "kilocycles" if lines[0]["target"].startswith("tpu") else "nodes"
     (one,), (two,) = (with_labels(lines, "token", average_exit=depth) for depth in (1, 2))
     assert 0 < one[unit] < two[unit]

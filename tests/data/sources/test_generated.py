@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The generated corpus is repeatable, its splits share nothing, and its wording is right."""
+"""The generated corpus is reproducible, its splits are disjoint, and its wording is right."""
 
 import itertools
 import re
@@ -16,13 +16,13 @@ def corpus(pairs: int, seed: int) -> dict[str, list[tuple[str, str]]]:
     return {split: list(source.pairs(split)) for split in ("train", "valid", "test")}
 
 
-def test_same_seed_same_corpus() -> None:
+def test_equal_seeds_give_equal_corpora() -> None:
     assert corpus(300, seed=5) == corpus(300, seed=5)
     assert corpus(300, seed=5) != corpus(300, seed=6)
 
 
-def test_the_first_lines_of_a_seed_stay_what_they_are() -> None:
-    """Results name a seed, so another corpus under the same seed must not come unnoticed."""
+def test_the_corpus_of_a_seed_never_changes() -> None:
+    """Results name a seed, so a change of its corpus must be noticed."""
     assert next(GeneratedCorpus(10, seed=0).pairs("valid")) == (
         "statt am siebenundzwanzigsten Juli zweitausendfünfundvierzig "
         "nun achthundertneunzehn US-Dollar",
@@ -49,7 +49,7 @@ def test_german_determines_english() -> None:
         assert english.setdefault(pair[0], pair[1]) == pair[1]
 
 
-def test_lines_are_words_only() -> None:
+def test_lines_contain_only_words() -> None:
     for german, english in corpus(2_000, seed=3)["train"]:
         assert re.fullmatch(r"[A-Za-zÄÖÜäöüß, -]+", german)
         assert re.fullmatch(r"[A-Za-z', -]+", english)

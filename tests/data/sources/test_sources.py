@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each kind of source opens; wrong text files are refused in one line that says how to fix them."""
+"""Each kind of source opens; bad text files give a one-line error that says how to fix them."""
 
 import dataclasses
 import tempfile
@@ -70,7 +70,7 @@ def test_only_line_feeds_end_lines(folder: Path) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n"))))
-def test_each_line_comes_back_without_its_end_and_marks(lines: list[str]) -> None:
+def test_lines_are_read_without_line_ends_and_byte_order_marks(lines: list[str]) -> None:
     text = "".join(f"{line}\n" for line in lines).encode()
     expected = [line.removeprefix("\ufeff").removesuffix("\r") for line in lines]
     with tempfile.TemporaryFile() as file:
@@ -80,19 +80,19 @@ def test_each_line_comes_back_without_its_end_and_marks(lines: list[str]) -> Non
 
 
 @pytest.mark.parametrize("every", [2, 3, 7, 40])
-def test_every_so_many_training_pairs_are_for_validation_and_not_for_training(every: int) -> None:
+def test_valid_every_moves_training_pairs_to_validation(every: int) -> None:
     source = open_source(dataclasses.replace(CONFIG, valid_every=every))
     whole = open_source(CONFIG)
     held_out, trained_on = [], []
     for number, pair in enumerate(whole.pairs("train"), start=1):
         (trained_on if number % every else held_out).append(pair)
-    for _ in range(2):  # and each time the same
+    for _ in range(2):  # the same each time
         assert list(source.pairs("valid")) == held_out
         assert list(source.pairs("train")) == trained_on
     assert list(source.pairs("test")) == list(whole.pairs("test"))
 
 
-def test_too_few_pairs_to_hold_one_out() -> None:
+def test_too_few_pairs_for_valid_every() -> None:
     source = open_source(dataclasses.replace(CONFIG, valid_every=41))
     for split in ("train", "valid"):
         with pytest.raises(
@@ -101,7 +101,7 @@ def test_too_few_pairs_to_hold_one_out() -> None:
             list(source.pairs(split))
 
 
-def test_text_that_is_not_asked_for_is_neither_needed_nor_looked_at(folder: Path) -> None:
+def test_files_that_are_not_needed_are_not_read(folder: Path) -> None:
     config = dataclasses.replace(CONFIG, source=f"text:{folder}", valid_every=2)
     for suffix in ("de", "en"):
         (folder / f"valid.{suffix}").write_bytes(b"")
@@ -139,7 +139,7 @@ def test_unequal_lines(folder: Path, shorter: str, longer: str) -> None:
     )
 
 
-def test_both_sides_are_never_one_file(folder: Path) -> None:
+def test_both_sides_from_one_file_are_refused(folder: Path) -> None:
     same = dataclasses.replace(CONFIG, source=f"text:{folder}", target_language="de")
     with pytest.raises(UserError, match=r"are the same file: set data\.source_language"):
         open_source(same)
@@ -148,8 +148,8 @@ def test_both_sides_are_never_one_file(folder: Path) -> None:
     assert f"{folder / 'test.de'} and {folder / 'test.en'} are the same" in complaint(folder)
 
 
-def test_one_language_on_both_sides_may_lie_in_two_files(folder: Path) -> None:
-    """A task of saying the same in other words."""
+def test_both_sides_may_have_the_same_language(folder: Path) -> None:
+    """As in paraphrasing."""
     for split in ("train", "valid", "test"):
         (folder / f"{split}.de").rename(folder / f"{split}.src")
         (folder / f"{split}.en").rename(folder / f"{split}.tgt")
@@ -157,7 +157,7 @@ def test_one_language_on_both_sides_may_lie_in_two_files(folder: Path) -> None:
     assert next(iter(open_source(config).pairs("test"))) == ("test eins", "test one")
 
 
-def test_byte_order_marks_are_no_text(folder: Path) -> None:
+def test_byte_order_marks_are_removed(folder: Path) -> None:
     (folder / "train.de").write_bytes("\ufeffeins\n\ufeffz\ufeffwei\n".encode())
     assert read(folder) == [("eins", "train one"), ("z\ufeffwei", "train two")]
 

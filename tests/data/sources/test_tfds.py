@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensorflow-datasets source, on a data set of our own: no download, no TensorFlow."""
+"""The tensorflow-datasets source, on a local data set: no download, no TensorFlow."""
 
 import dataclasses
 import sys
@@ -37,7 +37,7 @@ class TinyTranslation(tfds.core.GeneratorBasedBuilder):
 
 
 class TinyText(TinyTranslation):
-    """German and English texts that are no translation to tensorflow-datasets."""
+    """German and English texts not declared as a translation data set."""
 
     def _info(self):
         texts = tfds.features.FeaturesDict({"de": tfds.features.Text(), "en": tfds.features.Text()})
@@ -45,7 +45,7 @@ class TinyText(TinyTranslation):
 
 
 class FarTranslation(TinyTranslation):
-    """One that cannot be reached."""
+    """A data set that cannot be downloaded."""
 
     def _split_generators(self, dl_manager):
         raise requests.exceptions.ConnectionError("no such host,\nas it seems")
@@ -69,13 +69,13 @@ def test_reads_all_pairs_of_all_splits(data_dir: Path) -> None:
     assert "tensorflow" not in sys.modules
 
 
-def test_the_other_direction() -> None:
+def test_the_reverse_direction() -> None:
     source = TfdsTranslation("tiny_translation", "en", "de", SPLITS)
     assert next(source.pairs("test")) == ("one line 0", "test ü & 0")
 
 
 class UnvalidatedTranslation(TinyTranslation):
-    """One without validation pairs."""
+    """A data set without validation pairs."""
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in ("train", "test")}
@@ -99,17 +99,17 @@ def test_unknown_data_set() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_data_set_that_is_no_translation() -> None:
+def test_a_data_set_without_translations_is_refused() -> None:
     with pytest.raises(UserError, match="tfds:tiny_text is not a translation data set: set it"):
         TfdsTranslation("tiny_text", "de", "en", SPLITS)
 
 
-def test_a_data_set_that_cannot_be_downloaded() -> None:
+def test_a_failed_download_is_one_error() -> None:
     with pytest.raises(UserError, match="cannot be downloaded") as caught:
         TfdsTranslation("far_translation", "de", "en", SPLITS)
     assert "(no such host, as it seems): connect to the network" in str(caught.value)
 
 
-def test_missing_language_names_those_present() -> None:
+def test_the_error_for_a_missing_language_lists_those_present() -> None:
     with pytest.raises(UserError, match=r"set .* to two of de, en"):
         TfdsTranslation("tiny_translation", "fr", "en", SPLITS)

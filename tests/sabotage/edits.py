@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-line edits that break a module, chosen by hand or drawn by a seed."""
+
+import ast
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Sabotage(NamedTuple):
+    """An edit of one line that some test must notice."""
+
+    file: str  # relative to the repository
+    line: str  # a part of one line, which occurs once in the file
+    broken: str  # replaces it
+    test: str = ""  # tests that are known to notice it; by default those of the module's folder
+    note: str = ""  # why no test can notice it, if none can: the behaviour stays the same
+
+    def broken_text(self, text: str) -> str:
+        """Returns the text of the file with the edit.
+
+        Raises:
+            ValueError: the line does not occur exactly once.
+        """
+        if text.count(self.line) != 1:
+            raise ValueError(f"{self.file} has {text.count(self.line)} times: {self.line}")
+        return text.replace(self.line, self.broken)
+
+
+def drawn(repository: Path, file: str, count: int, seed: int) -> list[Sabotage]:
+    """Draws edits of a module from all that the operators below can make.
+
+    Args:
+        repository: its root.
+        file: the module.
+        count: how many edits to draw, of different lines if possible.
+        seed: of the draws; the file's name is part of it.
+    """
+    text = (repository / file).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    edits = [
+        Sabotage(file, lines[row], broken)
+        for row, broken in _all_edits(ast.parse(text), lines)
+        if text.count(lines[row]) == 1
+    ]
+    random.Random(f"{seed} {file}").shuffle(edits)
+    by_line = list({edit.line: edit for edit in edits}.values())
+    return by_line[:count]
+
+
+def _all_edits(tree: ast.Module, lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Yields every edit: the row of a line, from 0, and the line with the edit."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.expr | ast.keyword) or node.lineno != node.end_lineno:
+            continue
+        row = node.lineno - 1
+        for new in _replacements(node):
+            line = lines[row].encode()
+            end = node.end_col_offset or 0
+            broken = line[: node.col_offset] + new.encode() + line[end:]
+            yield row, broken.decode()
+
+
+def _replacements(node: ast.AST) -> Iterator[str]:
+    """Yields the expressions that may stand for this one."""
+    match node:
+        case ast.BinOp(left, ast.Add(), right) if not _is_text(left) and not _is_text(right):
+            yield f"({ast.unparse(left)} - {ast.unparse(right)})"  # sign
+            yield ast.unparse(left)  # dropped term
+        case ast.BinOp(left, ast.Sub(), right):
+            yield f"({ast.unparse(left)} + {ast.unparse(right)})"
+            yield ast.unparse(left)
+        case ast.BinOp(left, ast.BitAnd(), right):
+            yield ast.unparse(left)  # dropped mask
+            yield ast.unparse(right)
+        case ast.BinOp(left, ast.Mult() | ast.Div(), right):
+            yield ast.unparse(left)  # dropped factor
+        case ast.UnaryOp(ast.Invert() | ast.Not(), operand):
+            yield ast.unparse(operand)
+        case ast.Compare(left, [operator], [right]) if type(operator) in _OTHER:
+            yield f"{ast.unparse(left)} {_OTHER[type(operator)]} {ast.unparse(right)}"
+        case ast.BoolOp(_, [first, *_]):
+            yield ast.unparse(first)  # dropped condition
+        case ast.keyword("axis", ast.Constant(int(axis))):
+            yield f"axis={axis + 1 if axis < 0 else 0 if axis else 1}"
+        case ast.Constant(int(value)) if not isinstance(value, bool):
+            yield str(value + 1)  # off by one
+        case ast.Call(function, [first, second, *rest], keywords) if not keywords:
+            arguments = ", ".join(map(ast.unparse, (second, first, *rest)))
+            yield f"{ast.unparse(function)}({arguments})"  # swapped arguments
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr | ast.Constant) and not isinstance(
+        getattr(node, "value", None), int | float
+    )
+
+
+_OTHER: dict[type, str] = {
+    ast.Lt: "<=",
+    ast.LtE: "<",
+    ast.Gt: ">=",
+    ast.GtE: ">",
+    ast.Eq: "!=",
+    ast.NotEq: "==",
+    ast.Is: "is not",
+    ast.IsNot: "is",
+    ast.In: "not in",
+    ast.NotIn: "in",
+}

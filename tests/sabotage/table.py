@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Edits chosen by hand, each with a test that has been seen to notice it."""
+
+from tests.sabotage.edits import Sabotage
+
+_EXITS, _DECODING, _TRAINING = "dat_jax/exits", "dat_jax/decoding", "dat_jax/training"
+
+TABLE = (
+    # Losses, oracles and distributions.
+    Sabotage(
+        "dat_jax/losses.py",
+        "return weights / weights.sum()",
+        "return weights",
+        "tests/test_losses.py",
+    ),
+    Sabotage(
+        "dat_jax/losses.py",
+        "(1 - label_smoothing) * target_logit + label_smoothing * logits.mean",
+        "(1 - label_smoothing) * target_logit + label_smoothing * logits.sum",
+        "tests/test_losses.py",
+    ),
+    Sabotage(
+        "dat_jax/losses.py",
+        "logits, own_target, weight, label_smoothing)",
+        "logits, target, weight, label_smoothing)",
+        "tests/test_losses.py",
+    ),
+    Sabotage(
+        f"{_EXITS}/oracles.py",
+        "jnp.where(mask, scores, 0.0)",
+        "scores",
+        "tests/exits/test_oracles.py",
+    ),
+    Sabotage(
+        f"{_EXITS}/oracles.py",
+        "scores - exit_penalty * depth",
+        "scores + exit_penalty * depth",
+        "tests/exits/test_oracles.py",
+    ),
+    Sabotage(
+        f"{_EXITS}/distributions.py",
+        "jax.nn.log_sigmoid(-halting_logits)",
+        "jax.nn.log_sigmoid(halting_logits)",
+        "tests/exits/test_distributions.py",
+    ),
+    # Rules.
+    Sabotage(
+        f"{_EXITS}/rules.py",
+        "halts = confidence > _at(",
+        "halts = confidence < _at(",
+        "tests/exits/test_rules.py",
+    ),
+    Sabotage(
+        f"{_EXITS}/sampling.py",
+        "jax.random.fold_in(jax.random.key(seed), sentence), position)",
+        "jax.random.key(seed), sentence + position)",
+        "tests/exits/test_sampling.py",
+    ),
+    # The engine.
+    Sabotage(
+        f"{_DECODING}/engine.py",
+        "halts = active & (climb.plan.exit_at <= depth)",
+        "halts = active & (climb.plan.exit_at < depth)",
+        "tests/decoding/test_engine.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/engine.py",
+        "active &= ~halts",
+        "active &= halts",
+        "tests/decoding/test_engine.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/engine.py",
+        "needed = jnp.sum(active)",
+        "needed = computed",
+        "tests/decoding/test_engine.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/engine.py",
+        "work = add_run(work, model.config.decoder_layers, needed, computed)",
+        "work = add_run(work, model.config.decoder_layers, needed + 1, computed + 1)",
+        "tests/decoding/test_engine.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/work.py",
+        "int(work.computed[:-1].sum())",
+        "int(work.rows[:-1].sum())",
+        "tests/decoding/test_work.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/compaction.py",
+        "place = jnp.cumsum(self.active) - 1",
+        "place = jnp.cumsum(self.active)",
+        "tests/decoding/test_compaction.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/cache.py",
+        "mask = ages <= rows.take(past.positions)[:, None]",
+        "mask = ages < rows.take(past.positions)[:, None]",
+        "tests/decoding/test_cache.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/cache.py",
+        "ages > 0, rows.take(past.parents)[:, :window], rows.numbers[:, None] % num_beams",
+        "ages > 0, rows.numbers[:, None] % num_beams, rows.numbers[:, None] % num_beams",
+        "tests/decoding/test_cache.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/beam.py",
+        "ending = ends & first &",
+        "ending = ends &",
+        "tests/decoding/test_beam.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/beam.py",
+        "return state.finished_log_probs / lengths**length_penalty",
+        "return state.finished_log_probs",
+        "tests/decoding/test_beam.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/top_tokens.py",
+        "must_end = positions + 1 >= limits",
+        "must_end = positions >= limits",
+        "tests/decoding/test_beam.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/queue.py",
+        "next_place += jnp.sum(arrivals.slots < settings.slots)",
+        "next_place += settings.refill",
+        "tests/decoding/test_queue.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/halting.py",
+        "answer._replace(exit_at=jnp.minimum(plan.exit_at, answer.exit_at))",
+        "answer",
+        "tests/decoding/test_halting.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/stripes.py",
+        "numbers=numbers[mine],",
+        "numbers=range(len(numbers[mine])),",
+        "tests/decoding/test_stripes.py",
+    ),
+    # Training.
+    Sabotage(
+        f"{_TRAINING}/gradient.py",
+        'frozen = jax.lax.stop_gradient(params) | {"exit_head": params["exit_head"]}',
+        "frozen = params",
+        "tests/training/test_step.py",
+    ),
+    Sabotage(
+        f"{_TRAINING}/step.py",
+        'sums = metrics["loss"].total, metrics["gradient_norm"].total',
+        'sums = metrics["loss"].total, metrics["loss"].total',
+        "tests/training/test_step.py",
+    ),
+    Sabotage(
+        f"{_TRAINING}/step.py",
+        "key = jax.random.fold_in(key, state.step)",
+        "key = jax.random.fold_in(key, 0)",
+        "tests/training/test_step.py",
+    ),
+    Sabotage(
+        f"{_TRAINING}/objective.py",
+        "(jnp.any(leaves, axis=0, keepdims=True) if one_for_all else leaves) / samples,",
+        "(jnp.any(leaves, axis=0, keepdims=True) if one_for_all else leaves),",
+        "tests/training/test_objective.py",
+    ),
+    Sabotage(
+        f"{_TRAINING}/loop.py",
+        "checkpoints.save(state, where, stopped=not due)",
+        "checkpoints.save(state, where, stopped=bool(asked))",
+        "tests/training/test_loop.py tests/checkpoints",
+    ),
+    # What surrounds them.
+    Sabotage(
+        "dat_jax/flops.py",
+        "deepest = rule.deepest(config.decoder_layers)",
+        "deepest = config.decoder_layers",
+        "tests/test_flops.py",
+    ),
+    Sabotage(
+        "dat_jax/tuning/search.py",
+        'dataset.tokens("valid")',
+        'dataset.tokens("test")',
+        "tests/tuning tests/scripts",
+    ),
+)
