@@ -56,7 +56,7 @@ BENCHMARKS = {
     "report": {"decode", "compiled"},
     "gpu": {"decode"},
 }
-"""The packages of `benchmarks` that its parts may import, in addition to themselves; others none."""
+"""The packages of `benchmarks` that its parts may import in addition to themselves."""
 
 WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "cli"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
