@@ -91,6 +91,17 @@ def read_lines(path: Path) -> list[Line]:
     return lines
 
 
+def rule_of(line: Line) -> str:
+    """Returns the kind of a line's exit rule, with its shortlist if it has one."""
+    rule = line["policy"].partition(":")[0].replace("_", " ")
+    return f"{rule}, shortlist {line['shortlist']}" if line["shortlist"] else rule
+
+
+def describe(line: Line) -> str:
+    """Returns the policy of a line, with its shortlist if it has one."""
+    return line["policy"] + (f", shortlist {line['shortlist']}" if line["shortlist"] else "")
+
+
 def select(lines: Sequence[Line], key: str, value: str) -> list[Line]:
     """Returns the lines of `benchmarks.reproduce` with this value of a key, compared as text.
 
@@ -101,7 +112,7 @@ def select(lines: Sequence[Line], key: str, value: str) -> list[Line]:
     if not chosen:
         known = ", ".join(dict.fromkeys(str(line[key]) for line in lines))
         raise UserError(f"no line has the {key} {value!r}: must be one of {known}")
-    names = Counter((x["point"], x["seed"], x["split"], x["policy"]) for x in chosen)
+    names = Counter((x["point"], x["seed"], x["split"], describe(x)) for x in chosen)
     [((point, seed, split, policy), count)] = names.most_common(1)
     if count > 1:
         raise UserError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bootstrap intervals: of BLEU over the sentences of a text, of a time over its repetitions."""
+"""Bootstrap intervals: of BLEU over the sentences of a text, of a time over its runs."""
 
 import zlib
 from collections.abc import Sequence
@@ -34,11 +34,18 @@ def draws_of_bleu(systems: Sequence[Counts]) -> list[Draws]:
     return [np.array([bleu(sums) for sums in sets @ counts]) for counts in systems]
 
 
-def draws_of_median(repetitions: Sequence[float], name: str) -> Draws:
-    """Returns the median of repetitions; draws of measurements with other names are independent."""
+def draws_of_median(repetitions: Sequence[float], processes: int, name: str) -> Draws:
+    """Returns the median of repetitions; draws of measurements with other names are independent.
+
+    Each of `processes` made as many of the repetitions, one process after another. A draw is of
+    processes, and then of the repetitions of each.
+    """
     generator = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
-    drawn = generator.choice(repetitions, (_SAMPLES, len(repetitions)))
-    return np.concatenate([[np.median(repetitions)], np.median(drawn, axis=1)])
+    by_process = np.reshape(repetitions, (processes, -1))
+    process = generator.integers(processes, size=(_SAMPLES, processes, 1))
+    repetition = generator.integers(by_process.shape[1], size=(_SAMPLES, *by_process.shape))
+    drawn = by_process[process, repetition]
+    return np.concatenate([[np.median(repetitions)], np.median(drawn, axis=(1, 2))])
 
 
 def interval(draws: Draws) -> tuple[float, float, float]:

@@ -22,6 +22,7 @@ _FAMILIES = {
     "token_multinomial": ("token multinomial", "<"),
     "token_geometric": ("token geometric", "s-"),
     "confidence": ("confidence", "D-"),
+    "shortlist": ("confidence, shortlist", "P-"),
 }
 _TUNED = ("token_geometric", "confidence")
 
@@ -42,7 +43,7 @@ def quality(lines: Sequence[Line], path: Path) -> None:
     for axis, (label, cost, shown) in zip(axes, costs, strict=True):
         families = {family: defaultdict(list) for family in _FAMILIES}
         for line in select(shown, "split", "test"):
-            point, family = line["point"], _rule(line)
+            point, family = line["point"], "shortlist" if line["shortlist"] else _rule(line)
             if point.startswith("baseline_"):
                 point = family = "baseline"
             families[family][point, line["seed"]].append((cost(line), line["bleu"]))

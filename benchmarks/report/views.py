@@ -23,7 +23,7 @@ from benchmarks.report.costs import (
     megaflops,
     milliseconds,
 )
-from benchmarks.results import Line, select
+from benchmarks.results import Line, describe, rule_of, select
 from dat_jax.evaluation.tables import markdown_table
 
 Row = list[str]
@@ -139,14 +139,14 @@ def _against_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
     cuts = defaultdict[Any, list[Line]](list)
     groups = defaultdict[Any, dict[int, list[Line]]](lambda: defaultdict(list))
     for line in lines:
-        rule, model = line["policy"].partition(":")[0], (line["point"], line["seed"])
+        rule, model = rule_of(line), (line["point"], line["seed"])
         if rule == "fixed":
             cuts[model].append(line)
         else:
             groups[line["point"], rule, int(line["average_exit"])][line["seed"]].append(line)
     bleu, rows = _draws_of(lines), list[Row]()
     for (point, rule, _), group in sorted(groups.items()):
-        row = [point, rule.replace("_", " "), str(sum(map(len, group.values())))]
+        row = [point, rule, str(sum(map(len, group.values())))]
         row.append(f"{_mean(group, lambda line: line['bleu']):.1f}")
         row += [f"{_mean(group, cost):.2f}" for cost in costs.values()]
         for cost in costs.values():
@@ -185,7 +185,7 @@ def _draws_of(lines: Sequence[Line]) -> Callable[[Line], Draws]:
 
 
 def _name(line: Line) -> tuple[str, int, str]:
-    return line["point"], line["seed"], line["policy"]
+    return line["point"], line["seed"], describe(line)
 
 
 def _gains(by_seed: Mapping[int, Sequence[Draws | None]]) -> Row:

@@ -2,9 +2,13 @@
 """Lines of a trained point: quality and cost of each of its policies, and measured speed."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
-from typing import Any, cast, get_args
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple, cast, get_args
 
 from benchmarks.bleu_counts import count, pack
 from benchmarks.reproduce.budget import Budget
@@ -14,21 +18,23 @@ from benchmarks.reproduce.trainings import Trained
 from benchmarks.results import Line, Lines
 from benchmarks.timing import interleaved, machine, rate
 from dat_jax.config import DecodingConfig
+from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.evaluate import figures
 from dat_jax.evaluation.scores import tokenizers_of
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy, parse_policy
+from dat_jax.runtime.programs import keep_programs
 from dat_jax.tuning.fronts import Kind, conditions, load_front, save_front
 from dat_jax.tuning.search import Observed, observe, tune
 
-KEYS = ("config_sha256", "split", "policy", "beam_size", "batch_size")
+KEYS = ("config_sha256", "split", "policy", "beam_size", "shortlist", "batch_size")
 """The keys that identify a line: the training, the text, and how it was decoded."""
 
 _BATCHES = {512: None, 32: 512, 1: 64}
 """Batch sizes to time, and the number of sentences to time each with; None for all sentences."""
 
-_REPETITIONS = 3
+_PROCESSES, _REPETITIONS = 3, 2  # of each measurement of time; repetitions in each process
 
 _OF_TEXT = ("average_exit", "exit_histogram", "flops_per_token", "config_sha256")
 """Figures of the output, which do not depend on the batch size."""
@@ -37,17 +43,24 @@ _OF_TEXT = ("average_exit", "exit_histogram", "flops_per_token", "config_sha256"
 class Model:
     """A loaded training; its texts and observations are read or computed once."""
 
-    def __init__(self, trained: Trained) -> None:
-        """Loads the parameters."""
+    def __init__(self, trained: Trained, shortlist: int) -> None:
+        """Loads the parameters; `shortlist` is for the policies that can use it."""
         self.run, self.name, self.sha256 = trained.run, trained.training.name, trained.sha256
         self.trained = trained.run.load()
-        self.decoding = self.trained.config.decoding
+        self.decoding = dataclasses.replace(self.trained.config.decoding, shortlist=shortlist)
         self.text = cache(trained.run.text)
         self.observed = cache(self._observe)
 
     def _observe(self, kind: Kind, split: str) -> Observed:
         """Observes what rules of a kind compare, on the references of a split."""
-        return observe(self.trained, self.run.dataset().tokens(split), kind)
+        tokens = self.run.dataset().tokens(split)
+        return observe(self.trained, tokens, kind, self.decoding.shortlist)
+
+    def translator(self, policy: Policy, batch_size: int | None = None) -> Translator:
+        """Returns a translator with this model's settings, or with another batch size."""
+        size = self.decoding.batch_size if batch_size is None else batch_size
+        decoding = dataclasses.replace(self.decoding, batch_size=size)
+        return Translator(self.trained, policy, suited(decoding, policy.rule))
 
     def policies(self, point: Point) -> list[Policy]:
         """Returns the policies of a point, after tuning thresholds if it asks for them."""
@@ -99,8 +112,8 @@ class Model:
 
 def known_by(sha256: str, decoding: DecodingConfig, policy: str, split: str) -> Line:
     """Returns the values of `KEYS`."""
-    sizes = {"beam_size": decoding.beam_size, "batch_size": decoding.batch_size}
-    return {"config_sha256": sha256, "split": split, "policy": policy} | sizes
+    settings = {key: getattr(decoding, key) for key in KEYS[3:]}
+    return {"config_sha256": sha256, "split": split, "policy": policy} | settings
 
 
 def decode(trained: Trained, point: Point, lines: Lines, budget: Budget) -> Iterator[Line]:
@@ -109,13 +122,14 @@ def decode(trained: Trained, point: Point, lines: Lines, budget: Budget) -> Iter
     Raises:
         Spent: the budget is spent.
     """
-    model = Model(trained)
+    model = Model(trained, point.shortlist)
     budget.check()
     policies = model.policies(point)
     for split in point.splits:
         bleu, new = dict[str, float](), list[Line]()
         for policy in policies:
-            line = lines.find(**known_by(model.sha256, model.decoding, policy.name, split))
+            decoding = model.translator(policy).decoding
+            line = lines.find(**known_by(model.sha256, decoding, policy.name, split))
             if line is None:
                 budget.check()
                 line = model.labels(split) | _evaluate(model, policy, split)
@@ -129,7 +143,7 @@ def decode(trained: Trained, point: Point, lines: Lines, budget: Budget) -> Iter
 
 def _evaluate(model: Model, policy: Policy, split: str) -> Line:
     """Decodes a split; returns quality, cost and the distribution of exits."""
-    translator = Translator(model.trained, policy, model.decoding)
+    translator = model.translator(policy)
     translations = translator.translate(model.text(split)[0], f"{split}, {policy.name}")
     kind, by_scores = policy.rule.kind, None
     if kind in get_args(Kind):
@@ -138,6 +152,14 @@ def _evaluate(model: Model, policy: Policy, split: str) -> Line:
         "exit_by_position": by_position(translations.sentences),
         "exit_by_score": by_scores,
     }
+
+
+class _Candidate(NamedTuple):
+    """A policy to time."""
+
+    trained: Trained
+    shortlist: int
+    policy: str
 
 
 def measure_speed(
@@ -150,61 +172,94 @@ def measure_speed(
     Raises:
         Spent: the budget is spent.
     """
-    candidates = list[tuple[Model, Policy]]()
+    candidates = list[_Candidate]()
     for trained, point in points:
-        model = Model(trained)
-        for policy in model.policies(point):
-            budget.check()
-            candidates.append((model, policy))
+        budget.check()
+        policies = Model(trained, point.shortlist).policies(point)
+        candidates += [_Candidate(trained, point.shortlist, policy.name) for policy in policies]
+    loaded = _load(candidates)
 
     def known(batch_size: int) -> list[Line | None]:
         return [
-            lines.find(**known_by(model.sha256, _batched(model, batch_size), policy.name, "test"))
-            for model, policy in candidates
+            lines.find(
+                **known_by(model.sha256, translator.decoding, translator.policy.name, "test")
+            )
+            for model, translator in _batched(loaded, batch_size)
         ]
 
     for batch_size, sentences in _BATCHES.items():
         old = known(batch_size)
         if None in old:
             budget.check()
-            new = _speeds(candidates, batch_size, sentences, known(max(_BATCHES)))
+            timed = _time(candidates, batch_size, sentences)
+            new = _lines_of(_batched(loaded, batch_size), timed, known(max(_BATCHES)))
             yield from (line for before, line in zip(old, new, strict=True) if before is None)
 
 
-def _batched(model: Model, batch_size: int) -> DecodingConfig:
-    return dataclasses.replace(model.decoding, batch_size=batch_size)
+def _load(candidates: Sequence[_Candidate]) -> list[tuple[Model, Policy]]:
+    """Loads the models of candidates, each once, and reads their policies."""
+    models, loaded = dict[tuple[Path, int], Model](), list[tuple[Model, Policy]]()
+    for trained, shortlist, policy in candidates:
+        key = trained.run.path, shortlist
+        models[key] = model = models.get(key) or Model(trained, shortlist)
+        loaded.append((model, parse_policy(policy, model.trained.config.model)))
+    return loaded
 
 
-def _speeds(
-    candidates: Sequence[tuple[Model, Policy]],
-    batch_size: int,
-    sentences: int | None,
+def _batched(
+    loaded: Sequence[tuple[Model, Policy]], batch_size: int
+) -> list[tuple[Model, Translator]]:
+    return [(model, model.translator(policy, batch_size)) for model, policy in loaded]
+
+
+def _time(
+    candidates: Sequence[_Candidate], batch_size: int, sentences: int | None
+) -> list[tuple[Translations, list[float]]]:
+    """Returns the translations of each candidate, and the seconds of its runs in all processes.
+
+    The speed of a program differs from process to process, so several time it, one after another.
+    """
+    each = []
+    for _ in range(_PROCESSES):
+        with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+            job = fresh.submit(_time_here, candidates, batch_size, sentences, _REPETITIONS)
+            each.append(job.result())
+    return [
+        (runs[0][0], [second for _, seconds in runs for second in seconds])
+        for runs in zip(*each, strict=True)
+    ]
+
+
+def _time_here(
+    candidates: Sequence[_Candidate], batch_size: int, sentences: int | None, repetitions: int
+) -> list[tuple[Translations, list[float]]]:
+    """Times the candidates in this process."""
+    keep_programs()
+    runs = [
+        partial(translator.translate, model.text("test")[0][:sentences], translator.policy.name)
+        for model, translator in _batched(_load(candidates), batch_size)
+    ]
+    return interleaved(runs, repetitions, f"batches of {batch_size}")
+
+
+def _lines_of(
+    batched: Sequence[tuple[Model, Translator]],
+    timed: Sequence[tuple[Translations, list[float]]],
     whole: Sequence[Line | None],
 ) -> Iterator[Line]:
-    """Yields the line of each candidate at a batch size.
+    """Yields the line of each candidate.
 
     With part of the text, scores and exits are those of the line in `whole`.
     """
-    translators = [
-        Translator(model.trained, policy, _batched(model, batch_size))
-        for model, policy in candidates
-    ]
-    runs = [
-        partial(translator.translate, model.text("test")[0][:sentences], policy.name)
-        for (model, policy), translator in zip(candidates, translators, strict=True)
-    ]
-    timed = interleaved(runs, _REPETITIONS, f"batches of {batch_size}")
-    fresh, bleu = list[Line](), dict[Model, dict[str, float]]()
-    for (model, policy), translator, (outcome, seconds), old in zip(
-        candidates, translators, timed, whole, strict=True
-    ):
+    fresh, bleu = list[Line](), defaultdict[str, dict[str, float]](dict)
+    for (model, translator), (outcome, seconds), old in zip(batched, timed, whole, strict=True):
         line = old | _work(translator, outcome) if old else model.score(translator, outcome, "test")
         tokens = sum(len(sentence.exits) for sentence in outcome.sentences)
-        speed = rate(tokens, seconds) | {"timed_sentences": len(outcome.sentences)}
-        fresh.append(line | speed)
-        bleu.setdefault(model, {})[policy.name] = line["bleu"]
-    for (model, _), line in zip(candidates, fresh, strict=True):
-        yield model.labels("test") | line | (model.span(bleu[model]) or {})
+        speed = rate(tokens, seconds) | {"processes": _PROCESSES}
+        fresh.append(line | speed | {"timed_sentences": len(outcome.sentences)})
+        bleu[model.sha256][translator.policy.name] = line["bleu"]
+    for (model, _), line in zip(batched, fresh, strict=True):
+        yield model.labels("test") | line | (model.span(bleu[model.sha256]) or {})
 
 
 def _work(translator: Translator, translations: Translations) -> Line:

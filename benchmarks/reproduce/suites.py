@@ -18,6 +18,7 @@ class Point(NamedTuple):
     training: Training
     policies: Sequence[str]
     splits: Sequence[str] = ("valid", "test")
+    shortlist: int = 0  # of the policies that classify after every block
 
 
 class Setting(NamedTuple):
@@ -42,6 +43,7 @@ Suite = Callable[[Setting], list[Point]]
 
 _ALIGNED = Training("aligned", {})
 _TUNED_RULES = (f"{TUNED}:token_geometric", f"{TUNED}:confidence")
+_SHORTLIST = 16
 
 
 def _baseline(layers: int) -> Point:
@@ -147,7 +149,8 @@ def _lifts(setting: Setting) -> list[Point]:
 def _time(setting: Setting) -> list[Point]:
     """Quality against time: the chosen head's tuned exits, its cuts, and shallow baselines."""
     baselines = [_baseline(depth) for depth in range(1, setting.layers + 1)]
-    points = [Point(_chosen(setting), (*setting.fixed, *_TUNED_RULES)), *baselines]
+    exits = Point(_chosen(setting), (*setting.fixed, *_TUNED_RULES))
+    points = [exits, exits._replace(policies=_TUNED_RULES[1:], shortlist=_SHORTLIST), *baselines]
     return [point._replace(splits=("test",)) for point in points]
 
 

@@ -123,13 +123,14 @@ def choose_settings(
 
 
 def row_sizes(rows: int, fewest: int, scope: Scope) -> tuple[int, ...]:
-    """All rows, half and a quarter of them, and quarters of that down to `fewest`: each size
-    compiles every block once more. Where tokens exit together rows become fewer only as sentences
-    end, and all rows and a quarter are enough."""
-    divisors = [1, 2, 4, *(4**power for power in range(2, rows.bit_length()))]
+    """All rows, 1/2, 3/8, 1/4 and 1/8 of them, quarters of that, and `fewest`: each size compiles
+    every block once more, so none is near `fewest`. Where tokens exit together rows become fewer
+    only as sentences end, and all rows and a quarter are enough."""
     if scope is not Scope.TOKEN:
-        divisors = [1, 4]
-    return tuple(sorted({max(min(fewest, rows), -(-rows // divisor)) for divisor in divisors}))
+        return tuple(sorted({rows, max(min(fewest, rows), -(-rows // 4))}))
+    divisors = [1, 2, 8 / 3, 4, *(8 * 4**power for power in range(rows.bit_length()))]
+    sizes = {math.ceil(rows / divisor) for divisor in divisors}
+    return tuple(sorted({rows, min(fewest, rows)} | {n for n in sizes if n >= 2 * fewest}))
 
 
 def refill_size(slots: int, source_length: int, platform: Platform) -> int:

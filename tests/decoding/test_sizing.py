@@ -96,7 +96,7 @@ def test_a_few_sizes_span_the_fewest_to_all_rows(rows: int, fewest: int):
     sizes = row_sizes(rows, fewest, Scope.TOKEN)
     assert sizes[-1] == rows
     assert sizes[0] == min(rows, fewest)
-    assert all(small < large <= 4 * small for small, large in itertools.pairwise(sizes))
+    assert all(small < large <= 8 * small for small, large in itertools.pairwise(sizes))
     assert all(large <= 2 * small for small, large in itertools.pairwise(sizes[-3:]))
     together = row_sizes(rows, fewest, Scope.TEXT)
     assert together[-1] == rows and len(together) <= 2
@@ -104,8 +104,8 @@ def test_a_few_sizes_span_the_fewest_to_all_rows(rows: int, fewest: int):
 
 
 def test_row_sizes():
-    assert row_sizes(512, 8, Scope.TOKEN) == (8, 32, 128, 256, 512)
-    assert row_sizes(320, 8, Scope.TOKEN) == (8, 20, 80, 160, 320)
+    assert row_sizes(512, 8, Scope.TOKEN) == (8, 16, 64, 128, 192, 256, 512)
+    assert row_sizes(320, 8, Scope.TOKEN) == (8, 40, 80, 120, 160, 320)
     assert row_sizes(5, 8, Scope.TOKEN) == (5,)
     assert row_sizes(64, 8, Scope.SENTENCE) == (16, 64)
 

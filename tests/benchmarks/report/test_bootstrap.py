@@ -103,13 +103,23 @@ def test_systems_of_different_texts_are_not_compared():
 
 
 def test_a_median_varies_as_its_repetitions_do():
-    draws = draws_of_median([3.0, 1.0, 2.0], "a")
+    draws = draws_of_median([3.0, 1.0, 2.0], 1, "a")
     assert draws[0] == 2
     shares = [np.mean(draws[1:] == value) for value in (1, 2, 3)]
     assert shares == pytest.approx([7 / 27, 13 / 27, 7 / 27], abs=0.05)
-    assert set(draws_of_median([1.5], "a")) == set(draws_of_median([1.5] * 3, "a")) == {1.5}
-    np.testing.assert_array_equal(draws, draws_of_median([3.0, 1.0, 2.0], "a"))
-    assert np.mean(draws == draws_of_median([3.0, 1.0, 2.0], "b")) < 0.6
+    for same in ([1.5], [1.5] * 3):
+        assert set(draws_of_median(same, 1, "a")) == {1.5}
+    np.testing.assert_array_equal(draws, draws_of_median([3.0, 1.0, 2.0], 1, "a"))
+    assert np.mean(draws == draws_of_median([3.0, 1.0, 2.0], 1, "b")) < 0.6
+
+
+def test_a_median_varies_as_its_processes_do():
+    """Two processes that agree within themselves and differ from each other: in a quarter of the
+    draws both are the first one."""
+    draws = draws_of_median([1.0, 1.0, 3.0, 3.0], 2, "a")
+    assert draws[0] == 2
+    shares = [np.mean(draws[1:] == value) for value in (1, 2, 3)]
+    assert shares == pytest.approx([1 / 4, 1 / 2, 1 / 4], abs=0.05)
 
 
 def test_the_best_of_cuts_is_their_upper_convex_hull():

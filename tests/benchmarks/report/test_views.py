@@ -187,6 +187,13 @@ def test_only_intervals_of_time_hold_the_noise_of_timings(repeated: dict[str, An
     assert noisy_by_time > 1.5 * by_time > 0
 
 
+def test_a_shortlist_has_a_row_of_its_own():
+    exits = line("aligned", "confidence:0.5", 0.85, average_exit=1.5)
+    table = views.against_cuts([TABLE1[0], TABLE1[2], exits, exits | {"shortlist": 16}], "test")
+    rules = [row[1] for row in cells(table)[2:]]
+    assert rules == ["confidence", "confidence, shortlist 16"]
+
+
 @pytest.mark.parametrize("view", views.VIEWS)
 def test_lines_that_no_table_tells_apart_are_refused(view: str):
     argument = "32" if view == "against_time" else "test"

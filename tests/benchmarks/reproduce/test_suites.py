@@ -262,10 +262,12 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
     monkeypatch.setattr(decodes, "_BATCHES", {8: None, 2: 2})
     monkeypatch.setattr(decodes, "_REPETITIONS", 1)
+    monkeypatch.setattr(decodes, "_PROCESSES", 2)
 
     def of_smoke(setting: Setting) -> list[Point]:
         policies = (*setting.fixed, "tuned:token_geometric", "tuned:confidence")
-        return [SUITES["smoke"](setting)[0]._replace(policies=policies)]
+        point = SUITES["smoke"](setting)[0]._replace(policies=policies)
+        return [point, point._replace(policies=policies[-1:], shortlist=4)]
 
     monkeypatch.setitem(SUITES, "time", of_smoke)
     output = tmp_path / "time.jsonl"
@@ -278,11 +280,16 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     kinds = [x["policy"].partition(":")[0] for x in whole]
     assert kinds[:LAYERS] == ["fixed"] * LAYERS
     assert set(kinds[LAYERS:]) == {"token_geometric", "confidence"}
+    assert {(x["policy"].partition(":")[0], x["shortlist"]) for x in whole} == {
+        *((kind, 0) for kind in ("fixed", "token_geometric", "confidence")),
+        ("confidence", 4),
+    }
     texts = len((smoke.text / "test.de").read_text().splitlines())
     assert {x["timed_sentences"] for x in whole} == {texts}
     assert {x["timed_sentences"] for x in part} == {2}
     for one, other in zip(whole, part, strict=True):
-        assert one["tokens_per_second"] > 0 and one["repetitions"] == 1
+        assert one["tokens_per_second"] > 0
+        assert one["repetitions"] == one["processes"] == 2
         for line in (one, other):
             assert line["in_work"] >= 1
             assert line["peak_bytes"] > 0
