@@ -12,17 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bleu_counts import unpack
-from benchmarks.report import paper
+from benchmarks.report import costs, paper
 from benchmarks.report.bootstrap import Draws, draws_of_bleu, interval
-from benchmarks.report.costs import (
-    Cost,
-    Cut,
-    average_exit,
-    best_within,
-    draws_of_cost,
-    megaflops,
-    milliseconds,
-)
 from benchmarks.results import Line, describe, rule_of, select
 from dat_jax.evaluation.tables import markdown_table
 
@@ -117,24 +108,24 @@ def differences(lines: Sequence[Line], split: str) -> str:
 
 def against_cuts(lines: Sequence[Line], split: str) -> str:
     """Returns BLEU of adaptive exits minus that of cuts at equal average exit and equal FLOPs."""
-    costs = {"average exit": average_exit, "MFLOPs/token": megaflops}
-    return _against_cuts(select(lines, "split", split), costs)
+    named = {"average exit": costs.average_exit, "MFLOPs/token": costs.megaflops}
+    return _against_cuts(select(lines, "split", split), named)
 
 
 def against_time(lines: Sequence[Line], batch_size: str) -> str:
     """Returns BLEU of adaptive exits minus that of cuts at equal average exit and equal time."""
-    costs = {"average exit": average_exit, "ms/token": milliseconds}
-    return _against_cuts(select(lines, "batch_size", batch_size), costs)
+    named = {"average exit": costs.average_exit, "ms/token": costs.milliseconds}
+    return _against_cuts(select(lines, "batch_size", batch_size), named)
 
 
-def _against_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
+def _against_cuts(lines: Sequence[Line], named: dict[str, costs.Cost]) -> str:
     """Compares the policies of each rule with the best that cuts of the same model reach.
 
     A row holds the policies whose average exits round down to the same depth. Values are means
     over the policies of a seed, then over seeds.
     """
-    heading = ["training", "rule", "decodes", "BLEU", *costs]
-    for name in costs:
+    heading = ["training", "rule", "decodes", "BLEU", *named]
+    for name in named:
         heading += [f"minus cuts of equal {name}, 95 %", "by seed"]
     cuts = defaultdict[Any, list[Line]](list)
     groups = defaultdict[Any, dict[int, list[Line]]](lambda: defaultdict(list))
@@ -148,8 +139,8 @@ def _against_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
     for (point, rule, _), group in sorted(groups.items()):
         row = [point, rule, str(sum(map(len, group.values())))]
         row.append(f"{_mean(group, lambda line: line['bleu']):.1f}")
-        row += [f"{_mean(group, cost):.2f}" for cost in costs.values()]
-        for cost in costs.values():
+        row += [f"{_mean(group, cost):.2f}" for cost in named.values()]
+        for cost in named.values():
             row += _gains(
                 {
                     seed: [_gain(line, cuts[point, seed], cost, bleu) for line in own]
@@ -160,17 +151,17 @@ def _against_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
     return markdown_table([heading, *rows])
 
 
-def _mean(group: Mapping[int, Sequence[Line]], value: Cost) -> float:
+def _mean(group: Mapping[int, Sequence[Line]], value: costs.Cost) -> float:
     """Returns the mean over seeds of the mean of each seed's lines."""
     return statistics.mean(statistics.mean(map(value, own)) for own in group.values())
 
 
 def _gain(
-    line: Line, lines_of_cuts: Sequence[Line], cost: Cost, bleu: Callable[[Line], Draws]
+    line: Line, lines_of_cuts: Sequence[Line], cost: costs.Cost, bleu: Callable[[Line], Draws]
 ) -> Draws | None:
     """Returns BLEU minus that of the cuts at a line's cost; None if all of them cost more."""
-    cuts = [Cut(draws_of_cost(cost, cut), bleu(cut)) for cut in lines_of_cuts]
-    best = best_within(draws_of_cost(cost, line), cuts)
+    cuts = [costs.Cut(costs.draws_of_cost(cost, cut), bleu(cut)) for cut in lines_of_cuts]
+    best = costs.best_within(costs.draws_of_cost(cost, line), cuts)
     if best[0] == -np.inf:
         return None
     cheapest = min(cuts, key=lambda cut: cut.cost[0])  # for draws in which all cost more
