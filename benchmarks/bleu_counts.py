@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts that BLEU is made of, sentence by sentence, and their text in a line of results."""
+"""BLEU counts of single sentences: a line of results stores them instead of its translations."""
 
 import base64
 import zlib
@@ -12,12 +12,12 @@ from sacrebleu.metrics import BLEU
 ORDERS = 4
 
 Counts = Int[np.ndarray, "sentences counts"]
-"""Of each sentence the n-grams of orders 1 to 4 that are right, all of these, and the lengths of
-translation and reference."""
+"""Per sentence: correct n-grams of orders 1 to 4, all n-grams of these orders, the length of the
+translation and the length of the reference."""
 
 
 def count(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> Counts:
-    """Counts what BLEU is made of; `tokenizer` is sacreBLEU's name of one."""
+    """Returns the counts of each sentence; `tokenizer` is sacreBLEU's name of one."""
     bleu = BLEU(tokenize=tokenizer, effective_order=True)
     pairs = zip(hypotheses, references, strict=True)
     scores = [bleu.sentence_score(hypothesis, [reference]) for hypothesis, reference in pairs]
@@ -25,11 +25,11 @@ def count(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) 
 
 
 def pack(counts: Counts) -> str:
-    """Makes a text of counts, for a line of JSON."""
+    """Compresses counts to text."""
     return base64.b85encode(zlib.compress(counts.astype("<u2").T.tobytes(), 9)).decode()
 
 
 def unpack(text: str) -> Counts:
-    """Reads what `pack` made."""
+    """Returns the counts that `pack` compressed."""
     flat = np.frombuffer(zlib.decompress(base64.b85decode(text)), "<u2")
     return flat.reshape(2 * ORDERS + 2, -1).T.astype(np.int32)

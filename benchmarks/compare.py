@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Differences between decodes of one text, how large they are and how far they may be chance.
+"""Compares decodes of one text: differences of BLEU and chrF, and their significance.
 
     python -m benchmarks.compare BASELINE FOLDER [FOLDER ...] [--test=bs|ar] [--output=FILE.jsonl]
 
-Each folder holds what `decode.py` wrote, of the same text with the same references. Prints BLEU and
-chrF with 95 % intervals, and for each folder but the first its difference to that, with the p of
-sacreBLEU's paired bootstrap (bs) or approximate randomization (ar). `--output` adds a line of JSON
-for each.
+Each folder holds the output of `decode.py` for the same text and references. Prints BLEU and chrF
+with 95 % intervals, and for each folder after the first the difference from the first, with the p
+of sacreBLEU's paired bootstrap (bs) or approximate randomization (ar). `--output` appends a line of
+JSON per folder.
 """
 
 import re
@@ -36,12 +36,12 @@ def main(argv: Sequence[str]) -> int:
     options = flags.FlagValues()
     define_arguments(options, "Folders of results, the baseline first; the flag may be left out.")
     flags.DEFINE_enum("test", "bs", get_args(Test), "The paired test.", options)
-    define_path(options, "output", "A file of JSON lines to add to.", required=False)
+    define_path(options, "output", "A file of JSON lines to append to.", required=False)
     return run(argv, options, lambda: _main(options))
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Reads and checks everything, compares, prints the table and adds the lines."""
+    """Reads and checks everything, compares, prints the table and appends the lines."""
     names = options.arguments
     if len({destination(name) for name in names}) < max(2, len(names)):
         raise UserError(
@@ -59,26 +59,22 @@ def _main(options: flags.FlagValues) -> None:
     print(format_comparison(rows))
     for key in ("bleu_signature", "chrf_signature"):
         print(rows[0][key])
+    labels = {"benchmark": _SUITE, "suite": _SUITE, "test": options.test, "baseline": names[0]}
     if lines is not None:
         for row in rows:
             kept = {key: results[row["system"]].summary[key] for key in _KEPT}
-            labels = {"benchmark": _SUITE, "suite": _SUITE, "test": options.test}
-            lines.add(labels | {"baseline": names[0]} | row | kept)
+            lines.add(labels | row | kept)
 
 
 def _check_same(results: Mapping[str, Results]) -> None:
-    """Makes sure that all are of one text, with one file of references.
-
-    Raises:
-        UserError: they are not, or one does not say of what it is.
-    """
+    """Refuses results that are not of one text and one file of references."""
     first, baseline = next(iter(results.items()))
     for key, what in _TEXTS.items():
         for name, result in results.items():
             if not result.summary.get(key):
                 raise UserError(
-                    f"{name} does not say of what {what} it is: decode a split again, or a file "
-                    "with --config.reference"
+                    f"{name} does not name its {what}: decode a split again, or a file with "
+                    "--config.reference"
                 )
             if result.summary[key] != baseline.summary[key]:
                 raise UserError(

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of benchmarks that absl has no kind of."""
+"""Checks options that list numbers or names, separated by commas."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dat_jax.errors import UserError
 
 
 def numbers(name: str, texts: Sequence[str], least: int) -> list[int]:
-    """The whole numbers that the option of this name lists.
+    """Returns the integers that an option lists.
 
     Raises:
-        UserError: there are none, or something else.
+        UserError: it lists none, or something other than integers of at least `least`.
     """
     for text in texts or [""]:
         if not text.isdecimal() or int(text) < least:
@@ -21,11 +21,11 @@ def numbers(name: str, texts: Sequence[str], least: int) -> list[int]:
     return [int(text) for text in texts]
 
 
-def some(name: str, texts: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The names that the option of this name lists; all that are known if it lists none.
+def some(name: str, texts: Sequence[str], known: Collection[str]) -> list[str]:
+    """Returns the names that an option lists, or all `known` names if it lists none.
 
     Raises:
-        UserError: there is none of a name.
+        UserError: a name is unknown.
     """
     for text in texts:
         if text not in known:

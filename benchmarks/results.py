@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of JSON lines that grows: what it has already is not measured again."""
+"""Files of JSON lines: a benchmark reads one, skips what it already holds and adds the rest."""
 
 import contextlib
 import json
@@ -14,35 +14,17 @@ from dat_jax.storage.files import write_text
 Line = dict[str, Any]
 
 
-def check_output(path: Path) -> Path:
-    """The file of JSON lines that a benchmark is to write, before it measures anything.
-
-    Raises:
-        UserError: its folder does not exist.
-    """
-    if not path.parent.is_dir():
-        raise UserError(
-            f"--output={path}: {path.parent} is no folder: make it, or name a file in another one"
-        )
-    return path
-
-
-def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Writes results, one a line, all or none."""
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-
-
 class Lines:
-    """The lines of a suite, old and new, each known again by some of its values."""
+    """The lines of a suite in a file, each identified by its values of some keys."""
 
     def __init__(self, path: Path, suite: str, keys: tuple[str, ...]) -> None:
-        """Reads what is there.
+        """Reads the file if it exists, and ends an interrupted last line.
 
         Raises:
-            UserError: the folder does not exist, or the file is damaged or of another suite.
+            UserError: the folder is missing, or the file is damaged or of another suite.
         """
         self._path, self._keys = check_output(path), keys
-        self._lines: list[Line] = read_lines(path) if path.exists() else []
+        self._lines = read_lines(path) if path.exists() else []
         for line in self._lines:
             if line.get("suite") != suite:
                 raise UserError(
@@ -50,60 +32,80 @@ class Lines:
                     f"{suite!r}: name another --output"
                 )
         if path.exists() and not path.read_text(encoding="utf-8").endswith("\n"):
-            write_lines(path, self._lines)
+            write_text(path, "".join(json.dumps(line) + "\n" for line in self._lines))
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def find(self, **values: Any) -> Line | None:
-        """The line with these values under the keys by which lines are known, if it is there."""
+        """Returns the line with these values of the identifying keys, if there is one."""
         wanted = [values[key] for key in self._keys]
         return next((x for x in self._lines if [x[key] for key in self._keys] == wanted), None)
 
     def add(self, line: Line) -> None:
-        """Writes a line at once."""
+        """Appends a line to the file."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._lines.append(line)
 
 
-def read_lines(path: Path) -> list[Line]:
-    """Reads a file of JSON lines; a last one that was broken off is left out.
+def check_output(path: Path) -> Path:
+    """Returns the path of an output file after checking that its folder exists.
 
     Raises:
-        UserError: the file is damaged otherwise.
+        UserError: it does not.
     """
-    damaged = UserError(f"{path} holds no JSON lines: restore it, or name another file")
+    if not path.parent.is_dir():
+        raise UserError(
+            f"--output={path}: {path.parent} is not a folder: create it, or choose another file"
+        )
+    return path
+
+
+def write_lines(path: Path, lines: Iterable[Line]) -> list[Line]:
+    """Writes each line as soon as it is known; returns all."""
+    known = list[Line]()
+    with path.open("w", encoding="utf-8") as file:
+        for line in lines:
+            known.append(line)
+            print(json.dumps(line), file=file, flush=True)
+    return known
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Reads a file of JSON lines; drops a last line whose writing was interrupted.
+
+    Raises:
+        UserError: the file is damaged in another way.
+    """
+    damaged = UserError(f"{path} is not a file of JSON lines: restore it, or name another file")
     try:
-        *whole, last = path.read_text(encoding="utf-8").split("\n")
-        lines = [json.loads(line) for line in whole]
+        *texts, last = path.read_text(encoding="utf-8").split("\n")
+        lines = [json.loads(text) for text in texts]
     except ValueError:
         raise damaged from None
-    if last[:1] not in ("", "{"):
-        raise damaged
-    with contextlib.suppress(ValueError):  # it was broken off
+    with contextlib.suppress(ValueError):  # the writing of the last line was interrupted
         lines += [json.loads(last)] if last else []
-    if not all(isinstance(line, dict) for line in lines):
+    if last[:1] not in ("", "{") or not all(isinstance(line, dict) for line in lines):
         raise damaged
     return lines
 
 
-def lines_of(lines: Sequence[Line], key: str, value: str) -> list[Line]:
-    """The lines of `benchmarks.reproduce` that have a value, as text, under a key.
+def select(lines: Sequence[Line], key: str, value: str) -> list[Line]:
+    """Returns the lines of `benchmarks.reproduce` with this value of a key, compared as text.
 
     Raises:
-        UserError: there are none, or several of the same training, seed, split and policy.
+        UserError: there are none, or two have the same training, seed, split and policy.
     """
     chosen = [line for line in lines if str(line[key]) == value]
     if not chosen:
-        there = ", ".join(dict.fromkeys(str(line[key]) for line in lines))
-        raise UserError(f"no line has the {key} {value!r}: must be one of {there}")
+        known = ", ".join(dict.fromkeys(str(line[key]) for line in lines))
+        raise UserError(f"no line has the {key} {value!r}: must be one of {known}")
     names = Counter((x["point"], x["seed"], x["split"], x["policy"]) for x in chosen)
-    (name, count), *_ = names.most_common(1)
+    [((point, seed, split, policy), count)] = names.most_common(1)
     if count > 1:
-        point, seed, split, policy = name
         raise UserError(
-            f"{count} lines are of {point}, seed {seed}, {split}, {policy}: leave out those of "
-            "other configs, beams or batch sizes"
+            f"{count} lines are of {point}, seed {seed}, {split}, {policy}: remove those with "
+            "another config, beam size or batch size"
         )
     return chosen

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random weights, sentences for them, and exits drawn from a distribution of a given mean.
+"""Models of random weights, sentences of forced lengths, and exits drawn around a given mean.
 
-Lengths are forced, so that engines and other systems do the same work, and what differs is how they
-go about it.
+All systems then do the same work, and only their way of doing it differs.
 """
 
 import dataclasses
@@ -15,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.base import get_config
-from dat_jax import TranslationModel, flops
+from dat_jax import flops
 from dat_jax.config import Config
 from dat_jax.data.vocabulary import EOS
-from dat_jax.decoding.search import SearchResult
+from dat_jax.decoding.search import SearchResult, search
+from dat_jax.decoding.sizing import Platform
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.work import describe
 from dat_jax.exits.questions import Plan, Rule, Token
@@ -33,7 +33,7 @@ LARGE = {
     "encoder_layers": 6,
     "vocabulary_size": 10_000,
 }
-"""The sizes at which accelerators are looked at: those of IWSLT'14's models."""
+"""The sizes of the paper's IWSLT'14 models, used for measurements of accelerators."""
 
 _FIRST_WORD = 4
 _WIDTHS = ("dim", "ff_dim", "heads")
@@ -41,7 +41,7 @@ _WIDTHS = ("dim", "ff_dim", "heads")
 
 @dataclasses.dataclass(frozen=True)
 class Drawn(Rule):
-    """Each token exits at a depth drawn from a distribution."""
+    """Draws the exit of each token from a distribution."""
 
     cumulative: Any  # the probability of exiting at depth 1, 2, ... N - 1 or below
 
@@ -54,7 +54,7 @@ class Drawn(Rule):
 
 
 def drawn_exits(average_exit: float, num_layers: int) -> Drawn:
-    """Exits with this mean, each depth being as much rarer than the one below as all others are."""
+    """Returns a rule with this mean exit, whose probabilities form a geometric sequence."""
     depths = np.arange(1, num_layers + 1)
     low, high = -30.0, 30.0
     for _ in range(100):
@@ -68,81 +68,81 @@ def drawn_exits(average_exit: float, num_layers: int) -> Drawn:
 class Task(NamedTuple):
     """A model, and sentences for it."""
 
-    model: TranslationModel
+    trained: TrainedModel
     source: np.ndarray  # [B, S] without padding
-    lengths: np.ndarray  # [B] of the translations, EOS counted
+    lengths: np.ndarray  # [B] target tokens, including EOS
 
     @property
     def num_layers(self) -> int:
-        """The model's decoder blocks, N."""
-        return self.model.trained.config.model.decoder_layers
+        """The number of decoder blocks, N."""
+        return self.trained.config.model.decoder_layers
 
     def first(self, count: int) -> "Task":
-        """The same task with no more sentences than this."""
+        """Returns the task with at most this many sentences."""
         return self._replace(source=self.source[:count], lengths=self.lengths[:count])
 
-    def search(self, rule: Rule, **settings: Any) -> SearchResult:
-        """Translates all sentences to their lengths."""
+    def search(
+        self, rule: Rule, beam: int, in_work: int, platform: Platform | None = None
+    ) -> SearchResult:
+        """Translates all sentences to their lengths, with the device's sizes or those given."""
         room = {"max_length_ratio": 0.0, "max_length_extra": int(self.lengths.max())}
-        result = self.model.search(
-            list(self.source), policy=rule, limits=self.lengths.tolist(), **room, **settings
+        decoding = dataclasses.replace(
+            self.trained.config.decoding, beam_size=beam, batch_size=in_work, **room
         )
+        sources, limits = list(self.source), self.lengths.tolist()
+        result = search(self.trained, rule, sources, decoding, limits=limits, platform=platform)
         lengths = [len(hypothesis.tokens) for hypothesis in result.hypotheses]
-        assert lengths == self.lengths.tolist(), "a translation ended early"
+        assert lengths == limits, "a translation ended early"
         return result
 
 
 def make_config(
     sizes: Mapping[str, int], dtype: Literal["float32", "bfloat16"] = "float32"
 ) -> Config:
-    """A post-norm model with an exit at each depth, encoder and decoder equally wide.
+    """Returns the config of a post-norm model with an exit at each depth.
 
     Args:
-        sizes: `dim`, `ff_dim`, `heads`, `num_layers`, `encoder_layers` and `vocabulary_size`.
-        dtype: that it computes in.
+        sizes: `dim`, `ff_dim` and `heads` of encoder and decoder, `num_layers`, `encoder_layers`
+            and `vocabulary_size`.
+        dtype: the type of activations.
     """
     values = get_config().to_dict()
     values["data"]["vocabulary_size"] = sizes["vocabulary_size"]
     values["model"] |= {f"{s}_{x}": sizes[x] for s in ("encoder", "decoder") for x in _WIDTHS}
-    values["model"] |= {
-        "encoder_layers": sizes["encoder_layers"],
-        "decoder_layers": sizes["num_layers"],
-        "dropout": 0.0,
-        "dtype": dtype,
-    }
+    layers = {"encoder_layers": sizes["encoder_layers"], "decoder_layers": sizes["num_layers"]}
+    values["model"] |= layers | {"dropout": 0.0, "dtype": dtype}
     return Config.from_dict(values)
 
 
 def config_of(module: ModuleType) -> Config:
-    """The config of a module of `configs/`."""
+    """Returns the config of a module of `configs/`."""
     return Config.from_dict(module.get_config().to_dict())
 
 
 def make_task(config: Config, sentences: int, source_length: int, target_length: int) -> Task:
-    """Random weights by which EOS is never likely, and random sources, all of equal lengths."""
+    """Returns random sources of one length, and random weights that make EOS improbable."""
     vocabulary_size = config.data.vocabulary_size
     model = Transformer(config.model, vocabulary_size, vocabulary_size)
     params = init_params(model, jax.random.key(0))
     table = params["classifiers"]["table"].at[..., EOS, :].set(0)
     params = params | {"classifiers": params["classifiers"] | {"table": table}}
-    words = np.random.default_rng(0).integers(
-        _FIRST_WORD, vocabulary_size, (sentences, source_length)
-    )
+    generator, shape = np.random.default_rng(0), (sentences, source_length)
+    words = generator.integers(_FIRST_WORD, vocabulary_size, shape)
     words[:, -1] = EOS
-    trained = TranslationModel(TrainedModel(config, model, params))
-    return Task(trained, words.astype(np.int32), np.full(sentences, target_length, np.int32))
+    trained, lengths = TrainedModel(config, model, params), np.full(sentences, target_length)
+    return Task(trained, words.astype(np.int32), lengths.astype(np.int32))
 
 
 def vary_lengths(task: Task) -> Task:
-    """The same task with translations of all lengths from half of theirs to theirs."""
+    """Returns the task with target lengths drawn between half of theirs and all of it."""
     generator = np.random.default_rng(1)
     lengths = generator.integers(-(-task.lengths // 2), task.lengths + 1)
     return task._replace(lengths=lengths.astype(np.int32))
 
 
 def encode(task: Task, batch_size: int) -> Callable[[], Any]:
-    """The encoder alone, on one batch."""
-    trained = task.model.trained
+    """Returns a call that runs the encoder alone on one batch."""
+    trained = task.trained
     encoder = jax.jit(
         lambda params, source: trained.model.apply(
             {"params": params}, source, source != 0, method="encode"
@@ -152,23 +152,14 @@ def encode(task: Task, batch_size: int) -> Callable[[], Any]:
 
 
 def figures(task: Task, rule: Rule, result: SearchResult) -> dict[str, Any]:
-    """Figures of a search, by its own counts and by the paper's formula."""
-    config, tokens = task.model.trained.config, int(task.lengths.sum())
-    counted = sum(
-        flops.translation(
-            config.model,
-            config.data.vocabulary_size,
-            task.source.shape[1],
-            np.asarray(hypothesis.exits),
-            rule,
-        )
-        for hypothesis in result.hypotheses
-    )
-    exits = sum(sum(hypothesis.exits) for hypothesis in result.hypotheses)
+    """Returns the work of a search as executed, and its FLOPs by the paper's formula."""
+    config, tokens = task.trained.config, int(task.lengths.sum())
+    sizes = config.model, config.data.vocabulary_size, task.source.shape[1]
+    exits = [np.asarray(hypothesis.exits) for hypothesis in result.hypotheses]
     return {
         "sentences": len(task.source),
         "tokens": tokens,
-        "average_exit": round(exits / tokens, 3),
-        "flops_per_token": counted / tokens,
+        "average_exit": round(int(sum(map(np.sum, exits))) / tokens, 3),
+        "flops_per_token": sum(flops.translation(*sizes, one, rule) for one in exits) / tokens,
         "peak_bytes": result.cost.peak_bytes,
     } | describe(result.cost.work, tokens)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fair timing on a machine that is never quite quiet, and lines of results, for all benchmarks.
-
-Everything is run in turn, again and again, so that nothing has the quiet minutes to itself.
-"""
+"""Fair timing on a machine whose speed drifts: all runs take turns, several times."""
 
 import itertools
 import os
@@ -11,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from tqdm import tqdm
@@ -22,39 +19,28 @@ Outcome = TypeVar("Outcome")
 _VECTORS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2")  # best first; one name may hide several
 
 
-class Timed(NamedTuple, Generic[Outcome]):
-    """The last outcome of a run, and the seconds of each repetition."""
-
-    outcome: Outcome
-    seconds: list[float]
-
-
 def interleaved(
     runs: Sequence[Callable[[], Outcome]], repetitions: int, description: str
-) -> list[Timed[Outcome]]:
+) -> list[tuple[Outcome, list[float]]]:
     """Calls each of `runs` once untimed, which compiles, and then all of them in turn.
 
-    A drift of the machine's speed is shared by all.
+    Returns the last outcome of each run, and the seconds of its repetitions.
     """
     outcomes: list[Any] = [None] * len(runs)
     seconds: list[list[float]] = [[] for _ in runs]
-    for repetition, index in tqdm(
-        list(itertools.product(range(1 + repetitions), range(len(runs)))),
-        desc=description,
-        unit="run",
-        dynamic_ncols=True,
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    ):
+    turns = list(itertools.product(range(1 + repetitions), range(len(runs))))
+    hidden = not sys.stderr.isatty()
+    progress = tqdm(turns, description, unit="run", dynamic_ncols=True, leave=False, disable=hidden)
+    for repetition, index in progress:
         started = time.perf_counter()
         outcomes[index] = runs[index]()
         if repetition:
             seconds[index].append(time.perf_counter() - started)
-    return [Timed(*both) for both in zip(outcomes, seconds, strict=True)]
+    return list(zip(outcomes, seconds, strict=True))
 
 
-def rate(amount: float, seconds: list[float]) -> dict[str, Any]:
-    """`amount` per second: the median over the repetitions, the slowest, the fastest, and each."""
+def rate(amount: float, seconds: Sequence[float]) -> dict[str, Any]:
+    """Returns `amount` per second: the median, slowest, fastest and every repetition."""
     return {
         "tokens_per_second": round(amount / statistics.median(seconds), 1),
         "slowest": round(amount / max(seconds), 1),
@@ -65,7 +51,7 @@ def rate(amount: float, seconds: list[float]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine that a figure depends on in addition to the code, and the code itself."""
+    """Returns the hardware and the versions that a measurement depends on."""
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}",
@@ -79,7 +65,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name and its best vector instructions, where the system tells them."""
+    """Returns the processor's name and its best vector instructions, if the system names them."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             known = dict(line.split(":", 1) for line in file if ":" in line)

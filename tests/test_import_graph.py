@@ -51,6 +51,13 @@ MAY_IMPORT = {
 }
 """The parts that each part may import, in addition to itself."""
 
+BENCHMARKS = {
+    **{name: set() for name in ("decode", "compiled", "reproduce")},
+    "report": {"decode", "compiled"},
+    "gpu": {"decode"},
+}
+"""The packages of `benchmarks` that its parts may import in addition to themselves."""
+
 WITHOUT_JAX = BASE - WITH_JAX | {"__init__", "data", "cli"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"train", "decode", "benchmarks", "configs", "tests"}
@@ -120,6 +127,14 @@ def violations(package: Path) -> list[str]:
 
 def test_the_package_respects_its_layers():
     assert violations(PACKAGE) == []
+
+
+def test_the_packages_of_benchmarks_respect_their_layers():
+    for module, path in modules(PACKAGE.parent / "benchmarks").items():
+        names = [name.split(".") for name in imports(path.read_text(encoding="utf-8"))]
+        imported = {parts[1] for parts in names if parts[0] == "benchmarks"} & BENCHMARKS.keys()
+        part = module.split(".")[1]
+        assert imported <= BENCHMARKS.get(part, set()) | {part}, module
 
 
 def test_loading_a_model_does_not_import_training():

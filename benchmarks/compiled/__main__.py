@@ -1,27 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs as compilers make them for TPUs and GPUs that need not be here.
+"""Compiles our programs for TPUs and GPUs that this machine lacks, and says what they cost.
 
     python -m benchmarks.compiled --target=tpu:v5e --output=results/compiled_v5e.jsonl
 
-Compiles the search and the training step, and says what they come to, piece by piece: on TPU the
-cycles that its compiler estimates, on GPU the launches. Nothing is timed, and the estimate leaves
-out gathers and scatters, which are counted. Needs `jax[tpu]`, or for a GPU the wheels
-that the message names.
+Writes a line for each piece of the search and of the training step: on TPU the cycles that the
+compiler estimates, on GPU the launches. Nothing is timed, and the estimate leaves out gathers and
+scatters, which are counted. Needs `jax[tpu]`, or for a GPU the packages that the message names.
 """
 
 import importlib.metadata
-import json
 import sys
 from collections.abc import Sequence
 
 import jax
 from absl import flags
 
-from benchmarks.compiled.pieces import lines_of
-from benchmarks.compiled.tables import format_table
+from benchmarks.compiled.pieces import format_table, lines_of
 from benchmarks.compiled.targets import find_target
 from benchmarks.options import some
-from benchmarks.results import check_output
+from benchmarks.results import check_output, write_lines
 from dat_jax.cli.command_line import define_path, run
 from dat_jax.evaluation.provenance import describe_commit, hash_engine
 
@@ -41,25 +38,19 @@ def _main(options: flags.FlagValues) -> None:
     """Checks, compiles, writes the lines, prints the table."""
     output, target = check_output(options.output), find_target(options.target)
     programs = some("programs", options.programs, _PROGRAMS)
-    jax.config.update("jax_platforms", "cpu")  # what is compiled for need not be here
+    jax.config.update("jax_platforms", "cpu")  # the target need not be here
+    compiler = "libtpu" if target.platform == "tpu" else "jaxlib"
     setting = {
         "target": options.target,
         "jax": jax.__version__,
-        "compiler": _version("libtpu" if target.platform == "tpu" else "jaxlib"),
+        "compiler": f"{compiler} {importlib.metadata.version(compiler)}",
         "commit": describe_commit(),
         "engine_sha256": hash_engine(),
     }
-    lines = []
-    with output.open("w", encoding="utf-8") as file:
-        for line in lines_of(target, programs):
-            lines.append({"benchmark": "compiled"} | line | setting)
-            print(json.dumps(lines[-1]), file=file, flush=True)
+    lines = ({"benchmark": "compiled"} | line | setting for line in lines_of(target, programs))
+    lines = write_lines(output, lines)
     print("Estimates of the compiler; nothing was timed.\n")
     print(format_table(lines))
-
-
-def _version(package: str) -> str:
-    return f"{package} {importlib.metadata.version(package)}"
 
 
 if __name__ == "__main__":

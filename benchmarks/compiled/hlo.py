@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs as XLA prints them: loops, branches, what the compiler says of instructions.
+"""Parses the text of compiled programs: loops, branches and the compiler's cost estimates.
 
-TPU's compiler writes an estimate of cycles beside most instructions, gathers and scatters aside.
+The TPU compiler estimates the cycles of most instructions, but not of gathers and scatters.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _HEAD = re.compile(r"(ENTRY )?%([\w.-]+) \(.*\{\s*$")
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.-]+) = (.*)$")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%[\w.-]+ = (.+?) ([a-z][\w-]*)\((.*)$")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}
@@ -21,29 +21,28 @@ class Instruction(NamedTuple):
 
     opcode: str
     shape: str
-    scopes: frozenset[str]  # the names under which JAX traced it
-    cycles: int  # of one run; 0 if the compiler makes no estimate
-    trips: int  # of a loop whose length is known; 1 of all else
-    is_custom: bool  # a gather, a scatter or another of which it makes none
+    scopes: frozenset[str]  # names of the JAX scopes in which it was traced
+    cycles: int  # of one run; 0 without an estimate
+    trips: int  # iterations of a loop if the compiler knows them, else 1
+    is_custom: bool  # a gather, scatter or other kernel without an estimate
     body: str | None  # the computation of a loop
-    branches: tuple[str, ...]
+    branches: tuple[str, ...]  # the computations of a conditional
 
     @property
     def arrays(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Element types and dimensions of all arrays that it makes."""
+        """The element type and dimensions of each result."""
         found = _ARRAY.findall(self.shape)
         return [(kind, tuple(map(int, filter(None, dims.split(","))))) for kind, dims in found]
 
     @property
     def bytes(self) -> int:
-        """Bytes of all arrays that it makes."""
+        """The bytes of all results."""
         return sum(size_of(kind, dims) for kind, dims in self.arrays)
 
     @property
-    def collective(self) -> str | None:
-        """The kind of exchange between devices that it begins, if any."""
-        kinds = (kind for kind in _COLLECTIVES if self.opcode in (kind, f"{kind}-start"))
-        return next(kinds, None)
+    def is_collective(self) -> bool:
+        """Whether it starts an exchange between devices."""
+        return self.opcode.removesuffix("-start") in _COLLECTIVES
 
 
 class Program(NamedTuple):
@@ -53,74 +52,59 @@ class Program(NamedTuple):
     entry: str
 
     def all_below(self, name: str) -> Iterator[Instruction]:
-        """Yields the instructions of a computation, of its branches and of its loops."""
+        """Yields the instructions of a computation, its branches and its loops."""
         for instruction in self.computations[name]:
             yield instruction
             for inner in (*instruction.branches, *filter(None, [instruction.body])):
                 yield from self.all_below(inner)
 
     def loop(self, scope: str) -> Instruction:
-        """The loop in whose body, and in no loop in between, most was traced under `scope`: what
-        never changes in it may have been moved out, into a loop around it."""
-        loops = [
-            instruction
-            for computation in self.computations.values()
-            for instruction in computation
-            if instruction.body
-        ]
+        """Returns the loop whose body holds the most instructions of a scope.
+
+        Inner loops do not count: what never changes in a loop may have been moved to an outer one.
+        """
+        everything = (one for computation in self.computations.values() for one in computation)
+        loops = [one for one in everything if one.body]
         return max(
             loops,
             key=lambda loop: sum(scope in one.scopes for one in self.computations[loop.body or ""]),
         )
 
-    def cycles(self, name: str, scopes: frozenset[str], known: frozenset[str]) -> int:
-        """Estimated cycles of a computation in which, of all branches, those are taken that were
-        traced under one of `scopes`.
+    def cycles(self, name: str, optional: frozenset[str] = frozenset()) -> int:
+        """Returns the estimated cycles of a computation with the costliest branch of each switch.
 
-        Where no branch was, the cheapest is taken if some were under one of the `known` scopes, and
-        the dearest if none.
+        A switch with a branch traced in an `optional` scope takes its cheapest branch instead.
         """
         total = 0
         for instruction in self.computations[name]:
             total += instruction.cycles
             if instruction.body:
-                total += instruction.trips * self.cycles(instruction.body, scopes, known)
-            if instruction.branches:
-                total += self._branch(instruction, scopes, known)
+                total += instruction.trips * self.cycles(instruction.body, optional)
+            if branches := instruction.branches:
+                inside = [one.scopes for branch in branches for one in self.all_below(branch)]
+                choose = min if any(scopes & optional for scopes in inside) else max
+                total += choose(self.cycles(branch, optional) for branch in branches)
         return total
 
     def cycles_of_branch(self, name: str, scope: str, number: int) -> int:
-        """Estimated cycles of one branch of the switches that were traced under `scope`, and of all
-        else under it; of the branches inside, the dearest."""
-        anything = frozenset[str]()
+        """Returns the estimated cycles of a scope if its switches take one branch.
+
+        Switches inside that branch take their costliest one.
+        """
         return sum(
-            one.cycles
-            + (self.cycles(one.branches[number], anything, anything) if one.branches else 0)
+            one.cycles + (self.cycles(one.branches[number]) if one.branches else 0)
             for one in self.computations[name]
             if scope in one.scopes
         )
 
-    def _branch(
-        self, instruction: Instruction, scopes: frozenset[str], known: frozenset[str]
-    ) -> int:
-        costs = {branch: self.cycles(branch, scopes, known) for branch in instruction.branches}
-        taken = [costs[branch] for branch in costs if self._scopes(branch) & scopes]
-        if taken:
-            return max(taken)
-        optional = any(self._scopes(branch) & known for branch in costs)
-        return min(costs.values()) if optional else max(costs.values())
-
-    def _scopes(self, name: str) -> frozenset[str]:
-        return frozenset().union(*(inner.scopes for inner in self.all_below(name)))
-
 
 def size_of(kind: str, dims: tuple[int, ...]) -> int:
-    """Bytes of an array."""
+    """Returns the bytes of an array."""
     return _BYTES.get(kind, 4) * math.prod(dims)
 
 
 def parse(text: str) -> Program:
-    """Reads what `jax.stages.Compiled.as_text` returns."""
+    """Parses the text of `jax.stages.Compiled.as_text`."""
     computations, current, entry = dict[str, list[Instruction]](), None, ""
     for line in text.splitlines():
         if head := _HEAD.match(line):
@@ -129,43 +113,25 @@ def parse(text: str) -> Program:
         elif line.startswith("}"):
             current = None
         elif current is not None and (match := _INSTRUCTION.match(line)):
-            current.append(_instruction(match[2]))
+            current.append(_instruction(*match.groups()))
     return Program(computations, entry)
 
 
-def _instruction(text: str) -> Instruction:
-    shape, rest = _split_shape(text)
-    opcode = rest.partition("(")[0]
-    called = re.search(r"branch_computations=\{([^}]*)\}", rest)
-    branches = re.findall(r"%([\w.-]+)", called[1]) if called else []
+def _instruction(shape: str, opcode: str, rest: str) -> Instruction:
+    def value(pattern: str) -> str:
+        match = re.search(pattern, rest)
+        return match[1] if match else ""
+
+    branches = re.findall(r"%([\w.-]+)", value(r"branch_computations=\{([^}]*)\}"))
     if pair := re.search(r"true_computation=%([\w.-]+), false_computation=%([\w.-]+)", rest):
         branches = [pair[2], pair[1]]
-    names = _value(r'op_name="([^"]*)"', rest) or ""
     return Instruction(
         opcode,
         shape,
-        frozenset(names.split("/")),
-        int(_value(r'"estimated_cycles":"(\d+)"', rest) or 0),
-        int(_value(r'"known_trip_count":\{"n":"(\d+)"', rest) or 1),
+        frozenset(value(r'op_name="([^"]*)"').split("/")),
+        int(value(r'"estimated_cycles":"(\d+)"') or 0),
+        int(value(r'"known_trip_count":\{"n":"(\d+)"') or 1),
         "kind=kCustom" in rest or opcode in ("gather", "scatter"),
-        _value(r"body=%([\w.-]+)", rest),
+        value(r"body=%([\w.-]+)") or None,
         tuple(branches),
     )
-
-
-def _split_shape(text: str) -> tuple[str, str]:
-    """The shape of what an instruction makes, which may be a tuple, and the rest of it."""
-    if not text.startswith("("):
-        shape, _, rest = text.partition(" ")
-        return shape, rest
-    depth = 0
-    for index, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if depth == 0:
-            return text[: index + 1], text[index + 2 :]
-    return text, ""
-
-
-def _value(pattern: str, text: str) -> str | None:
-    match = re.search(pattern, text)
-    return match[1] if match else None

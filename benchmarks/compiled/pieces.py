@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of compiled programs: what each piece of a search and of a training step costs."""
+"""Lines of compiled programs: what the pieces of a search and a training step cost."""
 
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,49 +15,39 @@ from benchmarks.results import Line
 from benchmarks.task import LARGE, config_of, drawn_exits, make_config
 from configs import iwslt14_de_en, wmt14_en_fr
 from dat_jax.config import Config
+from dat_jax.evaluation.tables import markdown_table
 
 _SOURCE, _LENGTH = 32, 64
 _ROWS = {"tpu": 256, "cuda": 64}
 _AVERAGE_EXIT = 1.75
-_LARGE = 1 << 20  # bytes of an array that a loop carries, from which on it is a store
+_LARGE = 1 << 20  # bytes from which an array that a loop carries counts as a store
 
 
-class _Search(NamedTuple):
-    """A compiled search, to be looked at."""
-
-    num_layers: int
-    compiled: Compiled
-    program: Program
-
-    @property
-    def known(self) -> frozenset[str]:
-        """All scopes under which stages are traced."""
-        return frozenset({*map(self.block, range(1, self.num_layers + 1)), "classifier"})
-
-    @staticmethod
-    def block(depth: int) -> str:
-        """The scope of a block."""
-        return f"block_{depth}"
-
-    def kilocycles(self, *scopes: str) -> float:
-        """A step, or a tick, in which stages of these scopes run."""
-        body = self.program.loop("step").body or ""
-        return self.program.cycles(body, frozenset(scopes), self.known) / 1e3
+def lines_of(target: Target, programs: Sequence[str]) -> Iterator[Line]:
+    """Yields the lines of these programs, each as soon as it is known."""
+    if "search" in programs:
+        yield from lines_of_search(target, make_config(LARGE, "bfloat16"))
+    if "train" in programs:
+        devices = 4 if target.platform == "tpu" else 1
+        yield line_of_training(target, "iwslt14_de_en", config_of(iwslt14_de_en), devices)
+        if target.topology == "v5e:2x2":
+            wmt = config_of(wmt14_en_fr)
+            yield line_of_training(target, "wmt14_en_fr", wmt, 16, "v5e:4x4")
 
 
 def lines_of_search(target: Target, config: Config) -> Iterator[Line]:
     """Yields a line for each piece of a search, and one for the whole program."""
-    rows, num_layers = _ROWS[target.platform], config.model.decoder_layers
+    depths = range(1, config.model.decoder_layers + 1)
     lowered, settings = search(
         config,
-        drawn_exits(_AVERAGE_EXIT, num_layers),
+        drawn_exits(_AVERAGE_EXIT, len(depths)),
         make_mesh(target, 1),
-        rows=rows,
+        rows=_ROWS[target.platform],
         source_length=_SOURCE,
         length=_LENGTH,
     )
     compiled = compile_for(target, lowered)
-    made = _Search(num_layers, compiled, hlo.parse(compiled.text))
+    program = hlo.parse(compiled.text)
     labels = {
         "in_work": settings.slots,
         "source_length": _SOURCE,
@@ -67,65 +56,67 @@ def lines_of_search(target: Target, config: Config) -> Iterator[Line]:
         "projected": settings.projected,
         "dtype": config.model.dtype,
     }
-    tpu = target.platform == "tpu"
-    pieces = _pieces_in_cycles(made, settings.sizes) if tpu else _pieces_in_nodes(made)
-    for line in [*pieces, {"piece": "program"} | _of_program(made)]:
+    if target.platform == "tpu":
+        pieces = _pieces_in_cycles(program, depths, settings.sizes)
+    else:
+        pieces = _pieces_in_nodes(compiled, depths)
+    for line in [*pieces, {"piece": "program"} | _memory(compiled) | _flaws(program)]:
         yield {"program": "search"} | line | labels
 
 
-def _pieces_in_cycles(made: _Search, sizes: tuple[int, ...]) -> Iterator[Line]:
-    """Kilocycles, as TPU's compiler estimates them: of blocks and classifiers by the rows that they
-    run, of a token at each depth, and of one at an average exit."""
-    body = made.program.loop("step").body or ""
-    every = sizes[-1]
+def _pieces_in_cycles(program: Program, depths: range, sizes: Sequence[int]) -> Iterator[Line]:
+    """Yields kilocycles, estimated by the TPU compiler.
 
-    def of_branch(scope: str, size: int) -> float:
-        """Of a switch over row counts the branch for this one; branch 0 runs nothing."""
-        return made.program.cycles_of_branch(body, scope, 1 + sizes.index(size)) / 1e3
+    They are of blocks and classifiers by the number of rows, and of a step: with all rows at each
+    depth, and at an average exit.
+    """
+    body, every = program.loop("step").body or "", sizes[-1]
 
-    depths = range(1, made.num_layers + 1)
+    def kilocycles(scope: str, size: int) -> float:
+        """Returns the cost of a stage on this many rows; branch 0 runs nothing."""
+        return program.cycles_of_branch(body, scope, 1 + sizes.index(size)) / 1e3
+
     blocks = {
-        size: statistics.median(of_branch(made.block(n), size) for n in depths) for size in sizes
+        size: statistics.median(kilocycles(f"block_{depth}", size) for depth in depths)
+        for size in sizes
     }
     for size in sizes:
         yield {"piece": "block", "rows": size, "kilocycles": round(blocks[size], 1)}
-    classifier = of_branch("classifier", every)
+    classifier = kilocycles("classifier", every)
     yield {"piece": "classifier", "rows": every, "kilocycles": round(classifier, 1)}
-    rest = made.kilocycles()
+    stages = frozenset({*(f"block_{depth}" for depth in depths), "classifier"})
+    rest = program.cycles(body, stages) / 1e3
     yield {"piece": "rest of a step", "kilocycles": round(rest, 1)}
     for depth in depths:
         step = rest + depth * blocks[every] + classifier
         yield {"piece": "token", "average_exit": depth, "kilocycles": round(step, 1)}
-    drawn = drawn_exits(_AVERAGE_EXIT, made.num_layers)
-    shares = 1 - np.asarray([0.0, *drawn.cumulative])
+    shares = 1 - np.asarray([0.0, *drawn_exits(_AVERAGE_EXIT, len(depths)).cumulative])
     needed = [min(s for s in sizes if s >= math.ceil(share * every)) for share in shares]
     step = rest + sum(blocks[size] for size in needed) + classifier
-    yield {
-        "piece": "token",
-        "average_exit": _AVERAGE_EXIT,
-        "rows_by_depth": needed,
-        "kilocycles": round(step, 1),
-    }
+    rows = {"average_exit": _AVERAGE_EXIT, "rows_by_depth": needed}
+    yield {"piece": "token"} | rows | {"kilocycles": round(step, 1)}
 
 
-def _pieces_in_nodes(made: _Search) -> Iterator[Line]:
-    """Nodes of the CUDA graphs that a step launches, and the copies among them, by the deepest
-    block that runs, each on all rows."""
-    body = thunks.last_loop(thunks.parse(made.compiled.thunks))
+def _pieces_in_nodes(compiled: Compiled, depths: range) -> Iterator[Line]:
+    """Yields the CUDA graph nodes that a step launches, and the copies among them.
+
+    All rows run the blocks up to each depth, and the classifier.
+    """
+    body = thunks.last_loop(thunks.parse(compiled.thunks))
     graphs = {"command_buffers": sum(thunk.kind == "kCommandBuffer" for thunk in body)}
-    for depth in range(1, made.num_layers + 1):
-        unreached = range(depth, made.num_layers)  # after the blocks comes the classifier
-        counted = thunks.count(body, lambda number, without=unreached: number not in without)
+    for depth in depths:
+        skipped = range(depth, len(depths))  # the classifier follows the blocks
+        counted = thunks.count(body, lambda number, skipped=skipped: number not in skipped)
         yield {"piece": "token", "average_exit": depth} | counted | graphs
 
 
-def _of_program(made: _Search) -> Line:
-    """Figures of a whole search: memory, and what its inner loop should not do."""
-    loop = made.program.loop("step")
-    inside = list(made.program.all_below(loop.body or ""))
+def _flaws(program: Program) -> Line:
+    """Counts what the inner loop of a search should not do, and what has no estimate."""
+    loop = program.loop("step")
+    inside = list(program.all_below(loop.body or ""))
     stores = {dims for kind, dims in loop.arrays if hlo.size_of(kind, dims) >= _LARGE}
     copies = [one for one in inside if one.opcode == "copy" and one.arrays[0][1] in stores]
-    return _memory(made.compiled) | {
+    return {
         "serial_loops": sum(one.body is not None for one in inside),
         "store_copies": len(copies),
         "unestimated": sum(one.is_custom for one in inside),
@@ -133,16 +124,15 @@ def _of_program(made: _Search) -> Line:
 
 
 def line_of_training(
-    target: Target, name: str, config: Config, devices: int, topology: str
+    target: Target, name: str, config: Config, devices: int, topology: str = ""
 ) -> Line:
-    """A line for the training step of a config on several devices."""
-    lowered = training_step(config, make_mesh(target, devices, topology))
-    compiled = compile_for(target, lowered)
+    """Returns the line of the training step of a config on several devices."""
+    compiled = compile_for(target, training_step(config, make_mesh(target, devices, topology)))
     program = hlo.parse(compiled.text)
     everything = list(program.all_below(program.entry))
-    loops = [one for one in everything if one.body]
-    inside = [inner for loop in loops for inner in program.all_below(loop.body or "")]
-    collectives = [one for one in everything if one.collective]
+    loops = [one.body for one in everything if one.body]
+    inside = [inner for body in loops for inner in program.all_below(body)]
+    collectives = [one for one in everything if one.is_collective]
     line = {
         "program": "train",
         "piece": name,
@@ -153,17 +143,16 @@ def line_of_training(
         "rematerialisation": config.model.rematerialisation,
         "dtype": config.model.dtype,
         "collectives": len(collectives),
-        "collectives_in_loops": sum(one.collective is not None for one in inside),
+        "collectives_in_loops": sum(one.is_collective for one in inside),
         "collective_bytes": sum(one.bytes for one in collectives),
     }
     if target.platform == "tpu":
-        cycles = program.cycles(program.entry, frozenset(), frozenset())
-        line["kilocycles"] = round(cycles / 1e3)
+        line["kilocycles"] = round(program.cycles(program.entry) / 1e3)
     return line | _memory(compiled)
 
 
 def _memory(compiled: Compiled) -> Line:
-    """Bytes on a device."""
+    """Returns the bytes that a program takes on a device."""
     memory = compiled.memory
     return {
         "argument_bytes": memory.argument_size_in_bytes,
@@ -172,14 +161,16 @@ def _memory(compiled: Compiled) -> Line:
     }
 
 
-def lines_of(target: Target, programs: Sequence[str]) -> Iterator[Line]:
-    """Yields the lines of these programs, each as soon as it is known."""
-    config = make_config(LARGE, "bfloat16")
-    if "search" in programs:
-        yield from lines_of_search(target, config)
-    if "train" in programs:
-        iwslt = config_of(iwslt14_de_en)
-        devices = 4 if target.platform == "tpu" else 1
-        yield line_of_training(target, "iwslt14_de_en", iwslt, devices, "")
-        if target.topology == "v5e:2x2":
-            yield line_of_training(target, "wmt14_en_fr", config_of(wmt14_en_fr), 16, "v5e:4x4")
+def format_table(lines: Sequence[Line]) -> str:
+    """Returns a table of kilocycles or nodes: a row per piece, a column per target and commit."""
+    columns = list(dict.fromkeys((line["target"], line["commit"]) for line in lines))
+    values: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
+    for line in lines:
+        value = line.get("kilocycles", line.get("nodes"))
+        if value is not None:
+            row = (line["program"], line["piece"], str(line.get("average_exit", "")))
+            values.setdefault(row, {})[line["target"], line["commit"]] = f"{value:,.0f}"
+    heads = [f"{target}, {commit.partition('-')[0][:7]}" for target, commit in columns]
+    rows = [["program", "piece", "exit", *heads]]
+    rows += [[*row, *(cells.get(x, "") for x in columns)] for row, cells in values.items()]
+    return markdown_table(rows)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs lowered for devices that need not be here, with shapes in place of arrays."""
+"""Lowers programs for devices that this machine lacks, with shapes in place of arrays."""
 
 import dataclasses
 from typing import Any, cast
@@ -24,23 +24,17 @@ from dat_jax.training.step import abstract_state, make_train_step
 
 
 def search(
-    config: Config,
-    rule: Rule,
-    mesh: Mesh,
-    *,
-    rows: int,
-    source_length: int,
-    length: int,
+    config: Config, rule: Rule, mesh: Mesh, *, rows: int, source_length: int, length: int
 ) -> tuple[jax.stages.Lowered, SearchSettings]:
-    """Lowers a greedy search, as it is on the kind of device of a mesh, for one of them.
+    """Lowers a greedy search with the settings that it has on the device of a mesh.
 
     Args:
-        config: of the model and of decoding; each vocabulary has the size that it asks for.
-        rule: when tokens exit.
-        mesh: the device.
+        config: of model and decoding; vocabularies have the size that it asks for.
+        rule: decides when tokens exit.
+        mesh: one device.
         rows: sentences in work.
-        source_length: of each sentence in the queue.
-        length: room for a translation's tokens.
+        source_length: tokens of each source in the queue.
+        length: most tokens of a translation.
     """
     size, sharding = config.data.vocabulary_size, NamedSharding(mesh, WHOLE)
     model = Transformer(config.model, size, size)
@@ -51,17 +45,14 @@ def search(
         rule, config.model, decoding, many, source_length, length, memory, platform
     )
 
-    def at_device(tree: Any) -> Any:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding),
-            tree,
-        )
+    def at_device(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding)
 
     shapes = [(many, source_length), (many,), (many,), ()]
     queue = Queue(*cast(Any, [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]))
     weights = jax.eval_shape(lambda key: unstack(model, init_params(model, key)), jax.random.key(0))
     numbers = jax.tree.map(np.float32, rule)
-    arguments = (at_device(weights), at_device(numbers), at_device(queue))
+    arguments = jax.tree.map(at_device, (weights, numbers, queue))
     traced = engine.search.trace(model, *arguments, settings)
     return traced.lower(lowering_platforms=(_platform(mesh),)), settings
 
@@ -69,11 +60,11 @@ def search(
 def training_step(config: Config, mesh: Mesh, length: int = 64) -> jax.stages.Lowered:
     """Lowers the training step of a config for the devices of a mesh.
 
-    Its batch has `training.batch_tokens` target tokens, in rows of `length`, and as many source
-    tokens; each vocabulary has the size that the config asks for.
+    The batch has `training.batch_tokens` source tokens and as many target tokens, in rows of
+    `length`; vocabularies have the size that the config asks for.
 
     Raises:
-        UserError: parameters cannot be shared out to these devices.
+        UserError: parameters cannot be sharded over these devices.
     """
     size, training = config.data.vocabulary_size, config.training
     model = Transformer(config.model, size, size)
@@ -90,6 +81,6 @@ def training_step(config: Config, mesh: Mesh, length: int = 64) -> jax.stages.Lo
 
 
 def _platform(mesh: Mesh) -> str:
-    """The platform of a mesh's devices, as JAX calls it when it lowers."""
+    """Returns JAX's name, when lowering, for the platform of a mesh."""
     platform = mesh.devices.flat[0].platform
     return "cuda" if platform == "gpu" else platform

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices to compile for that need not be here: TPUs by libtpu, GPUs by JAX's CUDA plugin."""
+"""Compiles for devices that this machine lacks: TPUs by libtpu, GPUs by JAX's CUDA plugin."""
 
 import importlib.util
 import os
@@ -29,7 +29,7 @@ platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
-# libtpu asks the machine which TPU it has unless it is told.
+# Without these, libtpu asks the machine which TPU it has.
 _TPU_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -43,9 +43,9 @@ _THUNKS = "*thunk_sequence_after_thunk_passes.txt"
 class Target(NamedTuple):
     """A kind of device."""
 
-    platform: str  # as JAX calls it when it lowers
+    platform: str  # JAX's name for it when lowering
     topology: str
-    wheels: dict[str, str]  # modules that it takes, and what installs them
+    wheels: dict[str, str]  # modules that compiling needs, and the packages that install them
 
 
 _LIBTPU = {"libtpu": "jax[tpu]"}
@@ -62,30 +62,33 @@ TARGETS = {
 
 
 class Compiled(NamedTuple):
-    """A compiled program, and what its compiler wrote."""
+    """A compiled program and the text that its compiler printed."""
 
     memory: Any  # bytes of arguments, temporaries and code
     text: str
-    thunks: str  # of GPUs: what is launched
+    thunks: str  # the launches, for GPUs
 
 
 def find_target(name: str) -> Target:
     """Returns the target of this name.
 
     Raises:
-        UserError: there is none, or what compiles for it is not installed.
+        UserError: there is none, or its compiler is not installed.
     """
     if name not in TARGETS:
         raise UserError(f"--target is {name!r}: must be one of {', '.join(TARGETS)}")
-    target = TARGETS[name]
-    for module, package in target.wheels.items():
-        if not _is_installed(module):
+    for module, package in TARGETS[name].wheels.items():
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:  # its parent package
+            found = None
+        if found is None:
             raise UserError(f"--target={name} needs {package}: install it with pip")
-    return target
+    return TARGETS[name]
 
 
 def make_mesh(target: Target, count: int, topology: str = "") -> Mesh:
-    """A mesh of one axis, `data`, over the first `count` devices of a topology."""
+    """Returns a mesh of one axis, `data`, over the first `count` devices of a topology."""
     os.environ.update(_TPU_ENVIRONMENT)
     options = {"topology_name": topology or target.topology}
     if target.platform == "cuda":
@@ -95,7 +98,7 @@ def make_mesh(target: Target, count: int, topology: str = "") -> Mesh:
 
 
 def compile_for(target: Target, lowered: jax.stages.Lowered) -> Compiled:
-    """Compiles a program that was lowered for a target's devices."""
+    """Compiles a program that was lowered for the devices of a target."""
     if target.platform != "cuda":
         compiled = lowered.compile()
         return Compiled(compiled.memory_analysis(), compiled.as_text() or "", "")
@@ -103,21 +106,9 @@ def compile_for(target: Target, lowered: jax.stages.Lowered) -> Compiled:
     assert toolkit is not None
     (folder,) = toolkit.submodule_search_locations or [""]
     os.environ["PATH"] = f"{folder}/bin:{os.environ['PATH']}"
+    options = {"xla_gpu_cuda_data_dir": folder, "xla_dump_hlo_as_text": True}
+    options["xla_gpu_autotune_level"] = "0"  # it would time kernels
     with tempfile.TemporaryDirectory() as dump:
-        compiled = lowered.compile(
-            {
-                "xla_gpu_cuda_data_dir": folder,
-                "xla_gpu_autotune_level": "0",  # there is nothing to time
-                "xla_dump_to": dump,
-                "xla_dump_hlo_as_text": True,
-            }
-        )
+        compiled = lowered.compile(options | {"xla_dump_to": dump})
         thunks = [path.read_text() for path in Path(dump).glob(_THUNKS)]
         return Compiled(compiled.memory_analysis(), compiled.as_text() or "", max(thunks, key=len))
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of what it is part of
-        return False

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs for GPU as XLA dumps them: what is launched, in the order of a stream.
+"""Parses XLA's dump of a program compiled for GPU: its launches, in the order of a stream.
 
-A line is a launch. Launches below a command buffer are the nodes of one CUDA graph.
+Each line is a launch. Launches below a command buffer are the nodes of one CUDA graph.
 """
 
 import itertools
@@ -14,19 +14,14 @@ _LABEL = re.compile(r"( *)(condition|body|true_branch|false_branch|branch_\d+):"
 
 
 class Thunk(NamedTuple):
-    """A launch, or what holds others."""
+    """A launch, or a container of launches."""
 
     kind: str
-    parts: dict[str, list["Thunk"]]  # of a loop or a branch by their labels, else all under ""
-
-    @property
-    def is_copy(self) -> bool:
-        """True if it only copies on the device."""
-        return self.kind == "kCopy"
+    parts: dict[str, list["Thunk"]]  # by label in a loop or conditional, else all under ""
 
 
 def parse(text: str) -> list[Thunk]:
-    """Reads a `thunk_sequence_after_thunk_passes` dump."""
+    """Parses a `thunk_sequence_after_thunk_passes` dump."""
     top = Thunk("", {"": []})
     stack: list[tuple[int, list[Thunk], Thunk]] = [(-1, top.parts[""], top)]
     for line in text.splitlines():
@@ -48,7 +43,7 @@ def parse(text: str) -> list[Thunk]:
 
 
 def last_loop(thunks: list[Thunk]) -> list[Thunk]:
-    """The body of the last loop of the innermost ones, in which a program spends its time."""
+    """Returns the body of the last innermost loop, where a program spends its time."""
     for thunk in reversed(thunks):
         if thunk.kind == "kWhile":
             return last_loop(thunk.parts["body"]) or thunk.parts["body"]
@@ -58,13 +53,13 @@ def last_loop(thunks: list[Thunk]) -> list[Thunk]:
 
 
 def count(thunks: list[Thunk], runs: Callable[[int], bool]) -> dict[str, int]:
-    """Counts the nodes of command buffers that run once, and the copies among them.
+    """Counts the nodes of command buffers that run in one iteration, and the copies among them.
 
     Args:
-        thunks: a loop's body.
-        runs: says of each conditional, by its number from 0, whether it runs its work on all rows.
-            Of numbered branches, by ascending row counts, that is the last, and the first is taken
-            where it does not; of true and false, that with more nodes, and the other.
+        thunks: the body of a loop.
+        runs: takes the number of a conditional, from 0, and returns whether it does its work on
+            all rows. That is the last of numbered branches, which ascend in rows, or the longer of
+            `true` and `false`; otherwise the first or the shorter one is taken.
     """
     numbers = itertools.count()
 
@@ -81,4 +76,4 @@ def count(thunks: list[Thunk], runs: Callable[[int], bool]) -> dict[str, int]:
                 yield from nodes(branches[-1 if runs(next(numbers)) else 0])
 
     found = list(nodes(thunks))
-    return {"nodes": len(found), "copies": sum(thunk.is_copy for thunk in found)}
+    return {"nodes": len(found), "copies": sum(thunk.kind == "kCopy" for thunk in found)}

@@ -3,41 +3,40 @@
 
     python -m benchmarks.decode --output=FILE [--opponents] [--beams=1,5] [--tables=averages]
 
-Three tables: at one number of sentences in work, cuts at each depth and exits of several means; the
-same over several numbers of sentences in work; and with lengths that vary from half of the target
-length to all of it. Exits are drawn and lengths forced: all systems write the same number of tokens
-with the same number of sentences in work.
+Tables: `averages` has cuts at each depth and exits of several means, with one number of sentences
+in work; `works` compares numbers of sentences in work; in `lengths`, lengths vary between half of
+the target length and all of it. Exits are drawn and lengths forced: all systems generate the same
+number of tokens with the same number of sentences in work.
 
-Repetitions are interleaved and figures are medians; a line of JSON for each, tables, and a plot
-next to the file. `--opponents` times CTranslate2 and Hugging Face's Marian too, on a CPU
-(`pip install -e '.[opponents]'`).
+Repetitions are interleaved and figures are medians. Writes a line of JSON per measurement and a
+plot next to the file, and prints the tables. `--opponents` also times CTranslate2 and Hugging
+Face's Marian on a CPU (`pip install -e '.[opponents]'`).
 """
 
-import dataclasses
+import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from absl import flags
 
-from benchmarks.decode.opponents import Size, ctranslate2_opponents, opponents
-from benchmarks.decode.systems import System, engine, format_lines, measure
+from benchmarks.decode.opponents import opponents
+from benchmarks.decode.plot import speed
+from benchmarks.decode.systems import SHALLOW, System, format_lines, measure, ways
+from benchmarks.drawing import check_drawing
 from benchmarks.options import numbers, some
-from benchmarks.report.figures import check_drawing, speed
-from benchmarks.results import check_output, write_lines
-from benchmarks.task import Task, drawn_exits, encode, make_config, make_task, vary_lengths
+from benchmarks.results import Line, check_output, write_lines
+from benchmarks.task import Task, encode, make_config, make_task, vary_lengths
 from benchmarks.timing import machine
 from dat_jax.cli.command_line import define_path, run
-from dat_jax.exits.rules import Fixed
 
 _AVERAGES = (1.25, 1.75, 3.0, 6.0)
-_AVERAGE = 1.75
 _WORKS = (1, 8, 32, 64, 384)
 _SENTENCES = 768
 _VARIED = 4  # times the sentences in work, whose lengths vary
-_SHALLOW = 2  # decoder blocks of the shallow opponents
 _SIZES = {
     "dim": (512, "Width of encoder and decoder."),
     "ff_dim": (1024, "Width of the feed-forward layers."),
@@ -46,71 +45,37 @@ _SIZES = {
     "encoder_layers": (6, "Encoder blocks."),
     "vocabulary_size": (10_000, "Pieces."),
     "source_length": (28, "Pieces of each source."),
-    "target_length": (32, "Pieces of each translation, EOS counted."),
+    "target_length": (32, "Pieces of each translation, including EOS."),
 }
 
 
 def over_averages(task: Task, beam: int, in_work: int) -> Iterator[System]:
-    """Cuts at each depth, and exits of several means."""
+    """Yields cuts at each depth, and exits of several means."""
     task = task.first(in_work)
-    yield System(
-        {"system": "encoder alone", "beam_size": beam, "in_work": in_work},
-        int(task.lengths.sum()),
-        encode(task, in_work),
-        lambda _: {},
-    )
-    for depth in range(1, task.num_layers + 1):
-        name = "cut" if depth < task.num_layers else "full depth"
-        yield engine(task, name, Fixed(depth), beam, in_work)
-    for average in _AVERAGES:
-        yield engine(task, "exits", drawn_exits(average, task.num_layers), beam, in_work)
+    yield System("encoder alone", in_work, int(task.lengths.sum()), encode(task, in_work))
+    yield from ways(task, beam, in_work, range(1, task.num_layers), _AVERAGES)
 
 
 def over_works(task: Task, beam: int, _: int) -> Iterator[System]:
-    """Several numbers of sentences in work: full depth, a cut, and exits of one mean."""
+    """Yields full depth, a cut and exits of one mean, for several numbers of sentences in work."""
     for in_work in _WORKS:
-        few, exits = task.first(in_work), drawn_exits(_AVERAGE, task.num_layers)
-        yield engine(few, "full depth", Fixed(task.num_layers), beam, in_work)
-        yield engine(few, "cut", Fixed(_SHALLOW), beam, in_work)
-        yield engine(few, "exits", exits, beam, in_work)
+        yield from ways(task.first(in_work), beam, in_work)
 
 
 def over_lengths(task: Task, beam: int, in_work: int) -> Iterator[System]:
-    """Translations of several lengths, so that slots are refilled: exits of several means."""
+    """Yields exits of several means for lengths that vary, so that slots are refilled."""
     task = vary_lengths(task.first(_VARIED * in_work))
-    yield engine(task, "full depth", Fixed(task.num_layers), beam, in_work)
-    yield engine(task, "cut", Fixed(_SHALLOW), beam, in_work)
-    for average in _AVERAGES:
-        yield engine(task, "exits", drawn_exits(average, task.num_layers), beam, in_work)
+    yield from ways(task, beam, in_work, averages=_AVERAGES)
 
 
-def opponents_systems(task: Task, beam: int, in_work: int, folder: Path) -> Iterator[System]:
-    """The systems of others at full depth, and CTranslate2 with a shallow decoder."""
-    config, task = task.model.trained.config, task.first(in_work)
-    length = int(task.lengths.max())
-    threads = len(os.sched_getaffinity(0))
-    size = Size(
-        config.model.encoder_layers,
-        config.model.decoder_layers,
-        config.model.decoder_dim,
-        config.model.decoder_ff_dim,
-        config.model.decoder_heads,
-        config.data.vocabulary_size,
-    )
-    others = opponents(size, folder / "deep", threads)
-    shallow = dataclasses.replace(size, decoder_layers=_SHALLOW)
-    others += ctranslate2_opponents(shallow, folder / "shallow", threads)
-    for other in others:
-
-        def run_other(translate: Callable[..., None] = other.translate) -> None:
-            translate(task.source, length, beam)
-
-        yield System(
-            {"system": other.name, "beam_size": beam, "in_work": in_work},
-            int(task.lengths.sum()),
-            run_other,
-            lambda _, depth=other.decoder_layers: {"average_exit": float(depth)},
-        )
+def other_systems(task: Task, beam: int, in_work: int, folder: Path) -> Iterator[System]:
+    """Yields the systems of others."""
+    task, threads = task.first(in_work), len(os.sched_getaffinity(0))
+    for other in opponents(task.trained.config, SHALLOW, folder, threads):
+        translate = partial(other.translate, task.source, int(task.lengths.max()), beam)
+        exits = {"average_exit": float(other.decoder_layers)}
+        tokens = int(task.lengths.sum())
+        yield System(other.name, in_work, tokens, translate, lambda _, exits=exits: exits)
 
 
 _TABLES = {"averages": over_averages, "works": over_works, "lengths": over_lengths}
@@ -126,33 +91,35 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("in_work", 64, "Sentences in work.", 1, _SENTENCES, flag_values=options)
     flags.DEFINE_list("tables", [], f"Some of {', '.join(_TABLES)}.", options)
     flags.DEFINE_integer("repetitions", 3, "Of each measurement.", 1, flag_values=options)
-    flags.DEFINE_bool("opponents", False, "Time the systems of others too.", options)
+    flags.DEFINE_bool("opponents", False, "Also time the systems of others.", options)
     return run(argv, options, lambda: _main(options))
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Measures, writes the lines, prints the table."""
+    """Checks, measures, writes the lines and the plot."""
     output = check_output(options.output)
-    beams, tables = numbers("beams", options.beams, 1), some("tables", options.tables, [*_TABLES])
+    beams, tables = numbers("beams", options.beams, 1), some("tables", options.tables, _TABLES)
     check_drawing()
-    in_work = int(options.in_work)
-    sizes = {name: int(options[name].value or 0) for name in _SIZES}
-    config = make_config(sizes)
-    lengths = [sizes[name] for name in ("source_length", "target_length")]
-    task = make_task(config, _SENTENCES, *lengths)
-    setting = machine() | {"dtype": config.model.dtype} | sizes
-    lines = []
     with tempfile.TemporaryDirectory() as folder:
-        for beam in beams:
-            for table in tables:
-                systems = list(_TABLES[table](task, beam, in_work))
-                if table == "averages" and options.opponents:
-                    systems += opponents_systems(task, beam, in_work, Path(folder))
-                measured = measure(systems, {"table": table}, options.repetitions)
-                print(format_lines(measured), flush=True)
-                lines += [line | setting for line in measured]
-    write_lines(output, lines)
+        lines = write_lines(output, _lines(options, beams, tables, Path(folder)))
     speed(lines, output.with_suffix(".svg"))
+
+
+def _lines(
+    options: flags.FlagValues, beams: list[int], tables: list[str], folder: Path
+) -> Iterator[Line]:
+    """Measures and prints table by table; yields the lines."""
+    sizes = {name: int(options[name].value or 0) for name in _SIZES}
+    config, in_work = make_config(sizes), options.in_work
+    task = make_task(config, _SENTENCES, sizes["source_length"], sizes["target_length"])
+    setting = machine() | {"dtype": config.model.dtype} | sizes
+    for beam, table in itertools.product(beams, tables):
+        systems = list(_TABLES[table](task, beam, in_work))
+        if table == "averages" and options.opponents:
+            systems += other_systems(task, beam, in_work, folder)
+        measured = measure(systems, {"table": table, "beam_size": beam}, options.repetitions)
+        print(format_lines(measured), flush=True)
+        yield from (line | setting for line in measured)
 
 
 if __name__ == "__main__":

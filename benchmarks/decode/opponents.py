@@ -1,62 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opponents, to translate with instead: CTranslate2, and Hugging Face's Marian on PyTorch.
+"""Other systems to time: CTranslate2, and Hugging Face's Marian on PyTorch.
 
-Random weights of a given size: what they write means nothing, and how fast they write it is what
-trained weights of that size would give. Both are post-norm Transformers with ReLU, sinusoidal
-positions and one table for both embeddings and the classifier, on a CPU. Their packages are
-imported when an opponent is made; `pip install -e '.[opponents]'` brings them.
+All are post-norm Transformers with ReLU, sinusoidal positions and one table for both embeddings and
+the classifier. Their weights are random, so their output means nothing, but its speed is that of
+trained weights of the same size. `pip install -e '.[opponents]'` installs their packages.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dat_jax.config import Config
 from dat_jax.errors import UserError
 
-_COMPUTE_TYPES = ("float32", "int8")
 
-
-@dataclass(frozen=True)
-class Size:
-    """The dimensions that all systems share."""
-
-    encoder_layers: int
-    decoder_layers: int
-    dim: int
-    ff_dim: int
-    heads: int
-    vocabulary_size: int
-
-
-@dataclass(frozen=True)
-class Opponent:
-    """A system ready to translate."""
+class Opponent(NamedTuple):
+    """A system ready to translate on the CPU."""
 
     name: str
     decoder_layers: int
     translate: Callable[[np.ndarray, int, int], None]
-    """Takes source [B, S] without padding, target length and beam size, where 1 is greedy search.
-    Encodes, writes that many tokens for each row, no beam ending earlier, and returns when done."""
+    """Takes source [B, S] without padding, the target length and the beam size, where 1 is greedy
+    search. Generates that many tokens for each row."""
 
 
-def opponents(size: Size, folder: Path, threads: int) -> list[Opponent]:
-    """Makes every opponent; `folder` takes a model file that nobody needs afterwards."""
-    return [*ctranslate2_opponents(size, folder, threads), marian_opponent(size, threads)]
+def opponents(config: Config, shallow: int, folder: Path, threads: int) -> Iterator[Opponent]:
+    """Yields every opponent at the sizes of a config, and CTranslate2 also with a shallow decoder.
+
+    Args:
+        config: its encoder and decoder are equally wide.
+        shallow: decoder blocks of the shallow opponents.
+        folder: where to save model files that nobody needs afterwards.
+        threads: of each system; for PyTorch this sets them for the whole process.
+    """
+    model = dataclasses.replace(config.model, decoder_layers=shallow)
+    yield from _ctranslate2(config, folder / "deep", threads)
+    yield _marian(config, threads)
+    yield from _ctranslate2(dataclasses.replace(config, model=model), folder / "shallow", threads)
 
 
-def ctranslate2_opponents(size: Size, folder: Path, threads: int) -> list[Opponent]:
-    """Makes CTranslate2 of one set of weights, in float32 and in int8."""
+def _ctranslate2(config: Config, folder: Path, threads: int) -> Iterator[Opponent]:
+    """Yields CTranslate2 in float32 and in int8, with the same weights."""
     ctranslate2 = _package("ctranslate2")
-    vocabulary = ["<unk>", "<s>", "</s>", *(f"t{i}" for i in range(3, size.vocabulary_size))]
+    size = config.data.vocabulary_size
+    vocabulary = ["<unk>", "<s>", "</s>", *(f"t{i}" for i in range(3, size))]
     folder.mkdir(parents=True, exist_ok=True)
-    _save_random_weights(size, vocabulary, folder)
-
-    def opponent(compute_type: str) -> Opponent:
+    _save_random_weights(config, vocabulary, folder)
+    for compute_type in ("float32", "int8"):
         translator = ctranslate2.Translator(
             str(folder),
             device="cpu",
@@ -65,7 +60,9 @@ def ctranslate2_opponents(size: Size, folder: Path, threads: int) -> list[Oppone
             intra_threads=threads,
         )
 
-        def translate(source: np.ndarray, target_length: int, beam_size: int) -> None:
+        def translate(
+            source: np.ndarray, target_length: int, beam_size: int, translator: Any = translator
+        ) -> None:
             results = translator.translate_batch(
                 [[vocabulary[token] for token in row] for row in source.tolist()],
                 max_batch_size=0,  # all rows at once
@@ -77,26 +74,24 @@ def ctranslate2_opponents(size: Size, folder: Path, threads: int) -> list[Oppone
             assert lengths == [target_length] * len(source), lengths
 
         name = f"CTranslate2 {ctranslate2.__version__} {compute_type}"
-        return Opponent(name, size.decoder_layers, translate)
-
-    return [opponent(compute_type) for compute_type in _COMPUTE_TYPES]
+        yield Opponent(name, config.model.decoder_layers, translate)
 
 
-def marian_opponent(size: Size, threads: int) -> Opponent:
-    """Makes Marian in float32; sets the number of PyTorch's threads for the whole process."""
+def _marian(config: Config, threads: int) -> Opponent:
+    """Returns Marian in float32."""
     torch, transformers = _package("torch"), _package("transformers")
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
-    pad = size.vocabulary_size - 1
-    config = transformers.MarianConfig(
-        vocab_size=size.vocabulary_size,
-        d_model=size.dim,
-        encoder_layers=size.encoder_layers,
-        decoder_layers=size.decoder_layers,
-        encoder_ffn_dim=size.ff_dim,
-        decoder_ffn_dim=size.ff_dim,
-        encoder_attention_heads=size.heads,
-        decoder_attention_heads=size.heads,
+    sizes, pad = config.model, config.data.vocabulary_size - 1
+    of_marian = transformers.MarianConfig(
+        vocab_size=config.data.vocabulary_size,
+        d_model=sizes.decoder_dim,
+        encoder_layers=sizes.encoder_layers,
+        decoder_layers=sizes.decoder_layers,
+        encoder_ffn_dim=sizes.encoder_ff_dim,
+        decoder_ffn_dim=sizes.decoder_ff_dim,
+        encoder_attention_heads=sizes.encoder_heads,
+        decoder_attention_heads=sizes.decoder_heads,
         activation_function="relu",
         scale_embedding=True,
         eos_token_id=0,
@@ -104,12 +99,12 @@ def marian_opponent(size: Size, threads: int) -> Opponent:
         pad_token_id=pad,
         decoder_start_token_id=pad,
     )
-    model = transformers.MarianMTModel(config).eval()
+    model = transformers.MarianMTModel(of_marian).eval()
 
     def translate(source: np.ndarray, target_length: int, beam_size: int) -> None:
         inputs = torch.tensor(source, dtype=torch.long)
         with torch.inference_mode():
-            written = model.generate(
+            output = model.generate(
                 inputs,
                 attention_mask=torch.ones_like(inputs),
                 num_beams=beam_size,
@@ -118,10 +113,10 @@ def marian_opponent(size: Size, threads: int) -> Opponent:
                 min_new_tokens=target_length,
                 max_new_tokens=target_length,
             )
-        assert written.shape == (len(source), 1 + target_length), written.shape  # 1: the start
+        assert output.shape == (len(source), 1 + target_length), output.shape  # 1: the start
 
     name = f"Marian, transformers {transformers.__version__} float32"
-    return Opponent(name, size.decoder_layers, translate)
+    return Opponent(name, sizes.decoder_layers, translate)
 
 
 def _package(name: str) -> ModuleType:
@@ -131,18 +126,18 @@ def _package(name: str) -> ModuleType:
         raise UserError(f"{error.name} is missing: pip install -e '.[opponents]'") from error
 
 
-def _save_random_weights(size: Size, vocabulary: list[str], folder: Path) -> None:
-    specs = _package("ctranslate2").specs
-    layers = (size.encoder_layers, size.decoder_layers)
+def _save_random_weights(config: Config, vocabulary: list[str], folder: Path) -> None:
+    """Saves a CTranslate2 model."""
+    specs, sizes = _package("ctranslate2").specs, config.model
+    layers = (sizes.encoder_layers, sizes.decoder_layers)
     spec = specs.TransformerSpec.from_config(
-        layers, size.heads, pre_norm=False, activation=specs.Activation.RELU
+        layers, sizes.decoder_heads, pre_norm=False, activation=specs.Activation.RELU
     )
-    random = np.random.default_rng(0)
-    table = _normal(random, size.vocabulary_size, size.dim)
+    random, d, f = np.random.default_rng(0), sizes.decoder_dim, sizes.decoder_ff_dim
+    table = _normal(random, len(vocabulary), d)
     spec.encoder.embeddings[0].weight = table
     spec.decoder.embeddings.weight = table
     spec.decoder.projection.weight = table
-    d, f = size.dim, size.ff_dim
     for block in (*spec.encoder.layer, *spec.decoder.layer):
         attention, ffn = block.self_attention, block.ffn
         _fill(random, attention, attention.linear, [(3 * d, d), (d, d)])
@@ -160,7 +155,7 @@ def _save_random_weights(size: Size, vocabulary: list[str], folder: Path) -> Non
 def _fill(
     random: np.random.Generator, sublayer: Any, linears: list[Any], sizes: list[tuple[int, int]]
 ) -> None:
-    """Gives a sub-layer its LayerNorm and its linear layers, each of (outputs, inputs)."""
+    """Sets the LayerNorm of a sub-layer and its linear layers, each of (outputs, inputs)."""
     for linear, (outputs, inputs) in zip(linears, sizes, strict=True):
         linear.weight = _normal(random, outputs, inputs)
         linear.bias = np.zeros(outputs, np.float32)

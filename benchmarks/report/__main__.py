@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All tables and figures of README.md and docs/, made of the lines in results/ and nothing else.
+"""Makes all tables and figures of README.md and docs/ from the lines in results/ alone.
 
     python -m benchmarks.report
     python -m benchmarks.report --table="results/NAME.jsonl by_exit valid"
     python -m benchmarks.report --figure="quality results/NAME.jsonl" --output=FILE.svg
 
-The first makes anew what stands between a page's marks, `<!-- table: SOURCE -->` and
-`<!-- end -->`, and draws the figures that its marks `<!-- figure: SOURCE -->` are followed by. The
-others print one table or draw one figure. A table's SOURCE is a file of results and, of a suite of
-`benchmarks.reproduce`, a view and what it is of: by_exit, differences or against_cuts and a split,
-against_time and a batch size; of `benchmarks.decode`, its table; of other files, numbers of lines
-if not all. A figure's is its kind, quality, ablation, positions, scores or speed, and files.
+The first replaces the text between a page's marks `<!-- table: SOURCE -->` and `<!-- end -->`, and
+draws the figure after each mark `<!-- figure: SOURCE -->`. The others print one table or draw one
+figure. The SOURCE of a table is a file of results, and for `benchmarks.reproduce` also a view and
+its argument: by_exit, differences or against_cuts and a split, or against_time and a batch size.
+For `benchmarks.decode` names of tables may follow, for other files numbers of lines. The SOURCE of
+a figure is its kind (quality, ablation, positions, scores or speed) and files.
 
-Lines say by a checksum with which engine (`dat_jax/decoding`) they were made; a warning names each
-file that has lines of another engine than the one that is here, or lines that do not say.
+A checksum in each line identifies its engine (`dat_jax/decoding`). A warning names each file with
+lines of another engine than the present one, or of an unknown engine.
 """
 
 import sys
@@ -37,21 +37,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Prints, draws, or makes all pages anew."""
+    """Prints a table, draws a figure, or renews all pages; warns about other engines."""
     if (options.figure is None) != (options.output is None):
         raise UserError(
             f"--figure is {options.figure!r} and --output is {options.output!r}: give both or "
             "neither, as --figure='quality results/NAME.jsonl' --output=FILE.svg"
         )
-    asked = [source for source in (options.table, options.figure) if source is not None]
+    sources = [source for source in (options.table, options.figure) if source is not None]
     if options.table is not None:
         print(table(options.table))
     if options.figure is not None:
         draw(options.figure, as_path(options.output))
-    if not asked:
-        for page in pages():
-            asked += renew(page)
-    for warning in warnings(asked):
+    if not sources:
+        sources = [source for page in pages() for source in renew(page)]
+    for warning in warnings(sources):
         print(f"warning: {warning}", file=sys.stderr)
 
 

@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals by bootstrap: of BLEU over the sentences of a text, of a time over its repetitions.
-
-Lines keep counts of BLEU for each sentence, and no text: with counts alone, sets of sentences are
-drawn and scored again.
-"""
+"""Bootstrap intervals: of BLEU over the sentences of a text, of a time over its repetitions."""
 
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,33 +14,20 @@ _SAMPLES = 1_000
 _SEED = 12_345
 
 Draws = Float[np.ndarray, " draws"]
-"""A figure as it was measured, and then as each draw has it."""
-
-
-class Interval(NamedTuple):
-    """A figure, and the ends of its interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
+"""A figure as measured, followed by its value in each bootstrap draw."""
 
 
 def bleu(counts: Int[np.ndarray, "counts"]) -> float:
-    """The corpus's BLEU, from the sums over its sentences."""
-    right, all_, (length, of_reference) = np.split(counts, [ORDERS, 2 * ORDERS])
-    return BLEU.compute_bleu(
-        correct=right.tolist(),
-        total=all_.tolist(),
-        sys_len=int(length),
-        ref_len=int(of_reference),
-        smooth_method="exp",
-    ).score
+    """Returns the BLEU of a corpus from the sums over its sentences."""
+    correct, total, (length, reference_length) = np.split(counts, [ORDERS, 2 * ORDERS])
+    lengths = int(length), int(reference_length)
+    return BLEU.compute_bleu(correct.tolist(), total.tolist(), *lengths, smooth_method="exp").score
 
 
 def draws_of_bleu(systems: Sequence[Counts]) -> list[Draws]:
-    """Returns BLEU of each system on sets of sentences, which are the same for all systems."""
+    """Returns the BLEU of each system; a draw has the same sentences for all systems."""
     sizes = {len(counts) for counts in systems}
-    assert len(sizes) == 1, "they are of several texts"
+    assert len(sizes) == 1, "the systems are of different texts"
     size = sizes.pop()
     drawn = np.random.default_rng(_SEED).multinomial(size, np.full(size, 1 / size), _SAMPLES)
     sets = np.concatenate([np.ones((1, size), drawn.dtype), drawn])
@@ -53,16 +35,13 @@ def draws_of_bleu(systems: Sequence[Counts]) -> list[Draws]:
 
 
 def draws_of_median(repetitions: Sequence[float], name: str) -> Draws:
-    """Returns the median of repetitions, and of as many that are drawn from them.
-
-    `name` is that of the measurement: draws for another are independent.
-    """
+    """Returns the median of repetitions; draws of measurements with other names are independent."""
     generator = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
     drawn = generator.choice(repetitions, (_SAMPLES, len(repetitions)))
     return np.concatenate([[np.median(repetitions)], np.median(drawn, axis=1)])
 
 
-def interval(draws: Draws) -> Interval:
-    """Returns a figure, and the ends between which 95 % of its draws lie."""
+def interval(draws: Draws) -> tuple[float, float, float]:
+    """Returns a figure and the two ends between which 95 % of its draws lie."""
     low, high = np.quantile(draws[1:], [0.025, 0.975])
-    return Interval(float(draws[0]), float(low), float(high))
+    return float(draws[0]), float(low), float(high)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Costs of a line, which its quality stands against in tables and in figures."""
+"""Costs of a line of results, and the best BLEU that cuts of a model reach within a cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from benchmarks.report.bootstrap import Draws, draws_of_median
 from benchmarks.results import Line
@@ -10,29 +13,49 @@ Cost = Callable[[Line], float]
 
 
 def average_exit(line: Line) -> float:
-    """The mean depth of its tokens' exits."""
+    """Returns the mean exit depth."""
     return line["average_exit"]
 
 
 def megaflops(line: Line) -> float:
-    """MFLOPs of the decoder for each token."""
+    """Returns the MFLOPs of the decoder per token."""
     return line["flops_per_token"] / 1e6
 
 
 def milliseconds(line: Line) -> float:
-    """Measured time for each token."""
+    """Returns the measured time per token."""
     return 1e3 / line["tokens_per_second"]
 
 
 def draws_of_cost(cost: Cost, line: Line) -> Draws:
-    """Returns the cost of a line, and in each draw that of some of its repetitions; what is counted
-    is the same in all."""
+    """Returns a line's cost and draws over its timing repetitions; counted costs do not vary."""
+    # Older lines of three repetitions hold them as slowest, median and fastest.
+    keys = ("slowest", "tokens_per_second", "fastest")
+    in_order = [line[key] for key in keys if key in line and line.get("repetitions") == 3]
+    rates = line.get("rates") or in_order or [line["tokens_per_second"]]
     name = " ".join(str(line[key]) for key in ("point", "seed", "policy", "batch_size"))
-    repeated = [cost(line | {"tokens_per_second": rate}) for rate in _rates(line)]
-    return draws_of_median(repeated, name)
+    return draws_of_median([cost(line | {"tokens_per_second": rate}) for rate in rates], name)
 
 
-def _rates(line: Line) -> list[float]:
-    """The tokens a second of each repetition; older lines, of three at most, have them by order."""
-    known = [line[key] for key in ("slowest", "tokens_per_second", "fastest") if key in line]
-    return line.get("rates", known if line.get("repetitions") == 3 else [line["tokens_per_second"]])
+class Cut(NamedTuple):
+    """A model cut at one depth."""
+
+    cost: Draws
+    bleu: Draws
+
+
+def best_within(cost: Draws, cuts: Sequence[Cut]) -> Draws:
+    """Returns the best BLEU of the cuts within this cost; -inf where all cost more.
+
+    Two cuts may each decode part of a text, which gives the straight line between them. The best
+    of all lines is the upper convex hull of the cuts.
+    """
+    best = np.full(len(cost), -np.inf)
+    for cheap in cuts:
+        best = np.where(cheap.cost <= cost, np.maximum(best, cheap.bleu), best)
+        for dear in cuts:
+            between = (cheap.cost <= cost) & (cost < dear.cost)
+            share = (cost - cheap.cost) / np.where(between, dear.cost - cheap.cost, 1)
+            mixed = (1 - share) * cheap.bleu + share * dear.bleu
+            best = np.where(between, np.maximum(best, mixed), best)
+    return best

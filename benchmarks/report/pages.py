@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages: the tables and figures that their marks ask for, made from files of results."""
+"""Tables and figures from files of results, and the pages whose marks ask for them."""
 
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.compiled import tables as compiled
+from benchmarks.compiled import pieces
 from benchmarks.decode import systems
-from benchmarks.report.figures import FIGURES, check_drawing
+from benchmarks.drawing import check_drawing
+from benchmarks.report.figures import FIGURES
 from benchmarks.report.views import VIEWS
 from benchmarks.results import Line, read_lines
 from dat_jax.errors import UserError
@@ -22,10 +23,7 @@ _FIGURE = re.compile(r"<!-- figure: ([^>\n]+) -->\n!\[[^\]]*\]\(([^)]+)\)")
 
 
 def warnings(sources: Sequence[str]) -> Iterator[str]:
-    """Yields a warning for each file of these tables and figures that is not of this engine alone.
-
-    The engine is what decodes; a line names it by a checksum of its code.
-    """
+    """Yields a warning for each file of these tables and figures with lines of another engine."""
     words = dict.fromkeys(word for source in sources for word in source.split())
     for name in (word for word in words if word.endswith(".jsonl")):
         engines = [line.get("engine_sha256") for line in _read(name)]
@@ -33,22 +31,22 @@ def warnings(sources: Sequence[str]) -> Iterator[str]:
         if others:
             yield (
                 f"{name}: {others} of {len(engines)} lines are of another engine than "
-                f"{hash_engine()}, or do not say of which: measure again, or say so on the page"
+                f"{hash_engine()} or do not name theirs: measure again, or say so on the page"
             )
 
 
 def pages() -> list[Path]:
-    """The pages that hold tables and figures."""
+    """Returns the pages that may hold tables and figures."""
     return [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
 
 
 def renew(page: Path) -> list[str]:
-    """Makes the tables of a page anew, draws its figures, and returns what both are made of."""
+    """Renews the tables and figures of a page; returns their sources."""
     before = page.read_text(encoding="utf-8")
     after = renewed(before)
     if after != before:
         write_text(page, after)
-        print(f"{page.relative_to(_ROOT)}: tables made anew")
+        print(f"{page.relative_to(_ROOT)}: tables renewed")
     drawn = figures(after)
     for source, name in drawn:
         draw(source, page.parent / name)
@@ -57,49 +55,55 @@ def renew(page: Path) -> list[str]:
 
 
 def renewed(text: str) -> str:
-    """The text of a page with the tables that its marks ask for.
+    """Returns the text of a page with the tables that its marks ask for.
 
     Raises:
-        UserError: a mark asks for what there is not.
+        UserError: a mark asks for something that does not exist.
     """
     return _TABLE.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", text)
 
 
 def figures(text: str) -> list[tuple[str, str]]:
-    """The figures of a page: what each is made of, and its file as seen from the page."""
+    """Returns the figures of a page: the source of each, and its file relative to the page."""
     return _FIGURE.findall(text)
 
 
 def table(source: str) -> str:
-    """The table of a file of results.
+    """Returns the table of a file of results.
 
     Raises:
-        UserError: there is no such file, view or line.
+        UserError: the file, view or line does not exist, or the file's lines have no table.
     """
     name, *arguments = source.split() or [""]
     lines = _read(name)
     match lines[0].get("benchmark"):
         case "decode":
-            tables = [line["table"] for line in lines]
-            wanted = _some(arguments or tables, tables, source)
-            return systems.format_lines([line for line in lines if line["table"] in wanted])
+            names = [line["table"] for line in lines]
+            chosen = _chosen(names, arguments, source)
+            return systems.format_lines([lines[n] for n in chosen])
         case "compiled":
-            return compiled.format_table(lines)
+            return pieces.format_table(lines)
         case "compare":
             return format_comparison(lines)
         case "reproduce":
-            view, argument = _two(arguments, source)
-            return VIEWS[view](lines, argument)
-    by_number = {str(number): line for number, line in enumerate(lines, 1)}
-    numbers = _some(arguments or list(by_number), list(by_number), source)
-    return format_table([by_number[number] for number in numbers])
+            if len(arguments) != 2 or arguments[0] not in VIEWS:
+                raise UserError(
+                    f"table {source!r}: must be FILE VIEW SPLIT, as 'results/NAME.jsonl by_exit "
+                    f"test', with a view of {', '.join(VIEWS)}"
+                )
+            return VIEWS[arguments[0]](lines, arguments[1])
+        case None:
+            numbers = [str(number) for number in range(1, len(lines) + 1)]
+            return format_table([lines[n] for n in _chosen(numbers, arguments, source)])
+        case other:
+            raise UserError(f"table {source!r}: lines of benchmarks.{other} have no table")
 
 
 def draw(source: str, path: Path) -> None:
     """Draws the figure of some files of results.
 
     Raises:
-        UserError: there is no such figure or file, or it holds lines of something else.
+        UserError: the kind of figure or a file does not exist, or a file has other lines.
     """
     kind, *names = source.split() or [""]
     if kind not in FIGURES or not names:
@@ -111,38 +115,27 @@ def draw(source: str, path: Path) -> None:
     lines = [line for name in names for line in _read(name)]
     benchmark = "decode" if kind == "speed" else "reproduce"
     if any(line.get("benchmark") != benchmark for line in lines):
-        raise UserError(
-            f"figure {source!r}: name files of benchmarks.{benchmark}, of which alone {kind} is "
-            "drawn"
-        )
+        raise UserError(f"figure {source!r}: {kind} needs files of benchmarks.{benchmark}")
     FIGURES[kind](lines, path)
 
 
-def _some(wanted: list[str], there: list[str], source: str) -> list[str]:
-    """The parts of a file that are wanted, all of which must be there."""
-    if not set(wanted) <= set(there):
+def _chosen(names: Sequence[str], wanted: Sequence[str], source: str) -> list[int]:
+    """Returns the places of lines whose names are wanted, in the order wanted; all if none is."""
+    if not set(wanted) <= set(names):
         raise UserError(
-            f"table {source!r}: parts of the file are {', '.join(dict.fromkeys(there))}: name "
+            f"table {source!r}: parts of the file are {', '.join(dict.fromkeys(names))}: name "
             "some of them, or the file alone"
         )
-    return wanted
-
-
-def _two(arguments: list[str], source: str) -> tuple[str, str]:
-    if len(arguments) != 2 or arguments[0] not in VIEWS:
-        raise UserError(
-            f"table {source!r}: must be FILE VIEW SPLIT, as 'results/NAME.jsonl by_exit test', "
-            f"with a view of {', '.join(VIEWS)}"
-        )
-    return arguments[0], arguments[1]
+    order = dict.fromkeys(wanted or names)
+    return [n for one in order for n, name in enumerate(names) if name == one]
 
 
 def _read(name: str) -> list[Line]:
-    """The lines of a file, named from where we are or from the repository."""
+    """Returns the lines of a file, named relative to the current folder or the repository."""
     path = as_path(name)
     path = path if path.exists() else _ROOT / name
     if not path.is_file():
-        raise UserError(f"{name!r} is no file of results: measure it, or name another")
+        raise UserError(f"{name!r} is not a file of results: measure it, or name another")
     lines = read_lines(path)
     if not lines:
         raise UserError(f"{name} has no lines: measure it, or name another")

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's own numbers: BLEU on IWSLT'14, German to English, tokenised; tables 1 to 3.
 
-Of each training at exits drawn by chance, then at exits 1 to 6; a baseline's exits are models of 1
-to 6 blocks. Keys are the names of `benchmarks.reproduce.suites`.
+A row holds random exits, then exits 1 to 6; the exits of a baseline are models of 1 to 6 blocks.
+Its key is a name of `benchmarks.reproduce.suites`.
 """
 
 Row = tuple[float | None, ...]
-
 
 BLEU: dict[str, dict[str, Row]] = {
     "valid": {

@@ -1,240 +1,204 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of the lines of `benchmarks.reproduce`: figures beside the paper's, differences with the
-intervals that sentences and repetitions give them, and the spread over seeds."""
+"""Tables of the lines of `benchmarks.reproduce`, with the paper's numbers.
+
+Differences have a bootstrap interval over sentences and timing repetitions, and one value per seed.
+"""
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from benchmarks.bleu_counts import unpack
 from benchmarks.report import paper
 from benchmarks.report.bootstrap import Draws, draws_of_bleu, interval
-from benchmarks.report.costs import Cost, average_exit, draws_of_cost, megaflops, milliseconds
-from benchmarks.report.cuts import Cut, best_within
-from benchmarks.results import Line, lines_of
+from benchmarks.report.costs import (
+    Cost,
+    Cut,
+    average_exit,
+    best_within,
+    draws_of_cost,
+    megaflops,
+    milliseconds,
+)
+from benchmarks.results import Line, select
 from dat_jax.evaluation.tables import markdown_table
 
 Row = list[str]
-
-
-class Group(NamedTuple):
-    """The lines of one training and policy, one for each seed."""
-
-    lines: list[Line]
-
-    @property
-    def bleu(self) -> float:
-        """The mean over seeds."""
-        return statistics.mean(line["bleu"] for line in self.lines)
-
-    @property
-    def shown(self) -> str:
-        """BLEU, and its standard deviation over seeds if there are several."""
-        if len(self.lines) == 1:
-            return f"{self.bleu:.1f}"
-        return f"{self.bleu:.1f} ± {statistics.stdev(line['bleu'] for line in self.lines):.1f}"
-
-
-def pick(lines: Sequence[Line], point: str, policy: str) -> Group | None:
-    """The lines of a training by a policy, by seed, if there are any."""
-    wanted = {"point": point, "policy": policy}
-    picked = [line for line in lines if wanted.items() <= line.items()]
-    return Group(sorted(picked, key=lambda line: line["seed"])) if picked else None
-
-
-def depth_of(lines: Sequence[Line]) -> int:
-    """The depth of the models, N."""
-    return max(int(depth) for line in lines for depth in line["exit_histogram"])
-
-
-def points_of(lines: Sequence[Line]) -> list[str]:
-    """The names of trainings, in the order of their lines."""
-    return list(dict.fromkeys(line["point"] for line in lines))
+Group = dict[int, Line]
+"""The lines of one training and policy, by seed."""
 
 
 def by_exit(lines: Sequence[Line], split: str) -> str:
-    """BLEU of each training at exits by chance, at each exit, and in the mean, as table 1 has it,
-    and from the first exit to the last, of the seeds that have all; under it the paper's, which is
-    of another text."""
-    lines = lines_of(lines, "split", split)
-    depth = depth_of(lines)
-    heading = ["training", "seeds", "uniform", *map(str, range(1, depth + 1)), "mean", "span"]
-    trainings = [p for p in points_of(lines) if not p.startswith("baseline_")]
-    rows: list[Row] = []
-    for name in (["baseline"] if len(trainings) < len(points_of(lines)) else []) + trainings:
-        points = [f"baseline_{n}" if name == "baseline" else name for n in range(1, depth + 1)]
-        fixed = [pick(lines, point, f"fixed:{n}") for n, point in enumerate(points, 1)]
-        groups = [pick(lines, name, "uniform:0"), *fixed]
-        cells = [group.shown if group else "" for group in groups]
+    """Returns BLEU at each exit and at random exits, as in the paper's table 1.
+
+    The mean over exits and the span from the first exit to the last are of the seeds that have all
+    exits. The paper's rows are of another text.
+    """
+    lines = select(lines, "split", split)
+    groups, depths = _by_policy(lines), _depths_of(lines)
+    heading = ["training", "seeds", "uniform", *map(str, depths), "mean", "span"]
+    names = ["baseline" if x.startswith("baseline_") else x for x in _points_of(lines)]
+    rows = list[Row]()
+    for name in sorted(dict.fromkeys(names), key=lambda name: name != "baseline"):
+        points = [f"baseline_{n}" if name == "baseline" else name for n in depths]
+        fixed = [groups[point, f"fixed:{n}"] for n, point in enumerate(points, 1)]
         if any(fixed):
-            rows.append([name, _seeds_of(groups), *cells, *_ends_of(fixed)])
-        rows += _paper_row(name, split, depth)
+            cells = [groups[name, "uniform:0"], *fixed]
+            counts = [len(group) for group in cells if group]
+            seeds = " to ".join(dict.fromkeys(str(n) for n in (min(counts), max(counts))))
+            common = set.intersection(*map(set, fixed))
+            means = [statistics.mean(x[seed]["bleu"] for seed in common) for x in fixed if common]
+            rows.append([name, seeds, *map(_mean_and_deviation, cells), *_mean_and_span(means)])
+        rows += _paper_row(name, split, len(depths))
     return markdown_table([heading, *rows])
 
 
-def _seeds_of(groups: Sequence[Group | None]) -> str:
-    """The number of seeds of a row, or its range where cells differ."""
-    counts = sorted({len(group.lines) for group in groups if group})
-    return " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
+def _by_policy(lines: Sequence[Line]) -> defaultdict[tuple[str, str], Group]:
+    """Groups lines by training and policy."""
+    groups = defaultdict[tuple[str, str], Group](dict)
+    for line in sorted(lines, key=lambda line: line["seed"]):
+        groups[line["point"], line["policy"]][line["seed"]] = line
+    return groups
 
 
-def _ends_of(fixed: Sequence[Group | None]) -> Row:
-    """The mean over exits and the span, of the seeds that have all exits."""
-    by_exit = [{x["seed"]: x["bleu"] for x in group.lines} if group else {} for group in fixed]
-    seeds = set.intersection(*map(set, by_exit))
-    if not seeds:
-        return ["", ""]
-    return _mean_and_span([statistics.mean(one[seed] for seed in seeds) for one in by_exit])
+def _depths_of(lines: Sequence[Line]) -> range:
+    """Returns the depths of the models, 1 to N."""
+    return range(1, 1 + max(int(depth) for line in lines for depth in line["exit_histogram"]))
+
+
+def _points_of(lines: Sequence[Line]) -> list[str]:
+    """Returns the names of trainings in the order of their lines."""
+    return list(dict.fromkeys(line["point"] for line in lines))
+
+
+def _mean_and_deviation(group: Group) -> str:
+    """Returns BLEU, with its standard deviation if there are several seeds."""
+    scores = [line["bleu"] for line in group.values()]
+    deviation = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    return f"{statistics.mean(scores):.1f}{deviation}" if scores else ""
 
 
 def _paper_row(name: str, split: str, depth: int) -> Iterator[Row]:
-    """The paper's row for a training, if it has one."""
-    row = paper.BLEU.get(split, {}).get(name)
-    if row and len(row) == depth + 1:
+    """Yields the paper's row for a training, if there is one of this depth."""
+    row = paper.BLEU.get(split, {}).get(name, ())
+    if len(row) == depth + 1:
         cells = ["" if value is None else f"{value:.1f}" for value in row]
         yield [f"{name}, paper", "", *cells, *_mean_and_span([v for v in row[1:] if v])]
 
 
 def _mean_and_span(bleu: Sequence[float]) -> Row:
-    """The mean over exits, and the difference between the last and the first."""
-    return [f"{statistics.mean(bleu):.1f}", f"{bleu[-1] - bleu[0]:+.1f}"]
+    """Returns the mean over exits, and the difference between the last and the first."""
+    return [f"{statistics.mean(bleu):.1f}", f"{bleu[-1] - bleu[0]:+.1f}"] if bleu else ["", ""]
 
 
 def differences(lines: Sequence[Line], split: str) -> str:
-    """The difference in BLEU of each training from the one that it is to be compared with.
+    """Returns the difference in BLEU of each training from its opponent, for the same seeds.
 
-    Aligned training is compared with the baseline of as many blocks, all others with aligned, and
-    of each the seeds that both have. The interval is of the sentences, drawn a thousand times, the
-    spread is over seeds.
+    The opponent of aligned training is the baseline of as many blocks; that of any other training
+    is aligned training.
     """
-    lines = lines_of(lines, "split", split)
-    heading = ["training", "against", "exit", "BLEU", "difference, 95 %", "by seed"]
-    depth, rows, bleu = depth_of(lines), list[Row](), _draws_of(lines)
-    for name in points_of(lines):
-        if name.startswith("baseline_"):
-            continue
-        for policy in [*(f"fixed:{n}" for n in range(1, depth + 1)), "uniform:0"]:
-            other = _opponent(name, policy)
-            one, against = (pick(lines, point, policy) for point in (name, other))
-            pairs = _pairs(one, against) if one and against else []
-            if pairs:
-                rows.append(_difference_row(name, other, policy, pairs, bleu))
-    return markdown_table([heading, *rows])
-
-
-def _opponent(name: str, policy: str) -> str:
-    """The training that another is compared with."""
-    return f"baseline_{policy.partition(':')[2]}" if name == "aligned" else "aligned"
-
-
-def _pairs(one: Group, other: Group) -> list[tuple[Line, Line]]:
-    """The lines of two groups that are of the same seed."""
-    theirs = {line["seed"]: line for line in other.lines}
-    return [(line, theirs[line["seed"]]) for line in one.lines if line["seed"] in theirs]
-
-
-def _difference_row(
-    name: str,
-    other: str,
-    policy: str,
-    pairs: Sequence[tuple[Line, Line]],
-    bleu: Callable[[Line], Draws],
-) -> Row:
-    """The row of two trainings."""
-    exit_name = policy.removeprefix("fixed:").replace("uniform:0", "by chance")
-    mine = Group([line for line, _ in pairs])
-    gains = [(line["seed"], bleu(line) - bleu(against)) for line, against in pairs]
-    return [name, other, exit_name, mine.shown, *_gains(gains)]
+    lines = select(lines, "split", split)
+    groups, depths, bleu = _by_policy(lines), _depths_of(lines), _draws_of(lines)
+    rows = [["training", "against", "exit", "BLEU", "difference, 95 %", "by seed"]]
+    for name in _points_of(lines):
+        for exit_name in (*map(str, depths), "by chance"):
+            policy = "uniform:0" if exit_name == "by chance" else f"fixed:{exit_name}"
+            other = f"baseline_{exit_name}" if name == "aligned" else "aligned"
+            mine, theirs = groups[name, policy], groups[other, policy]
+            mine = {seed: line for seed, line in mine.items() if seed in theirs}
+            if mine and not name.startswith("baseline_"):
+                gains = {s: [bleu(line) - bleu(theirs[s])] for s, line in mine.items()}
+                rows.append([name, other, exit_name, _mean_and_deviation(mine), *_gains(gains)])
+    return markdown_table(rows)
 
 
 def against_cuts(lines: Sequence[Line], split: str) -> str:
-    """Adaptive exits minus cuts of the same model, at equal average exit and at equal FLOPs."""
+    """Returns BLEU of adaptive exits minus that of cuts at equal average exit and equal FLOPs."""
     costs = {"average exit": average_exit, "MFLOPs/token": megaflops}
-    return _against_cuts(lines_of(lines, "split", split), costs)
+    return _against_cuts(select(lines, "split", split), costs)
 
 
 def against_time(lines: Sequence[Line], batch_size: str) -> str:
-    """Adaptive exits minus cuts of the same model at equal average exit and at equal measured
-    time, in batches of one size; of time the repetitions are drawn, too."""
+    """Returns BLEU of adaptive exits minus that of cuts at equal average exit and equal time."""
     costs = {"average exit": average_exit, "ms/token": milliseconds}
-    return _against_cuts(lines_of(lines, "batch_size", batch_size), costs)
+    return _against_cuts(select(lines, "batch_size", batch_size), costs)
 
 
 def _against_cuts(lines: Sequence[Line], costs: dict[str, Cost]) -> str:
-    """A row for each rule and each depth, of the decodes whose average exit is from there up to the
-    next: means over each seed's and then over seeds, and the mean differences from the best that
-    cuts reach at no more cost."""
+    """Compares the policies of each rule with the best that cuts of the same model reach.
+
+    A row holds the policies whose average exits round down to the same depth. Values are means
+    over the policies of a seed, then over seeds.
+    """
     heading = ["training", "rule", "decodes", "BLEU", *costs]
     for name in costs:
         heading += [f"minus cuts of equal {name}, 95 %", "by seed"]
-    bleu = _draws_of(lines)
-    groups: dict[tuple[str, str, int], list[Line]] = {}
+    cuts = defaultdict[Any, list[Line]](list)
+    groups = defaultdict[Any, dict[int, list[Line]]](lambda: defaultdict(list))
     for line in lines:
-        rule = line["policy"].partition(":")[0]
-        if rule != "fixed":
-            groups.setdefault((line["point"], rule, int(line["average_exit"])), []).append(line)
-    rows = list[Row]()
+        rule, model = line["policy"].partition(":")[0], (line["point"], line["seed"])
+        if rule == "fixed":
+            cuts[model].append(line)
+        else:
+            groups[line["point"], rule, int(line["average_exit"])][line["seed"]].append(line)
+    bleu, rows = _draws_of(lines), list[Row]()
     for (point, rule, _), group in sorted(groups.items()):
-        row = [point, rule.replace("_", " "), str(len(group))]
-        row.append(f"{_mean_of_seeds(group, lambda line: line['bleu']):.1f}")
-        row += [f"{_mean_of_seeds(group, cost):.2f}" for cost in costs.values()]
+        row = [point, rule.replace("_", " "), str(sum(map(len, group.values())))]
+        row.append(f"{_mean(group, lambda line: line['bleu']):.1f}")
+        row += [f"{_mean(group, cost):.2f}" for cost in costs.values()]
         for cost in costs.values():
-            row += _gains([(line["seed"], _gain(line, lines, cost, bleu)) for line in group])
+            row += _gains(
+                {
+                    seed: [_gain(line, cuts[point, seed], cost, bleu) for line in own]
+                    for seed, own in group.items()
+                }
+            )
         rows.append(row)
     return markdown_table([heading, *rows])
 
 
-def _mean_of_seeds(lines: Sequence[Line], value: Cost) -> float:
-    """The mean over seeds of the mean of each seed's lines."""
-    of_seed: dict[int, list[float]] = {}
-    for line in lines:
-        of_seed.setdefault(line["seed"], []).append(value(line))
-    return statistics.mean(map(statistics.mean, of_seed.values()))
+def _mean(group: Mapping[int, Sequence[Line]], value: Cost) -> float:
+    """Returns the mean over seeds of the mean of each seed's lines."""
+    return statistics.mean(statistics.mean(map(value, own)) for own in group.values())
 
 
 def _gain(
-    line: Line, lines: Sequence[Line], cost: Cost, bleu: Callable[[Line], Draws]
+    line: Line, lines_of_cuts: Sequence[Line], cost: Cost, bleu: Callable[[Line], Draws]
 ) -> Draws | None:
-    """The difference of a line from the cuts of its model at its cost; None if all cost more."""
-    cuts = [
-        Cut(draws_of_cost(cost, cut), bleu(cut))
-        for cut in lines
-        if cut["policy"].startswith("fixed:")
-        and all(cut[key] == line[key] for key in ("point", "seed"))
-    ]
+    """Returns BLEU minus that of the cuts at a line's cost; None if all of them cost more."""
+    cuts = [Cut(draws_of_cost(cost, cut), bleu(cut)) for cut in lines_of_cuts]
     best = best_within(draws_of_cost(cost, line), cuts)
-    if not cuts or best[0] == -np.inf:
+    if best[0] == -np.inf:
         return None
-    cheapest = min(cuts, key=lambda cut: cut.cost[0])  # of a draw in which all cost more
+    cheapest = min(cuts, key=lambda cut: cut.cost[0])  # for draws in which all cost more
     return bleu(line) - np.where(best == -np.inf, cheapest.bleu, best)
 
 
 def _draws_of(lines: Sequence[Line]) -> Callable[[Line], Draws]:
-    """BLEU of each of these lines, on one text, in all draws."""
+    """Returns a function from a line to its BLEU, drawn together with all `lines`."""
     draws = draws_of_bleu([unpack(line["bleu_counts"]) for line in lines])
     known = {_name(line): drawn for line, drawn in zip(lines, draws, strict=True)}
     return lambda line: known[_name(line)]
 
 
 def _name(line: Line) -> tuple[str, int, str]:
-    """What tells a line from the others of its table."""
     return line["point"], line["seed"], line["policy"]
 
 
-def _gains(gains: Sequence[tuple[int, Draws | None]]) -> tuple[str, str]:
-    """The mean of some differences, each seed's first, with its interval, and that of each seed;
-    nothing if one of them is unknown."""
-    by_seed: dict[int, list[Draws]] = {}
-    for seed, gain in sorted(gains, key=lambda gain: gain[0]):
-        if gain is None:
-            return "", ""
-        by_seed.setdefault(seed, []).append(gain)
-    each = {seed: np.mean(own, axis=0) for seed, own in by_seed.items()}
+def _gains(by_seed: Mapping[int, Sequence[Draws | None]]) -> Row:
+    """Returns the mean gain with its interval, and that of each seed; empty if one is unknown."""
+    each = dict[int, Draws]()
+    for seed, gains in sorted(by_seed.items()):
+        known = [gain for gain in gains if gain is not None]
+        if len(known) < len(gains):
+            return ["", ""]
+        each[seed] = np.mean(known, axis=0)
     value, low, high = interval(np.mean(list(each.values()), axis=0))
     of_seeds = ", ".join(f"{seed}: {own[0]:+.1f}" for seed, own in each.items())
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", of_seeds
+    return [f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", of_seeds]
 
 
 VIEWS: dict[str, Callable[[Sequence[Line], str], str]] = {
@@ -243,4 +207,4 @@ VIEWS: dict[str, Callable[[Sequence[Line], str], str]] = {
     "against_cuts": against_cuts,
     "against_time": against_time,
 }
-"""Of a name, and of a split or a batch size, a table."""
+"""Tables by name; each takes lines and a split or a batch size."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A budget of time: when it is spent, a training is stopped as by a signal, and may go on later."""
+"""A time budget: stops a training when it is spent, so that a later run can resume it."""
 
 import contextlib
 import signal
@@ -10,44 +10,40 @@ from types import FrameType
 from dat_jax.errors import Stopped
 
 _AT_ONCE = 1e-3  # seconds; 0 would turn the timer off
-_AGAIN = 1.0  # seconds after which a training that could not hear yet is asked once more
+_AGAIN = 1.0  # seconds until the next signal, for a training that could not handle the first yet
 
 
 class Spent(Exception):
-    """The time is up."""
+    """The budget is spent."""
 
 
 class Budget:
-    """So many minutes from now on, or all the time in the world."""
+    """A number of minutes from now on, or unlimited time."""
 
     def __init__(self, minutes: float | None) -> None:
-        """Starts the clock."""
-        self._end = None if minutes is None else time.monotonic() + 60 * minutes
-
-    @property
-    def left(self) -> float:
-        """The seconds that are left; 0 if none are."""
-        return float("inf") if self._end is None else max(self._end - time.monotonic(), 0.0)
+        """Starts the clock; None is unlimited."""
+        self._end = float("inf") if minutes is None else time.monotonic() + 60 * minutes
 
     def check(self) -> None:
-        """Raises `Spent` if the time is up."""
-        if not self.left:
+        """Raises `Spent` if no time is left."""
+        if self._end <= time.monotonic():
             raise Spent
 
     @contextlib.contextmanager
     def stopping(self) -> Generator[None, None, None]:
-        """Stops the training that is run inside when the time is up, after the step at hand.
+        """Stops the training that runs inside after the step during which the time ends.
 
         Raises:
-            Spent: it is; what was trained is saved.
-            Stopped: something else asked for it.
+            Spent: the time ended; the training is saved.
+            Stopped: something else stopped the training.
         """
         self.check()
-        if self._end is None:
+        if self._end == float("inf"):
             yield
             return
         before = signal.signal(signal.SIGALRM, _stop)
-        signal.setitimer(signal.ITIMER_REAL, self.left or _AT_ONCE, _AGAIN)
+        left = max(self._end - time.monotonic(), _AT_ONCE)
+        signal.setitimer(signal.ITIMER_REAL, left, _AGAIN)
         try:
             yield
         except Stopped:
@@ -59,6 +55,6 @@ class Budget:
 
 
 def _stop(_: int, __: FrameType | None) -> None:
-    """Asks the training loop to stop, if it is there to hear it: else it would end the process."""
+    """Sends SIGTERM if the training loop handles it; otherwise it would end the process."""
     if callable(signal.getsignal(signal.SIGTERM)):
         signal.raise_signal(signal.SIGTERM)

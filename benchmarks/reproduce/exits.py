@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exits along a sentence and against confidence (paper, section 4.4), as figures of a line."""
+"""Exits by position in a sentence and by confidence (paper, section 4.4), for lines of results."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -11,11 +11,11 @@ from dat_jax.exits.questions import Rule
 from dat_jax.tuning.search import Observed, exits_of
 
 PARTS = 10
-"""Of a sentence, from its first tokens to its last, and of the range of a probability."""
+"""Equal parts of a sentence, from first to last token, and of the range of a probability."""
 
 
 def by_position(sentences: Sequence[Translation]) -> list[float | None]:
-    """The average exit in each tenth of the translations; None where none has a token."""
+    """Returns the average exit in each tenth of the translations; None without tokens."""
     sums, tokens = np.zeros(PARTS), np.zeros(PARTS)
     for sentence in sentences:
         length = len(sentence.exits)
@@ -26,15 +26,14 @@ def by_position(sentences: Sequence[Translation]) -> list[float | None]:
 
 
 def by_score(observed: Observed, rule: Rule) -> list[list[int]]:
-    """Counts reference tokens by their exit, 1 to N, and the tenth of their probability there.
+    """Counts reference tokens by exit, 1 to N, and by the tenth of their probability there.
 
     Args:
-        observed: what a model makes of them, in one pass in which no state is copied.
-        rule: one that compares thresholds.
+        observed: the model's signals for the references, from one pass that copies no state.
+        rule: compares a signal with thresholds.
     """
     exits = exits_of(observed.signal, np.asarray(cast(Any, rule).thresholds))
     score = np.exp(observed.token_ll[exits - 1, np.arange(len(exits))])
-    layers = len(observed.token_ll)
-    counts = np.zeros((layers, PARTS), int)
+    counts = np.zeros((len(observed.token_ll), PARTS), int)
     np.add.at(counts, (exits - 1, np.minimum((score * PARTS).astype(int), PARTS - 1)), 1)
     return counts.tolist()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trainings of a suite: what each changes in a config, how it is known again, where it lies."""
+"""Trainings of a suite: their configs, the checksums that identify them, and their folders."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ from dat_jax.runs.workdir import Run
 from dat_jax.storage.checksums import Checksum
 from train import train_model
 
-# What a training's results do not depend on, or what their lines say beside it.
+# Keys that do not change a training's results, or that its lines hold separately.
 _ELSEWHERE = {
     *("data.source", "model.rematerialisation", "training.initial_workdir", "training.profile"),
     *("training.checkpoint_folder", "training.sharding", "training.log_every"),
@@ -26,15 +26,15 @@ _ELSEWHERE = {
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training by name: what it changes, and another whose parameters it begins with, if any."""
+    """A named training: its changes to a config, and the training that it starts from, if any."""
 
     name: str
-    changes: dict[str, Any]  # of "section.key" to a value
+    changes: dict[str, Any]  # "section.key" to a value
     start: "Training | None" = None
 
 
 class Trained(NamedTuple):
-    """A training that was made."""
+    """A finished training."""
 
     training: Training
     run: Run
@@ -42,10 +42,10 @@ class Trained(NamedTuple):
 
 
 class Trainer:
-    """Makes the trainings of a suite, each in a folder of its own, or goes on with them."""
+    """Runs or resumes the trainings of a suite, each in its own folder."""
 
     def __init__(self, values: Mapping[str, Any], runs: Path) -> None:
-        """Takes the nested dictionary of a config, which all trainings change, and a folder.
+        """Takes the values of a config, which trainings change, and the folder of all runs.
 
         Raises:
             UserError: the config is impossible, or its text is missing.
@@ -55,21 +55,22 @@ class Trainer:
         self._text = [Checksum.of(path).sha256 for path in text]
 
     def config(self, training: Training, seed: int) -> Config:
-        """The config of a training.
+        """Returns the config of a training.
 
         Raises:
             UserError: it is impossible.
         """
-        values = changed(self._values, training.changes | {"training.seed": seed})
+        changes = training.changes | {"training.seed": seed}
         if training.start:
-            start = self.folder(training.start, seed)
-            values = changed(values, {"training.initial_workdir": str(start)})
-        return Config.from_dict(values)
+            changes["training.initial_workdir"] = str(self.folder(training.start, seed))
+        return Config.from_dict(changed(self._values, changes))
 
     def sha256(self, training: Training, seed: int) -> str:
-        """The checksum of all that makes a training: its text, its settings where they are not the
-        defaults, and the training that it begins with. No path is part of it, nor how its results
-        are decoded."""
+        """Returns the checksum that identifies a training.
+
+        It covers the text, the settings that differ from the defaults, and the training that it
+        starts from. It depends on no path and on no setting of decoding.
+        """
         changes = differences(dataclasses.asdict(self.config(training, seed)), _DEFAULTS)
         settings = {key: value for key, value in changes.items() if key not in _ELSEWHERE}
         start = self.sha256(training.start, seed) if training.start else None
@@ -77,15 +78,15 @@ class Trainer:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def folder(self, training: Training, seed: int) -> Path:
-        """The workdir of a training."""
+        """Returns the workdir of a training."""
         return self._runs / f"{training.name}-{seed}-{self.sha256(training, seed)[:8]}"
 
     def train(self, training: Training, seed: int) -> Trained:
-        """Trains, or goes on with it; the training that it begins with first.
+        """Runs or resumes a training, after the one that it starts from.
 
         Raises:
-            UserError: its config is impossible, or does not fit what lies in its folder.
-            Stopped: a signal asked for it; what was trained is saved.
+            UserError: its config is impossible or does not match its folder.
+            Stopped: a signal stopped it; it is saved.
         """
         if training.start:
             self.train(training.start, seed)
@@ -99,7 +100,7 @@ class Trainer:
 
 
 def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested dictionary with some of its entries, "section.key", changed."""
+    """Returns a copy of nested values with some "section.key" changed."""
     copy = {section: dict(entries) for section, entries in values.items()}
     for name, value in changes.items():
         section, key = name.split(".")
@@ -108,7 +109,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def differences(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries, "section.key", of `values` that are not so in `others`."""
+    """Returns "section.key" and value of the entries of `values` that differ in `others`."""
     return {
         f"{section}.{key}": value
         for section, entries in values.items()

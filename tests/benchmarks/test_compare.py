@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""benchmarks.compare compares decodes of one text, and nothing else."""
+"""`benchmarks.compare` compares decodes of one text, and refuses others."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def results(
     text: str = "abc",
     **request: str,
 ) -> Path:
-    """A folder as `decode.py` leaves it, of a file whose sha256 is `text`."""
+    """Makes a folder like those of `decode.py`, for a file whose SHA-256 is `text`."""
     folder.mkdir()
     if not request:
         reference = folder.parent / f"{folder.name}.references"
@@ -41,13 +41,13 @@ def results(
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
-    """The baseline, one equal to it, and a better one."""
+    """Makes the baseline, an equal system and a better one."""
     named = {"base": WORSE, "equal": WORSE, "better": REFERENCES}
     return [results(tmp_path / name, lines) for name, lines in named.items()]
 
 
 @pytest.mark.parametrize("test", ["bs", "ar"])
-def test_the_table_and_the_lines_tell_what_differs(folders: list[Path], tmp_path: Path, test: str):
+def test_the_table_and_the_lines_hold_differences(folders: list[Path], tmp_path: Path, test: str):
     output = tmp_path / "lines.jsonl"
     for repetition in (1, 2):
         printed = succeed(compare.main, *folders, f"--test={test}", f"--output={output}").stdout
@@ -73,13 +73,13 @@ def test_the_table_and_the_lines_tell_what_differs(folders: list[Path], tmp_path
         assert line["references_sha256"] and "config_sha256" in line and "commit" in line
 
 
-def test_options_may_stand_anywhere(folders: list[Path]):
+def test_options_may_come_anywhere(folders: list[Path]):
     plain = succeed(compare.main, *folders).stdout
     assert succeed(compare.main, folders[0], "--test", "bs", *folders[1:]).stdout == plain
     assert succeed(compare.main, "--test=ar", *folders).stdout != plain
 
 
-def test_what_cannot_be_compared_is_refused_in_one_line(folders: list[Path], tmp_path: Path):
+def test_incomparable_decodes_are_refused_in_one_line(folders: list[Path], tmp_path: Path):
     base, equal, better = folders
 
     def refused(message: str, *given: str | Path) -> None:
@@ -108,13 +108,13 @@ def test_what_cannot_be_compared_is_refused_in_one_line(folders: list[Path], tmp
     del summary["references_sha256"]
     (base / "summary.json").write_text(json.dumps(summary))
     refused(
-        "base does not say of what references it is: decode",
+        "base does not name its references: decode",
         base,
         results(tmp_path / "last", WORSE),
     )
 
 
-def test_lines_of_something_else_are_not_added_to(folders: list[Path], tmp_path: Path):
+def test_files_of_other_lines_are_not_extended(folders: list[Path], tmp_path: Path):
     output = tmp_path / "lines.jsonl"
     output.write_text('{"suite": "table1"}\n')
     refuse("name another --output", compare.main, *folders, f"--output={output}")

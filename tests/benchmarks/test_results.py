@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of lines that grows, is found again and not mixed up with others."""
+"""Files of results: their lines are found again, and other files are refused."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_lines_are_written_at_once_and_found_again(tmp_path: Path):
     assert read_lines(path) == [FIRST, SECOND]
 
 
-def test_a_line_that_was_broken_off_is_written_anew(tmp_path: Path):
+def test_an_interrupted_line_is_dropped_and_written_again(tmp_path: Path):
     path = tmp_path / "lines.jsonl"
     path.write_text(json.dumps(FIRST) + "\n" + json.dumps(SECOND)[:10])
     lines = Lines(path, "small", ("number",))
@@ -32,7 +32,7 @@ def test_a_line_that_was_broken_off_is_written_anew(tmp_path: Path):
     assert read_lines(path) == [FIRST, SECOND]
 
 
-def test_a_line_that_lacks_its_end_alone_is_kept(tmp_path: Path):
+def test_a_line_that_lacks_only_its_newline_is_kept(tmp_path: Path):
     path = tmp_path / "lines.jsonl"
     path.write_text(json.dumps(FIRST))
     Lines(path, "small", ("number",)).add(SECOND)
@@ -60,6 +60,6 @@ def test_other_files_are_refused_and_left_alone(tmp_path: Path, text: bytes):
     assert path.read_bytes() == text
 
 
-def test_a_folder_that_is_missing_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="none is no folder"):
+def test_a_missing_folder_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="none is not a folder"):
         Lines(tmp_path / "none" / "lines.jsonl", "small", ())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BLEU from counts of sentences is sacreBLEU's, and intervals hold what is in them."""
+"""BLEU from counts of sentences equals sacreBLEU's; bootstrap intervals; the hull of cuts."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,12 @@ from sacrebleu.metrics import BLEU
 
 from benchmarks.bleu_counts import count, pack, unpack
 from benchmarks.report.bootstrap import (
-    Interval,
     bleu,
     draws_of_bleu,
     draws_of_median,
     interval,
 )
-from benchmarks.report.cuts import Cut, best_within
+from benchmarks.report.costs import Cut, best_within
 
 WORDS = [
     "a",
@@ -35,7 +34,7 @@ WORDS = [
 
 
 def texts(seed: int, wrong: float, sentences: int = 60) -> tuple[list[str], list[str]]:
-    """Hypotheses in which so many of the references' words are others, and the references."""
+    """Returns hypotheses with this share of wrong words, and the references."""
     generator = np.random.default_rng(seed)
     references = [
         list(generator.choice(WORDS, generator.integers(3, 15))) for _ in range(sentences)
@@ -62,8 +61,8 @@ def test_counts_are_read_back_as_they_were_packed():
     np.testing.assert_array_equal(unpack(pack(counts)), counts)
 
 
-def difference_of(*systems: np.ndarray) -> Interval:
-    """The first system's BLEU without the second's."""
+def difference_of(*systems: np.ndarray) -> tuple[float, float, float]:
+    """Returns the first system's BLEU minus the second's."""
     one, other = draws_of_bleu(systems)
     return interval(one - other)
 
@@ -78,13 +77,13 @@ def test_an_interval_is_around_the_difference_and_narrows_with_more_sentences():
         difference_of(*(count(*texts(0, wrong, n), "13a") for wrong in (0.2, 0.3)))
         for n in (40, 640)
     )
-    for found in (few, many):
-        assert found.low < found.value < found.high
-    assert many.low > 0
-    assert many.high - many.low < (few.high - few.low) / 2
+    for value, low, high in (few, many):
+        assert low < value < high
+    assert many[1] > 0
+    assert many[2] - many[1] < (few[2] - few[1]) / 2
 
 
-def test_the_first_of_all_draws_is_the_text_as_it_is():
+def test_the_first_draw_is_the_text_itself():
     counts = count(*texts(0, 0.3), "13a")
     (draws,) = draws_of_bleu([counts])
     assert len(draws) == 1_001
@@ -92,15 +91,14 @@ def test_the_first_of_all_draws_is_the_text_as_it_is():
     assert len(set(draws)) > 500
 
 
-def test_sentences_are_drawn_alike_for_both():
-    """Of a system that is better by the same in each sentence, the difference hardly varies."""
+def test_a_draw_has_the_same_sentences_for_both_systems():
     counts = count(*texts(0, 0.3), "13a")
     one, same = draws_of_bleu([counts, counts])
     np.testing.assert_array_equal(one, same)
 
 
-def test_systems_of_several_texts_are_not_compared():
-    with pytest.raises(AssertionError, match="several texts"):
+def test_systems_of_different_texts_are_not_compared():
+    with pytest.raises(AssertionError, match="different texts"):
         draws_of_bleu([count(*texts(0, 0.3, n), "13a") for n in (5, 6)])
 
 
@@ -114,7 +112,7 @@ def test_a_median_varies_as_its_repetitions_do():
     assert np.mean(draws == draws_of_median([3.0, 1.0, 2.0], "b")) < 0.6
 
 
-def test_the_best_that_cuts_do_is_their_upper_convex_hull():
+def test_the_best_of_cuts_is_their_upper_convex_hull():
     costs, scores = [1, 2, 3, 4, 6], [10, 11, 20, 19, 22]
     cuts = [
         Cut(np.full(1, cost), np.full(1, score)) for cost, score in zip(costs, scores, strict=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A budget stops a training as a signal does, and nothing else."""
+"""A budget stops a training as a signal does; other stops are passed on."""
 
 import signal
 import time
@@ -12,7 +12,7 @@ from dat_jax.training.stopping import StopRequest
 
 
 def train(steps: int) -> int:
-    """Steps of a hundredth of a second, until a signal asks to stop; as the training loop does."""
+    """Runs steps of 10 ms until a signal arrives, like the training loop."""
     with StopRequest() as request:
         for step in range(1, steps + 1):
             time.sleep(0.01)
@@ -21,7 +21,7 @@ def train(steps: int) -> int:
     return steps
 
 
-def test_a_training_is_stopped_when_the_time_is_up():
+def test_a_training_stops_when_the_time_ends():
     budget, started = Budget(0.2 / 60), time.monotonic()
     with pytest.raises(Spent), budget.stopping():
         train(1_000)
@@ -30,7 +30,7 @@ def test_a_training_is_stopped_when_the_time_is_up():
         budget.check()
 
 
-def test_a_training_that_cannot_hear_yet_is_asked_again():
+def test_a_training_that_cannot_handle_the_first_signal_gets_another():
     budget = Budget(0.1 / 60)
     with pytest.raises(Spent), budget.stopping():
         time.sleep(0.3)  # the signal comes now
@@ -47,12 +47,12 @@ def test_a_training_that_ends_in_time_is_not_stopped(minutes: float | None):
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_somebody_elses_wish_to_stop_is_passed_on():
+def test_other_requests_to_stop_are_passed_on():
     with pytest.raises(Stopped, match="by hand"), Budget(1.0).stopping():
         raise Stopped("by hand", 0)
 
 
-def test_without_time_nothing_begins():
+def test_without_time_nothing_starts():
     budget = Budget(0)
     with pytest.raises(Spent), budget.stopping():
-        pytest.fail("it began")
+        pytest.fail("it started")

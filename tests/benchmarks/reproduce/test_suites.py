@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suites of `benchmarks.reproduce`: what they make, what they do not make twice, what they
-refuse."""
+"""`benchmarks.reproduce`: its lines, what it skips when run again, and what it refuses."""
 
 import json
 import shutil
@@ -29,7 +28,7 @@ POINTS = ["exits", "baseline_2", "aligned"]
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of text."""
+    """Makes a folder of text."""
     folder, corpus = tmp_path_factory.mktemp("text"), GeneratedCorpus(200, seed=0)
     for split in ("train", "valid", "test"):
         pairs = [pair for pair in corpus.pairs(split) if len(pair[0]) < 40][:200]
@@ -40,7 +39,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Smoke:
-    """The suite `smoke`, whose calls share their trainings."""
+    """Calls of the suite `smoke`, which share their trainings."""
 
     def __init__(self, text: Path, folder: Path) -> None:
         self.output = folder / "lines.jsonl"
@@ -54,7 +53,7 @@ class Smoke:
 
 @pytest.fixture(scope="module")
 def smoke(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    """The suite `smoke`, in two calls: some points, then what is left of it."""
+    """Runs the suite `smoke` in two calls: one point, then the others."""
     made = Smoke(text, tmp_path_factory.mktemp("smoke"))
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +80,7 @@ def test_every_point_has_its_lines(smoke: Smoke):
 
 
 @pytest.mark.slow
-def test_a_line_says_what_it_is_of_and_what_it_cost(smoke: Smoke):
+def test_a_line_names_its_training_and_holds_quality_and_cost(smoke: Smoke):
     for line in read_lines(smoke.output):
         assert (line["benchmark"], line["suite"], line["seed"], line["steps"]) == (
             *("reproduce", "smoke", 0),
@@ -102,7 +101,7 @@ def test_a_line_says_what_it_is_of_and_what_it_cost(smoke: Smoke):
 
 
 @pytest.mark.slow
-def test_nothing_is_done_twice(smoke: Smoke):
+def test_nothing_is_measured_twice(smoke: Smoke):
     before = files(smoke.runs) | files(smoke.output.parent)
     result = smoke.call()
     assert files(smoke.runs) | files(smoke.output.parent) == before
@@ -111,7 +110,7 @@ def test_nothing_is_done_twice(smoke: Smoke):
 
 
 @pytest.mark.slow
-def test_lines_that_are_there_need_no_training(smoke: Smoke, tmp_path: Path):
+def test_existing_lines_need_no_training(smoke: Smoke, tmp_path: Path):
     arguments = [x for x in smoke.arguments if not x.startswith("--runs")]
     suite = ["--suite=smoke", f"--output={smoke.output}", f"--runs={tmp_path}"]
     result = succeed(reproduce.main, *suite, *arguments, "--points=baseline_2,aligned")
@@ -120,14 +119,14 @@ def test_lines_that_are_there_need_no_training(smoke: Smoke, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_the_second_phase_begins_with_the_aligned_training(smoke: Smoke):
+def test_the_second_phase_starts_from_the_aligned_training(smoke: Smoke):
     (aligned,), (exits,) = (list(smoke.runs.glob(f"{name}-0-*")) for name in ("aligned", "exits"))
     config = json.loads((exits / "config.json").read_text())
     assert Path(config["training"]["initial_workdir"]) == aligned
 
 
 @pytest.mark.slow
-def test_a_budget_that_ends_at_once_says_that_nothing_was_done(smoke: Smoke, tmp_path: Path):
+def test_a_budget_too_small_for_anything_is_refused(smoke: Smoke, tmp_path: Path):
     output = tmp_path / "lines.jsonl"
     message = "--budget_minutes=0 is too small for any point"
     suite = ["--suite=smoke", f"--output={output}", *smoke.arguments]
@@ -136,10 +135,10 @@ def test_a_budget_that_ends_at_once_says_that_nothing_was_done(smoke: Smoke, tmp
 
 
 @pytest.mark.slow
-def test_a_budget_that_is_spent_leaves_what_there_is(smoke: Smoke):
+def test_a_spent_budget_leaves_the_file_alone(smoke: Smoke):
     before = smoke.output.read_text()
     result = smoke.call("--budget_minutes=0", "--seeds=1")
-    assert "the budget is spent: run again to go on" in result.stdout
+    assert "the budget is spent: run again" in result.stdout
     assert smoke.output.read_text() == before
 
 
@@ -157,16 +156,16 @@ def test_a_budget_that_is_spent_leaves_what_there_is(smoke: Smoke):
         ({"--seeds": ""}, "--seeds has '': must be whole numbers, each 0 or more"),
         (
             {"--exits_config": "no.py"},
-            "no.py is no file, and no config of a second phase: name one",
+            "no.py is not the config of a training (",
         ),
         (
             {"--exits_config": "README.md"},
-            "README.md is no config of a training, for it has no get",
+            "README.md is not the config of a training (",
         ),
-        ({"--exits_config": "train.py"}, "train.py is no config of a training, for it has no get"),
+        ({"--exits_config": "train.py"}, "train.py is not the config of a training (it has no get"),
         (
             {"--exits_config": "configs/decode.py"},
-            "configs/decode.py is no config of a training: unknown",
+            "configs/decode.py is not the config of a training (unknown",
         ),
         ({"--config.model.dropout": "2.0"}, "model.dropout is 2.0: must be in [0, 1)"),
     ],
@@ -181,7 +180,7 @@ def test_wrong_input_is_refused_in_one_line(
 
 
 @pytest.mark.slow
-def test_a_split_that_is_missing_is_named(text: Path, tmp_path: Path):
+def test_a_missing_split_is_named(text: Path, tmp_path: Path):
     part = tmp_path / "part"
     shutil.copytree(text, part)
     (part / "test.en").unlink()
@@ -200,7 +199,7 @@ def test_a_file_of_another_suite_is_left_alone(smoke: Smoke):
 @pytest.mark.slow
 @pytest.mark.parametrize("layers", [2, 6])
 @pytest.mark.parametrize("suite", SUITES)
-def test_all_points_of_a_suite_are_possible(suite: str, layers: int, text: Path, tmp_path: Path):
+def test_all_points_of_a_suite_are_valid(suite: str, layers: int, text: Path, tmp_path: Path):
     values = changed(
         multi30k_de_en.get_config().to_dict(),
         {"data.source": f"text:{text}", "model.decoder_layers": layers},
@@ -231,7 +230,7 @@ def checksum(text: Path, runs: Path, changes: dict[str, Any], seed: int = 0) -> 
 
 
 @pytest.mark.slow
-def test_a_checksum_is_of_settings_and_text_and_of_no_path(text: Path, tmp_path: Path):
+def test_a_checksum_depends_on_settings_and_text_and_not_on_paths(text: Path, tmp_path: Path):
     usual = checksum(text, tmp_path / "a", {})
     copy = tmp_path / "copy"
     shutil.copytree(text, copy)
@@ -259,7 +258,6 @@ def test_a_wrong_suite_leaves_nothing_behind(tmp_path: Path):
 def test_speed_is_measured_in_batches_of_several_sizes(
     smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Of the training that `smoke` made."""
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
     monkeypatch.setattr(decodes, "_BATCHES", {8: None, 2: 2})

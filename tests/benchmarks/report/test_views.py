@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of lines: their rows and cells, and lines that they refuse."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.report import views
+from dat_jax.errors import UserError
+from tests.benchmarks.report.lines import TABLE1, line
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[c.strip() for c in row.strip("|").split("|")] for row in table.splitlines()]
+
+
+def test_by_exit_has_a_row_for_each_training_and_the_mean_over_seeds():
+    heading, _, *rows = cells(views.by_exit(TABLE1, "test"))
+    assert heading == ["training", "seeds", "uniform", "1", "2", "mean", "span"]
+    baseline, aligned, mixed = rows
+    scores = [TABLE1[n]["bleu"] for n in (0, 1)]
+    assert aligned[:2] == ["aligned", "1 to 2"]
+    assert aligned[3] == f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"
+    assert aligned[2:5:2] == [f"{TABLE1[n]['bleu']:.1f}" for n in (3, 2)]
+    # Seed 1 lacks an exit.
+    assert aligned[5] == f"{np.mean([scores[0], TABLE1[2]['bleu']]):.1f}"
+    assert aligned[6] == f"{TABLE1[2]['bleu'] - scores[0]:+.1f}"
+    assert baseline[:4] == ["baseline", "1", "", f"{TABLE1[4]['bleu']:.1f}"]
+    assert mixed == ["mixed_1", "1", "", "", f"{TABLE1[6]['bleu']:.1f}", "", ""]
+
+
+def test_the_papers_row_follows_ours_if_depths_are_equal():
+    six = [line("aligned", f"fixed:{n}", 0.8, exit_histogram={"6": 1}) for n in range(1, 7)]
+    _, _, ours, paper = cells(views.by_exit(six, "test"))
+    assert ours[0] == "aligned"
+    assert paper == [
+        "aligned, paper",
+        "",
+        "34.4",
+        "33.2",
+        "34.4",
+        "34.8",
+        "34.9",
+        "35.0",
+        "34.9",
+        "34.5",
+        "+1.7",
+    ]
+
+
+def test_differences_are_from_the_baseline_of_equal_depth_or_from_aligned():
+    _, _, *rows = cells(views.differences(TABLE1, "test"))
+    assert [row[:4] for row in rows] == [
+        ["aligned", "baseline_1", "1", f"{TABLE1[0]['bleu']:.1f}"],  # seed 1 has no opponent
+        ["aligned", "baseline_2", "2", f"{TABLE1[2]['bleu']:.1f}"],
+        ["mixed_1", "aligned", "2", f"{TABLE1[6]['bleu']:.1f}"],
+    ]
+    assert rows[0][4].startswith(f"{TABLE1[0]['bleu'] - TABLE1[4]['bleu']:+.2f} [")
+    assert rows[1][4:] == ["+0.00 [+0.00, +0.00]", "0: +0.0"]
+    value, low, high = map(float, re.findall(r"[+-][\d.]+", rows[2][4]))
+    assert low < value < high < 0
+
+
+def test_trainings_without_a_common_seed_are_not_compared():
+    lines = [line("aligned", "fixed:1", 0.8), line("baseline_1", "fixed:1", 0.8, seed=1)]
+    assert len(cells(views.differences(lines, "test"))) == 2
+
+
+def test_several_seeds_are_compared_seed_by_seed():
+    lines = [
+        line(point, "fixed:1", share, seed)
+        for seed, (mine, theirs) in enumerate([(0.8, 0.7), (0.9, 0.85)])
+        for point, share in (("aligned", mine), ("baseline_1", theirs))
+    ]
+    _, _, row = cells(views.differences(lines, "test"))
+    each = [lines[n]["bleu"] - lines[n + 1]["bleu"] for n in (0, 2)]
+    assert row[3].startswith(f"{np.mean([lines[n]['bleu'] for n in (0, 2)]):.1f} ± ")
+    assert row[4].startswith(f"{np.mean(each):+.2f} [")
+    assert row[5] == ", ".join(f"{seed}: {value:+.1f}" for seed, value in enumerate(each))
+
+
+def gain_of(adaptive: dict[str, Any], cheap: dict[str, Any], dear: dict[str, Any]) -> float:
+    """Returns the difference from the straight line between two cuts, at exits 1 and 2."""
+    share = adaptive["average_exit"] - 1
+    return adaptive["bleu"] - ((1 - share) * cheap["bleu"] + share * dear["bleu"])
+
+
+def test_adaptive_exits_are_compared_with_the_line_between_two_cuts():
+    cuts = TABLE1[0], TABLE1[2]
+    adaptive = line("aligned", "confidence:0.5", 0.88, average_exit=1.25)
+    heading, _, row = cells(views.against_cuts([*cuts, adaptive], "test"))
+    assert heading[2:6] == ["decodes", "BLEU", "average exit", "MFLOPs/token"]
+    assert row[:3] == ["aligned", "confidence", "1"]
+    for of_cost in (row[6:8], row[8:]):
+        assert of_cost[0].startswith(f"{gain_of(adaptive, *cuts):+.2f} [")
+        assert of_cost[1] == f"0: {gain_of(adaptive, *cuts):+.1f}"
+
+
+def test_all_thresholds_of_one_depth_and_all_seeds_share_a_row():
+    cuts = [
+        [line("aligned", f"fixed:{n}", share + seed / 50, seed, average_exit=float(n))
+         for n, share in ((1, 0.8), (2, 0.9))]
+        for seed in (0, 1)
+    ]  # fmt: skip
+    found = [(0, 1.25, 0.85), (0, 1.75, 0.93), (1, 1.5, 0.95)]
+    adaptive = [
+        line("aligned", f"confidence:{x}", share, seed, average_exit=x) for seed, x, share in found
+    ]
+    deeper = line("aligned", "confidence:0.9", 0.9, average_exit=2.0)
+    lines = [*cuts[0], *cuts[1], *adaptive, deeper]
+    _, _, row, other = cells(views.against_cuts(lines, "test"))
+    gains = [gain_of(x, *cuts[x["seed"]]) for x in adaptive]
+    by_seed = np.mean(gains[:2]), gains[2]
+    assert row[2] == "3" and other[2] == "1"
+    assert (
+        row[3]
+        == f"{np.mean([np.mean([x['bleu'] for x in adaptive[:2]]), adaptive[2]['bleu']]):.1f}"
+    )
+    assert row[4] == "1.50" and other[4] == "2.00"
+    assert row[-2].startswith(f"{np.mean(by_seed):+.2f} [")
+    assert row[-1] == ", ".join(f"{seed}: {value:+.1f}" for seed, value in enumerate(by_seed))
+
+
+def test_a_row_with_an_unknown_difference_has_none():
+    cuts = [line("aligned", f"fixed:{n}", 0.8, average_exit=float(n)) for n in (1, 2)]
+    adaptive = [line("aligned", "confidence:0.5", 0.9, seed, average_exit=1.5) for seed in (0, 1)]
+    _, _, row = cells(views.against_cuts([*cuts, *adaptive], "test"))
+    assert row[2:4] == ["2", f"{adaptive[0]['bleu']:.1f}"] and row[6:] == [""] * 4
+    # Cheaper than all cuts, which nothing else can be.
+    cheap = line("aligned", "confidence:0.5", 0.9, average_exit=1.5, flops_per_token=1.0)
+    _, _, row = cells(views.against_cuts([*cuts, cheap], "test"))
+    assert row[6] != "" and row[8:] == ["", ""]
+
+
+def test_exits_that_cost_more_than_all_cuts_are_compared_with_the_best():
+    cuts = TABLE1[0], TABLE1[2]
+    slow = line("aligned", "confidence:0.5", 0.88, average_exit=1.25, tokens_per_second=1e3)
+    _, _, row = cells(views.against_time([*cuts, slow], "32"))
+    assert row[-2].startswith(f"{slow['bleu'] - TABLE1[2]['bleu']:+.2f} [")
+
+
+def test_a_cut_that_a_deeper_one_beats_in_time_is_no_opponent():
+    speeds = {1: 900, 2: 400, 3: 500, 4: 300}
+    cuts = [
+        line("aligned", f"fixed:{n}", 0.7 + n / 20, average_exit=float(n), tokens_per_second=speed)
+        for n, speed in speeds.items()
+    ]
+    adaptive = line("aligned", "confidence:0.5", 0.88, average_exit=2.5, tokens_per_second=450)
+    _, _, row = cells(views.against_time([*cuts, adaptive], "32"))
+    share = (1 / 450 - 1 / 500) / (1 / 300 - 1 / 500)
+    expected = (1 - share) * cuts[2]["bleu"] + share * cuts[3]["bleu"]
+    assert row[-2].startswith(f"{adaptive['bleu'] - expected:+.2f} [")
+
+
+def test_a_cut_that_a_mixture_of_others_beats_is_no_opponent():
+    scores = {1: 0.75, 2: 0.76, 3: 0.9}
+    cuts = [line("aligned", f"fixed:{n}", x, average_exit=float(n)) for n, x in scores.items()]
+    adaptive = line("aligned", "confidence:0.5", 0.8, average_exit=2.0)
+    _, _, row = cells(views.against_cuts([*cuts, adaptive], "test"))
+    gain = adaptive["bleu"] - (cuts[0]["bleu"] + cuts[2]["bleu"]) / 2
+    assert gain < 0 < adaptive["bleu"] - cuts[1]["bleu"]
+    assert all(cell.startswith(f"{gain:+.2f} [") for cell in (row[6], row[8]))
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        {"repetitions": 3, "slowest": 300.0, "fastest": 800.0},
+        {"repetitions": 4, "slowest": 300.0, "fastest": 800.0, "rates": [300.0, 800.0, 450, 450]},
+    ],
+    ids=["by order", "each"],
+)
+def test_only_intervals_of_time_hold_the_noise_of_timings(repeated: dict[str, Any]):
+    cuts = [line("aligned", f"fixed:{n}", 0.7 + n / 10, average_exit=float(n)) for n in (1, 2)]
+    cuts = [cut | {"tokens_per_second": 1e3 / cut["average_exit"]} for cut in cuts]
+    adaptive = line("aligned", "confidence:0.5", 0.85, average_exit=1.5, tokens_per_second=450.0)
+    noisy = adaptive | repeated
+    widths = []
+    for exits in (adaptive, noisy):
+        _, _, row = cells(views.against_time([*cuts, exits], "32"))
+        found = [list(map(float, re.findall(r"[+-][\d.]+", row[place]))) for place in (6, 8)]
+        widths.append([high - low for _, low, high in found])
+    (by_exit, by_time), (noisy_by_exit, noisy_by_time) = widths
+    assert noisy_by_exit == by_exit
+    assert noisy_by_time > 1.5 * by_time > 0
+
+
+@pytest.mark.parametrize("view", views.VIEWS)
+def test_lines_that_no_table_tells_apart_are_refused(view: str):
+    argument = "32" if view == "against_time" else "test"
+    other = TABLE1[0] | {"config_sha256": "another"}
+    with pytest.raises(UserError, match="2 lines are of aligned, seed 0, test, fixed:1: remove"):
+        views.VIEWS[view]([*TABLE1, other], argument)
