@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The edits that break a line still fit the code, and the drawn ones are real edits."""
+"""The edits of the table still fit the code, and random edits change it."""
 
 import ast
 
@@ -23,7 +23,7 @@ def test_each_edit_of_the_table_fits_one_line(edit: Sabotage):
     assert all((REPOSITORY / test).exists() for test in edit.test.split())
 
 
-def test_drawn_edits_change_the_code_and_depend_on_the_seed():
+def test_random_edits_change_the_code_and_depend_on_the_seed():
     draws = [
         [edit for module in MODULES for edit in drawn(REPOSITORY, module, 2, seed)]
         for seed in (0, 0, 1)
@@ -36,7 +36,7 @@ def test_drawn_edits_change_the_code_and_depend_on_the_seed():
         assert ast.dump(before) != ast.dump(after)
 
 
-def test_a_line_that_is_not_there_or_twice_is_refused():
+def test_an_edit_whose_line_is_not_unique_is_refused():
     edit = Sabotage("dat_jax/losses.py", "loss", "none")
     with pytest.raises(ValueError, match=r"losses\.py has 2 times: loss"):
         edit.broken_text("loss = loss_of(x)")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Breaks one line at a time and looks whether a test notices.
+"""Breaks one line at a time and checks whether a test notices.
 
     python -m tests.sabotage --output=FILE [--files=dat_jax/losses.py,dat_jax/exits] [--drawn=2]
         [--seed=0] [--workers=2]
 
-Runs the edits of `tests/sabotage/table.py`, and for each module of dat_jax/ some that are drawn by
-a seed. Each runs in a copy of the repository: first the tests that are named with it, then those of
-the module's own folder, then all quick ones, until one fails. FILE gets a line of JSON for each
-edit; the same command continues where it was stopped. Ends with the survivors: edits that no test
-noticed. Takes minutes for each survivor, so hours in all.
+Tries the edits of `tests/sabotage/table.py` and, for each module of dat_jax/, some random ones. For
+each edit, a copy of the repository runs the tests that the edit names, then those of the module's
+folder, then all quick tests, until one fails. FILE gets a line of JSON for each edit; the same
+command resumes where it was stopped. At the end it prints the survivors: edits that no test
+noticed. A survivor takes minutes, so the whole run takes hours.
 """
 
 import json
@@ -32,22 +32,22 @@ from tests.sabotage.table import TABLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _COPIED = ("dat_jax", "tests", "configs", "benchmarks", "docs", "results")
-_LONGEST = 3_600  # seconds of all tests; an edit that makes a loop endless is noticed by that
+_LONGEST = 3_600  # seconds for all tests; this catches an edit that makes a loop endless
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the edits that the command line names; returns the exit status."""
     options = flags.FlagValues()
-    define_path(options, "output", "A file of JSON lines to write, or to continue.")
+    define_path(options, "output", "A file of JSON lines to write or resume.")
     flags.DEFINE_list("files", ["dat_jax"], "Files or folders to break.", options)
     flags.DEFINE_integer("drawn", 2, "Edits to draw for each module.", 0, flag_values=options)
-    flags.DEFINE_integer("seed", 0, "Of the draws.", flag_values=options)
+    flags.DEFINE_integer("seed", 0, "Seed of the random edits.", flag_values=options)
     flags.DEFINE_integer("workers", 2, "Edits to run at a time.", 1, flag_values=options)
     return run(argv, options, lambda: _main(options))
 
 
 def _main(options: flags.FlagValues) -> None:
-    """Runs all edits that have no line yet, and prints the survivors."""
+    """Tries all edits that have no line yet, and prints the survivors."""
     edits = list(_edits(options.files, options.drawn, options.seed))
     lines = {_key(line): line for line in _read(options.output)}
     left = [edit for edit in edits if (edit.file, edit.line, edit.broken) not in lines]
@@ -70,7 +70,7 @@ def _main(options: flags.FlagValues) -> None:
 
 
 def _edits(files: Sequence[str], count: int, seed: int) -> Iterator[Sabotage]:
-    """Yields the table's edits and the drawn ones of these files.
+    """Yields the edits of the table and the random ones for these files.
 
     Raises:
         UserError: there is no such file.
@@ -85,7 +85,7 @@ def _edits(files: Sequence[str], count: int, seed: int) -> Iterator[Sabotage]:
 
 
 def _try(edit: Sabotage) -> dict[str, Any]:
-    """Runs the tests with an edit; returns its line, with the first test that noticed it."""
+    """Runs the tests with an edit; returns its line, which names the first test that noticed it."""
     line = edit._asdict() | {"noticed_by": None}
     if edit.note:
         return line
@@ -102,7 +102,7 @@ def _try(edit: Sabotage) -> dict[str, Any]:
 
 
 def _copy_to(copy: Path) -> None:
-    """Copies what the tests need."""
+    """Copies the files that the tests need."""
     for name in _COPIED:
         shutil.copytree(
             REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__")
@@ -114,7 +114,7 @@ def _copy_to(copy: Path) -> None:
 
 
 def _stages(edit: Sabotage) -> Iterator[list[str]]:
-    """Yields the tests to run: those named, those of the module's folder, all quick ones."""
+    """Yields the tests to run: those of the edit, those of the module's folder, all quick ones."""
     if edit.test:
         yield edit.test.split()
     parts = Path(edit.file).with_suffix("").parts[1:]
@@ -148,12 +148,12 @@ def _first_failure(copy: Path, tests: Sequence[str]) -> str | None:
 
 
 def _key(line: dict[str, Any]) -> tuple[str, str, str]:
-    """Returns what a line is known by."""
+    """Returns the fields that identify a line."""
     return line["file"], line["line"], line["broken"]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Reads the lines that a file has; none if there is no file."""
+    """Reads the lines of a file; none if it does not exist."""
     if not path.exists():
         return []
     return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]

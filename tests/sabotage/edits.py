@@ -12,10 +12,10 @@ class Sabotage(NamedTuple):
     """An edit of one line that some test must notice."""
 
     file: str  # relative to the repository
-    line: str  # a part of one line, which occurs once in the file
+    line: str  # part of a line; occurs once in the file
     broken: str  # replaces it
-    test: str = ""  # tests that are known to notice it; by default those of the module's folder
-    note: str = ""  # why no test can notice it, if none can: the behaviour stays the same
+    test: str = ""  # tests known to notice it; by default those of the module's folder
+    note: str = ""  # why no test can notice it, if it does not change behaviour
 
     def broken_text(self, text: str) -> str:
         """Returns the text of the file with the edit.
@@ -29,13 +29,13 @@ class Sabotage(NamedTuple):
 
 
 def drawn(repository: Path, file: str, count: int, seed: int) -> list[Sabotage]:
-    """Draws edits of a module from all that the operators below can make.
+    """Draws random edits of a module from all replacements below.
 
     Args:
-        repository: its root.
-        file: the module.
-        count: how many edits to draw, of different lines if possible.
-        seed: of the draws; the file's name is part of it.
+        repository: root of the repository.
+        file: path of the module in it.
+        count: number of edits, each of another line; fewer if the module has too few.
+        seed: seed of the draws, combined with the file's name.
     """
     text = (repository / file).read_text(encoding="utf-8")
     lines = text.splitlines()
@@ -50,7 +50,7 @@ def drawn(repository: Path, file: str, count: int, seed: int) -> list[Sabotage]:
 
 
 def _all_edits(tree: ast.Module, lines: list[str]) -> Iterator[tuple[int, str]]:
-    """Yields every edit: the row of a line, from 0, and the line with the edit."""
+    """Yields every edit: the index of a line, from 0, and the edited line."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.expr | ast.keyword) or node.lineno != node.end_lineno:
             continue
@@ -63,7 +63,7 @@ def _all_edits(tree: ast.Module, lines: list[str]) -> Iterator[tuple[int, str]]:
 
 
 def _replacements(node: ast.AST) -> Iterator[str]:
-    """Yields the expressions that may stand for this one."""
+    """Yields the expressions that replace this one."""
     match node:
         case ast.BinOp(left, ast.Add(), right) if not _is_text(left) and not _is_text(right):
             yield f"({ast.unparse(left)} - {ast.unparse(right)})"  # sign

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edits chosen by hand, each with a test that has been seen to notice it."""
+"""Hand-picked edits, each with a test that has noticed it."""
 
 from tests.sabotage.edits import Sabotage
 
