@@ -6,11 +6,11 @@
         [--seeds=0,1,2] [--points=aligned,baseline_6] [--budget_minutes=60]
 
 DIR holds train.de, train.en, valid.de and so on. Suites: smoke (a check that all works), table1,
-table2, table3, exits, ablation, lifts and time (benchmarks/_suites.py); `--points` takes some of
-one. Each point is a training, kept in a folder of `--runs`, and what decodes with it, a line of
-JSON each. What the file has is not done again (but the training that thresholds are tuned of), and
-a training that was broken off goes on: run the same command until nothing is left. Thresholds are
-tuned on `valid`; `test` is looked at once for each.
+table2, table3, exits, heads, ablation, lifts and time (benchmarks/_suites.py); `--points` takes
+some of one. Each point is a training, kept in a folder of `--runs`, and what decodes with it, a
+line of JSON each. What the file has is not done again (but the training that thresholds are tuned
+of), and a training that was broken off goes on: run the same command until nothing is left.
+Thresholds are tuned on `valid`; `test` is looked at once for each.
 
 The second phase changes in its first what `--exits_config` changes in `--config`.
 """
