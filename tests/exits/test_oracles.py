@@ -16,7 +16,7 @@ from tests.tiny import ragged_mask, random_array
 N, B, T = 4, 3, 7
 LENGTHS = (7, 4, 1)
 MASK = ragged_mask(LENGTHS, T)
-LIKELIEST = np.random.default_rng(7).integers(0, 3, (N, B, T))  # few, so that exits agree
+LIKELIEST = np.random.default_rng(11).integers(0, 3, (N, B, T))  # few, so that exits agree
 SCORES = {
     "agreement": agreement(jnp.asarray(LIKELIEST)),
     "likelihood": -jnp.abs(2 * random_array(0, N, B, T)),
