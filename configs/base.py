@@ -90,12 +90,18 @@ def get_config() -> ConfigDict:
     # token_geometric only: initial bias of the halting units; below 0 tokens exit later at first.
     # The paper does not give a value.
     config.model.halting_bias = 0.0
+    # token_geometric only: width of a hidden layer of ReLUs in each halting unit. 0: none, as in
+    # the paper, whose unit is linear.
+    config.model.halting_hidden = 0
 
     config.exit = ConfigDict()
     # Target of the exit head (paper, sections 3.2 and 3.3). likelihood: the exit where the
     # reference is likeliest; correctness: the exit that predicts most of its tokens correctly.
+    # agreement, which the paper does not have: the first exit that predicts what the last one does,
+    # right or wrong; of a sentence, the exit that does so for most of its tokens.
     config.exit.oracle = "correctness"
-    # Lambda: cost of each block, in the oracle's unit (log-likelihood, or correct tokens).
+    # Lambda: cost of each block, in the oracle's unit (log-likelihood, correct tokens, or tokens
+    # that agree). Any lambda below 1/(N-1) gives agreement the same target for unsmoothed tokens.
     config.exit.exit_penalty = 0.1
     # Sigma: in a token's oracle, a token at distance t has weight exp(-t^2 / sigma). 0: no
     # smoothing, each token uses only itself.

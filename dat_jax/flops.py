@@ -34,6 +34,12 @@ def copied_state(config: ModelConfig) -> int:
     return 4 * config.decoder_dim**2
 
 
+def halting_unit(config: ModelConfig) -> int:
+    """Returns the cost of one halting unit for one state, with its hidden layer if it has one."""
+    hidden = config.halting_hidden
+    return 2 * config.decoder_dim * hidden + 2 * hidden if hidden else 2 * config.decoder_dim
+
+
 def exit_prediction(
     config: ModelConfig,
     vocabulary_size: int,
@@ -53,7 +59,7 @@ def exit_prediction(
     costs = {
         Need.SENTENCE_LOGITS: 2 * config.decoder_layers * config.encoder_dim * (tokens > 0),
         Need.FIRST_STATE_LOGITS: 2 * config.decoder_layers * dim * tokens,
-        Need.HALTING_LOGIT: 2 * dim * blocks,
+        Need.HALTING_LOGIT: halting_unit(config) * blocks,
         Need.CLASSIFIER: classifier(config, scored) * (blocks - tokens),
     }
     return sum(costs[need] for need in rule.needs)

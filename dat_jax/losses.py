@@ -19,6 +19,7 @@ class TokenTerms(NamedTuple):
 
     token_ll: jax.Array  # [X, B, T] log-likelihood of the reference token, without smoothing
     correct: jax.Array  # [X, B, T] true where the reference token is the likeliest
+    likeliest: jax.Array  # [X, B, T] the likeliest token, the lowest of equally likely ones
 
 
 def exit_loss_weights(kind: LossWeights, exit_depths: tuple[int, ...]) -> Float[np.ndarray, " X"]:
@@ -103,15 +104,18 @@ def _cross_entropy(
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     target_logit = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
     smoothed_logit = (1 - label_smoothing) * target_logit + label_smoothing * logits.mean(axis=-1)
-    # Equal to argmax(logits) == target except for ties, and several times faster on a CPU.
-    correct = target_logit >= logits.max(axis=-1)
+    greatest, size = logits.max(axis=-1), logits.shape[-1]
+    tokens = jnp.arange(size)[None]
+    # `correct` equals argmax(logits) == target except for ties, and `likeliest` equals argmax; both
+    # are faster on a CPU. XLA drops `likeliest` where nothing reads it.
+    correct = target_logit >= greatest
+    likeliest = jnp.min(jnp.where(logits >= greatest[:, None], tokens, size), axis=-1)
     loss = -jnp.sum(weight * (smoothed_logit - normaliser))
 
-    size = logits.shape[-1]
-    is_target = target[:, None] == jnp.arange(size)[None]
+    is_target = target[:, None] == tokens
     smoothed_target = jnp.where(is_target, 1 - label_smoothing, 0.0) + label_smoothing / size
     to_logits = weight[:, None] * (jnp.exp(logits - normaliser[:, None]) - smoothed_target)
-    return loss, TokenTerms(target_logit - normaliser, correct), to_logits
+    return loss, TokenTerms(target_logit - normaliser, correct, likeliest), to_logits
 
 
 def _loss_forward(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every exit head and both oracles, from a few training steps to translations."""
+"""Every exit head and every oracle, from a few training steps to translations."""
 
 import dataclasses
 import math
@@ -64,6 +64,7 @@ def train(config: Config, dataset: Dataset) -> tuple[Params, list[dict[str, floa
         ("sequence_multinomial", "likelihood", 4),
         ("token_multinomial", "correctness", 1),
         ("token_geometric", "likelihood", 4),
+        ("token_geometric", "agreement", 1),
     ],
 )
 def test_an_exit_head_trains_and_decodes(head: str, oracle: str, beam_size: int, dataset: Dataset):

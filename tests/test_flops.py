@@ -66,6 +66,7 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
     params = zero_params(model)
     memory = np.zeros((source_length, config.encoder_dim))
     table, head = params["classifiers"]["table"].T, params.get("exit_head", {}).get("kernel")
+    hidden = params.get("exit_head", {}).get("hidden")
     counter = Counter()
     of_self: dict[int, list[np.ndarray]] = {}
     of_memory: dict[int, list[np.ndarray]] = {}
@@ -92,7 +93,8 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
             if Need.HALTING_LOGIT in rule.needs or (
                 Need.FIRST_STATE_LOGITS in rule.needs and layer == 0
             ):
-                counter.product(x, head)
+                seen = x if hidden is None else counter.product(x, hidden["kernel"][0])
+                counter.product(seen, head)
             if Need.CLASSIFIER in rule.needs:
                 counter.product(x, table)
         if Need.CLASSIFIER not in rule.needs:
@@ -112,18 +114,20 @@ def test_the_formula_of_a_fixed_exit_equals_the_count(source_length, length, dep
 
 @pytest.mark.parametrize("exits", [[1, 1, 1], [3, 3], [2, 1, 3, 1], [1, 2], [3]])
 @pytest.mark.parametrize(
-    ("head", "rule"),
+    ("head", "hidden", "rule"),
     [
-        ("none", Uniform(3, 0)),
-        ("sequence_multinomial", SequenceMultinomial()),
-        ("token_multinomial", TokenMultinomial()),
-        ("token_geometric", TokenGeometric((0.5, 0.5))),
-        ("none", Confidence((0.5, 0.5))),
+        ("none", 0, Uniform(3, 0)),
+        ("sequence_multinomial", 0, SequenceMultinomial()),
+        ("token_multinomial", 0, TokenMultinomial()),
+        ("token_multinomial", 5, TokenMultinomial()),
+        ("token_geometric", 0, TokenGeometric((0.5, 0.5))),
+        ("token_geometric", 5, TokenGeometric((0.5, 0.5))),
+        ("none", 0, Confidence((0.5, 0.5))),
     ],
 )
-def test_the_formula_of_mixed_exits_equals_the_count(head, rule, exits):
+def test_the_formula_of_mixed_exits_equals_the_count(head, hidden, rule, exits):
     """The count includes copies, predictors, and memory projections when a block first runs."""
-    model = tiny_model(exit_head=head)
+    model = tiny_model(exit_head=head, halting_hidden=hidden)
     formula = flops.translation(model.config, TARGET_VOCABULARY, 5, np.array(exits), rule)
     assert formula == count_a_sentence(model, 5, exits, rule)
 

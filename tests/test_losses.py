@@ -56,7 +56,8 @@ def naive_loss(
     smoothed = (1 - label_smoothing) * reference + label_smoothing / V
     loss = -jnp.sum(token_weights[..., None] * smoothed * log_probs)
     token_ll = jnp.sum(reference * log_probs, axis=-1)
-    return loss, TokenTerms(token_ll, logits.argmax(axis=-1) == target[None])
+    likeliest = logits.argmax(axis=-1)
+    return loss, TokenTerms(token_ll, likeliest == target[None], likeliest)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -152,6 +153,22 @@ def test_the_logits_of_all_exits_never_exist_at_once(kind):
     assert largest_array(naive_loss, kind) >= X * B * T * V  # which the naive loss would need
 
 
+@pytest.mark.parametrize("kind", ["shared", "per_exit, pre-norm"])
+def test_the_likeliest_tokens_are_not_searched_for_where_nobody_reads_them(kind):
+    """Only the agreement oracle does; its search is the only minimum."""
+
+    def program(fields: tuple[str, ...]) -> str:
+        def some_terms(classifiers, states):
+            loss, terms = decoder_loss(classifiers, states, TARGET, TOKEN_WEIGHTS, 0.1)
+            return loss, [getattr(terms, name) for name in fields]
+
+        step = jax.jit(jax.value_and_grad(some_terms, argnums=(0, 1), has_aux=True))
+        return step.lower(classifiers_of(kind), STATES).compile().as_text() or ""
+
+    assert " minimum(" in program(TokenTerms._fields)
+    assert " minimum(" not in program(("token_ll", "correct"))
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -177,6 +194,7 @@ def test_token_metrics_cover_the_tokens_that_count_at_an_exit():
     terms = TokenTerms(
         token_ll=jnp.asarray([[[-1.0, -2.0], [-4.0, -99.0]], [[-0.5, -0.5], [-3.0, -99.0]]]),
         correct=jnp.asarray([[[True, False], [False, True]], [[True, True], [False, True]]]),
+        likeliest=jnp.zeros((2, 2, 2), jnp.int32),
     )
     counted = jnp.asarray([[[True, True], [True, False]], [[False, True], [True, False]]])
     metrics = token_metrics(terms, counted)

@@ -125,6 +125,18 @@ def _exits(setting: Setting) -> list[Point]:
     return [point for point in points if point not in repeated]
 
 
+def _heads(setting: Setting) -> list[Point]:
+    """Heads alone, on the frozen aligned model: oracles, and halting units with a hidden layer."""
+    points = [Point(_ALIGNED, (*setting.fixed, _TUNED_RULES[1]))]
+    for hidden in (0, 64):
+        for oracle, penalty in {"likelihood": 0.05, "agreement": 0.0}.items():
+            changes = _head(setting, "token_geometric", oracle, penalty, 0.0).changes
+            changes |= {"exit.trains": "head_alone", "model.halting_hidden": hidden}
+            alone = Training(f"head_alone_{oracle}_hidden_{hidden}", changes, _ALIGNED)
+            points.append(Point(alone, (*setting.ends, _TUNED_RULES[0])))
+    return points
+
+
 def _ablation(setting: Setting) -> list[Point]:
     """Figure 5: average exits for several lambda and sigma, at a threshold of 0.5, on `valid`."""
     policies = (*setting.ends, "token_geometric:0.5")
@@ -190,6 +202,7 @@ SUITES: dict[str, Suite] = {
     "table2": _table2,
     "table3": _table3,
     "exits": _exits,
+    "heads": _heads,
     "ablation": _ablation,
     "lifts": _lifts,
     "time": _time,

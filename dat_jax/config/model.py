@@ -36,6 +36,7 @@ class ModelConfig:
     exit_head: ExitHead
     halting_weights: Literal["shared", "per_depth"]
     halting_bias: float
+    halting_hidden: int
 
     def __post_init__(self) -> None:
         require_at_least("model", self, 1, "decoder_layers encoder_layers")
@@ -52,6 +53,7 @@ class ModelConfig:
             math.isfinite(self.halting_bias),
             f"model.halting_bias is {self.halting_bias}: must be finite",
         )
+        require_at_least("model", self, 0, "halting_hidden")
         if self.embeddings == "tied":
             require(
                 self.encoder_dim == self.decoder_dim,
@@ -81,7 +83,7 @@ class ModelConfig:
 class ExitConfig:
     """Targets and loss of the exit head (paper, sections 3.2 and 3.3)."""
 
-    oracle: Literal["likelihood", "correctness"]
+    oracle: Literal["likelihood", "correctness", "agreement"]
     exit_penalty: float
     oracle_smoothing: float
     sequence_oracle: Literal["mean", "sum"]

@@ -23,8 +23,9 @@ def read_settings(path: Path) -> Stamped:
         _from_unstamped(stamped.values)
     for name in ("engine", "cohort_size", "pool_size"):  # there is one engine now
         _section(stamped.values, "decoding").pop(name, None)
-    if decoding := _section(stamped.values, "decoding"):
-        decoding.setdefault("shortlist", 0)
+    for section, key in (("decoding", "shortlist"), ("model", "halting_hidden")):
+        if values := _section(stamped.values, section):
+            values.setdefault(key, 0)
     return stamped
 
 

@@ -4,7 +4,8 @@
 The paper's target distribution q* puts all mass on one depth, which these functions return: the
 depth that maximises score - exit_penalty * depth, the lowest on ties. A score is the reference's
 log-likelihood at an exit (likelihood oracle), or 1 if the exit predicts the reference and else 0
-(correctness oracle).
+(correctness oracle), or, not in the paper, 1 if the exit predicts what the last exit predicts and
+else 0 (agreement oracle).
 """
 
 from typing import Literal
@@ -13,6 +14,17 @@ import jax
 import jax.numpy as jnp
 
 from dat_jax.types import Array, Bool, Float, Int
+
+
+def agreement(likeliest: Int[Array, "N B T"]) -> Float[Array, "N B T"]:
+    """Returns the scores of the agreement oracle from the likeliest token at each exit.
+
+    Without smoothing, a token's best depth is the first that agrees, and the last exit always does.
+    The penalty does not change that below 1 / (N - 1); a larger one sends tokens that first agree
+    at a depth of 1 + 1 / exit_penalty or more to depth 1. A sentence's best depth has the smallest
+    sum of disagreeing tokens and exit_penalty * depth.
+    """
+    return (likeliest == likeliest[-1:]).astype(jnp.float32)
 
 
 def token_oracle(

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit heads: one linear layer from a state to exit logits (paper, section 3).
+"""Exit heads: one linear layer from a state to exit logits (paper, section 3); in halting units
+also a hidden layer, if `model.halting_hidden` says so, which the paper does not have.
 
 `ExitHead` holds the weights; the functions below apply them, in training and in decoding. Under
 pre-norm the residual stream is not normalised, so a head gets the standardised state; a LayerNorm's
 scale and bias would add nothing before a linear layer.
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,9 +23,10 @@ class ExitHead(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self) -> dict[str, Array]:
+    def __call__(self) -> dict[str, Any]:
         """Returns `kernel` [M, U] and `bias` [U]. U is N for a multinomial head; for halting units
-        it is 1 if shared, else N - 1."""
+        it is 1 if shared, else N - 1. With a hidden layer, M is its width, and `hidden` has the
+        layer of each unit."""
         config = self.config
         of_sequence = config.exit_head == "sequence_multinomial"
         dim = config.encoder_dim if of_sequence else config.decoder_dim
@@ -30,9 +34,31 @@ class ExitHead(nn.Module):
         if config.exit_head == "token_geometric":
             outputs = 1 if config.halting_weights == "shared" else config.decoder_layers - 1
             bias = config.halting_bias
-        return {
+        hidden = {}
+        if config.exit_head == "token_geometric" and config.halting_hidden:
+            hidden = {"hidden": _HiddenLayers(outputs, dim, config.halting_hidden, name="hidden")()}
+            dim = config.halting_hidden
+        return hidden | {
             "kernel": self.param("kernel", nn.initializers.xavier_uniform(), (dim, outputs)),
             "bias": self.param("bias", nn.initializers.constant(bias), (outputs,)),
+        }
+
+
+class _HiddenLayers(nn.Module):
+    """Holds the weights of the hidden layers of all halting units."""
+
+    units: int
+    dim: int
+    width: int
+
+    @nn.compact
+    def __call__(self) -> dict[str, Array]:
+        """Returns `kernel` [U, D, width] and `bias` [U, width]; units first, so that a decoder
+        reads one unit's weights from one piece of memory."""
+        init, shape = nn.initializers.xavier_uniform(batch_axis=0), (self.units, self.width)
+        return {
+            "kernel": self.param("kernel", init, (self.units, self.dim, self.width)),
+            "bias": self.param("bias", nn.initializers.zeros, shape),
         }
 
 
@@ -53,12 +79,18 @@ def token_logits(
 
 
 def halting_logit(
-    config: ModelConfig, weights: dict[str, Array], depth: int, state: Float[Array, "*B D"]
+    config: ModelConfig, weights: dict[str, Any], depth: int, state: Float[Array, "*B D"]
 ) -> Float[Array, "*B"]:
-    """Returns the logit of halting after block `depth` < N (equation 12)."""
-    unit = 0 if config.halting_weights == "shared" else depth - 1
-    own = {name: leaf[..., unit : unit + 1] for name, leaf in weights.items()}
-    return _linear(own, _normalised(config, state))[..., 0]
+    """Returns the logit of halting after block `depth` < N (equation 12).
+
+    A hidden layer has ReLUs, as the blocks' feed-forward layers do; a GELU would add a
+    transcendental function for each row and depth of a decode.
+    """
+    unit, x = 0 if config.halting_weights == "shared" else depth - 1, _normalised(config, state)
+    if "hidden" in weights:
+        x = jax.nn.relu(_linear(jax.tree.map(lambda leaf: leaf[unit], weights["hidden"]), x))
+    own = {name: weights[name][..., unit : unit + 1] for name in ("kernel", "bias")}
+    return _linear(own, x)[..., 0]
 
 
 def _normalised(config: ModelConfig, state: Float[Array, "*B D"]) -> Float[Array, "*B D"]:

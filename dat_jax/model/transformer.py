@@ -92,7 +92,7 @@ class Transformer(nn.Module):
         untied = self.config.embeddings == "untied"
         return self.classifiers(None if untied else self.target_embedding.table)
 
-    def exit_head_weights(self) -> dict[str, Array]:
+    def exit_head_weights(self) -> dict[str, Any]:
         """Returns the weights of the exit head, which the model must have; see
         `dat_jax.model.heads`."""
         return self.exit_head()

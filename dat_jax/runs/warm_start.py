@@ -16,6 +16,7 @@ _OF_HEAD_OR_TRAINING = {
     "exit_head",
     "halting_weights",
     "halting_bias",
+    "halting_hidden",
     "dropout",
     "attention_dropout",
     "activation_dropout",
@@ -52,7 +53,7 @@ def initial_params(
     """Returns the parameters that training starts from: random ones, or those of
     `training.initial_workdir`.
 
-    The exit head is random if the other run has none or one of another kind.
+    The exit head is random if the other run has none or one of another kind or shape.
 
     Raises:
         UserError: the other run has other vocabularies, or none of its checkpoints can be read.
@@ -73,6 +74,7 @@ def initial_params(
     return params | kept
 
 
-def _head(config: Config) -> tuple[str, str]:
+def _head(config: Config) -> tuple[str, str, int]:
     """Returns the settings that two runs must share for one to take the other's exit head."""
-    return config.model.exit_head, config.model.halting_weights
+    model = config.model
+    return model.exit_head, model.halting_weights, model.halting_hidden

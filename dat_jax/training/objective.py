@@ -10,7 +10,7 @@ from dat_jax.config import Config
 from dat_jax.data.batching import Batch
 from dat_jax.data.vocabulary import BOS, PAD
 from dat_jax.exits.distributions import geometric, multinomial
-from dat_jax.exits.oracles import sequence_oracle, token_oracle
+from dat_jax.exits.oracles import agreement, sequence_oracle, token_oracle
 from dat_jax.exits.sampling import sample_exits
 from dat_jax.losses import TokenTerms, decoder_loss, exit_loss, exit_loss_weights, token_metrics
 from dat_jax.metrics import Mean, Metrics
@@ -186,7 +186,11 @@ def _exit_metrics(
     oracle's, `oracle_average_exit` and `expected_average_exit` the mean exits of oracle and head.
     """
     head, exits = config.model.exit_head, config.exit
-    scores = terms.token_ll if exits.oracle == "likelihood" else terms.correct.astype(jnp.float32)
+    scores = {
+        "likelihood": terms.token_ll,
+        "correctness": terms.correct.astype(jnp.float32),
+        "agreement": agreement(terms.likeliest),
+    }[exits.oracle]
     log_probs = geometric(logits) if head == "token_geometric" else multinomial(logits)
     weights = mask.astype(jnp.float32)
     if head == "sequence_multinomial":

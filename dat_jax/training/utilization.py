@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dat_jax.config import Config, ModelConfig
-from dat_jax.flops import classifier, computed_block, memory_projections
+from dat_jax.flops import classifier, computed_block, halting_unit, memory_projections
 from dat_jax.model.transformer import Transformer
 
 _BACKWARD = 2  # products per forward product: one for the gradient of each operand
@@ -98,5 +98,5 @@ def _exit_head(config: ModelConfig) -> int:
         "none": 0,
         "sequence_multinomial": 0,
         "token_multinomial": 2 * config.decoder_layers * config.decoder_dim,
-        "token_geometric": 2 * (config.decoder_layers - 1) * config.decoder_dim,
+        "token_geometric": (config.decoder_layers - 1) * halting_unit(config),
     }[config.exit_head]

@@ -165,7 +165,11 @@ def test_the_error_for_a_missing_key_names_it(path):
             "model.exit_head is 'geometric': must be one of none, sequence_multinomial, "
             "token_multinomial, token_geometric",
         ),
-        ("exit.oracle", "bleu", "exit.oracle is 'bleu': must be one of likelihood, correctness"),
+        (
+            "exit.oracle",
+            "bleu",
+            "exit.oracle is 'bleu': must be one of likelihood, correctness, agreement",
+        ),
         (
             "optimizer.schedule",
             "step",
@@ -224,6 +228,7 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("training.gradient_scaling", -0.1, "must be 0 or more"),
         ("training.gradient_from_above", 1.5, "must be in [0, 1]"),
         ("model.layer_drop", 1.0, "must be in [0, 1)"),
+        ("model.halting_hidden", -1, "must be 0 or more"),
         *(
             ("training.checkpoint_folder", folder, "with / or ~, gs://BUCKET/FOLDER, or empty")
             for folder in ("checkpoints", "./checkpoints", "s3://bucket/run")
@@ -338,6 +343,7 @@ def test_gradient_weights_of_exits_require_aligned_training(key, off):
         {"model.exit_head": "token_geometric", "exit.trains": "head_alone"},
         {"model.exit_head": "sequence_multinomial", "model.decoder_layers": 2},
         {"model.exit_head": "token_multinomial", "training.gradient_scaling": 0.3},
+        {"model.exit_head": "token_multinomial", "model.halting_hidden": 64},
         {"model.exits": "last", "model.decoder_layers": 1},
         {"data.max_length_ratio": 1, "data.valid_every": 2},
         {"optimizer.schedule": "constant", "training.steps": 1, "optimizer.warmup_steps": 1},

@@ -68,6 +68,7 @@ def test_old_keys_are_read_as_current_ones(old: Run):
     assert config.model.activation_dropout == config.model.dropout == 0.0
     assert (config.model.layer_drop, config.model.layer_drop_rates) == (0, "constant")
     assert config.training.gradient_from_above == 1
+    assert config.model.halting_hidden == 0
 
 
 def test_an_old_run_can_be_resumed(old: Run):
@@ -121,10 +122,20 @@ def test_unreleased_formats_are_refused(tmp_path: Path, old: Run):
         assert f"in format {number}, which dat_jax" in refusal(Config.load, path)
 
 
-def test_format_7_is_read(tmp_path: Path, old: Run):
+@pytest.mark.parametrize(
+    ("number", "later"),
+    [
+        (7, [("decoding", "shortlist"), ("model", "halting_hidden")]),
+        (8, [("model", "halting_hidden")]),
+    ],
+)
+def test_files_without_keys_that_came_later_are_read(
+    tmp_path: Path, old: Run, number: int, later: list[tuple[str, str]]
+):
     path = tmp_path / "config.json"
-    values = dataclasses.asdict(old.config) | {"format": 7, "version": "0.2.0"}
-    del values["decoding"]["shortlist"]
+    values = dataclasses.asdict(old.config) | {"format": number, "version": "0.2.0"}
+    for section, key in later:
+        del values[section][key]
     path.write_text(json.dumps(values))
     assert Config.load(path) == old.config
 

@@ -61,6 +61,8 @@ CASES = [
     Case("pre", 3, TokenGeometric((0.9, 0.3))),
     Case("pre", 3, Confidence((0.51, 0.71))),
     Case("pre", 3, Confidence((0.7, 0.4))),
+    Case("hidden", 3, TokenGeometric((0.82, 0.05))),
+    Case("hidden", 3, TokenGeometric((0.97, 0.01))),
     Case("tied", 1, TokenMultinomial()),
     Case("tied", 3, TokenMultinomial()),
     Case("tied", 3, Uniform(4, 0)),

@@ -46,6 +46,7 @@ PRE = {
     "exit_head": "token_geometric",
     "halting_weights": "per_depth",
 }
+HIDDEN = PRE | {"classifiers": "shared", "halting_hidden": 5}
 TIED = {
     "norm": "pre",
     "embeddings": "tied",
@@ -55,6 +56,7 @@ TIED = {
 KINDS = {  # the config, and a seed of parameters that give varied sentences and exits
     "post": (POST, 5),
     "pre": (PRE, 4),
+    "hidden": (HIDDEN, 9),
     "tied": (TIED, 8),
     "per_exit": ({"classifiers": "per_exit", "exit_head": "sequence_multinomial"}, 16),
     "deep": (

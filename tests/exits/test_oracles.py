@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dat_jax.exits.oracles import sequence_oracle, token_oracle
+from dat_jax.exits.oracles import agreement, sequence_oracle, token_oracle
 from tests.tiny import ragged_mask, random_array
 
 N, B, T = 4, 3, 7
 LENGTHS = (7, 4, 1)
 MASK = ragged_mask(LENGTHS, T)
+LIKELIEST = np.random.default_rng(11).integers(0, 3, (N, B, T))  # few, so that exits agree
 SCORES = {
+    "agreement": agreement(jnp.asarray(LIKELIEST)),
     "likelihood": -jnp.abs(2 * random_array(0, N, B, T)),
     "correctness": (random_array(4, N, B, T) > 0.5).astype(jnp.float32),
 }
@@ -173,6 +175,38 @@ def test_a_small_penalty_gives_the_lowest_correct_depth(exit_penalty):
     depths = token_oracle(scores, jnp.ones((2, 8), bool), exit_penalty=exit_penalty, smoothing=0.0)
     expected = [1 + pattern.index(1.0) if any(pattern) else 1 for pattern in patterns]
     np.testing.assert_array_equal(depths.ravel(), expected)
+
+
+@pytest.mark.parametrize("exit_penalty", [0.0, 0.1, 0.33])
+def test_a_small_penalty_finds_the_first_depth_that_predicts_what_the_last_does(exit_penalty):
+    assert exit_penalty < 1 / (N - 1)
+    depths = token_oracle(SCORES["agreement"], MASK, exit_penalty=exit_penalty, smoothing=0.0)
+    for b, length in enumerate(LENGTHS):
+        for t in range(length):
+            column = LIKELIEST[:, b, t].tolist()
+            assert depths[b, t] == 1 + column.index(column[-1])
+
+
+@pytest.mark.parametrize("exit_penalty", [0.4, 0.6, 1.2])
+def test_a_larger_penalty_gives_up_agreement_that_comes_too_late(exit_penalty):
+    small, large = (
+        np.asarray(token_oracle(SCORES["agreement"], MASK, exit_penalty=p, smoothing=0.0))
+        for p in (0.1, exit_penalty)
+    )
+    kept = small < 1 + 1 / exit_penalty
+    assert not kept[MASK].all()
+    np.testing.assert_array_equal(large, np.where(kept, small, 1))
+
+
+@pytest.mark.parametrize("exit_penalty", [0.0, 0.4, 1.0])
+def test_a_sentence_s_depth_has_the_smallest_sum_of_disagreements_and_penalty(exit_penalty):
+    depths = sequence_oracle(SCORES["agreement"], MASK, exit_penalty=exit_penalty, reduction="sum")
+    for b, length in enumerate(LENGTHS):
+        costs = [
+            sum(row[b, t] != LIKELIEST[-1, b, t] for t in range(length)) + exit_penalty * depth
+            for depth, row in enumerate(LIKELIEST, start=1)
+        ]
+        assert depths[b] == 1 + costs.index(min(costs))
 
 
 @reductions

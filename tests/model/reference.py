@@ -87,9 +87,16 @@ def exit_logits(
     if config.exit_head == "token_multinomial":
         return np.array([state @ kernel + bias for state in after_blocks[0]])
     units = [0] * config.decoder_layers if config.halting_weights == "shared" else range(bias.size)
+
+    def halting_logit(x: Vector, unit: int) -> float:
+        if config.halting_hidden:
+            hidden = layer_of(params["exit_head"]["hidden"], unit)
+            x = np.maximum(x @ hidden["kernel"] + hidden["bias"], 0)
+        return x @ kernel[:, unit] + bias[unit]
+
     return np.array(
         [
-            [x @ kernel[:, unit] + bias[unit] for x, unit in zip(xs[:-1], units, strict=False)]
+            [halting_logit(x, unit) for x, unit in zip(xs[:-1], units, strict=False)]
             for xs in zip(*after_blocks, strict=True)
         ]
     )

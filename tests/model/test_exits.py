@@ -118,7 +118,10 @@ HEADS = [
     {"exit_head": "token_multinomial"},
     {"exit_head": "token_geometric", "halting_weights": "shared"},
     {"exit_head": "token_geometric", "halting_weights": "per_depth"},
+    {"exit_head": "token_geometric", "halting_weights": "shared", "halting_hidden": 5},
+    {"exit_head": "token_geometric", "halting_weights": "per_depth", "halting_hidden": 5},
 ]
+heads = pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(map(str, head.values())))
 HEAD_LENGTHS = (5, 1, 3)
 HEAD_MASK = ragged_mask(HEAD_LENGTHS, 5)
 MEMORY = random_array(2, len(HEAD_LENGTHS), 5, E)
@@ -131,7 +134,7 @@ def exit_logits(model: Transformer, memory: jax.Array = MEMORY) -> jax.Array:
 
 
 @norms
-@pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(head.values()))
+@heads
 def test_exit_logits_equal_the_reference(head, norm):
     model = tiny_model(norm=norm, **head)
     params = reference.in_float64(random_params(model))
@@ -144,7 +147,7 @@ def test_exit_logits_equal_the_reference(head, norm):
         np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("head", HEADS, ids=lambda head: "-".join(head.values()))
+@heads
 def test_exit_heads_multiply_at_full_precision(head):
     """By default a TPU rounds states and weights to bfloat16."""
     program = jax.jit(functools.partial(exit_logits, tiny_model(**head))).lower(MEMORY).as_text()
@@ -167,3 +170,22 @@ def test_halting_units_are_shared_or_per_depth_and_start_at_their_bias(halting_w
     weights = model.init(jax.random.key(0), method="exit_head_weights")["params"]["exit_head"]
     assert weights["kernel"].shape == (D, units)
     np.testing.assert_array_equal(weights["bias"], jnp.full(units, -2.5))
+
+
+@pytest.mark.parametrize(("halting_weights", "units"), [("shared", 1), ("per_depth", N - 1)])
+def test_each_halting_unit_may_have_a_hidden_layer_of_its_own(halting_weights, units):
+    changes = {"exit_head": "token_geometric", "halting_weights": halting_weights}
+    model = tiny_model(**changes, halting_hidden=400)
+    weights = model.init(jax.random.key(0), method="exit_head_weights")["params"]["exit_head"]
+    assert (weights["kernel"].shape, weights["bias"].shape) == ((400, units), (units,))
+    kernel = np.asarray(weights["hidden"]["kernel"])
+    assert kernel.shape == (units, D, 400)
+    np.testing.assert_array_equal(weights["hidden"]["bias"], jnp.zeros((units, 400)))
+    # Xavier's bound is of one unit's layer, however many there are.
+    np.testing.assert_allclose(np.abs(kernel).max(axis=(1, 2)), np.sqrt(6 / (D + 400)), rtol=0.01)
+
+
+@pytest.mark.parametrize("head", ["none", "sequence_multinomial", "token_multinomial"])
+def test_other_heads_have_no_hidden_layer(head: str):
+    plain, wide = (random_params(tiny_model(exit_head=head, halting_hidden=h)) for h in (0, 5))
+    jax.tree.map(np.testing.assert_array_equal, wide, plain)

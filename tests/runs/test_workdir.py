@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -19,14 +19,14 @@ from dat_jax.config import Config, Schedule
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.vocabulary import Vocabularies, train_vocabulary
 from dat_jax.errors import UserError
-from dat_jax.runs.warm_start import initial_params
+from dat_jax.runs.warm_start import check_initial, initial_params
 from dat_jax.runs.workdir import Run, make_model
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.types import Params
 from tests.tiny import random_params, tiny_config
 
 
-def config_with(head: str, initial: Path | None = None, **model: str) -> Config:
+def config_with(head: str, initial: Path | None = None, **model: Any) -> Config:
     """Encoder and decoder have one width, so that both multinomial heads have the same shapes."""
     return tiny_config(
         data={"source": "generated:60", "vocabulary_size": 100, "max_length": 40},
@@ -38,7 +38,12 @@ def config_with(head: str, initial: Path | None = None, **model: str) -> Config:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Vocabularies, Params]:
     """A workdir with a checkpoint of random parameters and a sequence multinomial head."""
-    run, config = Run(tmp_path_factory.mktemp("first")), config_with("sequence_multinomial")
+    return trained(tmp_path_factory.mktemp("first"), config_with("sequence_multinomial"))
+
+
+def trained(path: Path, config: Config) -> tuple[Run, Vocabularies, Params]:
+    """A workdir with a checkpoint of random parameters."""
+    run = Run(path)
     vocabularies = run.prepare(config).vocabularies
     params = random_params(make_model(config, vocabularies))
     state = TrainState.create(params, make_optimizer(config))
@@ -62,6 +67,22 @@ def test_a_warm_start_copies_the_model_and_a_head_of_the_same_kind(first, head: 
         ):
             equal = np.array_equal(mine, theirs)
             assert equal == (name != "exit_head" or same_head)
+
+
+@pytest.mark.parametrize("theirs", [0, 5])
+def test_a_halting_unit_is_taken_over_by_one_of_the_same_width(theirs: int, tmp_path: Path):
+    head = "token_geometric"
+    run, vocabularies, other = trained(tmp_path / "run", config_with(head, halting_hidden=theirs))
+    for mine in (0, 5, 6):
+        config = config_with(head, run.path, halting_hidden=mine)
+        check_initial(Run(tmp_path / "new"), config)
+        model = make_model(config, vocabularies)
+        params = initial_params(config, model, vocabularies, jax.random.key(0))
+        shapes = jax.tree.map(np.shape, params)
+        assert shapes == jax.tree.map(np.shape, random_params(model))
+        np.testing.assert_array_equal(params["classifiers"]["table"], other["classifiers"]["table"])
+        same = np.array_equal(params["exit_head"]["kernel"], other["exit_head"]["kernel"])
+        assert same == (mine == theirs)
 
 
 def test_a_replaced_vocabulary_is_noticed(first, tmp_path: Path):

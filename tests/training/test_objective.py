@@ -224,9 +224,14 @@ def expected_exit_metrics(config: Config, model: Transformer, params: Params) ->
         scores = np.zeros((N, len(target)))
         for n in range(N):
             for t, y in enumerate(target):
-                logits = reference.classify(model.config, plain, n, states[n][t])
-                likelihood = log_softmax(logits)[y]
-                scores[n, t] = likelihood if exits.oracle == "likelihood" else logits.argmax() == y
+                logits, last = (
+                    reference.classify(model.config, plain, m, states[m][t]) for m in (n, N - 1)
+                )
+                scores[n, t] = {
+                    "likelihood": log_softmax(logits)[y],
+                    "correctness": logits.argmax() == y,
+                    "agreement": logits.argmax() == last.argmax(),
+                }[exits.oracle]
         of_sequence = head == "sequence_multinomial"
         for t in range(1 if of_sequence and exits.sequence_loss == "once" else len(target)):
             if of_sequence:
@@ -252,7 +257,7 @@ def expected_exit_metrics(config: Config, model: Transformer, params: Params) ->
 
 CASES = [
     (head, {"oracle": oracle, **own})
-    for oracle in ("likelihood", "correctness")
+    for oracle in ("likelihood", "correctness", "agreement")
     for head, own in [
         ("sequence_multinomial", {"sequence_oracle": "mean", "sequence_loss": "per_token"}),
         ("sequence_multinomial", {"sequence_oracle": "sum", "sequence_loss": "once"}),

@@ -229,7 +229,7 @@ def test_the_exit_loss_has_weight_zero_before_its_start_step():
 
 def head_alone(start_step: int, **optimizer: float) -> Config:
     return small_config(
-        model={"exit_head": "token_geometric"},
+        model={"exit_head": "token_geometric", "halting_hidden": 5},
         exit={"start_step": start_step, "trains": "head_alone"},
         optimizer=QUICK | optimizer,
     )
