@@ -4,7 +4,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
-from typing import Any, cast, get_args
+from typing import Any
 
 from benchmarks._budget import Budget
 from benchmarks._exits import by_position, by_score
@@ -19,8 +19,10 @@ from dat_jax.evaluation.evaluate import figures
 from dat_jax.evaluation.scores import tokenizers_of
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy, parse_policy
-from dat_jax.tuning.fronts import Kind, conditions, load_front, save_front
-from dat_jax.tuning.search import Observed, observe, tune
+from dat_jax.exits.thresholds import Thresholded
+from dat_jax.tuning.fronts import conditions, load_front, save_front
+from dat_jax.tuning.observe import Observed, observe
+from dat_jax.tuning.search import tune
 
 KEYS = ("config_sha256", "split", "policy", "beam_size", "batch_size")
 """What a line is known by: the training, the text, and the way to decode."""
@@ -44,7 +46,7 @@ class Model:
         self.text = cache(trained.run.text)
         self.observed = cache(self._observe)
 
-    def _observe(self, kind: Kind, split: str) -> Observed:
+    def _observe(self, kind: type[Thresholded], split: str) -> Observed:
         """All that rules of a kind look at on the references of a split."""
         return observe(self.model, self.trained.run.dataset().tokens(split), kind)
 
@@ -81,13 +83,13 @@ def _policies(model: Model, point: Point) -> list[Policy]:
         kind, _, of = text.partition(":")
         names = [text]
         if kind == TUNED:
-            names = [summary["policy"] for summary in _front(model, cast(Kind, of))]
+            names = [summary["policy"] for summary in _front(model, of)]
         policies += [parse_policy(name, config) for name in names]
     return policies
 
 
-def _front(model: Model, kind: Kind) -> list[dict[str, Any]]:
-    """The tuned thresholds of a kind, tuned if that has not been done as we decode."""
+def _front(model: Model, kind: str) -> list[dict[str, Any]]:
+    """The tuned rules of a kind, tuned if that has not been done as we decode."""
     run, wanted = model.trained.run, conditions(model.model, model.decoding)
     front = load_front(run, kind)
     if not front or any(front[0].get(key) != value for key, value in wanted.items()):
@@ -101,11 +103,12 @@ def _evaluate(model: Model, policy: Policy, split: str) -> Line:
     """Quality and cost of a policy, and where its exits are."""
     translator = Translator(model.model, policy, model.decoding)
     translations = translator.translate(model.text(split)[0], f"{split}, {policy.name}")
-    kind = policy.rule.kind
-    observed = model.observed(cast(Kind, kind), split) if kind in get_args(Kind) else None
+    rule, by_exit = policy.rule, None
+    if isinstance(rule, Thresholded):
+        by_exit = by_score(model.observed(type(rule), split), rule)
     exits = {
         "exit_by_position": by_position(translations.sentences),
-        "exit_by_score": by_score(observed, policy.rule) if observed else None,
+        "exit_by_score": by_exit,
     }
     return _scored(model, translator, translations, split) | exits
 

@@ -2,13 +2,13 @@
 """Exits along a sentence and against confidence (paper, section 4.4), as figures of a line."""
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 import numpy as np
 
 from dat_jax.decoding.translator import Translation
-from dat_jax.exits.questions import Rule
-from dat_jax.tuning.search import Observed, exits_of
+from dat_jax.exits.thresholds import Thresholded
+from dat_jax.tuning.observe import Observed
+from dat_jax.tuning.search import exits_of
 
 PARTS = 10
 """Of a sentence, from its first tokens to its last, and of the range of a probability."""
@@ -25,14 +25,14 @@ def by_position(sentences: Sequence[Translation]) -> list[float | None]:
     return [float(s / n) if n else None for s, n in zip(sums, tokens, strict=True)]
 
 
-def by_score(observed: Observed, rule: Rule) -> list[list[int]]:
+def by_score(observed: Observed, rule: Thresholded) -> list[list[int]]:
     """Counts reference tokens by their exit, 1 to N, and the tenth of their probability there.
 
     Args:
         observed: what a model makes of them, in one pass in which no state is copied.
-        rule: one that compares thresholds.
+        rule: one that compares what was observed with thresholds.
     """
-    exits = exits_of(observed.signal, np.asarray(cast(Any, rule).thresholds))
+    exits = exits_of(observed, np.asarray(rule.thresholds))
     score = np.exp(observed.token_ll[exits - 1, np.arange(len(exits))])
     layers = len(observed.token_ll)
     counts = np.zeros((layers, PARTS), int)

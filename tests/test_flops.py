@@ -13,7 +13,11 @@ from dat_jax.exits.questions import Need, Rule, Scope
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
+    Margin,
+    Patience,
+    Schedule,
     SequenceMultinomial,
+    Similarity,
     TokenGeometric,
     TokenMultinomial,
     Uniform,
@@ -75,7 +79,7 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
         x = np.zeros((1, config.decoder_dim))
         for layer in range(config.decoder_layers):
             computed = layer < depth
-            if not computed and rule.scope is Scope.TEXT:
+            if not computed and (rule.scope is Scope.TEXT or not rule.deepens):
                 break
             block = jax.tree.map(lambda leaf, n=layer: leaf[n], params["decoder"]["blocks"])
             new = project(counter, block["self_attention"], x)
@@ -85,6 +89,7 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
                 continue
             if layer not in of_memory:
                 of_memory[layer] = project(counter, block["memory_attention"], memory)
+            before = x
             x = attend(counter, block["self_attention"], x, *of_self[layer])
             x = attend(counter, block["memory_attention"], x, *of_memory[layer])
             for name in ("Dense_0", "Dense_1"):
@@ -93,6 +98,9 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
                 Need.FIRST_STATE_LOGITS in rule.needs and layer == 0
             ):
                 counter.product(x, head)
+            if isinstance(rule, Similarity) and 1 <= layer < config.decoder_layers - 1:
+                for one, other in ((before, x), (before, before), (x, x)):
+                    counter.product(one, other.T)
             if Need.CLASSIFIER in rule.needs:
                 counter.product(x, table)
         if Need.CLASSIFIER not in rule.needs:
@@ -119,6 +127,9 @@ def test_a_fixed_exit_costs_what_its_products_cost(source_length, length, depth)
         ("token_multinomial", TokenMultinomial()),
         ("token_geometric", TokenGeometric((0.5, 0.5))),
         ("none", Confidence((0.5, 0.5))),
+        ("none", Margin((0.5, 0.5))),
+        ("none", Similarity((0.5,))),
+        ("none", Patience(2)),
     ],
 )
 def test_exits_of_all_depths_cost_what_their_products_cost(head, rule, exits):
@@ -128,7 +139,15 @@ def test_exits_of_all_depths_cost_what_their_products_cost(head, rule, exits):
     assert formula == count_a_sentence(model, 5, exits, rule)
 
 
-@pytest.mark.parametrize("rule", [Fixed(1), SequenceMultinomial(), Confidence((0.5, 0.5))], ids=str)
+@pytest.mark.parametrize("exits", [[3, 2, 2, 1], [2, 2, 1], [1, 1]])
+def test_a_schedule_pays_no_copies(exits):
+    """Nor does its decoder have blocks above the first depth."""
+    model, rule = tiny_model(), Schedule(exits[0], exits[-1])
+    formula = flops.translation(model.config, TARGET_VOCABULARY, 5, np.array(exits), rule)
+    assert formula == count_a_sentence(model, 5, exits, rule)
+
+
+@pytest.mark.parametrize("rule", [Fixed(1), SequenceMultinomial(), Similarity((0.5,))], ids=str)
 def test_an_empty_translation_costs_nothing(rule: Rule):
     assert flops.translation(tiny_config().model, 11, 4, np.zeros(0, int), rule) == 0
 

@@ -29,24 +29,46 @@ def parse_policy(text: str, config: ModelConfig) -> Policy:
             what the rule needs.
     """
     kind, colon, argument = text.partition(":")
+    rule = find_rule(kind, text, config)
+    if (colon and not rule.argument) or (not argument and (colon or rule.argument.startswith(":"))):
+        raise UserError(f"policy is {text!r}: must have the form {rule.form()}")
+    try:
+        found = rule.parse(argument, config.decoder_layers)
+        _check_exits(found, config)
+    except UserError as error:
+        raise UserError(f"policy is {text!r}: {error}") from None
+    return Policy.of(found)
+
+
+def find_rule(kind: str, text: str, config: ModelConfig) -> type[Rule]:
+    """Returns the rule of this name, for the policy `text`.
+
+    Raises:
+        UserError: there is no such rule, or the model of `config` lacks what it needs.
+    """
     named = {rule.kind: rule for rule in RULES}
     if kind not in named:
         forms = ", ".join(rule.form() for rule in RULES)
         raise UserError(f"policy is {text!r}: must be one of {forms}")
-    rule, available = named[kind], available_rules(config)
-    if rule not in available:
+    available = available_rules(config)
+    if named[kind] not in available:
         raise UserError(
             f"policy is {text!r}: this model lacks the exit head or the exits for it; use one of "
             + ", ".join(rule.form() for rule in available)
         )
-    if (colon and not rule.argument) or (not argument and (colon or rule.argument.startswith(":"))):
-        raise UserError(f"policy is {text!r}: must have the form {rule.form()}")
-    try:
-        return Policy.of(rule.read(argument, config))
-    except UserError as error:
-        raise UserError(f"policy is {text!r}: {error}") from None
+    return named[kind]
 
 
 def available_rules(config: ModelConfig) -> list[type[Rule]]:
     """Returns the rules that a model can decode with, the simplest first."""
     return [rule for rule in RULES if rule.fits(config)]
+
+
+def _check_exits(rule: Rule, config: ModelConfig) -> None:
+    """Makes sure that the model has a classifier at the deepest exit of the rule.
+
+    Raises:
+        UserError: it has not.
+    """
+    if rule.deepest(config.decoder_layers) not in config.exit_depths:
+        raise UserError(f"the depth must be one of {', '.join(map(str, config.exit_depths))}")

@@ -11,7 +11,7 @@ from dat_jax.config import Config, DecodingConfig
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.next_tokens import check_shortlist, suited
 from dat_jax.errors import UserError
-from dat_jax.exits.rules import Confidence, Fixed
+from dat_jax.exits.rules import Confidence, Fixed, Margin, Patience
 from tests.decoding.cases import PROJECTED, SIZES, SLOTS, WINDOWS, Case, assert_same
 from tests.decoding.lively import (
     LENGTH_PENALTY,
@@ -31,6 +31,8 @@ CASES = [
     Case("pre", 1, Confidence((0.7, 0.7))),
     Case("per_exit", 3, Confidence((0.75, 0.75))),
     Case("post, tempted", 1, Confidence((0.8, 0.8))),
+    Case("pre", 3, Margin((0.3, 0.2))),
+    Case("deep", 1, Patience(2)),
 ]
 GATHERED = {"sizes": SIZES, "windows": WINDOWS, "projected": PROJECTED}
 
