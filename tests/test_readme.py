@@ -36,8 +36,9 @@ PAGES = {
 }
 
 NOWHERE = {"exits.jsonl", "evaluation.jsonl", "metrics.jsonl", "vocabulary/", "checkpoints/"}
-NOWHERE |= {"tensorboard/", "decode/", "tuned/", "utils.py"}
-"""What the pages name and the repository has not: a run's files, and one of which they say so."""
+NOWHERE |= {"tensorboard/", "decode/", "tuned/", "utils.py", "my_rules.py", "FILE.py"}
+"""What the pages name and the repository has not: files of a run or a user, and one of which they
+say so."""
 
 
 def named(pattern: str, page: str) -> list[str]:

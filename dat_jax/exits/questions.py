@@ -89,7 +89,7 @@ class Rule:
     """
 
     kind: ClassVar[str] = ""
-    """The name in `--config.policy`."""
+    """The name in `--config.policy`; a rule from a user's file needs none."""
     argument: ClassVar[str] = ""
     """The form of the argument after the name: "", ":TAU" or, if optional, "[:TAU]"."""
     exit_head: ClassVar[str | None] = None
@@ -144,7 +144,7 @@ class Rule:
         return ()
 
     def __str__(self) -> str:
-        return self.kind
+        return self.kind or repr(self)
 
     def deepest(self, num_layers: int) -> int:
         """Returns the depth that no token goes above, known from the rule's numbers alone: the
@@ -171,6 +171,15 @@ class Rule:
     def after_classifier(self, classified: Classified, plan: Plan) -> Plan:
         """Plans for tokens whose states have been classified; needs CLASSIFIER."""
         return plan
+
+
+def as_arrays(rule: Rule) -> Rule:
+    """Returns the rule with its numbers as arrays, of the dtypes that they have in a program."""
+    return jax.tree.map(_as_array, rule)
+
+
+def _as_array(number: Any) -> np.ndarray:
+    return np.asarray(number, np.int32 if isinstance(number, int) else np.float32)
 
 
 def _leaves(rule: Rule) -> tuple[Any, ...]:

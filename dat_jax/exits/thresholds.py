@@ -5,7 +5,7 @@
 """
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ class Thresholded(Rule):
         return super().fits(config) and config.decoder_layers > cls.first
 
     @classmethod
-    def parse(cls, argument: str, num_layers: int) -> Self:
+    def parse(cls, argument: str, num_layers: int) -> "Thresholded":
         return cls(read_thresholds(argument, range(cls.first, num_layers)))
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class TokenGeometric(Thresholded):
     needs = frozenset({Need.HALTING_LOGIT})
 
     @classmethod
-    def parse(cls, argument: str, num_layers: int) -> Self:
+    def parse(cls, argument: str, num_layers: int) -> "Thresholded":
         return super().parse(argument or "0.5", num_layers)
 
     @staticmethod

@@ -16,7 +16,8 @@ from typing import Any
 from dat_jax.config import DecodingConfig, ModelConfig
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
-from dat_jax.exits.parsing import Policy, available_rules, find_rule, parse_policy
+from dat_jax.exits.files import load_policy
+from dat_jax.exits.parsing import FilePlace, Policy, available_rules, find_rule, parse_policy
 from dat_jax.exits.rules import RULES
 from dat_jax.exits.thresholds import Thresholded
 from dat_jax.runs.workdir import Run
@@ -58,7 +59,7 @@ def tuned_kinds(text: str, config: ModelConfig) -> tuple[str, ...]:
     Raises:
         UserError: `text` is not a policy, or not one that the model can decode with.
     """
-    if text.partition(":")[0] != "tuned":
+    if not _is_tuned(text):
         parse_policy(text, config)
         return ()
     kind, _ = _read(text)
@@ -84,6 +85,15 @@ def resolve_policy(text: str, config: ModelConfig, run: Run) -> Policy:
     return Policy(text, parse_policy(best["policy"], config).rule)
 
 
+def policy_of_user(text: str, config: ModelConfig, run: Run) -> Policy:
+    """Like `resolve_policy`, for a policy that the user names, which may be a rule in a file.
+
+    Raises:
+        UserError: also if that file or its class is not as it must be.
+    """
+    return load_policy(text, config) if FilePlace.of(text) else resolve_policy(text, config, run)
+
+
 def describe_misfit(
     text: str, run: Run, trained: TrainedModel, decoding: DecodingConfig
 ) -> str | None:
@@ -94,9 +104,9 @@ def describe_misfit(
     Raises:
         UserError: as for `resolve_policy`.
     """
-    kinds = tuned_kinds(text, trained.config.model)
-    if not kinds:
+    if not _is_tuned(text):
         return None
+    kinds = tuned_kinds(text, trained.config.model)
     best, now = {"shortlist": 0} | _best(text, kinds, run), conditions(trained, decoding)
     differences = [
         f"{name} {best[name]} (now {now[name]})"
@@ -144,6 +154,10 @@ def _best(text: str, kinds: Sequence[str], run: Run) -> dict[str, Any]:
             "to that or more"
         )
     return max(within, key=lambda point: point["bleu"])
+
+
+def _is_tuned(text: str) -> bool:
+    return text.partition(":")[0] == "tuned"
 
 
 def _read(text: str) -> tuple[str | None, float]:
