@@ -144,8 +144,11 @@ def _best(text: str, kinds: Sequence[str], run: Run) -> dict[str, Any]:
     _, budget = _read(text)
     fronts = [point for kind in kinds for point in load_front(run, kind)]
     if not fronts:
-        command = f"python -m dat_jax.tuning --workdir={run.path} --policy={'|'.join(kinds)}"
-        raise UserError(f"policy is {text!r}, but nothing has been tuned: run {command}")
+        kind = kinds[0] if len(kinds) == 1 else f"KIND, with KIND {'|'.join(kinds)}"
+        raise UserError(
+            f"policy is {text!r}, but nothing has been tuned: run python -m dat_jax.tuning "
+            f"--workdir={run.path} --policy={kind}"
+        )
     within = [point for point in fronts if point["average_exit"] <= budget]
     if not within:
         least = min(point["average_exit"] for point in fronts)
