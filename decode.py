@@ -41,7 +41,7 @@ from dat_jax.runtime.processes import by_first, count, is_first
 from dat_jax.runtime.programs import keep_programs
 from dat_jax.runtime.startup import together
 from dat_jax.storage.paths import as_path, destination
-from dat_jax.tuning.fronts import describe_misfit, resolve_policy
+from dat_jax.tuning.fronts import describe_misfit, policy_of_user, resolve_policy
 
 _CONFIG = Path(__file__).parent / "configs" / "decode.py"
 
@@ -67,8 +67,10 @@ def _decode(options: flags.FlagValues) -> None:
     workdir = Run(options.workdir)
     config = workdir.config
     asked, decoding, given = _settings(config, read_config(options))
-    policy = resolve_policy(decoding.policy, config.model, workdir)
-    decoding = dataclasses.replace(decoding, policy=policy.name)
+    # A rule in a file runs if the command line names it, not if the workdir's config does.
+    resolve = policy_of_user if "policy" in given else resolve_policy
+    policy = resolve(decoding.policy, config.model, workdir)
+    decoding = dataclasses.replace(decoding, policy=policy.label)
     if "shortlist" not in given:
         decoding = suited(decoding, policy.rule)
     with contextlib.ExitStack() as stack:

@@ -191,12 +191,22 @@ def get_config() -> ConfigDict:
     # Decides when a token exits.
     # fixed[:DEPTH]: at DEPTH, by default after all blocks.
     # uniform[:SEED]: at a random depth, drawn for each token.
+    # schedule:FIRST-LAST: at a depth that falls linearly with the token's position, from FIRST at
+    # the first token to LAST at the longest translation allowed; rounded to the nearest depth,
+    # halves to the deeper one.
     # sequence_multinomial, token_multinomial: at the likeliest depth by the exit head of that name.
     # token_geometric[:TAU]: once a halting probability is above TAU, by default 0.5.
     # confidence:TAU: once the probability of the likeliest token is above TAU.
+    # margin:TAU: once it exceeds that of the next likeliest by more than TAU.
+    # similarity:TAU: once the cosine of the states before and after a block is above TAU; from
+    # block 2 on.
+    # patience:K: once K exits in a row find the same token likeliest.
     # tuned[:KIND]:AE<=DEPTH: the best policy that `python -m dat_jax.tuning` found with an average
     # exit of at most DEPTH.
-    # TAU is one number, or N-1 numbers separated by commas.
+    # TAU is one number, or numbers separated by commas, one for each depth but the last; of
+    # similarity, for each from 2 on.
+    # decode.py and the library also take FILE.py:CLASS[:ARGUMENT], a rule of your own, but not from
+    # a config: see docs/tutorial_exit_rule.md.
     config.decoding.policy = "fixed"
     # Policies that `train.py` evaluates in addition to the fixed exits, after tuning if need be.
     config.decoding.report_policies = ()
@@ -219,8 +229,8 @@ def get_config() -> ConfigDict:
     # Sentences in work: decoded together. Speed and memory depend on this. 0: as many as are
     # efficient on the device, in at most a quarter of its memory. Fewer if they do not fit.
     config.decoding.batch_size = 0
-    # For confidence and other rules that classify after each block: the first exit scores all
-    # tokens and proposes this many words, and deeper exits choose among them and the special
+    # For rules that classify after each block (confidence, margin, patience): the first exit scores
+    # all tokens and proposes this many words, and deeper exits choose among them and the special
     # tokens. 0: every exit scores all tokens, as in the paper.
     config.decoding.shortlist = 0
     # Averages the parameters of this many last checkpoints, or of all if there are fewer.

@@ -13,6 +13,8 @@ def get_config() -> ConfigDict:
     """Returns the defaults: translates the split `test` with the run's own settings."""
     config = ConfigDict()
     # The section `decoding` of configs/base.py explains these.
+    # policy may also be FILE.py:CLASS[:ARGUMENT], a rule of your own: see
+    # docs/tutorial_exit_rule.md. Its file runs.
     config.policy = placeholder(str)
     config.beam_size = placeholder(int)
     config.length_penalty = placeholder(float)
@@ -33,8 +35,8 @@ def get_config() -> ConfigDict:
     config.reference = ""
     # Folder for hypotheses.txt, exits.jsonl and summary.json. Replaces earlier results of the same
     # request, and refuses a folder that holds anything else. Empty: a folder in the workdir, named
-    # after input, policy, beam and other settings that differ from the run's; none for standard
-    # input or a pipe.
+    # after input, policy (with a checksum of its file, if it has one), beam and other settings that
+    # differ from the run's; none for standard input or a pipe.
     config.output = ""
     # Continues unfinished results in that folder, after the last complete window of lines; starts
     # from the beginning if there are none. Needs an input that can be read twice.

@@ -18,7 +18,9 @@ from dat_jax.decoding.search import Ids, SearchResult, search
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translation, Translator, cut_source
 from dat_jax.errors import UserError
-from dat_jax.exits.parsing import Policy, parse_policy
+from dat_jax.exits.checking import check_rule
+from dat_jax.exits.files import load_policy
+from dat_jax.exits.parsing import FilePlace, Policy, parse_policy
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import RULES
 from dat_jax.runs.workdir import Run
@@ -125,12 +127,15 @@ class TranslationModel:
 
     def _policy(self, policy: PolicyLike | None, decoding: DecodingConfig) -> Policy:
         config = self.trained.config
+        if isinstance(policy, str) and FilePlace.of(policy):
+            return load_policy(policy, config.model)
         match config.decoding.policy if policy is None else policy:
             case Policy() as named:
                 return named
             case Rule() as rule if type(rule) in RULES:  # its text says all of it
                 return Policy.of(parse_policy(str(rule), config.model).rule)
             case Rule() as rule if rule.fits(config.model):
+                check_rule(rule, config.model)
                 return Policy.of(rule)
             case Rule() as rule:
                 raise UserError(f"policy is {rule}: this model has no exit head or exits for it")

@@ -34,7 +34,7 @@ from dat_jax.evaluation.texts import TextConfig
 from dat_jax.runs.workdir import Run
 from dat_jax.runtime.programs import keep_programs
 from dat_jax.storage.files import LOCK, Unfinished, sole_writer, write_text
-from dat_jax.tuning.fronts import resolve_policy
+from dat_jax.tuning.fronts import policy_of_user
 
 _TRANSLATED = "translated"  # the folder of results in that of the text
 _REQUEST = "request.json"  # what the folder was begun with
@@ -57,8 +57,8 @@ def _main(options: flags.FlagValues) -> None:
     keep_programs()
     workdir, folder = Run(options.workdir), options.output
     config = workdir.config
-    policy = resolve_policy(options.policy, config.model, workdir)
-    changes = {"policy": policy.name, "beam_size": options.beam_size or config.decoding.beam_size}
+    policy = policy_of_user(options.policy, config.model, workdir)
+    changes = {"policy": policy.label, "beam_size": options.beam_size or config.decoding.beam_size}
     decoding = dataclasses.replace(config.decoding, **changes)
     source = open_source(config.data)
     require(

@@ -49,10 +49,10 @@ def exit_prediction(
 ) -> int:
     """Returns FP, the cost of exit prediction, summed over all tokens.
 
-    Confidence needs a classifier's product after each block that runs; the last one also chooses
-    the token, so it is not counted here. Above the first exit, a shortlist limits the product to
-    its words and the special tokens. A halting unit counts for the last block too, as in the paper.
-    A sentence's head reads the encoder's output and has its width.
+    Rules that classify need a classifier's product after each block that runs; the last one also
+    chooses the token, so it is not counted here. Above the first exit, a shortlist limits the
+    product to its words and the special tokens. A halting unit counts for the last block too, as in
+    the paper. A sentence's head reads the encoder's output and has its width.
     """
     dim, tokens, blocks = config.decoder_dim, len(exits), int(np.sum(exits))
     scored = min(shortlist + EOS + 1, vocabulary_size) if shortlist else vocabulary_size
@@ -62,7 +62,7 @@ def exit_prediction(
         Need.HALTING_LOGIT: halting_unit(config) * blocks,
         Need.CLASSIFIER: classifier(config, scored) * (blocks - tokens),
     }
-    return sum(costs[need] for need in rule.needs)
+    return sum(costs[need] for need in rule.needs) + rule.own_flops(config, exits)
 
 
 def translation(
@@ -82,7 +82,8 @@ def translation(
         vocabulary_size: the size of the target vocabulary.
         source_length: the number of source tokens, EOS included.
         exits: the exit depth q of each token of the translation, EOS included.
-        rule: the exit rule; with one depth for all tokens of a text, no state is copied.
+        rule: the exit rule; with one depth for all tokens of a text, or a depth that never rises
+            along a sentence, no state is copied.
         shortlist: the number of words that deeper exits choose among; 0 for all tokens.
     """
     steps = np.arange(1, len(exits) + 1)
@@ -92,7 +93,8 @@ def translation(
     )
     first_calls = int(np.max(exits, initial=0)) * memory_projections(config, source_length)
     deepest = rule.deepest(config.decoder_layers)
-    skipped = 0 if rule.scope is Scope.TEXT else int(np.sum(deepest - exits))
+    pays = rule.copies_states or rule.scope is Scope.SENTENCE  # the latter as in the paper
+    skipped = int(np.sum(deepest - exits)) if pays else 0
     return (
         blocks
         + first_calls

@@ -13,7 +13,11 @@ from dat_jax.exits.questions import Need, Rule, Scope
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
+    Margin,
+    Patience,
+    Schedule,
     SequenceMultinomial,
+    Similarity,
     TokenGeometric,
     TokenMultinomial,
     Uniform,
@@ -76,7 +80,7 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
         x = np.zeros((1, config.decoder_dim))
         for layer in range(config.decoder_layers):
             computed = layer < depth
-            if not computed and rule.scope is Scope.TEXT:
+            if not computed and (rule.scope is Scope.TEXT or not rule.deepens):
                 break
             block = jax.tree.map(lambda leaf, n=layer: leaf[n], params["decoder"]["blocks"])
             new = project(counter, block["self_attention"], x)
@@ -86,6 +90,7 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
                 continue
             if layer not in of_memory:
                 of_memory[layer] = project(counter, block["memory_attention"], memory)
+            before = x
             x = attend(counter, block["self_attention"], x, *of_self[layer])
             x = attend(counter, block["memory_attention"], x, *of_memory[layer])
             for name in ("Dense_0", "Dense_1"):
@@ -95,6 +100,9 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
             ):
                 seen = x if hidden is None else counter.product(x, hidden["kernel"][0])
                 counter.product(seen, head)
+            if isinstance(rule, Similarity) and 1 <= layer < config.decoder_layers - 1:
+                for one, other in ((before, x), (before, before), (x, x)):
+                    counter.product(one, other.T)
             if Need.CLASSIFIER in rule.needs:
                 counter.product(x, table)
         if Need.CLASSIFIER not in rule.needs:
@@ -123,6 +131,9 @@ def test_the_formula_of_a_fixed_exit_equals_the_count(source_length, length, dep
         ("token_geometric", 0, TokenGeometric((0.5, 0.5))),
         ("token_geometric", 5, TokenGeometric((0.5, 0.5))),
         ("none", 0, Confidence((0.5, 0.5))),
+        ("none", 0, Margin((0.5, 0.5))),
+        ("none", 0, Similarity((0.5,))),
+        ("none", 0, Patience(2)),
     ],
 )
 def test_the_formula_of_mixed_exits_equals_the_count(head, hidden, rule, exits):
@@ -132,7 +143,15 @@ def test_the_formula_of_mixed_exits_equals_the_count(head, hidden, rule, exits):
     assert formula == count_a_sentence(model, 5, exits, rule)
 
 
-@pytest.mark.parametrize("rule", [Fixed(1), SequenceMultinomial(), Confidence((0.5, 0.5))], ids=str)
+@pytest.mark.parametrize("exits", [[3, 2, 2, 1], [2, 2, 1], [1, 1]])
+def test_a_schedule_pays_no_copies(exits):
+    """Nor does its decoder have blocks above the first depth."""
+    model, rule = tiny_model(), Schedule(exits[0], exits[-1])
+    formula = flops.translation(model.config, TARGET_VOCABULARY, 5, np.array(exits), rule)
+    assert formula == count_a_sentence(model, 5, exits, rule)
+
+
+@pytest.mark.parametrize("rule", [Fixed(1), SequenceMultinomial(), Similarity((0.5,))], ids=str)
 def test_an_empty_translation_costs_nothing(rule: Rule):
     assert flops.translation(tiny_config().model, 11, 4, np.zeros(0, int), rule) == 0
 

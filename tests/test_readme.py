@@ -36,8 +36,8 @@ PAGES = {
 }
 
 NOWHERE = {"exits.jsonl", "evaluation.jsonl", "metrics.jsonl", "vocabulary/", "checkpoints/"}
-NOWHERE |= {"tensorboard/", "decode/", "tuned/", "utils.py"}
-"""Names on the pages that are not in the repository: files of a run, and utils.py as a bad name."""
+NOWHERE |= {"tensorboard/", "decode/", "tuned/", "utils.py", "my_rules.py", "FILE.py"}
+"""Names on the pages that are not in the repository: files of a run or a user, and a bad name."""
 
 
 def named(pattern: str, page: str) -> list[str]:

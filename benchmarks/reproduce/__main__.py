@@ -5,8 +5,8 @@
         [--config=configs/multi30k_de_en.py] [--exits_config=configs/multi30k_exits.py] \\
         [--seeds=0,1,2] [--points=aligned,baseline_6] [--budget_minutes=60]
 
-DIR holds train.de, train.en, valid.de and so on. Suites: smoke (a check that everything works),
-table1, table2, table3, exits, heads, ablation, lifts and time (benchmarks/reproduce/suites.py). A suite
+DIR holds train.de, train.en, valid.de and so on. Suites: smoke (a check that all works), table1,
+table2, table3, exits, heads, ablation, lifts and time (benchmarks/reproduce/suites.py). A suite
 consists of points, of which `--points` selects some: a training, kept in a folder of `--runs`, and
 the policies that decode with it, each of which writes a line of JSON. Lines in the file are not
 measured again, and an interrupted training is resumed: run the same command until nothing is left.

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple
 
 from benchmarks.bleu_counts import count, pack
 from benchmarks.reproduce.budget import Budget
@@ -24,9 +24,11 @@ from dat_jax.evaluation.evaluate import figures
 from dat_jax.evaluation.scores import tokenizers_of
 from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy, parse_policy
+from dat_jax.exits.thresholds import Thresholded
 from dat_jax.runtime.programs import keep_programs
-from dat_jax.tuning.fronts import Kind, conditions, load_front, save_front
-from dat_jax.tuning.search import Observed, observe, tune
+from dat_jax.tuning.fronts import conditions, load_front, save_front
+from dat_jax.tuning.observe import Observed, observe
+from dat_jax.tuning.search import tune
 
 KEYS = ("config_sha256", "split", "policy", "beam_size", "shortlist", "batch_size")
 """The keys that identify a line: the training, the text, and how it was decoded."""
@@ -51,7 +53,7 @@ class Model:
         self.text = cache(trained.run.text)
         self.observed = cache(self._observe)
 
-    def _observe(self, kind: Kind, split: str) -> Observed:
+    def _observe(self, kind: type[Thresholded], split: str) -> Observed:
         """Observes what rules of a kind compare, on the references of a split."""
         tokens = self.run.dataset().tokens(split)
         return observe(self.trained, tokens, kind, self.decoding.shortlist)
@@ -68,10 +70,10 @@ class Model:
         for text in point.policies:
             kind, _, rule = text.partition(":")
             tuned = kind == TUNED
-            names += [x["policy"] for x in self._front(cast(Kind, rule))] if tuned else [text]
+            names += [x["policy"] for x in self._front(rule)] if tuned else [text]
         return [parse_policy(name, self.trained.config.model) for name in names]
 
-    def _front(self, kind: Kind) -> list[dict[str, Any]]:
+    def _front(self, kind: str) -> list[dict[str, Any]]:
         """Returns tuned thresholds; tunes them unless that was done with the same settings."""
         wanted = conditions(self.trained, self.decoding)
         front = load_front(self.run, kind)
@@ -145,9 +147,9 @@ def _evaluate(model: Model, policy: Policy, split: str) -> Line:
     """Decodes a split; returns quality, cost and the distribution of exits."""
     translator = model.translator(policy)
     translations = translator.translate(model.text(split)[0], f"{split}, {policy.name}")
-    kind, by_scores = policy.rule.kind, None
-    if kind in get_args(Kind):
-        by_scores = by_score(model.observed(cast(Kind, kind), split), policy.rule)
+    rule, by_scores = policy.rule, None
+    if isinstance(rule, Thresholded):
+        by_scores = by_score(model.observed(type(rule), split), rule)
     return model.score(translator, translations, split) | {
         "exit_by_position": by_position(translations.sentences),
         "exit_by_score": by_scores,

@@ -20,7 +20,7 @@ from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.trained import DEVICES, TrainedModel, mesh_of, rows_on
 from dat_jax.decoding.unstacked import Weights, unstack
 from dat_jax.decoding.work import Work
-from dat_jax.exits.questions import Rule
+from dat_jax.exits.questions import Rule, as_arrays
 from dat_jax.model.transformer import Transformer
 
 _PROGRAMS = 64  # compiled programs to keep
@@ -59,7 +59,7 @@ def run(
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *queues)
     shared = jax.device_put(stacked, rows_on(trained.devices))
     weights = _weights(trained).up_to(rule.deepest(trained.model.config.decoder_layers))
-    arguments = (weights, jax.tree.map(_as_array, rule), shared)
+    arguments = (weights, as_arrays(rule), shared)
     started = time.monotonic()
     # A linen module hashes by its fields, which ty does not see.
     program = _compile(trained.model, settings, mesh, _Shapes.of(arguments))  # ty: ignore
@@ -138,8 +138,3 @@ def _shape_of(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
     """Returns an array's shape, with its sharding if it was placed explicitly."""
     sharding = leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _as_array(number: Any) -> np.ndarray:
-    """Returns a rule's number with the dtype that it has in the program."""
-    return np.asarray(number, np.int32 if isinstance(number, int) else np.float32)

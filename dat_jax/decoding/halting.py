@@ -31,7 +31,7 @@ class Halting:
     @property
     def copies_states(self) -> bool:
         """True if tokens may attend to copied states of earlier tokens."""
-        return self.rule.scope is Scope.TOKEN
+        return self.rule.copies_states
 
     def before_sentence(
         self, memory: Float[Array, "B S E"], mask: Bool[Array, "B S"]

@@ -98,7 +98,7 @@ def choose_settings(
     """
     beam_size, depth = decoding.beam_size, rule.deepest(model.decoder_layers)
     projected = round(depth * platform.projected)
-    if rule.scope is not Scope.TOKEN and projected > 0:
+    if not rule.copies_states and projected > 0:
         projected = depth  # no state is copied, so none is projected in vain
     need = need_of(model, beam_size, source_length, length)
     share = platform.largest_share if decoding.batch_size else platform.share_of_memory

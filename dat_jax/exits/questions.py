@@ -8,7 +8,7 @@ remembers until the token has exited. A token exits once its depth reaches the p
 
 import dataclasses
 import enum
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
@@ -89,13 +89,16 @@ class Rule:
     """
 
     kind: ClassVar[str] = ""
-    """The name in `--config.policy`."""
+    """The name in `--config.policy`; a rule from a user's file needs none."""
     argument: ClassVar[str] = ""
     """The form of the argument after the name: "", ":TAU" or, if optional, "[:TAU]"."""
     exit_head: ClassVar[str | None] = None
     """The `model.exit_head` that the rule needs, if any."""
     needs: ClassVar[Set[Need]] = frozenset()
     scope: ClassVar[Scope] = Scope.TOKEN
+    deepens: ClassVar[bool] = True
+    """True if a token may exit deeper than an earlier one of its sentence. Only then does any token
+    attend to a copied state; of no use where tokens share one depth."""
     carry_width: ClassVar[int] = 0
     """Numbers that the rule remembers of a token, W of `Plan.carry`."""
 
@@ -111,6 +114,11 @@ class Rule:
         """True if a classifier runs after each block, and not only where a token exits."""
         return Need.CLASSIFIER in self.needs and self.scope is Scope.TOKEN
 
+    @property
+    def copies_states(self) -> bool:
+        """True if tokens may attend to copied states of earlier tokens."""
+        return self.deepens and self.scope is Scope.TOKEN
+
     @classmethod
     def form(cls) -> str:
         """Returns the form of the rule in `--config.policy`."""
@@ -122,21 +130,31 @@ class Rule:
         return len(config.exit_depths) > 1 and cls.exit_head in (None, config.exit_head)
 
     @classmethod
-    def read(cls, argument: str, config: ModelConfig) -> "Rule":
-        """Builds the rule from the argument after its name.
+    def parse(cls, argument: str, num_layers: int) -> "Rule":
+        """Builds the rule for a decoder of N blocks from the argument after its name.
 
         Raises:
-            UserError: the argument is invalid, or does not fit the model.
+            UserError: the argument is invalid.
         """
         return cls()
 
+    @classmethod
+    def choices(cls, num_layers: int) -> "Sequence[Rule]":
+        """Returns the rules of this class that tuning decodes with, if they can be listed."""
+        return ()
+
     def __str__(self) -> str:
-        return self.kind
+        return self.kind or repr(self)
 
     def deepest(self, num_layers: int) -> int:
         """Returns the depth that no token goes above, known from the rule's numbers alone: the
         decoder is compiled without the blocks above it."""
         return num_layers
+
+    def own_flops(self, config: ModelConfig, exits: Int[np.ndarray, " T"]) -> int:
+        """Returns the FLOPs of the rule's own products for tokens that exit at these depths; what
+        it `needs` is counted elsewhere."""
+        return 0
 
     def before_sentence(self, sentence: Sentence, exit_at: Int[Array, " B"]) -> Int[Array, " B"]:
         """Returns the largest depth for the tokens of each sentence."""
@@ -153,6 +171,15 @@ class Rule:
     def after_classifier(self, classified: Classified, plan: Plan) -> Plan:
         """Plans for tokens whose states have been classified; needs CLASSIFIER."""
         return plan
+
+
+def as_arrays(rule: Rule) -> Rule:
+    """Returns the rule with its numbers as arrays, of the dtypes that they have in a program."""
+    return jax.tree.map(_as_array, rule)
+
+
+def _as_array(number: Any) -> np.ndarray:
+    return np.asarray(number, np.int32 if isinstance(number, int) else np.float32)
 
 
 def _leaves(rule: Rule) -> tuple[Any, ...]:

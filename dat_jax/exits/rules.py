@@ -2,19 +2,20 @@
 """Exit rules: they decide when a token exits the decoder (paper, section 3).
 
 To add a rule, subclass `Rule` here, override the questions that it answers, and add it to `RULES`.
-The engine knows no rule by name.
+The engine knows no rule by name. Rules that compare a signal with thresholds are next door.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
-from dat_jax.exits.arguments import read_depth, read_seed, read_thresholds, write_thresholds
+from dat_jax.exits.arguments import read_count, read_depth, read_falling_depths, read_seed
 from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Scope, Sentence, Token
 from dat_jax.exits.sampling import token_draws
+from dat_jax.exits.thresholds import Confidence, Margin, Similarity, TokenGeometric
 from dat_jax.types import Array, Int
 
 
@@ -33,8 +34,8 @@ class Fixed(Rule):
         return True
 
     @classmethod
-    def read(cls, argument: str, config: ModelConfig) -> "Rule":
-        return cls(read_depth(argument, config.exit_depths))
+    def parse(cls, argument: str, num_layers: int) -> "Fixed":
+        return cls(read_depth(argument, num_layers))
 
     def __str__(self) -> str:
         return f"fixed:{self.depth}"
@@ -57,8 +58,8 @@ class Uniform(Rule):
     argument = "[:SEED]"
 
     @classmethod
-    def read(cls, argument: str, config: ModelConfig) -> "Rule":
-        return cls(config.decoder_layers, read_seed(argument))
+    def parse(cls, argument: str, num_layers: int) -> "Uniform":
+        return cls(num_layers, read_seed(argument))
 
     def __str__(self) -> str:
         return f"uniform:{self.seed}"
@@ -67,6 +68,45 @@ class Uniform(Rule):
         beams = plan.exit_at.shape[1]
         draws = token_draws(self.seed, token.number, token.position, beams)
         depth = 1 + jnp.floor(draws * self.num_layers).astype(jnp.int32)
+        return plan._replace(exit_at=depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule(Rule):
+    """Depth falls with the position: from `first` at the first token to `last` at the length limit.
+
+    After SkipDecode (Del Corro et al., 2023). It falls linearly, rounded to the nearest depth, and
+    halves to the deeper one. No token exits deeper than an earlier one, so none attends to a copied
+    state.
+    """
+
+    first: Any
+    last: Any
+
+    kind = "schedule"
+    argument = ":FIRST-LAST"
+    deepens = False
+
+    @classmethod
+    def parse(cls, argument: str, num_layers: int) -> "Schedule":
+        return cls(*read_falling_depths(argument, num_layers))
+
+    @classmethod
+    def choices(cls, num_layers: int) -> Sequence[Rule]:
+        depths = range(1, num_layers + 1)
+        return [cls(first, last) for first in depths for last in depths[:first]]
+
+    def __str__(self) -> str:
+        return f"schedule:{self.first}-{self.last}"
+
+    def deepest(self, num_layers: int) -> int:
+        return int(self.first)
+
+    def before_token(self, token: Token, plan: Plan) -> Plan:
+        # In whole numbers, as one and the same position must never round in two ways.
+        steps = jnp.maximum(token.limit - 1, 1)
+        fallen = (2 * (self.first - self.last) * token.position + steps - 1) // (2 * steps)
+        depth = jnp.broadcast_to((self.first - fallen)[:, None], plan.exit_at.shape)
         return plan._replace(exit_at=depth)
 
 
@@ -97,80 +137,52 @@ class TokenMultinomial(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenGeometric(Rule):
-    """A token exits after the first block whose halting probability is above its threshold.
+class Patience(Rule):
+    """A token exits once this many exits in a row find the same token likeliest.
 
-    Paper, section 3.3, equation 12.
+    PABEE (Zhou et al., 2020), whose patience counts the repetitions: one less. Of the tokens that
+    may be generated. Needs no exit head.
     """
 
-    thresholds: Any  # tau at depths 1 to N - 1: a tuple of numbers; as a pytree leaf, an array
+    exits: Any
 
-    kind = exit_head = "token_geometric"
-    argument = "[:TAU]"
-    needs = frozenset({Need.HALTING_LOGIT})
-
-    @classmethod
-    def read(cls, argument: str, config: ModelConfig) -> "Rule":
-        return cls(read_thresholds(argument or "0.5", config.decoder_layers - 1))
-
-    def __str__(self) -> str:
-        return f"token_geometric:{write_thresholds(self.thresholds)}"
-
-    def deepest(self, num_layers: int) -> int:
-        return _first_depth_for_all(self.thresholds)
-
-    def after_block(self, block: Block, plan: Plan) -> Plan:
-        assert block.logits is not None
-        halts = jax.nn.sigmoid(block.logits) > _at(self.thresholds, block.depth)
-        return plan.exit_where(halts, block.depth)
-
-
-@dataclasses.dataclass(frozen=True)
-class Confidence(Rule):
-    """A token exits at the first depth where the probability of the likeliest token is above the
-    threshold.
-
-    Paper, section 3.3. Needs no exit head.
-    """
-
-    thresholds: Any  # tau at depths 1 to N - 1: a tuple of numbers; as a pytree leaf, an array
-
-    kind = "confidence"
-    argument = ":TAU"
+    kind = "patience"
+    argument = ":K"
     needs = frozenset({Need.CLASSIFIER})
+    carry_width = 2  # the likeliest token of the exit below, plus 1; the exits that agreed on it
 
     @classmethod
-    def read(cls, argument: str, config: ModelConfig) -> "Rule":
-        return cls(read_thresholds(argument, config.decoder_layers - 1))
+    def parse(cls, argument: str, num_layers: int) -> "Patience":
+        return cls(read_count(argument, num_layers))
+
+    @classmethod
+    def choices(cls, num_layers: int) -> Sequence[Rule]:
+        return [cls(exits) for exits in range(1, num_layers + 1)]
 
     def __str__(self) -> str:
-        return f"confidence:{write_thresholds(self.thresholds)}"
+        return f"patience:{self.exits}"
 
     def deepest(self, num_layers: int) -> int:
-        return _first_depth_for_all(self.thresholds)
+        return 1 if self.exits <= 1 else num_layers
 
     def after_classifier(self, classified: Classified, plan: Plan) -> Plan:
-        confidence = jnp.exp(jnp.max(classified.logits, axis=-1) - classified.normaliser)
-        halts = confidence > _at(self.thresholds, classified.depth)
-        return plan.exit_where(halts, classified.depth)
-
-
-def _first_depth_for_all(thresholds: tuple[float, ...]) -> int:
-    """The first depth whose threshold every probability exceeds: 0 or less; N if there is none."""
-    return next((n for n, tau in enumerate(thresholds, start=1) if tau <= 0), len(thresholds) + 1)
-
-
-def _at(thresholds: Any, depth: Int[Array, "*B"]) -> Array:
-    """Returns the threshold of each depth; N, which needs none, gets that of N - 1."""
-    return jnp.asarray(thresholds, jnp.float32).at[depth - 1].get(mode="clip")
+        likeliest = 1.0 + classified.top_tokens[..., 0]
+        below, agreed = plan.carry[..., 0], plan.carry[..., 1]
+        agreed = jnp.where(likeliest == below, agreed, 0.0) + 1.0
+        plan = plan._replace(carry=jnp.stack([likeliest, agreed], axis=-1))
+        return plan.exit_where(agreed >= self.exits, classified.depth)
 
 
 RULES: tuple[type[Rule], ...] = (
     Fixed,
     Uniform,
+    Schedule,
     SequenceMultinomial,
     TokenMultinomial,
     TokenGeometric,
     Confidence,
+    Margin,
+    Similarity,
+    Patience,
 )
 """All rules that `--config.policy` can name, the simplest first."""

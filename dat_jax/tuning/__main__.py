@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tunes the thresholds of a trained model: `python -m dat_jax.tuning --workdir=W --policy=RULE`.
+"""Tunes an exit rule of a trained model: `python -m dat_jax.tuning --workdir=W --policy=KIND`.
 
-`--config.policy='tuned:AE<=2.5'` then decodes with the best thresholds within that average exit.
+`--config.policy='tuned:AE<=2.5'` then decodes with the best rule within that average exit.
 """
 
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import cast, get_args
 
 from absl import flags
 
 from dat_jax.cli.command_line import define_workdir, run
 from dat_jax.evaluation.tables import format_table
-from dat_jax.exits.parsing import parse_policy
+from dat_jax.exits.parsing import find_rule
 from dat_jax.runs.workdir import Run
 from dat_jax.runtime.programs import keep_programs
-from dat_jax.tuning.fronts import Kind, save_front, shown_budget
+from dat_jax.tuning.fronts import KINDS, save_front, shown_budget
 from dat_jax.tuning.search import CANDIDATES, SEGMENT, tune
 
 
@@ -24,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     """Tunes one kind of rule as `argv` says; returns the exit status."""
     options = flags.FlagValues()
     define_workdir(options)
-    flags.DEFINE_enum("policy", None, get_args(Kind), "Rule to tune.", options, required=True)
+    flags.DEFINE_enum("policy", None, KINDS, "Kind of rule to tune.", options, required=True)
     flags.DEFINE_integer(
         "candidates", CANDIDATES, "Threshold vectors to draw.", 1, flag_values=options
     )
@@ -43,9 +42,9 @@ def main(argv: Sequence[str]) -> int:
 def _main(options: flags.FlagValues) -> None:
     """Tunes, prints the front and saves it in the workdir."""
     keep_programs()
-    workdir, kind = Run(options.workdir), cast(Kind, options.policy)
+    workdir, kind = Run(options.workdir), options.policy
     config = workdir.config
-    parse_policy(f"{kind}:0.5", config.model)
+    find_rule(kind, kind, config.model)
     asked = {name: options[name].value for name in ("beam_size", "length_penalty", "shortlist")}
     changes = {name: value for name, value in asked.items() if value is not None}
     decoding = dataclasses.replace(config.decoding, **changes)

@@ -2,7 +2,8 @@
 """Fronts of tuned policies in a workdir, and the policies `tuned:...` that choose from them.
 
 `tuned:AE<=2.5` is the policy with the best BLEU on validation data whose average exit there is at
-most 2.5; `tuned:confidence:AE<=2.5` considers only that kind of rule.
+most 2.5; `tuned:confidence:AE<=2.5` considers only that kind of rule. A front is a list of
+summaries, of which `policy` names the rule.
 """
 
 import json
@@ -10,34 +11,33 @@ import math
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 from dat_jax.config import DecodingConfig, ModelConfig
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
-from dat_jax.exits.parsing import Policy, available_rules, parse_policy
-from dat_jax.exits.questions import Rule
-from dat_jax.exits.rules import Confidence, TokenGeometric
+from dat_jax.exits.files import load_policy
+from dat_jax.exits.parsing import FilePlace, Policy, available_rules, find_rule, parse_policy
+from dat_jax.exits.rules import RULES
+from dat_jax.exits.thresholds import Thresholded
 from dat_jax.runs.workdir import Run
 from dat_jax.storage.files import write_text
 
-Kind = Literal["confidence", "token_geometric"]
+KINDS = tuple(
+    rule.kind for rule in RULES if issubclass(rule, Thresholded) or rule.choices(num_layers=1)
+)
+"""The kinds of rule that can be tuned: those with thresholds, and those that can be listed."""
 
 _FORM = "tuned[:KIND]:AE<=DEPTH"
 
 
-def rule_of(kind: Kind, thresholds: tuple[float, ...]) -> Rule:
-    """Returns the rule of a kind with these thresholds."""
-    return Confidence(thresholds) if kind == "confidence" else TokenGeometric(thresholds)
-
-
-def save_front(run: Run, kind: Kind, front: list[dict[str, Any]]) -> None:
-    """Saves the summaries of tuned policies, each with its `thresholds`, cheapest first."""
+def save_front(run: Run, kind: str, front: list[dict[str, Any]]) -> None:
+    """Saves the summaries of tuned policies, cheapest first."""
     run.tuned.mkdir(exist_ok=True)
     write_text(run.tuned / f"{kind}.json", json.dumps(front, indent=2) + "\n")
 
 
-def load_front(run: Run, kind: Kind) -> list[dict[str, Any]]:
+def load_front(run: Run, kind: str) -> list[dict[str, Any]]:
     """Loads the summaries that `save_front` saved; none if nothing has been tuned.
 
     Raises:
@@ -48,26 +48,26 @@ def load_front(run: Run, kind: Kind) -> list[dict[str, Any]]:
         return []
     try:
         front = json.loads(path.read_text(encoding="utf-8"))
-        return [{"thresholds": point["thresholds"]} | point for point in front]
+        return [{"policy": str(point["policy"])} | point for point in front]
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{path} is damaged: tune again") from None
 
 
-def tuned_kinds(text: str, config: ModelConfig) -> tuple[Kind, ...]:
+def tuned_kinds(text: str, config: ModelConfig) -> tuple[str, ...]:
     """Returns the kinds of rule that a tuned policy may have; none if `text` is not a tuned one.
 
     Raises:
         UserError: `text` is not a policy, or not one that the model can decode with.
     """
-    if text.partition(":")[0] != "tuned":
+    if not _is_tuned(text):
         parse_policy(text, config)
         return ()
     kind, _ = _read(text)
-    kinds = (kind,) if kind else get_args(Kind)
+    kinds = (kind,) if kind else KINDS
     usable = {rule.kind for rule in available_rules(config)}
     available = tuple(k for k in kinds if k in usable)
     if not available:
-        parse_policy(f"{kinds[0]}:0.5", config)  # raises, and lists what the model can do
+        find_rule(kinds[0], text, config)  # raises, and lists what the model can do
     return available
 
 
@@ -82,7 +82,16 @@ def resolve_policy(text: str, config: ModelConfig, run: Run) -> Policy:
     if not kinds:
         return parse_policy(text, config)
     best = _best(text, kinds, run)
-    return Policy(text, rule_of(best["kind"], tuple(best["thresholds"])))
+    return Policy(text, parse_policy(best["policy"], config).rule)
+
+
+def policy_of_user(text: str, config: ModelConfig, run: Run) -> Policy:
+    """Like `resolve_policy`, for a policy that the user names, which may be a rule in a file.
+
+    Raises:
+        UserError: also if that file or its class is not as it must be.
+    """
+    return load_policy(text, config) if FilePlace.of(text) else resolve_policy(text, config, run)
 
 
 def describe_misfit(
@@ -95,9 +104,9 @@ def describe_misfit(
     Raises:
         UserError: as for `resolve_policy`.
     """
-    kinds = tuned_kinds(text, trained.config.model)
-    if not kinds:
+    if not _is_tuned(text):
         return None
+    kinds = tuned_kinds(text, trained.config.model)
     best, now = {"shortlist": 0} | _best(text, kinds, run), conditions(trained, decoding)
     differences = [
         f"{name} {best[name]} (now {now[name]})"
@@ -130,15 +139,16 @@ def shown_budget(average_exit: float) -> str:
     return f"{math.ceil(100 * average_exit) / 100:.2f}"
 
 
-def _best(text: str, kinds: Sequence[Kind], run: Run) -> dict[str, Any]:
+def _best(text: str, kinds: Sequence[str], run: Run) -> dict[str, Any]:
     """Returns the summary of the tuned policy that `text` names."""
     _, budget = _read(text)
     fronts = [point for kind in kinds for point in load_front(run, kind)]
     if not fronts:
-        commands = " or ".join(
-            f"python -m dat_jax.tuning --workdir={run.path} --policy={kind}" for kind in kinds
+        kind = kinds[0] if len(kinds) == 1 else f"KIND, with KIND {'|'.join(kinds)}"
+        raise UserError(
+            f"policy is {text!r}, but nothing has been tuned: run python -m dat_jax.tuning "
+            f"--workdir={run.path} --policy={kind}"
         )
-        raise UserError(f"policy is {text!r}, but nothing has been tuned: run {commands}")
     within = [point for point in fronts if point["average_exit"] <= budget]
     if not within:
         least = min(point["average_exit"] for point in fronts)
@@ -149,10 +159,14 @@ def _best(text: str, kinds: Sequence[Kind], run: Run) -> dict[str, Any]:
     return max(within, key=lambda point: point["bleu"])
 
 
-def _read(text: str) -> tuple[Kind | None, float]:
+def _is_tuned(text: str) -> bool:
+    return text.partition(":")[0] == "tuned"
+
+
+def _read(text: str) -> tuple[str | None, float]:
     """Parses a tuned policy into its kind of rule, if given, and its largest average exit."""
-    kinds = "|".join(get_args(Kind))
+    kinds = "|".join(KINDS)
     match = re.fullmatch(rf"tuned(?::({kinds}))?:AE<=(\d+(?:\.\d+)?)", text)
     if match is None:
         raise UserError(f"policy is {text!r}: must have the form {_FORM}, with KIND {kinds}")
-    return cast(Kind | None, match[1]), float(match[2])
+    return match[1], float(match[2])

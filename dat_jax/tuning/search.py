@@ -1,52 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tunes thresholds on validation data (paper, section 3.3): the best BLEU for each average exit.
+"""Tunes exit rules on validation data (paper, section 3.3): the best BLEU for each average exit.
 
 As in the paper, draws 10,000 threshold vectors and keeps those with the highest BLEU at each cost.
 Unlike the paper, it does not decode with all of them: one teacher-forced pass over the validation
 set records the rule's signal and the log-likelihood of each token at each depth, and all vectors
 are scored on these. Only the most promising vector of each segment of average exit decodes the
-validation set. The result is the Pareto front of the measured BLEU and average exits.
+validation set. Of a rule whose choices can be listed, such as patience, all decode it. The result
+is the Pareto front of the measured BLEU and average exits.
 """
 
 import sys
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from dat_jax.config import DecodingConfig
-from dat_jax.data.batching import Batch, one_pass, shapes_for
 from dat_jax.data.dataset import Dataset
-from dat_jax.data.tokens import TokenFile
-from dat_jax.data.vocabulary import EOS, PAD
 from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.next_tokens import suited
-from dat_jax.decoding.trained import TrainedModel, rows_on
+from dat_jax.decoding.trained import TrainedModel
 from dat_jax.evaluation.evaluate import evaluate
-from dat_jax.exits.parsing import Policy
-from dat_jax.model.classifiers import classify, weights_of_exit
-from dat_jax.model.transformer import Transformer
-from dat_jax.runtime.jax_flags import our_modes
+from dat_jax.exits.parsing import find_rule, parse_policy
+from dat_jax.exits.questions import Rule
+from dat_jax.exits.thresholds import Thresholded
 from dat_jax.runtime.processes import gather, is_first
-from dat_jax.training.objective import forward
-from dat_jax.tuning.fronts import Kind, rule_of
-from dat_jax.types import Array, Params
+from dat_jax.tuning.observe import Observed, observe
 
 CANDIDATES = 10_000  # as in the paper
 SEGMENT = 0.5  # of average exit; the paper gives no value
-_BATCH_TOKENS = 4_096  # per device in the teacher-forced pass; more if `_ROWS` rows need more
-_ROWS = 8
-
-
-class Observed(NamedTuple):
-    """Values of each reference token from one pass, without padding."""
-
-    signal: Float[np.ndarray, "L tokens"]  # the probability that the rule compares with thresholds
-    token_ll: Float[np.ndarray, "N tokens"]  # the reference's log-likelihood at each exit
 
 
 class Estimate(NamedTuple):
@@ -59,100 +42,64 @@ class Estimate(NamedTuple):
 def tune(
     trained: TrainedModel,
     dataset: Dataset,
-    kind: Kind,
+    kind: str,
     decoding: DecodingConfig,
     candidates: int = CANDIDATES,
     segment: float = SEGMENT,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Tunes the thresholds of `kind` and returns the front.
+    """Tunes a kind of rule and returns the front.
 
     Args:
         trained: the model.
         dataset: its data; only the validation set is used.
-        kind: the kind of rule.
+        kind: the kind of rule, of `dat_jax.tuning.fronts.KINDS`.
         decoding: the settings for decoding the validation set.
         candidates: the number of threshold vectors to draw.
         segment: the width of a segment of average exit; one vector per segment decodes.
         seed: the seed of the draws.
 
     Returns:
-        The summary of each vector on the front, with its `thresholds`, cheapest first.
+        The summary of each rule on the front, cheapest first.
 
     Raises:
-        UserError: no sentence fits into memory with these settings.
+        UserError: the model cannot decode with this kind, or no sentence fits into memory.
     """
     Capacity.of(trained.device, trained.model.config, decoding).check()
-    decoding = suited(decoding, rule_of(kind, ()))
-    observed = observe(trained, dataset.tokens("valid"), kind, decoding.shortlist)
-    drawn = draw(observed.signal, candidates, seed)
-    estimate = estimate_all(observed, drawn)
-    vectors = [
-        end_where_all_have(observed.signal, drawn[index]) for index in promising(estimate, segment)
-    ]
+    config = trained.model.config
+    cls = find_rule(kind, kind, config)
+    rules = cls.choices(config.decoder_layers)
+    if issubclass(cls, Thresholded):
+        rules = _promising_rules(trained, dataset, cls, decoding, candidates, segment, seed)
     measured = []
-    for thresholds in tqdm(
-        gather(vectors)[0],
+    for name in tqdm(
+        gather([str(rule) for rule in rules])[0],
         desc=f"tuning {kind}",
-        unit="vector",
+        unit="rule",
         dynamic_ncols=True,
         leave=False,
         disable=not (is_first() and sys.stderr.isatty()),
     ):
-        policy = Policy.of(rule_of(kind, tuple(thresholds)))
-        _, summary = evaluate(trained, dataset, policy, decoding, "valid")
+        _, summary = evaluate(trained, dataset, parse_policy(name, config), decoding, "valid")
         measured.append({"kind": kind} | summary)
     return pareto_front(measured)
 
 
-@our_modes()
-def observe(trained: TrainedModel, file: TokenFile, kind: Kind, shortlist: int = 0) -> Observed:
-    """Runs all exits over the references in `file` once, on all devices that hold the model.
-
-    With a shortlist, the confidence of exits above the first is over its words.
-    """
-    devices = len(trained.devices)
-    longest = max(file.header.longest_source, file.header.longest_target)
-    batch_tokens = devices * max(_BATCH_TOKENS, _ROWS * longest)
-    num_shapes = trained.config.training.num_shapes
-    shapes = shapes_for([file], num_shapes, batch_tokens, devices * _ROWS)
-    signals, token_lls = [], []
-    for batch in one_pass(file, shapes):
-        rows = jax.device_put(batch, rows_on(trained.devices))
-        signal, token_ll = _observe_batch(trained.model, trained.params, rows, kind, shortlist)
-        real = batch.target != PAD
-        signals.append(np.asarray(signal)[:, real])
-        token_lls.append(np.asarray(token_ll)[:, real])
-    return Observed(np.concatenate(signals, axis=1), np.concatenate(token_lls, axis=1))
-
-
-@partial(jax.jit, static_argnames=("model", "kind", "shortlist"))
-def _observe_batch(
-    model: Transformer, params: Params, batch: Batch, kind: Kind, shortlist: int
-) -> tuple[Float[Array, "L B T"], Float[Array, "N B T"]]:
-    target = jnp.asarray(batch.target)
-    states, weights, halting_logits = forward(model, params, batch)
-
-    def one_exit(per_exit_and_state: tuple[dict, Array]) -> tuple[Array, Array]:
-        per_exit, state = per_exit_and_state
-        log_probs = jax.nn.log_softmax(classify(weights["shared"] | per_exit, state))
-        token_ll = jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
-        greatest = jnp.max(log_probs, axis=-1)
-        total = jnp.zeros_like(greatest)  # of all tokens, as a logarithm
-        if shortlist:
-            among = jnp.take_along_axis(log_probs, proposed, axis=-1)
-            greatest, total = jnp.max(among, axis=-1), jax.nn.logsumexp(among, axis=-1)
-        return jnp.exp(greatest - total), token_ll
-
-    first = classify(weights_of_exit(weights, 0), states[0])
-    likely = first.at[..., : EOS + 1].set(jnp.inf)  # special tokens are always proposed
-    proposed = jax.lax.top_k(likely, min(EOS + 1 + shortlist, likely.shape[-1]))[1]
-    confidence, token_ll = jax.lax.map(one_exit, (weights["per_exit"], states))
-    if shortlist:
-        confidence = confidence.at[0].set(jnp.exp(jnp.max(jax.nn.log_softmax(first), axis=-1)))
-    if kind == "confidence" or halting_logits is None:
-        return confidence[:-1], token_ll
-    return jnp.moveaxis(jax.nn.sigmoid(halting_logits), -1, 0), token_ll
+def _promising_rules(
+    trained: TrainedModel,
+    dataset: Dataset,
+    kind: type[Thresholded],
+    decoding: DecodingConfig,
+    candidates: int,
+    segment: float,
+    seed: int,
+) -> list[Rule]:
+    """Returns the rule with the best estimate in each segment of average exit; see `tune`."""
+    shortlist = suited(decoding, kind(())).shortlist
+    observed = observe(trained, dataset.tokens("valid"), kind, shortlist)
+    drawn = draw(observed.signal, candidates, seed)
+    chosen = promising(estimate_all(observed, drawn), segment)
+    return [kind(end_where_all_have(observed, drawn[index])) for index in chosen]
 
 
 def draw(
@@ -160,40 +107,40 @@ def draw(
 ) -> Float[np.ndarray, "vectors L"]:
     """Draws threshold vectors, rounded to five decimals: half from U(0,1)^(N-1), as in the paper.
 
-    The other half are quantiles, at uniform levels, of the probabilities observed at each depth.
-    Those of a good model are close to 1, where uniform thresholds hardly separate them.
+    The other half are quantiles, at uniform levels, of the signals observed at each depth. Those of
+    a good model are close to 1, where uniform thresholds hardly separate them.
     """
     level = np.random.default_rng(seed).uniform(size=(candidates, len(signal)))
     quantiles = [np.quantile(row, column) for row, column in zip(signal, level.T, strict=True)]
     uniform = np.arange(candidates) % 2 == 0
-    return np.where(uniform[:, None], level, np.stack(quantiles, axis=1)).round(5)
+    drawn = np.where(uniform[:, None], level, np.stack(quantiles, axis=1))
+    return drawn.clip(0, 1).round(5)  # a cosine may be negative
 
 
 def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "vectors L"]) -> Estimate:
     """Estimates each vector on the observed tokens, as if no state were copied."""
     tokens = np.arange(observed.token_ll.shape[1])
-    rows = [exits_of(observed.signal, vector) for vector in thresholds]
+    rows = [exits_of(observed, vector) for vector in thresholds]
     return Estimate(
         average_exit=np.array([exits.mean() for exits in rows]),
         quality=np.array([observed.token_ll[exits - 1, tokens].mean() for exits in rows]),
     )
 
 
-def exits_of(
-    signal: Float[np.ndarray, "L tokens"], thresholds: Float[np.ndarray, " L"]
-) -> Int[np.ndarray, " tokens"]:
-    """Returns the first depth at which the signal is above its threshold, or N."""
-    halts = signal > thresholds[:, None]
-    return np.where(halts.any(axis=0), 1 + halts.argmax(axis=0), len(thresholds) + 1)
+def exits_of(observed: Observed, thresholds: Float[np.ndarray, " L"]) -> Int[np.ndarray, " tokens"]:
+    """Returns the first depth at which the signal is above its threshold or that is 0, or N."""
+    halts = (observed.signal > thresholds[:, None]) | (thresholds[:, None] <= 0)
+    first, num_layers = observed.first, len(observed.token_ll)
+    return np.where(halts.any(axis=0), first + halts.argmax(axis=0), num_layers)
 
 
 def end_where_all_have(
-    signal: Float[np.ndarray, "L tokens"], thresholds: Float[np.ndarray, " L"]
+    observed: Observed, thresholds: Float[np.ndarray, " L"]
 ) -> tuple[float, ...]:
     """The same thresholds, but 0 at the deepest exit of these tokens: so a decoder has no block
     above it."""
-    deepest = int(exits_of(signal, thresholds).max())
-    return (*map(float, thresholds[: deepest - 1]), *[0.0] * (len(thresholds) + 1 - deepest))
+    kept = int(exits_of(observed, thresholds).max()) - observed.first
+    return (*map(float, thresholds[:kept]), *[0.0] * (len(thresholds) - kept))
 
 
 def promising(estimate: Estimate, segment: float) -> list[int]:

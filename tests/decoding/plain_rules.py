@@ -7,6 +7,8 @@ the rule's definition then picks its exit.
 """
 
 import dataclasses
+import math
+from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
 
@@ -19,7 +21,11 @@ from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
+    Margin,
+    Patience,
+    Schedule,
     SequenceMultinomial,
+    Similarity,
     TokenGeometric,
     TokenMultinomial,
     Uniform,
@@ -124,6 +130,7 @@ class PlainDecoder:
     max_length: int
     draws: np.ndarray  # [T, J] random draws, by position and beam
     shortlist: int = 0  # number of tokens that the first exit proposes to later ones; 0: all
+    limit: int = 0  # maximum tokens of a translation, for a schedule
     exits: dict[tuple[int, ...], tuple[int, ...]] = dataclasses.field(default_factory=dict)
     """The exits of BOS and every token, for each prefix seen so far."""
 
@@ -140,8 +147,9 @@ class PlainDecoder:
         return outputs.log_probs[self.model.config.exit_depths.index(exit_depth), len(prefix)]
 
     def exit_of(self, outputs: Outputs, position: int, beam: int) -> int:
-        """The exit of the token by the rule's definition (paper, sections 3.2, 3.3 and 4.1)."""
-        depths = self.model.config.decoder_layers
+        """The exit of the token by the rules' definitions."""
+        depths, first = self.model.config.decoder_layers, 1
+        written = outputs.log_probs[:, position, EOS:]  # those of tokens that may be generated
         match self.rule:
             case Fixed(depth):
                 return depth
@@ -152,10 +160,24 @@ class PlainDecoder:
             case TokenMultinomial():
                 return 1 + int(np.argmax(outputs.exit_logits[position]))
             case TokenGeometric(thresholds):
-                probabilities = 1 / (1 + np.exp(-outputs.exit_logits[position]))
+                signals = 1 / (1 + np.exp(-outputs.exit_logits[position]))
             case Confidence(thresholds):
-                probabilities = np.exp(outputs.log_probs[:-1, position].max(axis=-1))
-        above = [n for n in range(1, depths) if probabilities[n - 1] > thresholds[n - 1]]
+                signals = np.exp(outputs.log_probs[:-1, position].max(axis=-1))
+            case Margin(thresholds):
+                ranked = np.sort(np.exp(written), axis=-1)
+                signals = ranked[:-1, -1] - ranked[:-1, -2]
+            case Similarity(thresholds):
+                states = [h / np.sqrt(h @ h) for h in outputs.states[:, position]]
+                signals = [states[n - 1] @ states[n] for n in range(2, depths)]
+                first = 2
+            case Patience(exits):
+                likeliest = [int(np.argmax(row)) for row in written]
+                alike = [n for n in range(exits, depths) if len(set(likeliest[n - exits : n])) == 1]
+                return min(alike, default=depths)
+            case Schedule(start, end):
+                gone = Fraction(position, max(self.limit - 1, 1))
+                return math.floor(start + (end - start) * gone + Fraction(1, 2))
+        above = [n for n in range(first, depths) if signals[n - first] > thresholds[n - first]]
         return min(above, default=depths)
 
 

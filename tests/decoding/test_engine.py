@@ -18,11 +18,15 @@ from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.engine import search
 from dat_jax.decoding.unstacked import unstack
 from dat_jax.decoding.work import Work
-from dat_jax.exits.questions import Plan, Rule, Scope, Token
+from dat_jax.exits.questions import Need, Plan, Rule, Scope, Token
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
+    Margin,
+    Patience,
+    Schedule,
     SequenceMultinomial,
+    Similarity,
     TokenGeometric,
     TokenMultinomial,
     Uniform,
@@ -56,6 +60,14 @@ from tests.decoding.lively import (
 )
 from tests.decoding.plain_rules import whole_pass
 
+
+@dataclasses.dataclass(frozen=True)
+class _Copying(Schedule):
+    """A schedule that does not know that its copied states are never read."""
+
+    deepens = True
+
+
 Search = Callable[[Case], tuple[Hypotheses, Work]]
 
 
@@ -87,8 +99,7 @@ def test_work_counts_needed_and_computed_rows(case: Case):
     confidence the classifier at each depth."""
     exits = np.asarray([exit for twin in plain(case) for exit in twin.all_exits])
     blocks = [(exits >= depth).sum() for depth in range(1, len(masked(case)[1].rows))]
-    by_confidence = isinstance(case.rule, Confidence)
-    needed = [*blocks, exits.sum() if by_confidence else len(exits)]
+    needed = [*blocks, exits.sum() if Need.CLASSIFIER in case.rule.needs else len(exits)]
     few, everything = gathered(case)[1], masked(case)[1]
     for work in (few, everything):
         np.testing.assert_array_equal(work.rows, needed)
@@ -164,7 +175,12 @@ def test_tempted_models_prefer_tokens_that_are_not_allowed(case: Case):
 
 @pytest.mark.parametrize(
     ("kind", "beam_size", "rule"),
-    [("post", 1, TokenGeometric), ("pre", 3, TokenGeometric), ("pre", 3, Confidence)],
+    [
+        ("post", 1, TokenGeometric),
+        ("pre", 3, TokenGeometric),
+        ("pre", 3, Confidence),
+        ("pre", 3, Margin),
+    ],
 )
 @pytest.mark.parametrize(("depth", "thresholds"), [(1, (0, 1)), (2, (1, 0)), (3, (1, 1))])
 def test_each_threshold_applies_at_its_own_depth(kind, beam_size, rule, depth, thresholds):
@@ -174,6 +190,23 @@ def test_each_threshold_applies_at_its_own_depth(kind, beam_size, rule, depth, t
     assert_same(found, expected)
     assert layers_run(work) == layers_run(expected_work)
     np.testing.assert_array_equal(found.exits, np.where(found.tokens == PAD, 0, depth))
+
+
+@pytest.mark.parametrize("rule", [Patience(1), Schedule(1, 1), Similarity((1.0, 0.0)), Patience(4)])
+def test_rules_at_their_limits_are_cuts(rule: Rule):
+    """The first exit, the one that a threshold of 0 sets, and the last."""
+    depth = {"Similarity": 3}.get(type(rule).__name__, 4 if rule == Patience(4) else 1)
+    found, work = masked(Case("deep", 3, rule))
+    expected, expected_work = masked(Case("deep", 3, Fixed(depth)))
+    assert_same(found, expected)
+    assert layers_run(work) == layers_run(expected_work)
+
+
+def test_copied_states_change_nothing_under_a_schedule():
+    """No later token attends to them; nor does any row go above the first depth."""
+    case = Case("tied", 3, Schedule(3, 1))
+    assert masked(case)[1].rows[3] == 0
+    assert_same(masked(case)[0], masked(Case("tied", 3, _Copying(3, 1)))[0])
 
 
 def test_full_depth_equals_a_model_without_lower_exits():
@@ -186,11 +219,7 @@ def test_full_depth_equals_a_model_without_lower_exits():
 
 @pytest.mark.parametrize(
     "case",
-    [
-        case
-        for case in CASES
-        if isinstance(case.rule, (TokenGeometric, Confidence, Uniform, SequenceMultinomial))
-    ],
+    [case for case in CASES if not isinstance(case.rule, (Fixed, TokenMultinomial))],
     ids=str,
 )
 def test_a_sentence_does_not_depend_on_its_batch(case: Case):

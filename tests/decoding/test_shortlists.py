@@ -10,7 +10,7 @@ from dat_jax.config import Config, DecodingConfig
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.next_tokens import check_shortlist, suited
 from dat_jax.errors import UserError
-from dat_jax.exits.rules import Confidence, Fixed
+from dat_jax.exits.rules import Confidence, Fixed, Margin, Patience
 from tests.decoding.cases import (
     GATHERED,
     SLOTS,
@@ -27,6 +27,8 @@ CASES = [
     Case("pre", 1, Confidence((0.7, 0.7))),
     Case("per_exit", 3, Confidence((0.75, 0.75))),
     Case("post, tempted", 1, Confidence((0.8, 0.8))),
+    Case("pre", 3, Margin((0.3, 0.2))),
+    Case("deep", 1, Patience(2)),
 ]
 
 

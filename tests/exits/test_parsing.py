@@ -12,7 +12,11 @@ from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import (
     Confidence,
     Fixed,
+    Margin,
+    Patience,
+    Schedule,
     SequenceMultinomial,
+    Similarity,
     TokenGeometric,
     TokenMultinomial,
     Uniform,
@@ -20,6 +24,7 @@ from dat_jax.exits.rules import (
 from tests.tiny import tiny_config
 
 N = 3
+FALLING = "FIRST-LAST must be two depths from 1 to 3, and FIRST no less than LAST"
 HEADS = ["sequence_multinomial", "token_multinomial", "token_geometric"]
 RULES: dict[str, Rule] = {
     "fixed": Fixed(3),
@@ -34,6 +39,11 @@ RULES: dict[str, Rule] = {
     "token_geometric:0,1": TokenGeometric((0.0, 1.0)),
     "confidence:0.9": Confidence((0.9, 0.9)),
     "confidence:0.3,0.75": Confidence((0.3, 0.75)),
+    "margin:0.3,0.75": Margin((0.3, 0.75)),
+    "similarity:0.98": Similarity((0.98,)),
+    "patience:2": Patience(2),
+    "schedule:3-1": Schedule(3, 1),
+    "schedule:2-2": Schedule(2, 2),
 }
 
 texts = pytest.mark.parametrize("text", RULES)
@@ -105,8 +115,9 @@ def test_a_model_with_one_exit_refuses_other_depths():
 @pytest.mark.parametrize("text", ["", "Fixed", "fix:1", "3", "fixed 3", ":1", "confidence 0.5"])
 def test_the_error_for_an_unknown_policy_lists_all_policies(text):
     assert refusal(text, model()) == (
-        "must be one of fixed[:DEPTH], uniform[:SEED], sequence_multinomial, token_multinomial, "
-        "token_geometric[:TAU], confidence:TAU"
+        "must be one of fixed[:DEPTH], uniform[:SEED], schedule:FIRST-LAST, "
+        "sequence_multinomial, token_multinomial, "
+        "token_geometric[:TAU], confidence:TAU, margin:TAU, similarity:TAU, patience:K"
     )
 
 
@@ -127,6 +138,23 @@ def test_the_error_for_an_unknown_policy_lists_all_policies(text):
         ("confidence", "must have the form confidence:TAU"),
         ("token_geometric:2", "thresholds must be in [0, 1]"),
         ("token_geometric:,", "thresholds must be numbers separated by commas"),
+        ("margin:1.5", "thresholds must be in [0, 1]"),
+        ("similarity", "must have the form similarity:TAU"),
+        (
+            "similarity:0.5,0.5",
+            "needs 1 threshold, or 1, one for each depth from 2 on except the last, not 2",
+        ),
+        ("patience:0", "the number of exits must be an integer from 1 to 3"),
+        ("patience:4", "the number of exits must be an integer from 1 to 3"),
+        ("patience:-1", "the number of exits must be an integer from 1 to 3"),
+        ("patience:1.5", "the number of exits must be an integer from 1 to 3"),
+        ("patience:", "must have the form patience:K"),
+        ("schedule:1-2", FALLING),
+        ("schedule:4-1", FALLING),
+        ("schedule:3-0", FALLING),
+        ("schedule:3", FALLING),
+        ("schedule:3-2-1", FALLING),
+        ("schedule:", "must have the form schedule:FIRST-LAST"),
         ("uniform:-1", "the seed must be an integer from 0 to 2^31 - 1"),
         ("uniform:0.5", "the seed must be an integer from 0 to 2^31 - 1"),
         ("uniform:x", "the seed must be an integer from 0 to 2^31 - 1"),
@@ -150,7 +178,8 @@ def test_the_error_for_a_missing_head_lists_what_the_model_supports(head):
     for other in set(HEADS) - {head}:
         assert refusal(other, model(exit_head=head)) == (
             "this model lacks the exit head or the exits for it; use one of "
-            f"fixed[:DEPTH], uniform[:SEED], {own}confidence:TAU"
+            f"fixed[:DEPTH], uniform[:SEED], schedule:FIRST-LAST, {own}confidence:TAU, margin:TAU, "
+            "similarity:TAU, patience:K"
         )
 
 
@@ -159,6 +188,14 @@ def test_a_model_with_one_exit_supports_only_fixed(text):
     assert refusal(text, model(exits="last")) == (
         "this model lacks the exit head or the exits for it; use one of fixed[:DEPTH]"
     )
+
+
+def test_similarity_needs_three_blocks():
+    assert parse_policy("similarity:0.9,0.8", model(decoder_layers=4)).rule == Similarity(
+        (0.9, 0.8)
+    )
+    with pytest.raises(UserError, match=r"use one of .*margin:TAU, patience:K$"):
+        parse_policy("similarity:0.9", model(decoder_layers=2))
 
 
 def test_a_model_with_one_block_supports_only_fixed():

@@ -14,7 +14,11 @@ from dat_jax.exits.rules import (
     RULES,
     Confidence,
     Fixed,
+    Margin,
+    Patience,
+    Schedule,
     SequenceMultinomial,
+    Similarity,
     TokenGeometric,
     TokenMultinomial,
     Uniform,
@@ -30,12 +34,16 @@ NEEDS = {
     TokenMultinomial: (Scope.TOKEN, {Need.FIRST_STATE_LOGITS}),
     TokenGeometric: (Scope.TOKEN, {Need.HALTING_LOGIT}),
     Confidence: (Scope.TOKEN, {Need.CLASSIFIER}),
+    Margin: (Scope.TOKEN, {Need.CLASSIFIER}),
+    Similarity: (Scope.TOKEN, set()),
+    Patience: (Scope.TOKEN, {Need.CLASSIFIER}),
+    Schedule: (Scope.TOKEN, set()),
 }
 
 
-def initial_plan(*shape: int) -> Plan:
+def initial_plan(*shape: int, carried: int = 0) -> Plan:
     """The plan before any question is asked: exit at depth N."""
-    return Plan(jnp.full(shape, N), jnp.zeros((*shape, 0)))
+    return Plan(jnp.full(shape, N), jnp.zeros((*shape, carried)))
 
 
 def ask_after_blocks(rule: Rule, logits: Sequence[jax.Array | None], *shape: int) -> list[int]:
@@ -120,6 +128,89 @@ def test_confidence_exits_at_the_first_probability_above_tau():
     assert ask_after_classifiers(rule, [first, second, [0.2] * 5]) == [1, 2, 4, 1, 2]
 
 
+def seen_tokens(depth: int, likeliest: Sequence[int]) -> Classified:
+    """What a rule sees at a depth of tokens with these likeliest ones."""
+    tokens = jnp.asarray([[token, 9] for token in likeliest])
+    logits = jnp.zeros(tokens.shape)
+    return Classified(jnp.full(len(likeliest), depth), logits, logits[:, 0], logits, tokens)
+
+
+@pytest.mark.parametrize(
+    ("exits", "expected"),
+    [(1, [1, 1, 1, 1]), (2, [2, 3, 3, N]), (3, [3, N, N, N]), (4, [N, N, N, N])],
+)
+def test_patience_exits_once_enough_exits_in_a_row_agree(exits: int, expected: list[int]):
+    """Token 0 is likeliest, too, and no memory of another one."""
+    plan = initial_plan(4, carried=Patience.carry_width)
+    for depth, likeliest in enumerate([[5, 0, 7, 5], [5, 6, 8, 7], [5, 6, 8, 5]], start=1):
+        new = Patience(exits).after_classifier(seen_tokens(depth, likeliest), plan)
+        plan = new._replace(exit_at=jnp.minimum(plan.exit_at, new.exit_at))
+    assert plan.exit_at.tolist() == expected
+
+
+def test_margin_is_the_difference_of_the_two_likeliest():
+    """Of those that may be generated, which the last logit here is not."""
+    logits = jnp.log(jnp.asarray([[0.5, 0.3, 0.2], [0.3, 0.3, 0.4], [0.45, 0.05, 0.5]])) + 2
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    seen = Classified(jnp.ones(3, int), logits, normaliser, logits[:, :2], jnp.zeros((3, 2), int))
+    np.testing.assert_allclose(Margin.signal(seen), [0.2, 0.0, 0.4], atol=1e-6)
+
+
+def test_similarity_is_a_cosine_that_is_never_above_1():
+    before = jnp.asarray([[3.0, 4.0], [1.0, 0.0], [1e-3, 1e-3], [0.0, 0.0], [2.0, 1.0]])
+    after = jnp.asarray([[6.0, 8.0], [0.0, 5.0], [1.0, 1.0], [1.0, 1.0], [-2.0, -1.0]])
+    signal = Similarity.signal(Block(jnp.full(5, 2), before, after, None))
+    np.testing.assert_allclose(signal, [1, 0, 1, 0, -1], atol=1e-6)
+    many = random_array(3, 1000, 8)
+    assert float(Similarity.signal(Block(jnp.full(1000, 2), many, 3 * many, None)).max()) <= 1
+
+
+def test_similarity_compares_from_depth_2_on():
+    states = jnp.ones((3, 2))
+    block = Block(jnp.asarray([1, 2, 3]), states, states, None)
+    assert Similarity((0.5, 0.5)).after_block(block, initial_plan(3)).exit_at.tolist() == [N, 2, 3]
+    assert Similarity((0.5, 1.0)).after_block(block, initial_plan(3)).exit_at.tolist() == [N, 2, N]
+    assert Similarity((1.0, 0.5)).after_block(block, initial_plan(3)).exit_at.tolist() == [N, N, 3]
+
+
+@pytest.mark.parametrize("kind", [Confidence, Margin])
+def test_a_threshold_of_0_lets_all_tokens_exit(kind: type[Rule]):
+    nothing = jnp.full(2, -jnp.inf)
+    seen = Classified(
+        jnp.asarray([1]), nothing[None], jnp.zeros(1), nothing[None], jnp.zeros((1, 2))
+    )
+    assert kind((0.0, 0.5, 0.5)).after_classifier(seen, initial_plan(1)).exit_at.tolist() == [1]
+    assert kind((0.1, 0.5, 0.5)).after_classifier(seen, initial_plan(1)).exit_at.tolist() == [N]
+
+
+@pytest.mark.parametrize(
+    ("rule", "limit", "expected"),
+    [
+        (Schedule(4, 1), 4, [4, 3, 2, 1]),
+        (Schedule(4, 1), 7, [4, 4, 3, 3, 2, 2, 1]),  # halves to the deeper block
+        (Schedule(4, 1), 2, [4, 1]),
+        (Schedule(4, 1), 1, [4]),
+        (Schedule(3, 2), 5, [3, 3, 3, 2, 2]),
+        (Schedule(2, 2), 3, [2, 2, 2]),
+    ],
+    ids=str,
+)
+def test_a_schedule_falls_from_first_to_last(rule: Schedule, limit: int, expected: list[int]):
+    positions = jnp.arange(limit)
+    token = Token(positions, positions, jnp.full(limit, limit))
+    exit_at = rule.before_token(token, initial_plan(limit, 2)).exit_at
+    assert exit_at.tolist() == [[depth, depth] for depth in expected]
+
+
+def test_only_a_schedule_never_deepens():
+    assert [kind for kind in RULES if not kind.deepens] == [Schedule]
+    assert [rule.copies_states for rule in (Fixed(1), Schedule(2, 1), Uniform(N, 0))] == [
+        False,
+        False,
+        True,
+    ]
+
+
 def test_rows_of_one_call_may_be_at_different_depths():
     rule, depths = TokenGeometric((0.9, 0.1, 0.9)), jnp.asarray([1, 2, 3, 2])
     states = jnp.zeros((4, 2))
@@ -147,6 +238,13 @@ def test_each_threshold_applies_at_its_own_depth_only(kind, depth: int):
         (Uniform(N, 0), N),
         (TokenMultinomial(), N),
         (Confidence((0.9, 0.8, 0.7)), N),
+        (Margin((0.9, 0.8, 0.0)), 3),
+        (Similarity((0.9, 0.8)), N),
+        (Similarity((0.0, 0.8)), 2),
+        (Similarity((0.8, 0.0)), 3),
+        (Patience(1), 1),
+        (Patience(2), N),
+        (Schedule(3, 1), 3),
         (Confidence((0.9, 0.0, 0.7)), 2),
         (TokenGeometric((-0.1, 0.0, 0.7)), 1),
         (TokenGeometric((0.3, 0.1, 0.0)), 3),
@@ -174,6 +272,10 @@ ONE_OF_EACH: list[Rule] = [
     TokenMultinomial(),
     TokenGeometric((0.5,) * 3),
     Confidence((0.5,) * 3),
+    Margin((0.5,) * 3),
+    Similarity((0.5,) * 2),
+    Patience(2),
+    Schedule(4, 1),
 ]
 
 

@@ -11,7 +11,7 @@ from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.exits.questions import Rule
-from dat_jax.exits.rules import Confidence, Fixed, TokenGeometric
+from dat_jax.exits.rules import Confidence, Fixed, Patience, Schedule, TokenGeometric
 from dat_jax.runs.workdir import Run
 from dat_jax.tuning.fronts import (
     conditions,
@@ -27,8 +27,9 @@ MODEL = tiny_config(model={"exit_head": "token_geometric"}).model
 WITHOUT_HEAD = tiny_config().model
 
 
-def point(kind: str, thresholds: list[float], average_exit: float, bleu: float) -> dict[str, Any]:
-    return {"kind": kind, "thresholds": thresholds, "average_exit": average_exit, "bleu": bleu}
+def point(policy: str, average_exit: float, bleu: float) -> dict[str, Any]:
+    kind = policy.partition(":")[0]
+    return {"kind": kind, "policy": policy, "average_exit": average_exit, "bleu": bleu}
 
 
 @pytest.fixture
@@ -38,15 +39,15 @@ def workdir(tmp_path: Path) -> Run:
     save_front(
         run,
         "confidence",
-        [point("confidence", [0.1, 0.2], 1.5, 20.0), point("confidence", [0.3, 0.4], 2.5, 30.0)],
+        [point("confidence:0.1,0.2", 1.5, 20.0), point("confidence:0.3,0.4", 2.5, 30.0)],
     )
     run = Run(tmp_path)
     save_front(
         run,
         "token_geometric",
         [
-            point("token_geometric", [0.5, 0.6], 1.2, 25.0),
-            point("token_geometric", [0.7, 0.8], 2.4, 28.0),
+            point("token_geometric:0.5,0.6", 1.2, 25.0),
+            point("token_geometric:0.7,0.8", 2.4, 28.0),
         ],
     )
     return run
@@ -62,7 +63,7 @@ def test_a_misfit_lists_settings_that_differ_from_tuning(tmp_path: Path):
     run = Run(tmp_path / "my run")
     run.path.mkdir()
     decoding = tiny_config(decoding={"beam_size": 4, "length_penalty": 0.6}).decoding
-    tuned = point("confidence", [0.1, 0.2], 1.5, 20.0) | conditions(trained(300, 200), decoding)
+    tuned = point("confidence:0.1,0.2", 1.5, 20.0) | conditions(trained(300, 200), decoding)
     save_front(run, "confidence", [tuned])
 
     def misfit(model: TrainedModel, text: str = "tuned:AE<=2", **changes: Any) -> str | None:
@@ -97,9 +98,24 @@ def test_the_best_point_within_the_budget_is_used(workdir: Run, text: str, rule:
     assert resolve_policy(text, MODEL, workdir) == Policy(name, rule)
 
 
+def test_rules_that_are_listed_are_found_again(tmp_path: Path):
+    run = Run(tmp_path)
+    save_front(run, "patience", [point("patience:1", 1.0, 20.0), point("patience:2", 2.5, 30.0)])
+    save_front(run, "schedule", [point("schedule:3-2", 2.6, 31.0)])
+    assert resolve_policy("tuned:AE<=2.5", MODEL, run).rule == Patience(2)
+    assert resolve_policy("tuned:AE<=3", MODEL, run).rule == Schedule(3, 2)
+    assert resolve_policy("tuned:patience:AE<=3", MODEL, run).rule == Patience(2)
+
+
 def test_a_model_without_a_head_uses_a_supported_rule(workdir: Run):
     assert resolve_policy("tuned:AE<=2", WITHOUT_HEAD, workdir).rule == Confidence((0.1, 0.2))
-    assert tuned_kinds("tuned:AE<=2", WITHOUT_HEAD) == ("confidence",)
+    assert tuned_kinds("tuned:AE<=2", WITHOUT_HEAD) == (
+        "schedule",
+        "confidence",
+        "margin",
+        "similarity",
+        "patience",
+    )
     assert tuned_kinds("fixed:1", WITHOUT_HEAD) == ()
 
 
@@ -109,7 +125,10 @@ def test_a_model_without_a_head_uses_a_supported_rule(workdir: Run):
         ("tuned", "must have the form tuned[:KIND]:AE<=DEPTH"),
         ("tuned:AE<2", "must have the form tuned[:KIND]:AE<=DEPTH"),
         ("tuned:AE<=", "must have the form tuned[:KIND]:AE<=DEPTH"),
-        ("tuned:fixed:AE<=2", "with KIND confidence|token_geometric"),
+        (
+            "tuned:fixed:AE<=2",
+            "with KIND schedule|token_geometric|confidence|margin|similarity|patience",
+        ),
         ("tuned:AE<=1.1", "the lowest tuned average exit is 1.20"),
         ("tuned:confidence:AE<=1.4", "the lowest tuned average exit is 1.50"),
     ],
@@ -123,7 +142,7 @@ def test_impossible_tuned_policies_are_refused(workdir: Run, text: str, message:
 
 @pytest.mark.parametrize("average", [1.2, 2.454, 2.4500001, 2.45, 3.0])
 def test_a_printed_budget_can_be_requested(tmp_path: Path, average: float):
-    run, best = Run(tmp_path), point("confidence", [0.1, 0.2], average, 20.0)
+    run, best = Run(tmp_path), point("confidence:0.1,0.2", average, 20.0)
     save_front(run, "confidence", [best])
     resolved = resolve_policy(f"tuned:AE<={shown_budget(average)}", MODEL, run)
     assert resolved.rule == Confidence((0.1, 0.2))

@@ -18,25 +18,28 @@ from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import BOS, EOS
 from dat_jax.decoding.trained import TrainedModel, mesh_of
+from dat_jax.exits.parsing import Policy
 from dat_jax.exits.questions import Block, Plan
-from dat_jax.exits.rules import TokenGeometric
+from dat_jax.exits.rules import Confidence, Margin, Similarity, TokenGeometric
+from dat_jax.exits.thresholds import Thresholded
 from dat_jax.model.transformer import Transformer
 from dat_jax.runs.workdir import Run, make_model
+from dat_jax.tuning import observe as observing
 from dat_jax.tuning import search
-from dat_jax.tuning.fronts import Kind, load_front, save_front
+from dat_jax.tuning.fronts import load_front, resolve_policy, save_front
+from dat_jax.tuning.observe import Observed, observe
 from dat_jax.tuning.search import (
     Estimate,
-    Observed,
     draw,
     end_where_all_have,
     estimate_all,
     exits_of,
-    observe,
     pareto_front,
     promising,
     tune,
 )
 from dat_jax.types import Params
+from tests.decoding.plain_rules import choosing
 from tests.tiny import random_params, tiny_config
 
 CONFIG = tiny_config(
@@ -69,47 +72,68 @@ def sentences(file: TokenFile) -> list[tuple[np.ndarray, np.ndarray]]:
 @functools.partial(jax.jit, static_argnums=0)
 def forward(
     model: Transformer, params: Params, source: np.ndarray, inputs: np.ndarray
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probabilities [N, 1, T, V] and probabilities to halt [1, T, N-1] of one sentence."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities [N, T, V], probabilities to halt [T, N-1] and states [N, T, D] of one
+    sentence."""
     mask = jnp.ones(source.shape, bool)
 
-    def run(model: Transformer) -> jax.Array:
+    def run(model: Transformer) -> tuple[jax.Array, jax.Array]:
         memory = model.encode(source, mask)
-        return model.exit_logits(memory, mask, model.states(inputs, memory, mask))
+        states = model.states(inputs, memory, mask)
+        return model.exit_logits(memory, mask, states), states
 
     variables = {"params": params}
     logits = model.apply(variables, source, mask, inputs)
-    return jax.nn.log_softmax(logits), jax.nn.sigmoid(model.apply(variables, method=run))
+    halting, states = model.apply(variables, method=run)
+    return jax.nn.log_softmax(logits)[:, 0], jax.nn.sigmoid(halting)[0], states[:, 0]
+
+
+def signal_of(
+    kind: type[Thresholded], log_probs: np.ndarray, halting: np.ndarray, states: np.ndarray
+) -> np.ndarray:
+    """The signal [L, T] of one sentence by the definition of the rule."""
+    if kind is TokenGeometric:
+        return halting.T
+    if kind is Similarity:
+        unit = states / np.sqrt(np.sum(states**2, axis=-1, keepdims=True))
+        return np.sum(unit[1:-1] * unit[:-2], axis=-1)
+    if kind is Confidence:
+        return np.exp(log_probs[:-1].max(axis=-1))
+    ranked = np.sort(np.exp(log_probs[:-1, :, EOS:]), axis=-1)
+    return ranked[..., -1] - ranked[..., -2]
 
 
 @pytest.mark.parametrize(
-    ("kind", "shortlist"), [("confidence", 0), ("confidence", 3), ("token_geometric", 0)]
+    ("kind", "shortlist"),
+    [
+        (Confidence, 0),
+        (Confidence, 3),
+        (Margin, 0),
+        (Margin, 3),
+        (Similarity, 0),
+        (TokenGeometric, 0),
+    ],
 )
 def test_observe_equals_a_forward_pass_per_sentence(
-    trained: TrainedModel, dataset: Dataset, kind: Kind, shortlist: int
+    trained: TrainedModel, dataset: Dataset, kind: type[Thresholded], shortlist: int
 ):
     file = dataset.tokens("valid")
     observed, pairs = observe(trained, file, kind, shortlist), sentences(file)
     assert observed.token_ll.shape == (N, sum(len(target) for _, target in pairs))
-    different = {tuple(column) for column in np.round(np.vstack(observed).T, 4).tolist()}
+    columns = np.vstack([observed.signal, observed.token_ll]).T
+    different = {tuple(column) for column in np.round(columns, 4).tolist()}
     assert len(different) > 20
 
     for source, target in pairs[:3]:
         inputs = np.asarray([[BOS, *target[:-1]]])
-        log_probs, halting = forward(trained.model, trained.params, source[None], inputs)
-        token_ll = log_probs[:, 0, np.arange(len(target)), target]
-        signal = jnp.exp(log_probs[:, 0].max(axis=-1))[:-1]
-        for n in range(1, N - 1) if shortlist else ():
-            for t in range(len(target)):
-                likely = np.array(log_probs[0, 0, t])
-                likely[: EOS + 1] = np.inf
-                proposed = np.argsort(likely)[-shortlist - EOS - 1 :]
-                among = np.exp(log_probs[n, 0, t, proposed])
-                signal = signal.at[n, t].set(among.max() / among.sum())
-        if kind == "token_geometric":
-            signal = halting[0].T
+        outputs = forward(trained.model, trained.params, source[None], inputs)
+        log_probs, halting, states = map(np.array, outputs)
+        token_ll = log_probs[:, np.arange(len(target)), target]
+        if shortlist:
+            log_probs = choosing(log_probs, shortlist)
+        signal = signal_of(kind, log_probs, halting, states)
         for expected in np.vstack([signal, token_ll]).T:
-            distance = np.abs(np.vstack(observed).T - expected).max(axis=1).min()
+            distance = np.abs(columns - expected).max(axis=1).min()
             assert distance < 1e-4
 
 
@@ -117,22 +141,30 @@ def test_several_devices_observe_the_same_as_one(
     trained: TrainedModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ):
     file, rows = dataset.tokens("valid"), []
-    observe_batch = search._observe_batch
+    observe_batch = observing._observe_batch
 
     def observed_batch(model: Transformer, params: Params, batch: Batch, *how: Any) -> Any:
         rows.append({shard.data.shape[0] for shard in batch.target.addressable_shards})
         assert batch.target.shape[0] == 8 * sum(rows[-1])
         return observe_batch(model, params, batch, *how)
 
-    monkeypatch.setattr(search, "_observe_batch", observed_batch)
+    monkeypatch.setattr(observing, "_observe_batch", observed_batch)
     on_all = NamedSharding(mesh_of(jax.devices()), PartitionSpec())
     everywhere = dataclasses.replace(trained, params=jax.device_put(trained.params, on_all))
-    shared = observe(everywhere, file, "confidence")
+    shared = observe(everywhere, file, Confidence)
     assert len(rows) > 0
     monkeypatch.undo()
-    alone = observe(trained, file, "confidence")
-    ordered = [np.vstack(each)[:, np.argsort(each.token_ll[0])] for each in (alone, shared)]
+    alone = observe(trained, file, Confidence)
+    ordered = [
+        np.vstack([each.signal, each.token_ll])[:, np.argsort(each.token_ll[0])]
+        for each in (alone, shared)
+    ]
     np.testing.assert_allclose(*ordered, atol=1e-4)
+
+
+def seen(signal: np.ndarray, first: int = 1) -> Observed:
+    """Signals from depth `first` on, and likelihoods that do not matter."""
+    return Observed(signal, first, np.zeros((len(signal) + first, signal.shape[1])))
 
 
 def test_exits_of_equals_the_rule():
@@ -143,9 +175,17 @@ def test_exits_of_equals_the_rule():
     for n in (2, 1):
         block = Block(jnp.full(40, n), logits[0], logits[0], logits[n - 1])
         plan = TokenGeometric(thresholds).after_block(block, plan)
-    exits = exits_of(probability, np.asarray(thresholds))
+    exits = exits_of(seen(probability), np.asarray(thresholds))
     np.testing.assert_array_equal(exits, plan.exit_at)
     assert set(exits) == {1, 2, 3}
+
+
+def test_exits_count_from_the_first_depth_with_a_threshold():
+    observed = seen(np.asarray([[0.9, 0.1, 0.1], [0.9, 0.8, -0.1]]), first=2)
+    assert exits_of(observed, np.asarray([0.5, 0.5])).tolist() == [2, 3, 4]
+    assert exits_of(observed, np.asarray([0.5, 0.0])).tolist() == [2, 3, 3]
+    assert end_where_all_have(observed, np.asarray([0.0, 0.5])) == (0.0, 0.0)
+    assert end_where_all_have(observed, np.asarray([0.5, 0.5])) == (0.5, 0.5)
 
 
 def test_half_of_the_vectors_are_uniform_and_half_are_observed_quantiles():
@@ -159,7 +199,7 @@ def test_half_of_the_vectors_are_uniform_and_half_are_observed_quantiles():
     assert quantiles[:, 0].min() >= 0.9
     assert 0.2 <= quantiles[:, 1].min() <= 0.201
     assert 0.399 <= quantiles[:, 1].max() <= 0.4
-    exits = np.array([exits_of(signal, vector).mean() for vector in quantiles])
+    exits = np.array([exits_of(seen(signal), vector).mean() for vector in quantiles])
     assert exits.min() < 1.2
     assert exits.max() > 2.5
     np.testing.assert_array_equal(draw(signal, 2_000, seed=0), drawn)
@@ -169,6 +209,7 @@ def test_half_of_the_vectors_are_uniform_and_half_are_observed_quantiles():
 def test_an_estimate_is_the_mean_over_tokens_at_their_exits():
     observed = Observed(
         signal=np.array([[0.9, 0.1, 0.1], [0.0, 0.8, 0.2]]),
+        first=1,
         token_ll=np.array([[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0], [-7.0, -8.0, -9.0]]),
     )
     estimate = estimate_all(observed, np.array([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]))
@@ -186,7 +227,7 @@ def test_each_segment_keeps_its_best():
 
 
 def test_thresholds_are_zero_once_all_observed_tokens_have_exited():
-    signal = np.asarray([[0.1, 0.6], [0.5, 0.9], [0.4, 0.2]])
+    signal = seen(np.asarray([[0.1, 0.6], [0.5, 0.9], [0.4, 0.2]]))
     assert end_where_all_have(signal, np.asarray([0.5, 0.4, 0.3])) == (0.5, 0.0, 0.0)
     assert end_where_all_have(signal, np.asarray([0.5, 0.7, 0.3])) == (0.5, 0.7, 0.0)
     assert end_where_all_have(signal, np.asarray([0.5, 0.7, 0.45])) == (0.5, 0.7, 0.45)
@@ -220,3 +261,31 @@ def test_tuning_measures_a_front_on_validation_data(
         assert len(summary["thresholds"]) == N - 1
         assert summary["sentences"] == len(dataset.text("valid")[0])
         assert summary["policy"].startswith("confidence:")
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices"),
+    [("patience", N), ("schedule", N * (N + 1) // 2), ("margin", None), ("similarity", None)],
+)
+def test_every_kind_is_tuned_and_found_again(
+    trained: TrainedModel,
+    dataset: Dataset,
+    kind: str,
+    choices: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    decoded = []
+
+    def evaluated(_: Any, __: Any, policy: Policy, *___: Any) -> tuple[None, dict[str, Any]]:
+        """Puts every rule on the front, so that none has to be decoded with."""
+        decoded.append(policy.name)
+        return None, {"policy": policy.name, "average_exit": len(decoded), "bleu": len(decoded)}
+
+    monkeypatch.setattr(search, "evaluate", evaluated)
+    front = tune(trained, dataset, kind, CONFIG.decoding, candidates=50)
+    assert len(set(decoded)) == len(decoded) == (choices or len(front)) > 1
+    assert all(name.startswith(f"{kind}:") for name in decoded)
+    save_front(Run(tmp_path), kind, front)
+    found = resolve_policy("tuned:AE<=2", CONFIG.model, Run(tmp_path))
+    assert str(found.rule) == decoded[1]
