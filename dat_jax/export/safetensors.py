@@ -87,8 +87,9 @@ def _portable(config: Config) -> Config:
 
     A policy that needs a workdir or an exit that was cut off becomes `fixed`.
     """
+    policy = config.decoding.policy
     try:
-        policy = parse_policy(config.decoding.policy, config.model).name
+        parse_policy(policy, config.model)
     except UserError:
         policy = "fixed"
     kind, _, place = config.data.source.partition(":")

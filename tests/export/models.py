@@ -85,7 +85,7 @@ def _ending(params: Params, eos: float) -> Params:
     bias has a logit that hardly depends on the state.
     """
     dim = params["decoder"]["blocks"]["ff_residual"]["norm"]["bias"].shape[1]
-    bias = 3 * np.random.default_rng(1).normal(size=dim).astype(np.float32)
+    bias = np.random.default_rng(1).normal(size=dim).astype(np.float32)
     row = bias / (bias @ bias)
 
     def changed(path: tuple[Any, ...], leaf: jax.Array) -> np.ndarray:

@@ -70,9 +70,8 @@ def test_the_program_of_the_page_compares(trained: Path, tmp_path: Path):
         exec(program, {})
     greedy, beam, scores = printed.getvalue().splitlines()
     count = len(Run(trained).text("test")[0])
-    for beam_size, line in ((1, greedy), (5, beam)):
-        same = re.fullmatch(rf"beam {beam_size}: (\d+) of {count} translations are the same", line)
-        assert same and int(same[1]) > 0.9 * count
+    assert greedy == f"beam 1: {count} of {count} translations are the same"
+    assert re.fullmatch(rf"beam 5: \d+ of {count} translations are the same", beam)
     assert float(scores.removeprefix("scores of the last differ by at most ")) < 1e-3
 
 
@@ -97,8 +96,9 @@ def test_bad_requests_are_refused_and_leave_nothing(
     missing = "is missing: pip install -e '.[export]'"
     for name in ("ctranslate2", "safetensors"):
         with monkeypatch.context() as patch:
-            for module in [x for x in sys.modules if x.split(".")[0] == name]:
-                patch.setitem(sys.modules, module, None)
+            for module in [x for x in sys.modules if x.startswith(f"{name}.")]:
+                patch.delitem(sys.modules, module)
+            patch.setitem(sys.modules, name, None)
             refuse(f"{name} {missing}", main, *arguments(trained, folder, name))
     assert not folder.exists()
 
