@@ -11,7 +11,7 @@ from absl import logging
 from jaxtyping import Int
 
 from dat_jax.config import DecodingConfig
-from dat_jax.config.schema import from_dict
+from dat_jax.config.schema import from_dict, require
 from dat_jax.decoding.inputs import read_limits, read_lines, read_sources
 from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.search import Ids, SearchResult, search
@@ -23,6 +23,7 @@ from dat_jax.exits.files import load_policy
 from dat_jax.exits.parsing import FilePlace, Policy, parse_policy
 from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import RULES
+from dat_jax.export.safetensors import is_exported, read_exported
 from dat_jax.runs.workdir import Run
 from dat_jax.storage.paths import as_path
 from dat_jax.tuning.fronts import describe_misfit, resolve_policy
@@ -38,10 +39,11 @@ _ELSEWHERE = {
 
 
 def load(workdir: str | Path, average_checkpoints: int | None = None) -> "TranslationModel":
-    """Loads the model that `train.py` left in a workdir.
+    """Loads the model that `train.py` left in a workdir, or one that was exported to safetensors.
 
     Args:
-        workdir: where `train.py` has been.
+        workdir: where `train.py` has been, or the output of
+            `python -m dat_jax.export --format=safetensors`.
         average_checkpoints: how many of the last checkpoints to average; by default what the run's
             `decoding.average_checkpoints` says, or as many as there are.
 
@@ -49,7 +51,14 @@ def load(workdir: str | Path, average_checkpoints: int | None = None) -> "Transl
         UserError: nothing has been trained there, a part is missing or damaged, or there are fewer
             checkpoints than asked for.
     """
-    run = Run(as_path(str(workdir)))
+    path = as_path(str(workdir))
+    if is_exported(path):
+        require(
+            average_checkpoints is None,
+            f"average_checkpoints is {average_checkpoints}: leave it out for {path}, one model",
+        )
+        return TranslationModel(read_exported(path))
+    run = Run(path)
     return TranslationModel(run.load(average_checkpoints), run)
 
 

@@ -24,6 +24,7 @@ SCRIPTS = {
     "dat_jax.data.prepare": "prepare",
     "dat_jax.tuning.__main__": "tune",
     "dat_jax.distill": "distill",
+    "dat_jax.export.__main__": "export_model",
 }
 """Modules run by `python -m`. Each is a separate part that nobody imports."""
 
@@ -44,10 +45,12 @@ MAY_IMPORT = {
     "runs": BELOW_ENGINES | ENGINES,
     "evaluation": BELOW_ENGINES | {"decoding", "runs"},
     "tuning": BELOW_ENGINES | ENGINES | {"runs", "evaluation"},
-    "api": BELOW_ENGINES | ENGINES | REPORTS | {"runs"},
+    "export": BELOW_ENGINES | {"decoding", "runs"},
+    "api": BELOW_ENGINES | ENGINES | REPORTS | {"runs", "export"},
     "prepare": BELOW_ENGINES | {"runs", "cli"},
     "tune": BELOW_ENGINES | REPORTS | {"runs", "cli"},
     "distill": BELOW_ENGINES | REPORTS | {"decoding", "runs", "cli"},
+    "export_model": BELOW_ENGINES | {"api", "cli", "export"},
 }
 """The parts that each part may import, in addition to itself."""
 

@@ -43,6 +43,25 @@ def normalizer(form: Normalization) -> Normalize:
     return normalize
 
 
+def embed_normalization(model: bytes, form: Normalization) -> bytes:
+    """Returns a serialised SentencePiece model that normalises to a form by itself.
+
+    It is `model` unless the form is `nmt_nfkc`, the only one that SentencePiece has. Lines without
+    a visible character do not become empty.
+    """
+    if form != "nmt_nfkc":
+        return model
+    fold = sentencepiece.SentencePieceNormalizer(
+        rule_name=form,
+        add_dummy_prefix=True,
+        escape_whitespaces=True,
+        remove_extra_whitespaces=True,
+    )
+    # Both are protocol buffers of one type, which merge when they are concatenated; the
+    # normaliser's holds only the rules.
+    return model + fold.serialized_model_proto()
+
+
 def _unchanged(line: str) -> str:
     return line
 

@@ -16,7 +16,7 @@ from jaxtyping import Integer
 
 from dat_jax.config import Normalization
 from dat_jax.data.integrity import damaged
-from dat_jax.data.normalization import normalizer
+from dat_jax.data.normalization import embed_normalization, normalizer
 from dat_jax.errors import UserError
 
 PAD, UNK, BOS, EOS = range(4)  # a search never generates the first three
@@ -137,7 +137,7 @@ class Vocabulary:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the serialised model and the normalisation."""
-        return Vocabulary, (self._processor.serialized_model_proto(), self._normalization)
+        return Vocabulary, (self.serialized, self._normalization)
 
     @classmethod
     def load(cls, path: Path, normalization: Normalization = "none") -> "Vocabulary":
@@ -157,6 +157,17 @@ class Vocabulary:
     def size(self) -> int:
         """The number of pieces, including special ones."""
         return self._processor.get_piece_size()
+
+    @property
+    def serialized(self) -> bytes:
+        """The SentencePiece model, which does not normalise."""
+        return self._processor.serialized_model_proto()
+
+    @property
+    def self_normalizing(self) -> bytes:
+        """The SentencePiece model with the normalisation inside; without `nfc`, which
+        SentencePiece does not have."""
+        return embed_normalization(self.serialized, self._normalization)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -104,3 +104,18 @@ def test_a_new_vocabulary_encodes_like_an_old_one():
     assert new.fingerprint == old.fingerprint
     odd = ["  zwei\u00a0 drei ", "zwei\u200bdrei", "e\u0301t\u00e9", "\ufeffeins", "\u200b"]
     assert new.encode(sentences + odd) == old.encode(sentences + odd)
+
+
+@given(st.text(max_size=30).filter(lambda line: normalizer("nmt_nfkc")(line) != ""))
+def test_a_model_with_the_normalisation_inside_reads_lines_as_ours_does(
+    vocabulary: bytes, line: str
+):
+    ours = Vocabulary(vocabulary, "nmt_nfkc")
+    alone = sentencepiece.SentencePieceProcessor(model_proto=ours.self_normalizing)
+    for text in (line, f"  {line}\u3000", *FOLDED):
+        assert [alone.encode(text, add_eos=True)] == ours.encode([text])
+
+
+@pytest.mark.parametrize("form", ["nfc", "none"])
+def test_other_forms_leave_the_model_as_it_is(form: Normalization, vocabulary: bytes):
+    assert Vocabulary(vocabulary, form).self_normalizing == vocabulary

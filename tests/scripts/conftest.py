@@ -32,7 +32,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes scripts decode on one device."""
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
+    for module in ("runs.workdir", "export.safetensors"):
+        monkeypatch.setattr(f"dat_jax.{module}.on_local_devices", lambda: first)
 
 
 def _train(workdir: Path) -> None:
