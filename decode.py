@@ -29,10 +29,12 @@ from dat_jax.cli.command_line import (
 from dat_jax.cli.streams import deliver, has_reader
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.config.schema import from_dict, require
+from dat_jax.decoding.inputs import read_n_best
 from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.translator import Translator
+from dat_jax.evaluation import formats
 from dat_jax.evaluation.pipeline import contents_of, translate
-from dat_jax.evaluation.results import ResultsWriter
+from dat_jax.evaluation.results import EXITS, HYPOTHESES, N_BEST, SUMMARY, ResultsWriter
 from dat_jax.evaluation.summary import Summary
 from dat_jax.evaluation.tables import describe_cut, format_table
 from dat_jax.evaluation.texts import Text, TextConfig
@@ -80,17 +82,19 @@ def _decode(options: flags.FlagValues) -> None:
         closed = "standard output is closed: set --config.output to a folder for the translations"
         require(folder is not None or has_reader(), closed)
         if folder and is_first():
-            writer = ResultsWriter(folder, _request(asked, workdir, decoding, folder), asked.resume)
+            request = _request(asked, workdir, decoding, folder)
+            writer = ResultsWriter(folder, request, asked.resume, _names(asked))
         by_first(lambda: _enter(writer, stack))
-        translator = Translator(workdir.load(given.get("average_checkpoints")), policy, decoding)
+        trained = workdir.load(given.get("average_checkpoints"))
+        translator = Translator(trained, policy, decoding, asked.n_best)
         if by_first(lambda: _begin(writer, translator, text) and asked.resume):
             if is_first():
                 print(f"{folder} is finished: nothing is left to do", file=sys.stderr)
             return
-        misfit = describe_misfit(policy.name, workdir, translator.trained, decoding)
+        misfit = describe_misfit(policy.name, workdir, trained, decoding)
         if misfit and is_first():
             print(f"warning: {misfit}", file=sys.stderr)
-        summary = translate(translator, text, writer, _echo(asked, folder))
+        summary = translate(translator, text, writer, _echo(asked, folder), _shown(asked))
     if is_first():
         _tell(summary, translator, text, folder, asked)
 
@@ -105,7 +109,7 @@ def _tell(
     """Prints the folder of the results, warnings, and a table of scores unless translations were
     printed without references."""
     if folder:
-        print(f"wrote {folder}/hypotheses.txt, exits.jsonl and summary.json", file=sys.stderr)
+        print(f"wrote {folder}/{', '.join(_names(asked))} and {SUMMARY}", file=sys.stderr)
     for remark in _remarks(summary, translator):
         print(remark, file=sys.stderr)
     if not asked.arrives or text.references is not None:
@@ -133,6 +137,18 @@ def _echo(asked: TextConfig, folder: Path | None) -> Callable[[str], None] | Non
     return partial(print, flush=True) if folder else deliver
 
 
+def _shown(asked: TextConfig) -> formats.Form:
+    """Returns the form in which translations of a stream are printed."""
+    if asked.format == "jsonl":
+        return formats.whole
+    return formats.n_best_list if asked.n_best else formats.text
+
+
+def _names(asked: TextConfig) -> tuple[str, ...]:
+    """Returns the files of results besides the summary."""
+    return (HYPOTHESES, EXITS, N_BEST) if asked.n_best else (HYPOTHESES, EXITS)
+
+
 def _remarks(summary: Summary, translator: Translator) -> Iterator[str]:
     """Yields warnings about the results."""
     if cut := summary["sentences_cut"]:
@@ -147,7 +163,8 @@ def _settings(
     text = from_dict(TextConfig, {key: values.pop(key) for key in text_keys if key in values})
     given = {key: value for key, value in values.items() if value is not None}
     decoding = from_dict(DecodingConfig, dataclasses.asdict(config.decoding) | given)
-    return text, decoding, given
+    n_best = read_n_best(text.n_best, decoding.beam_size)
+    return dataclasses.replace(text, n_best=n_best), decoding, given
 
 
 def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) -> Path | None:
@@ -156,11 +173,12 @@ def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) ->
         return as_path(asked.output)
     if asked.arrives:
         return None
-    if not asked.input:
-        return workdir.decoded(asked.split, decoding)
-    place = os.fsencode(destination(asked.input))
-    name = f"{as_path(asked.input).name}-{hashlib.sha256(place).hexdigest()[:8]}"
-    return workdir.decoded(name, decoding)
+    name = asked.split
+    if asked.input:
+        place = os.fsencode(destination(asked.input))
+        name = f"{as_path(asked.input).name}-{hashlib.sha256(place).hexdigest()[:8]}"
+    folder = workdir.decoded(name, decoding)
+    return folder.with_name(f"{folder.name}-n_best={asked.n_best}") if asked.n_best else folder
 
 
 def _request(
@@ -173,7 +191,8 @@ def _request(
     places = [os.path.realpath(path) for path in (workdir.path, folder)]
     settings = dataclasses.asdict(decoding)
     del settings["report_policies"]
-    return {"workdir": os.path.relpath(*places)} | asked.places | settings
+    lists = {"n_best": asked.n_best} if asked.n_best else {}
+    return {"workdir": os.path.relpath(*places)} | asked.places | settings | lists
 
 
 if __name__ == "__main__":

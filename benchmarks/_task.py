@@ -83,7 +83,10 @@ class Task(NamedTuple):
 
     def search(self, rule: Rule, **settings: Any) -> SearchResult:
         """Translates all sentences to their lengths."""
-        room = {"max_length_ratio": 0.0, "max_length_extra": int(self.lengths.max())}
+        room: dict[str, Any] = {
+            "max_length_ratio": 0.0,
+            "max_length_extra": int(self.lengths.max()),
+        }
         result = self.model.search(
             list(self.source), policy=rule, limits=self.lengths.tolist(), **room, **settings
         )

@@ -16,6 +16,7 @@ from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, Vocabularies, is_blank
 from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.cost import DecodeCost, total
+from dat_jax.decoding.inputs import read_n_best
 from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.search import Hypothesis
 from dat_jax.decoding.sizing import platform_of
@@ -31,13 +32,15 @@ _PATIENCE = 0.1  # seconds in which further lines may join the first of a window
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """One sentence's best hypothesis."""
+    """A translation of one sentence: its best hypothesis, or another of `n_best`."""
 
     text: str
     pieces: tuple[str, ...]  # EOS included; none for an empty sentence, or one that is left out
     exits: tuple[int, ...]  # the depth that each piece exited at
     score: float  # log-probability / length ** length_penalty
     source_length: int  # pieces of the source, EOS included
+    # If asked for, the best hypotheses of the sentence, best first: the first is this one.
+    n_best: "tuple[Translation, ...]" = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +75,16 @@ class Translator:
     trained: TrainedModel
     policy: Policy
     decoding: DecodingConfig
+    n_best: int = 0  # hypotheses in each sentence's list; 0 or 1 for no list
 
     def __post_init__(self) -> None:
-        """Checks that the policy takes the shortlist, and that short lines fit into memory.
+        """Checks that the policy takes the shortlist, that a beam has as many hypotheses as are
+        asked for, and that short lines fit into memory.
 
         Raises:
-            UserError: it does not, or they do not.
+            UserError: one of these is not so.
         """
+        object.__setattr__(self, "n_best", read_n_best(self.n_best, self.decoding.beam_size))
         size = self.trained.model.target_vocabulary_size
         check_shortlist(self.decoding, self.policy.rule, size)
         self._capacity.check()
@@ -159,15 +165,20 @@ class Translator:
             [sources[index] for index in spoken],
             self.decoding,
             numbers=[done + index for index in spoken],
+            n_best=self.n_best,
             on_progress=bar.update,
         )
-        translations = [Translation("", (), (), 0.0, len(source)) for source in sources]
+        translations = [self._blank(len(source)) for source in sources]
         for index, hypothesis in zip(spoken, result.hypotheses, strict=True):
             translations[index] = self._translation(hypothesis, len(sources[index]))
         seconds = time.monotonic() - started - result.cost.seconds_compiling
         cost = dataclasses.replace(result.cost, seconds=seconds)
         cut = sum(len(ids) < len(all_ids) for ids, all_ids in zip(sources, whole, strict=True))
         return Translations(tuple(translations), cost, cut, tuple(too_long))
+
+    def _blank(self, source_length: int) -> Translation:
+        blank = Translation("", (), (), 0.0, source_length)
+        return dataclasses.replace(blank, n_best=(blank,)) if self.n_best else blank
 
     def _translation(self, hypothesis: Hypothesis, source_length: int) -> Translation:
         vocabulary = self._vocabularies.target
@@ -177,12 +188,13 @@ class Translator:
             exits=hypothesis.exits,
             score=hypothesis.score,
             source_length=source_length,
+            n_best=tuple(self._translation(other, source_length) for other in hypothesis.n_best),
         )
 
     @property
     def _capacity(self) -> Capacity:
         trained = self.trained
-        return Capacity.of(trained.device, trained.model.config, self.decoding)
+        return Capacity.of(trained.device, trained.model.config, self.decoding, self.n_best)
 
     @property
     def _vocabularies(self) -> Vocabularies:

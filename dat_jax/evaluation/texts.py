@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from dat_jax.config.schema import require
 from dat_jax.decoding.lines import Extent, Lines
 from dat_jax.errors import UserError
+from dat_jax.evaluation.results import EXITS
 from dat_jax.evaluation.scores import check_lengths
 from dat_jax.runs.workdir import Run
 from dat_jax.storage.paths import as_path, destination
@@ -36,13 +37,15 @@ class Text(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The text to translate, its references, and the folder for the results."""
+    """The text to translate, its references, and what becomes of the translations."""
 
     split: Literal["valid", "test"]
     input: str
     reference: str
     output: str
     resume: bool
+    n_best: int = 0
+    format: Literal["text", "jsonl"] = "text"
 
     def __post_init__(self) -> None:
         require(
@@ -53,6 +56,11 @@ class TextConfig:
         require(
             not self.reference or not _is_one_file(self.input, self.reference),
             f"reference is {self.reference}, the same file as input: give the file of references",
+        )
+        require(
+            self.format == "text" or self.arrives,
+            f"format is {self.format}, the form of what is printed for standard input or a pipe: "
+            f"leave it out, as {EXITS} has pieces, exits and scores",
         )
 
     def open(self, workdir: Run, stack: contextlib.ExitStack) -> Text:

@@ -104,6 +104,7 @@ def settings(
     windows: tuple[int, ...] = (),
     projected: int = 99,
     shortlist: int = 0,
+    n_best: int = 0,
 ) -> SearchSettings:
     """Settings of the plain algorithm, if nothing else is said: all slots are filled together, a
     block runs on all rows, attention reads all positions, and caches hold keys and values."""
@@ -117,6 +118,7 @@ def settings(
         windows=(*windows, MAX_LENGTH),
         projected=projected,
         shortlist=shortlist,
+        n_best=n_best,
     )
 
 

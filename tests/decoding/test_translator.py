@@ -73,6 +73,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
         decoding: object,
         *,
         numbers: Sequence[int],
+        n_best: int,
         on_progress: Any,
     ) -> SearchResult:
         on_progress(len(sources))

@@ -57,8 +57,8 @@ def break_off(monkeypatch: pytest.MonkeyPatch, windows: int, error: BaseExceptio
     """Lets the next decode raise `error` in the midst of writing what comes after some windows."""
     add, count = ResultsWriter.add, iter(range(100))
 
-    def adds(self: ResultsWriter, translations: Any) -> None:
-        add(self, translations)
+    def adds(self: ResultsWriter, *lines: Any) -> None:
+        add(self, *lines)
         if next(count) == windows:
             raise error
 
