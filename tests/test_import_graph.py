@@ -24,6 +24,7 @@ SCRIPTS = {
     "dat_jax.data.prepare": "prepare",
     "dat_jax.tuning.__main__": "tune",
     "dat_jax.distill": "distill",
+    "dat_jax.info": "info",
 }
 """Modules that are run by `python -m`, parts of their own that nobody imports."""
 
@@ -47,6 +48,7 @@ MAY_IMPORT = {
     "api": BELOW_ENGINES | ENGINES | REPORTS | {"runs"},
     "prepare": BELOW_ENGINES | {"runs", "cli"},
     "tune": BELOW_ENGINES | REPORTS | {"runs", "cli"},
+    "info": BELOW_ENGINES | REPORTS | {"runs", "cli"},
     "distill": BELOW_ENGINES | REPORTS | {"decoding", "runs", "cli"},
 }
 """The parts that each part may import besides itself."""
