@@ -5,10 +5,8 @@ Lines are read a window at a time, so that memory does not depend on how many th
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 
 from tqdm import tqdm
 
@@ -22,12 +20,11 @@ from dat_jax.decoding.search import Hypothesis
 from dat_jax.decoding.sizing import platform_of
 from dat_jax.decoding.stripes import search
 from dat_jax.decoding.trained import TrainedModel
+from dat_jax.decoding.windows import progress_bar, read_window
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.runtime.jax_flags import our_modes
-from dat_jax.runtime.processes import count, gather, is_first
-
-_PATIENCE = 0.1  # seconds in which further lines may join the first of a window
+from dat_jax.runtime.processes import count, gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,16 +124,8 @@ class Translator:
         devices = len(self.trained.devices) * count()
         window_size = platform_of(self.trained.device).window * devices
         longest = min(gather(self._capacity.longest_source))  # the same in all processes
-        with tqdm(
-            initial=done,
-            total=total,
-            desc=description,
-            unit="sentence",
-            dynamic_ncols=True,
-            leave=False,
-            disable=not (is_first() and sys.stderr and sys.stderr.isatty()),
-        ) as bar:
-            while window := _read_window(lines, window_size, arrives_within):
+        with progress_bar(description, total, done) as bar:
+            while window := read_window(lines, window_size, arrives_within):
                 part = self._translate_window(window, done, longest, bar)
                 yield part
                 done += len(window)
@@ -207,17 +196,3 @@ def cut_source(ids: list[int], decoding: DecodingConfig) -> list[int]:
     """Returns the ids of a source up to `max_source_length`, EOS counted."""
     most = decoding.max_source_length
     return [*ids[: most - 1], EOS] if 0 < most < len(ids) else ids
-
-
-def _read_window(
-    lines: Iterator[str], size: int, arrives_within: Callable[[float], bool]
-) -> list[str]:
-    """Reads a line, and up to `size` in all that come soon, or at once from then on."""
-    window = list(islice(lines, 1))
-    deadline = time.monotonic() + _PATIENCE
-    while 0 < len(window) < size and arrives_within(max(0.0, deadline - time.monotonic())):
-        further = list(islice(lines, 1))
-        if not further:
-            break
-        window += further
-    return window

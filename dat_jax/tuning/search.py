@@ -32,7 +32,7 @@ from dat_jax.model.classifiers import classify, weights_of_exit
 from dat_jax.model.transformer import Transformer
 from dat_jax.runtime.jax_flags import our_modes
 from dat_jax.runtime.processes import gather, is_first
-from dat_jax.training.objective import forward
+from dat_jax.teacher_forcing import forward, log_likelihood, map_exits
 from dat_jax.tuning.fronts import Kind, rule_of
 from dat_jax.types import Array, Params
 
@@ -131,28 +131,25 @@ def _observe_batch(
     model: Transformer, params: Params, batch: Batch, kind: Kind, shortlist: int
 ) -> tuple[Float[Array, "L B T"], Float[Array, "N B T"]]:
     target = jnp.asarray(batch.target)
-    states, weights, halting_logits = forward(model, params, batch)
+    outputs = forward(model, params, batch)
 
-    def one_exit(per_exit_and_state: tuple[dict, Array]) -> tuple[Array, Array]:
-        per_exit, state = per_exit_and_state
-        log_probs = jax.nn.log_softmax(classify(weights["shared"] | per_exit, state))
-        token_ll = jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+    def one_exit(log_probs: Array) -> tuple[Array, Array]:
         greatest = jnp.max(log_probs, axis=-1)
         total = jnp.zeros_like(greatest)  # of all tokens, as a logarithm
         if shortlist:
             among = jnp.take_along_axis(log_probs, proposed, axis=-1)
             greatest, total = jnp.max(among, axis=-1), jax.nn.logsumexp(among, axis=-1)
-        return jnp.exp(greatest - total), token_ll
+        return jnp.exp(greatest - total), log_likelihood(log_probs, target)
 
-    first = classify(weights_of_exit(weights, 0), states[0])
+    first = classify(weights_of_exit(outputs.classifiers, 0), outputs.states[0])
     likely = first.at[..., : EOS + 1].set(jnp.inf)  # special tokens are always proposed
     proposed = jax.lax.top_k(likely, min(EOS + 1 + shortlist, likely.shape[-1]))[1]
-    confidence, token_ll = jax.lax.map(one_exit, (weights["per_exit"], states))
+    confidence, token_ll = map_exits(model, outputs, one_exit)
     if shortlist:
         confidence = confidence.at[0].set(jnp.exp(jnp.max(jax.nn.log_softmax(first), axis=-1)))
-    if kind == "confidence" or halting_logits is None:
+    if kind == "confidence" or outputs.exit_logits is None:
         return confidence[:-1], token_ll
-    return jnp.moveaxis(jax.nn.sigmoid(halting_logits), -1, 0), token_ll
+    return jnp.moveaxis(jax.nn.sigmoid(outputs.exit_logits), -1, 0), token_ll
 
 
 def draw(
