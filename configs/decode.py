@@ -36,6 +36,11 @@ def get_config() -> ConfigDict:
     # nbest.txt, best first, as lines `index ||| text ||| score` with the index of the sentence from
     # 0, and as nbest to exits.jsonl. For standard input or a pipe, prints these lines as text.
     config.n_best = 0
+    # A file of translations to score instead of translating, one for each line of input or split,
+    # or - for standard input: the log-probability of each token at each exit, from one pass, and
+    # the exits that the policy chooses on the states of that pass. Writes scores.jsonl and
+    # summary.json; for standard input or a pipe, prints the lines of scores.jsonl.
+    config.score = ""
     # A file of references for input, with as many lines: scores the translations against them.
     config.reference = ""
     # Folder for hypotheses.txt, exits.jsonl and summary.json, and nbest.txt if asked for. Replaces

@@ -35,7 +35,14 @@ PAGES = {
     ]
 }
 
-NOWHERE = {"exits.jsonl", "evaluation.jsonl", "metrics.jsonl", "vocabulary/", "checkpoints/"}
+NOWHERE = {
+    "exits.jsonl",
+    "scores.jsonl",
+    "evaluation.jsonl",
+    "metrics.jsonl",
+    "vocabulary/",
+    "checkpoints/",
+}
 NOWHERE |= {"tensorboard/", "decode/", "tuned/", "utils.py"}
 """What the pages name and the repository has not: a run's files, and one of which they say so."""
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation import formats
 from dat_jax.evaluation.results import EXITS, HYPOTHESES, N_BEST, ResultsWriter
+from dat_jax.evaluation.scorer import Scorer
 from dat_jax.evaluation.scores import score, tokenizers_of
 from dat_jax.evaluation.summary import Summary
 from dat_jax.evaluation.tally import Tally
@@ -79,12 +80,8 @@ def translate(
     return summary
 
 
-def contents_of(translator: Translator, text: Text) -> dict[str, Any]:
+def contents_of(work: Translator | Scorer, text: Text) -> dict[str, Any]:
     """Returns checksums of text and model, and the policy, to recognise finished results."""
-    references = text.checksums.get("references_sha256")
-    return {
-        "text": text.sha256,
-        **({"reference": references} if references else {}),
-        "model": translator.trained.sha256,
-        "policy": repr(translator.policy.rule),
-    }
+    names = {"text": "text", "references": "reference", "translations": "translations"}
+    texts = {names[key.removesuffix("_sha256")]: text.checksums[key] for key in text.checksums}
+    return texts | {"model": work.trained.sha256, "policy": repr(work.policy.rule)}

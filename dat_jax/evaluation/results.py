@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dat_jax.errors import UserError
-from dat_jax.evaluation.summary import Summary
+from dat_jax.evaluation.summary import ScoreSummary, Summary
 from dat_jax.storage.files import LOCK, UNFINISHED, Unfinished, sole_writer
 from dat_jax.storage.stamped import read_stamped, write_stamped
 
 HYPOTHESES, EXITS, N_BEST = "hypotheses.txt", "exits.jsonl", "nbest.txt"
+SCORES = "scores.jsonl"
 SUMMARY, PROGRESS = "summary.json", "progress.json"
-_OURS = (HYPOTHESES, EXITS, N_BEST, SUMMARY)
+_OURS = (HYPOTHESES, EXITS, N_BEST, SCORES, SUMMARY)
 _FIX = "give another folder for the results, or remove this one"
 _LITTER = {LOCK, *(name + UNFINISHED for name in (*_OURS, PROGRESS))}
 
@@ -155,9 +156,9 @@ class ResultsWriter:
         with open(file.name, encoding="utf-8", newline="\n") as file:
             return [line.removesuffix("\n") for line in file]
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, summary: Summary | ScoreSummary) -> None:
         """Writes the summary and renames all files to their final names."""
-        values: Summary = {**summary, "request": self._request, "contents": self._contents}
+        values = {**summary, "request": self._request, "contents": self._contents}
         for file in self._files:
             file.flush()  # before the summary, which marks them as complete
         self._summary.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
@@ -180,8 +181,10 @@ def read_results(folder: Path) -> Results:
     """
     progress = _read_progress(folder)
     names = (HYPOTHESES, SUMMARY)
-    if not (folder / SUMMARY).exists() or (
-        progress and not _are_whole(folder, progress.request, progress.contents, names)
+    if (
+        not (folder / SUMMARY).exists()
+        or (folder / SCORES).exists()
+        or (progress and not _are_whole(folder, progress.request, progress.contents, names))
     ):
         raise UserError(f"{folder} holds no finished results: run decode.py to the end")
     try:
