@@ -82,14 +82,14 @@ def _progress(workdir: Run, config: Config) -> Iterator[str]:
             yield f"{name} {value:.4g} at step {step:,}"
 
 
-def _last_metrics(path: Path) -> dict[str, tuple[int, float]]:
+def _last_metrics(path: Path) -> dict[str, tuple[int, int | float]]:
     """Returns the step and the value at which each metric was last written."""
     if not path.exists():
         return {}
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         lines = file.read().split(b"\n")
-    last: dict[str, tuple[int, float]] = {}
+    last: dict[str, tuple[int, int | float]] = {}
     for line in lines:
         try:
             values = dict(json.loads(line))

@@ -3,6 +3,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 import decode
 from dat_jax.decoding import sizing
 from dat_jax.decoding.sizing import Platform
+from dat_jax.errors import UserError
 from dat_jax.evaluation.results import ResultsWriter
+from dat_jax.evaluation.scoring import _pairs
 from dat_jax.evaluation.summary import ScoreSummary
+from dat_jax.evaluation.texts import Text
 from tests.scripts.calls import call, files, refuse, succeed
 
 LINES = ["sieben", "", "acht Uhr", "neun Uhr", "um halb zwei", "elf"]
@@ -34,7 +38,7 @@ def texts(tmp_path: Path) -> list[str]:
 
 def test_scores_are_written_and_summed_up(trained: Path, tmp_path: Path, texts: list[str]):
     folder = tmp_path / "found"
-    asked = [f"--workdir={trained}", *texts, "--config.policy=confidence:0.02"]
+    asked = [f"--workdir={trained}", *texts, "--config.policy=uniform:3"]
     told = succeed(decode.main, *asked, f"--config.output={folder}")
     assert {path.name for path in folder.iterdir()} == {"scores.jsonl", "summary.json"}
     assert told.stderr == f"wrote {folder}/scores.jsonl and summary.json\n"
@@ -53,6 +57,7 @@ def test_scores_are_written_and_summed_up(trained: Path, tmp_path: Path, texts: 
     assert summary.keys() <= ScoreSummary.__annotations__.keys()
     assert (summary["sentences"], summary["tokens"]) == (6, sum(len(x["tokens"]) for x in lines))
     exits = [exit for line in lines for exit in line["exits"]]
+    assert set(exits) == {1, 2}
     assert summary["exit_histogram"] == {depth: exits.count(int(depth)) for depth in DEPTHS}
     for depth in DEPTHS:
         total = sum(line["log_prob"][depth] for line in lines)
@@ -60,8 +65,8 @@ def test_scores_are_written_and_summed_up(trained: Path, tmp_path: Path, texts: 
         expected = math.exp(-total / summary["tokens"])
         assert summary["perplexity"][depth] == pytest.approx(expected, rel=1e-4)
     rows = [line.split(" | ")[0].strip("| ") for line in told.stdout.splitlines()]
-    average = f"confidence:0.02 (average {summary['average_exit']:.2f})"
-    assert [row.strip() for row in rows if not row.startswith("|-")] == [
+    average = f"uniform:3 (average {summary['average_exit']:.2f})"
+    assert [row.strip() for row in rows if not row.startswith("---")] == [
         "exit",
         "fixed:1",
         "fixed:2",
@@ -104,7 +109,7 @@ def test_own_translations_have_the_scores_of_the_search(
             assert line["exits"] == one["exits"]
             assert line["log_prob"][policy[-1]] == pytest.approx(one["score"], rel=1e-4, abs=1e-4)
             assert line["log_prob_at_exits"] == line["log_prob"][policy[-1]]
-    assert same > 2
+    assert same
 
 
 @pytest.mark.usefixtures("one_device")
@@ -138,22 +143,19 @@ def test_windows_are_kept_and_resumed(
 def test_a_split_is_scored_and_long_lines_are_left_out(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("dat_jax.evaluation.forced.memory_of", lambda _: 1 << 20)
-    given = (trained / "data" / "test.tgt").read_text().splitlines()
+    monkeypatch.setattr("dat_jax.evaluation.forced.memory_of", lambda _: 1 << 24)
+    run = shutil.copytree(trained, tmp_path / "run")
+    given = (run / "data" / "test.tgt").read_text().splitlines()
     given[3] = "eight " * 9_000
     (tmp_path / "given").write_text("".join(f"{line}\n" for line in given))
     score = f"--config.score={tmp_path / 'given'}"
-    told = succeed(decode.main, f"--workdir={trained}", score, "--config.policy=fixed:1")
-    assert told.stderr.count("warning: ") == 1
+    told = succeed(decode.main, f"--workdir={run}", score, "--config.policy=fixed:1")
+    assert told.stderr.count("warning: line ") == 1
     assert "warning: line 4 has " in told.stderr
     assert "pieces and is not scored, for " in told.stderr
-    (folder,) = (trained / "decode").glob("test-fixed-1-*score=given-*")
+    (folder,) = (run / "decode").glob("test-fixed-1-*score=given-*")
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["sentences"], summary["sentences_too_long"]) == (20, 1)
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
-    folder.parent.rmdir()
 
 
 def test_what_cannot_be_scored_is_refused_before_any_work(
@@ -174,7 +176,21 @@ def test_what_cannot_be_scored_is_refused_before_any_work(
     }.items():
         refuse(message, decode.main, *asked, *given)
     assert files(trained) == before
-    for lines, more in (["acht\n" * 7, "sentences than translations"], ["acht\n", "translations"]):
-        piped = call(decode.main, *asked, "--config.input=-", text=lines)
-        assert piped.status == 1
-        assert f"there are more {more}" in piped.stderr
+    piped = call(decode.main, *asked, "--config.input=-", text="acht\n" * 7)
+    assert "given with 6 lines for 7 sentences: give one translation for each" in piped.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "given", "message"),
+    [
+        (["a", "b"], ["c"], "line 2: there are more sentences than translations"),
+        (["a"], ["c", "d"], "line 2: there are more translations than sentences"),
+    ],
+)
+def test_lines_that_do_not_come_in_pairs_are_noticed_as_they_come(
+    lines: list[str], given: list[str], message: str
+):
+    pairs = _pairs(Text(iter(lines), None, None, None, translations=iter(given)))
+    assert next(pairs) == ("a", "c")
+    with pytest.raises(UserError, match=message):
+        next(pairs)
