@@ -75,7 +75,12 @@ class TranslationModel:
     """The run in which tuned policies are looked up; a model that came from elsewhere has none."""
 
     def translate(
-        self, lines: Iterable[str], *, policy: PolicyLike | None = None, **settings: Any
+        self,
+        lines: Iterable[str],
+        *,
+        policy: PolicyLike | None = None,
+        n_best: int = 0,
+        **settings: Any,
     ) -> list[Translation]:
         """Translates sentences, and returns a translation for each, in their order.
 
@@ -83,6 +88,8 @@ class TranslationModel:
             lines: one sentence each, in a list or any other iterable; an empty one stays empty, and
                 so does one that does not fit into memory, of which a warning is logged.
             policy: when tokens exit, as `--config.policy` reads it, or a rule.
+            n_best: how many hypotheses `Translation.n_best` has, up to `beam_size`, or fewer if
+                fewer are found; best first, and the first is the translation itself. 0 or 1: none.
             **settings: `beam_size=4`, `length_penalty=0.6` and so on.
 
         Raises:
@@ -90,7 +97,7 @@ class TranslationModel:
                 decode by the policy or has no vocabularies.
         """
         sentences = read_lines(lines)
-        translator = Translator(self.trained, *self._settings(policy, settings))
+        translator = Translator(self.trained, *self._settings(policy, settings), n_best)
         translations = translator.translate(sentences)
         for line in translations.too_long:
             logging.warning("%s", line)
@@ -102,6 +109,7 @@ class TranslationModel:
         *,
         policy: PolicyLike | None = None,
         limits: Iterable[int] | Int[np.ndarray, " B"] | None = None,
+        n_best: int = 0,
         **settings: Any,
     ) -> SearchResult:
         """Searches for the best hypothesis of each source, token ids in and token ids out.
@@ -113,6 +121,7 @@ class TranslationModel:
             policy: when tokens exit, as `--config.policy` reads it, or a rule.
             limits: the most tokens of each hypothesis, EOS counted; by default as
                 `max_length_ratio` and `max_length_extra` say.
+            n_best: how many hypotheses `Hypothesis.n_best` has, as for `translate`.
             **settings: `beam_size=4`, `length_penalty=0.6` and so on.
 
         Raises:
@@ -124,7 +133,7 @@ class TranslationModel:
         whole = read_sources(ids, self.trained.model.source_vocabulary_size)
         sources = [cut_source(source, decoding) for source in whole]
         most = None if limits is None else read_limits(limits, len(sources))
-        return search(self.trained, named.rule, sources, decoding, limits=most)
+        return search(self.trained, named.rule, sources, decoding, limits=most, n_best=n_best)
 
     def _settings(
         self, policy: PolicyLike | None, settings: dict[str, Any]

@@ -5,16 +5,22 @@ import ast
 import re
 from pathlib import Path
 
-from dat_jax.evaluation.summary import Summary
+import pytest
+
+from dat_jax.evaluation.summary import Origin, ScoreSummary, Summary
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = (REPOSITORY / "docs" / "glossary.md").read_text(encoding="utf-8")
 
 
-def documented_fields() -> dict[str, str]:
-    """The fields of `Summary`, each with its docstring on one line."""
+KINDS = pytest.mark.parametrize("kind", [Origin, Summary, ScoreSummary])
+
+
+def documented_fields(of: type) -> dict[str, str]:
+    """A class's own fields, each with its docstring on one line."""
     source = (REPOSITORY / "dat_jax" / "evaluation" / "summary.py").read_text(encoding="utf-8")
-    (kind,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    (kind,) = (node for node in classes if node.name == of.__name__)
     fields = {}
     for node, below in zip(kind.body, kind.body[1:], strict=False):
         match node, below:
@@ -31,15 +37,19 @@ def letters(page: str) -> list[str]:
     return re.findall(r"^\| ([A-Z]) \| .+ \|$", page, re.MULTILINE)
 
 
-def test_every_field_of_a_summary_is_explained():
-    assert documented_fields().keys() == Summary.__annotations__.keys()
+@KINDS
+def test_every_field_of_a_summary_is_explained(kind: type):
+    inherited = {} if kind is Origin else documented_fields(Origin)
+    assert (inherited | documented_fields(kind)).keys() == kind.__annotations__.keys()
 
 
-def test_fields_match_the_code():
+@KINDS
+def test_fields_match_the_code(kind: type):
     """On failure, put the left side between the marks of the page."""
-    rows = [f"| `{name}` | {text} |" for name, text in documented_fields().items()]
+    rows = [f"| `{name}` | {text} |" for name, text in documented_fields(kind).items()]
     expected = "\n".join(["| field | what it is |", "|---|---|", *rows])
-    (shown,) = re.findall(r"<!-- fields -->\n(.*?)\n<!-- end -->", PAGE, re.DOTALL)
+    marks = rf"<!-- {kind.__name__} -->\n(.*?)\n<!-- end -->"
+    (shown,) = re.findall(marks, PAGE, re.DOTALL)
     assert expected == shown
 
 

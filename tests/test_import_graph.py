@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dat_jax"
 BASE = {"errors", "config", "storage", "runtime", "types"}
 WITH_JAX = {"types", "runtime"}
 ISLANDS = {"model", "exits", "data"}
-TERMS = {"losses", "metrics", "flops"}
+TERMS = {"losses", "metrics", "flops", "teacher_forcing"}
 BELOW_ENGINES = BASE | ISLANDS | TERMS | {"checkpoints"}
 ENGINES = {"training", "decoding"}
 REPORTS = {"evaluation", "tuning"}
@@ -25,6 +25,7 @@ SCRIPTS = {
     "dat_jax.tuning.__main__": "tune",
     "dat_jax.distill": "distill",
     "dat_jax.export.__main__": "export_model",
+    "dat_jax.info": "info",
 }
 """Modules run by `python -m`. Each is a separate part that nobody imports."""
 
@@ -49,6 +50,7 @@ MAY_IMPORT = {
     "api": BELOW_ENGINES | ENGINES | REPORTS | {"runs", "export"},
     "prepare": BELOW_ENGINES | {"runs", "cli"},
     "tune": BELOW_ENGINES | REPORTS | {"runs", "cli"},
+    "info": BELOW_ENGINES | REPORTS | {"runs", "cli"},
     "distill": BELOW_ENGINES | REPORTS | {"decoding", "runs", "cli"},
     "export_model": BELOW_ENGINES | {"api", "cli", "export"},
 }

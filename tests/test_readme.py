@@ -35,7 +35,14 @@ PAGES = {
     ]
 }
 
-NOWHERE = {"exits.jsonl", "evaluation.jsonl", "metrics.jsonl", "vocabulary/", "checkpoints/"}
+NOWHERE = {
+    "exits.jsonl",
+    "scores.jsonl",
+    "evaluation.jsonl",
+    "metrics.jsonl",
+    "vocabulary/",
+    "checkpoints/",
+}
 NOWHERE |= {"tensorboard/", "decode/", "tuned/", "utils.py", "my_rules.py", "FILE.py"}
 """Names on the pages that are not in the repository: files of a run or a user, and a bad name."""
 

@@ -9,7 +9,7 @@ from dat_jax.config.schema import from_dict
 from dat_jax.config.versions import read_settings
 from dat_jax.data.integrity import check, damaged, text_names, token_names
 from dat_jax.data.splits import SPLITS
-from dat_jax.data.tokens import TokenFile
+from dat_jax.data.tokens import Header, TokenFile, read_header
 from dat_jax.data.vocabulary import Vocabularies, Vocabulary
 from dat_jax.errors import UserError
 from dat_jax.storage.stamped import write_stamped
@@ -52,12 +52,7 @@ class Dataset:
 
     def report(self) -> str:
         """Returns one line per split with its size and the number of pairs left out."""
-        return "\n".join(
-            f"{split}: {header.pairs:,} pairs, {header.source_tokens:,} source and "
-            f"{header.target_tokens:,} target tokens; left out {header.too_long:,} over-long, "
-            f"{header.lopsided:,} lopsided and {header.blank:,} blank pairs"
-            for split, header in ((split, self.tokens(split).header) for split in SPLITS)
-        )
+        return "\n".join(_report(split, self.tokens(split).header) for split in SPLITS)
 
 
 def open_dataset(folder: Path, vocabulary_folder: Path) -> Dataset:
@@ -70,6 +65,23 @@ def open_dataset(folder: Path, vocabulary_folder: Path) -> Dataset:
     if config is None:
         raise UserError(f"{folder} holds no prepared data: train a model or prepare the data")
     return Dataset(config, open_vocabularies(vocabulary_folder, config), folder)
+
+
+def report_of(folder: Path) -> str:
+    """Returns the report of a data folder from its headers alone, without checking the data.
+
+    Raises:
+        UserError: a header is missing or damaged.
+    """
+    return "\n".join(_report(split, read_header(folder / split)) for split in SPLITS)
+
+
+def _report(split: str, header: Header) -> str:
+    return (
+        f"{split}: {header.pairs:,} pairs, {header.source_tokens:,} source and "
+        f"{header.target_tokens:,} target tokens; left out {header.too_long:,} over-long, "
+        f"{header.lopsided:,} lopsided and {header.blank:,} blank pairs"
+    )
 
 
 def open_vocabularies(folder: Path, config: DataConfig) -> Vocabularies:

@@ -68,6 +68,18 @@ class Limits:
         return "lopsided" if lopsided else ""
 
 
+def read_header(folder: Path) -> Header:
+    """Reads the header of a token file.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return Header(**read_settings(folder / "header.json").values)
+    except (OSError, ValueError, TypeError):
+        raise damaged(folder) from None
+
+
 class TokenFile:
     """An opened token file; `tokens` stays on disk, memory-mapped."""
 
@@ -79,8 +91,7 @@ class TokenFile:
         """
         self.folder = folder
         try:
-            values, *_ = read_settings(folder / "header.json")
-            self.header = Header(**values)
+            self.header = read_header(folder)
             self.offsets: Int[np.ndarray, " boundaries"] = np.load(
                 folder / "offsets.npy", mmap_mode="r"
             )

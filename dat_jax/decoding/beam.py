@@ -41,12 +41,12 @@ class BeamState(NamedTuple):
 
 
 class Hypotheses(NamedTuple):
-    """One finished hypothesis for each of B sentences."""
+    """One finished hypothesis for each of B sentences, or as many as a list has: then [B, n]."""
 
     tokens: jax.Array  # [B, T] EOS included, then `pad_id`
     exits: jax.Array  # [B, T] 0 past the end
-    lengths: jax.Array  # [B] EOS included
-    log_probs: jax.Array  # [B]
+    lengths: jax.Array  # [B] EOS included; 0 for none
+    log_probs: jax.Array  # [B] -inf for none
     scores: jax.Array  # [B] log-probability / length ** length_penalty
 
 
@@ -147,16 +147,14 @@ def best(state: BeamState, length_penalty: float, pad_id: int) -> Hypotheses:
     """
     scores = finished_scores(state, length_penalty)
     place = jnp.argmax(scores, axis=1)[:, None]
-    length = take_beams(state.finished_lengths, place)
-    tokens, exits, _ = entries(take_beams(state.finished_history, place)[:, 0])
-    inside = jnp.arange(tokens.shape[1])[None] < length
-    return Hypotheses(
-        tokens=jnp.where(inside, tokens, pad_id),
-        exits=jnp.where(inside, exits, 0),
-        lengths=length[:, 0],
-        log_probs=take_beams(state.finished_log_probs, place)[:, 0],
-        scores=take_beams(scores, place)[:, 0],
-    )
+    return jax.tree.map(lambda leaf: leaf[:, 0], _at(state, scores, place, pad_id))
+
+
+def n_best(state: BeamState, length_penalty: float, pad_id: int, count: int) -> Hypotheses:
+    """Returns the `count` best finished hypotheses, [B, count], the best first; of equal ones, the
+    first to end. Missing ones have length 0 and score -inf. See `best` for the arguments."""
+    scores = finished_scores(state, length_penalty)
+    return _at(state, scores, jax.lax.top_k(scores, count)[1], pad_id)
 
 
 def finished_scores(state: BeamState, length_penalty: float) -> Float[Array, "B J"]:
@@ -170,6 +168,22 @@ def take_beams(
 ) -> Shaped[Array, "B top *D"]:
     """Picks beams of each sentence."""
     return _pick(values, jax.nn.one_hot(beams, values.shape[1], dtype=bool))
+
+
+def _at(
+    state: BeamState, scores: Float[Array, "B J"], places: Int[Array, "B top"], pad_id: int
+) -> Hypotheses:
+    """Returns the finished hypotheses at these places, [B, top]."""
+    lengths = take_beams(state.finished_lengths, places)
+    tokens, exits, _ = entries(take_beams(state.finished_history, places))
+    inside = jnp.arange(tokens.shape[-1])[None, None] < lengths[..., None]
+    return Hypotheses(
+        tokens=jnp.where(inside, tokens, pad_id),
+        exits=jnp.where(inside, exits, 0),
+        lengths=lengths,
+        log_probs=take_beams(state.finished_log_probs, places),
+        scores=take_beams(scores, places),
+    )
 
 
 def _best_candidates(continuations: Continuations, exits: Int[Array, "B J"]) -> _Candidates:

@@ -27,11 +27,14 @@ class Capacity:
     decoding: DecodingConfig
     memory: int  # bytes that the device has
     platform: Platform
+    n_best: int = 0  # hypotheses of a sentence that are returned as a list
 
     @classmethod
-    def of(cls, device: jax.Device, model: ModelConfig, decoding: DecodingConfig) -> "Capacity":
+    def of(
+        cls, device: jax.Device, model: ModelConfig, decoding: DecodingConfig, n_best: int = 0
+    ) -> "Capacity":
         """The capacity of this device."""
-        return cls(model, decoding, memory_of(device), platform_of(device))
+        return cls(model, decoding, memory_of(device), platform_of(device), n_best)
 
     def sentences(self, room: int, length: int) -> int:
         """Returns the most sentences that one search may be given; 0 if not even one fits.
@@ -44,7 +47,8 @@ class Capacity:
         need = need_of(self.model, beam_size, room, length)
         if sum(need) > self.memory // platform.largest_share:
             return 0
-        results = self.memory // platform.share_of_memory // (_PLACE * (room + length))
+        places = room + max(1, self.n_best) * length
+        results = self.memory // platform.share_of_memory // (_PLACE * places)
         # A search counts the rows that it computes in int32, classifiers after each block included.
         rows = self.model.decoder_layers * (4 * beam_size + platform.fewest_rows)
         return min(platform.window, results, _INT32 // (rows * length))

@@ -58,7 +58,7 @@ def run(
     mesh = mesh_of(trained.devices)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *queues)
     shared = jax.device_put(stacked, rows_on(trained.devices))
-    weights = _weights(trained).up_to(rule.deepest(trained.model.config.decoder_layers))
+    weights = weights_of(trained).up_to(rule.deepest(trained.model.config.decoder_layers))
     arguments = (weights, as_arrays(rule), shared)
     started = time.monotonic()
     # A linen module hashes by its fields, which ty does not see.
@@ -77,7 +77,7 @@ def run(
     return Ran(hypotheses, cost)
 
 
-def _weights(trained: TrainedModel) -> Weights:
+def weights_of(trained: TrainedModel) -> Weights:
     """Returns the model's parameters laid out for decoding, cached as long as the model lives."""
     if trained not in _WEIGHTS:
         _WEIGHTS[trained] = unstack(trained.model, trained.params)

@@ -74,7 +74,7 @@ def search(
         settings: of the search.
 
     Returns:
-        The best hypothesis of each sentence, [Q], and the work done.
+        The best hypothesis of each sentence, [Q], or its `n_best`, [Q, n_best]; the work done.
     """
     unstacked = UnstackedModel(model, weights, settings.projected)
     next_tokens = NextTokens(unstacked, settings)

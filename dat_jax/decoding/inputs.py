@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from reprlib import repr as shorten
 from typing import Any
 
+from dat_jax.config.schema import integer
 from dat_jax.data.vocabulary import BOS, EOS, PAD
 from dat_jax.errors import UserError
 
@@ -64,6 +65,23 @@ def read_limits(limits: object, sources: int) -> list[int]:
                 f"limits has {shorten(limit)} at {number}: give whole numbers, each 1 or more"
             )
     return items
+
+
+def read_n_best(count: object, beam_size: int) -> int:
+    """Returns how many hypotheses each sentence's list has; 0 for no list, which 1 stands for too.
+
+    Raises:
+        UserError: it is no whole number from 0 to `beam_size`.
+    """
+    number = integer("n_best", count)
+    if number < 0:
+        raise UserError(f"n_best is {number}: must be 0 or more")
+    if number > beam_size:
+        raise UserError(
+            f"n_best is {number} and beam_size is {beam_size}, the most hypotheses that a search "
+            f"finishes: lower n_best, or set beam_size to {number} or more"
+        )
+    return number if number > 1 else 0
 
 
 def _read_source(source: object, name: str, vocabulary_size: int) -> list[int]:

@@ -83,11 +83,16 @@ def serve(
         step: decodes one more token of the sentences in work.
 
     Returns:
-        The best hypothesis of each sentence, [Q], and the engine's last state.
+        The best hypothesis of each sentence, [Q], or the `n_best` of each, [Q, n_best]; and the
+        engine's last state.
     """
 
+    def found(beams: BeamState) -> Hypotheses:
+        penalty, count = settings.length_penalty, settings.n_best
+        return beam.n_best(beams, penalty, PAD, count) if count else beam.best(beams, penalty, PAD)
+
     def harvest(results: Hypotheses, places: Int[Array, " G"], beams: BeamState) -> Hypotheses:
-        return put(results, places, beam.best(beams, settings.length_penalty, PAD))
+        return put(results, places, found(beams))
 
     # The inner loop does not carry the results: it would copy them at every step.
     def refill_and_step(carry: tuple[_Loop, Hypotheses]) -> tuple[_Loop, Hypotheses]:
@@ -116,8 +121,9 @@ def serve(
             return loop._replace(state=step(loop.state))
 
     start = _Loop(jnp.zeros((), jnp.int32), empty)
-    nothing = beam.init(jnp.zeros(queue.size, jnp.int32), 1, settings.length, BOS)
-    results = beam.best(nothing, settings.length_penalty, PAD)
+    beams = max(1, settings.n_best)
+    nothing = beam.init(jnp.zeros(queue.size, jnp.int32), beams, settings.length, BOS)
+    results = found(nothing)
     end, results = jax.lax.while_loop(unfinished, refill_and_step, (start, results))
     last = sentences_of(end.state)
     return harvest(results, last.places, last.beams), end.state

@@ -19,6 +19,7 @@ from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.cost import DecodeCost, total
 from dat_jax.decoding.devices import deal, run
+from dat_jax.decoding.inputs import read_n_best
 from dat_jax.decoding.memory import memory_of
 from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.queue import Queue
@@ -42,19 +43,20 @@ Ids = Sequence[int] | Int[np.ndarray, " S"]
 
 @dataclasses.dataclass(frozen=True)
 class Hypothesis:
-    """One sentence's best translation."""
+    """One translation of a sentence."""
 
     tokens: tuple[int, ...]  # EOS included
     exits: tuple[int, ...]  # the depth that each token exited at
     log_prob: float
     score: float  # log-probability / length ** length_penalty
+    n_best: "tuple[Hypothesis, ...]" = ()  # if asked for: the best of its sentence, first of all it
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
     """The hypotheses of a search, and what it took."""
 
-    hypotheses: tuple[Hypothesis, ...]  # in the order of the sources
+    hypotheses: tuple[Hypothesis, ...]  # the best of each source, in the order of the sources
     cost: DecodeCost
     settings: tuple[SearchSettings, ...]  # of each group
 
@@ -69,6 +71,7 @@ def search(
     limits: Sequence[int] | None = None,
     numbers: Sequence[int] | None = None,
     platform: Platform | None = None,
+    n_best: int = 0,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> SearchResult:
     """Translates sources by beam search.
@@ -82,17 +85,20 @@ def search(
             A source without text has none either: its limit is 1.
         numbers: of the sources in their text, from which chance follows; by default 0, 1 and so on.
         platform: sizes to use; by default those of the model's device.
+        n_best: how many hypotheses each sentence's list has, up to the beam size, or fewer if fewer
+            are found; 0 or 1 for no list.
         on_progress: called with the number of sources that have just been translated.
 
     Raises:
-        UserError: the rule takes no shortlist, or not this one; or a source, or a translation of
-            the allowed length, does not fit into the device's memory.
+        UserError: the rule takes no shortlist, or not this one; `n_best` is impossible; or a
+            source, or a translation of the allowed length, does not fit into the device's memory.
     """
     check_shortlist(decoding, rule, trained.model.target_vocabulary_size)
+    n_best = read_n_best(n_best, decoding.beam_size)
     devices = len(trained.devices)
     platform = platform_of(trained.device) if platform is None else platform
     config, memory = trained.model.config, memory_of(trained.device)
-    capacity = Capacity(config, decoding, memory, platform)
+    capacity = Capacity(config, decoding, memory, platform, n_best)
     limits = _checked_limits(sources, limits, capacity)
     numbers = range(len(sources)) if numbers is None else numbers
     hypotheses: dict[int, Hypothesis] = {}
@@ -100,12 +106,15 @@ def search(
     for room, length, group in _groups(sources, limits, capacity, devices):
         hands = deal(group, devices)
         most = max(map(len, hands))  # of a device
-        settings = choose_settings(rule, config, decoding, most, room, length, memory, platform)
+        settings = choose_settings(
+            rule, config, decoding, most, room, length, memory, platform, n_best
+        )
         known = [[(sources[i], limits[i], numbers[i]) for i in hand] for hand in hands]
         queues = [_queue(sentences, room, places_for(most, platform)) for sentences in known]
         ran = run(trained, rule, queues, settings)
         for device, hand in enumerate(hands):
-            hypotheses |= zip(hand, _unpack(ran.hypotheses, device, len(hand)), strict=True)
+            found = Hypotheses(*(leaf[device] for leaf in ran.hypotheses))
+            hypotheses |= zip(hand, _unpack(found, len(hand), n_best), strict=True)
         costs.append(ran.cost)
         all_settings.append(settings)
         on_progress(len(group))
@@ -176,15 +185,23 @@ def _queue(sentences: Sequence[tuple[Ids, int, int]], room: int, size: int) -> Q
     return Queue(*arrays)
 
 
-def _unpack(best: Hypotheses, device: int, count: int) -> list[Hypothesis]:
-    """The first `count` hypotheses of a device."""
-    tokens, exits, lengths, log_probs, scores = (leaf[device] for leaf in best)
-    return [
-        Hypothesis(
-            tuple(tokens[row, : lengths[row]].tolist()),
-            tuple(exits[row, : lengths[row]].tolist()),
-            float(log_probs[row]),
-            float(scores[row]),
-        )
-        for row in range(count)
+def _unpack(found: Hypotheses, count: int, n_best: int) -> list[Hypothesis]:
+    """The best hypotheses of the first `count` sentences of a device, with their lists, if any."""
+    if not n_best:
+        return [_hypothesis(found, (row,)) for row in range(count)]
+    lists = [
+        tuple(_hypothesis(found, (row, rank)) for rank in range(max(1, num_found)))
+        for row, num_found in enumerate((found.lengths[:count] > 0).sum(axis=1))
     ]
+    return [dataclasses.replace(ranked[0], n_best=ranked) for ranked in lists]
+
+
+def _hypothesis(found: Hypotheses, place: tuple[int, ...]) -> Hypothesis:
+    """The hypothesis at a place of arrays."""
+    tokens, exits, length, log_prob, score = (leaf[place] for leaf in found)
+    return Hypothesis(
+        tuple(tokens[:length].tolist()),
+        tuple(exits[:length].tolist()),
+        float(log_prob),
+        float(score),
+    )

@@ -17,6 +17,7 @@ class SearchSettings:
     shortlist: int  # words of exit 1 that deeper exits choose among; 0: all tokens
     windows: tuple[int, ...]  # position counts that attention is compiled for, ascending to T
     projected: int  # blocks that cache keys and values; those above cache states
+    n_best: int = 0  # hypotheses of a sentence to return, as a list; 0: the best, without a list
 
     @property
     def rows(self) -> int:

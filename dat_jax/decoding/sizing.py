@@ -82,6 +82,7 @@ def choose_settings(
     length: int,
     memory: int,
     platform: Platform,
+    n_best: int = 0,
 ) -> SearchSettings:
     """Chooses the sizes of a search.
 
@@ -95,6 +96,7 @@ def choose_settings(
         length: room for target tokens, T.
         memory: bytes that the device has.
         platform: of the device.
+        n_best: hypotheses of a sentence to return as a list; 0 for no list.
     """
     beam_size, depth = decoding.beam_size, rule.deepest(model.decoder_layers)
     projected = round(depth * platform.projected)
@@ -119,6 +121,7 @@ def choose_settings(
         shortlist=decoding.shortlist,
         windows=tuple(sorted({-(-length // part) for part in platform.windows})),
         projected=projected,
+        n_best=n_best,
     )
 
 

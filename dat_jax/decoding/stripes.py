@@ -22,6 +22,7 @@ def search(
     decoding: DecodingConfig,
     *,
     numbers: Sequence[int],
+    n_best: int,
     on_progress: Callable[[int], object],
 ) -> SearchResult:
     """Searches like `dat_jax.decoding.search.search`, with the work shared by all processes.
@@ -36,6 +37,7 @@ def search(
         sources[mine],
         decoding,
         numbers=numbers[mine],
+        n_best=n_best,
         on_progress=lambda done: on_progress(done * count()),
     )
     if count() == 1:
@@ -44,10 +46,19 @@ def search(
     parts = gather({"hypotheses": own, "cost": result.cost.to_json()})
     hypotheses: list[Any] = [None] * len(sources)
     for number, part in enumerate(parts):
-        hypotheses[number :: count()] = [
-            Hypothesis(tuple(tokens), tuple(exits), log_prob, score)
-            for tokens, exits, log_prob, score in part["hypotheses"]
-        ]
+        hypotheses[number :: count()] = [_restored(*values) for values in part["hypotheses"]]
     costs = [DecodeCost.from_json(part["cost"]) for part in parts]
     cost = functools.reduce(DecodeCost.alongside, costs)
     return dataclasses.replace(result, hypotheses=tuple(hypotheses), cost=cost)
+
+
+def _restored(
+    tokens: Sequence[int],
+    exits: Sequence[int],
+    log_prob: float,
+    score: float,
+    n_best: Sequence[Any],
+) -> Hypothesis:
+    """Returns the hypothesis that another process sent as JSON."""
+    others = tuple(_restored(*values) for values in n_best)
+    return Hypothesis(tuple(tokens), tuple(exits), log_prob, score, others)

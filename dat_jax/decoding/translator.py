@@ -5,10 +5,8 @@ Lines are read a window at a time, so that memory does not depend on how many th
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 
 from tqdm import tqdm
 
@@ -16,28 +14,30 @@ from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS, Vocabularies, is_blank
 from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.cost import DecodeCost, total
+from dat_jax.decoding.inputs import read_n_best
 from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.search import Hypothesis
 from dat_jax.decoding.sizing import platform_of
 from dat_jax.decoding.stripes import search
 from dat_jax.decoding.trained import TrainedModel
+from dat_jax.decoding.windows import progress_bar, read_window
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.runtime.jax_flags import our_modes
-from dat_jax.runtime.processes import count, gather, is_first
-
-_PATIENCE = 0.1  # seconds in which further lines may join the first of a window
+from dat_jax.runtime.processes import count, gather
 
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """One sentence's best hypothesis."""
+    """A translation of one sentence: its best hypothesis, or another of `n_best`."""
 
     text: str
     pieces: tuple[str, ...]  # EOS included; none for an empty sentence, or one that is left out
     exits: tuple[int, ...]  # the depth that each piece exited at
     score: float  # log-probability / length ** length_penalty
     source_length: int  # pieces of the source, EOS included
+    # If asked for, the best hypotheses of the sentence, best first: the first is this one.
+    n_best: "tuple[Translation, ...]" = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +72,16 @@ class Translator:
     trained: TrainedModel
     policy: Policy
     decoding: DecodingConfig
+    n_best: int = 0  # hypotheses in each sentence's list; 0 or 1 for no list
 
     def __post_init__(self) -> None:
-        """Checks that the policy takes the shortlist, and that short lines fit into memory.
+        """Checks that the policy takes the shortlist, that a beam has as many hypotheses as are
+        asked for, and that short lines fit into memory.
 
         Raises:
-            UserError: it does not, or they do not.
+            UserError: one of these is not so.
         """
+        object.__setattr__(self, "n_best", read_n_best(self.n_best, self.decoding.beam_size))
         size = self.trained.model.target_vocabulary_size
         check_shortlist(self.decoding, self.policy.rule, size)
         self._capacity.check()
@@ -121,16 +124,8 @@ class Translator:
         devices = len(self.trained.devices) * count()
         window_size = platform_of(self.trained.device).window * devices
         longest = min(gather(self._capacity.longest_source))  # the same in all processes
-        with tqdm(
-            initial=done,
-            total=total,
-            desc=description,
-            unit="sentence",
-            dynamic_ncols=True,
-            leave=False,
-            disable=not (is_first() and sys.stderr and sys.stderr.isatty()),
-        ) as bar:
-            while window := _read_window(lines, window_size, arrives_within):
+        with progress_bar(description, total, done) as bar:
+            while window := read_window(lines, window_size, arrives_within):
                 part = self._translate_window(window, done, longest, bar)
                 yield part
                 done += len(window)
@@ -159,15 +154,20 @@ class Translator:
             [sources[index] for index in spoken],
             self.decoding,
             numbers=[done + index for index in spoken],
+            n_best=self.n_best,
             on_progress=bar.update,
         )
-        translations = [Translation("", (), (), 0.0, len(source)) for source in sources]
+        translations = [self._blank(len(source)) for source in sources]
         for index, hypothesis in zip(spoken, result.hypotheses, strict=True):
             translations[index] = self._translation(hypothesis, len(sources[index]))
         seconds = time.monotonic() - started - result.cost.seconds_compiling
         cost = dataclasses.replace(result.cost, seconds=seconds)
         cut = sum(len(ids) < len(all_ids) for ids, all_ids in zip(sources, whole, strict=True))
         return Translations(tuple(translations), cost, cut, tuple(too_long))
+
+    def _blank(self, source_length: int) -> Translation:
+        blank = Translation("", (), (), 0.0, source_length)
+        return dataclasses.replace(blank, n_best=(blank,)) if self.n_best else blank
 
     def _translation(self, hypothesis: Hypothesis, source_length: int) -> Translation:
         vocabulary = self._vocabularies.target
@@ -177,12 +177,13 @@ class Translator:
             exits=hypothesis.exits,
             score=hypothesis.score,
             source_length=source_length,
+            n_best=tuple(self._translation(other, source_length) for other in hypothesis.n_best),
         )
 
     @property
     def _capacity(self) -> Capacity:
         trained = self.trained
-        return Capacity.of(trained.device, trained.model.config, self.decoding)
+        return Capacity.of(trained.device, trained.model.config, self.decoding, self.n_best)
 
     @property
     def _vocabularies(self) -> Vocabularies:
@@ -195,17 +196,3 @@ def cut_source(ids: list[int], decoding: DecodingConfig) -> list[int]:
     """Returns the ids of a source up to `max_source_length`, EOS counted."""
     most = decoding.max_source_length
     return [*ids[: most - 1], EOS] if 0 < most < len(ids) else ids
-
-
-def _read_window(
-    lines: Iterator[str], size: int, arrives_within: Callable[[float], bool]
-) -> list[str]:
-    """Reads a line, and up to `size` in all that come soon, or at once from then on."""
-    window = list(islice(lines, 1))
-    deadline = time.monotonic() + _PATIENCE
-    while 0 < len(window) < size and arrives_within(max(0.0, deadline - time.monotonic())):
-        further = list(islice(lines, 1))
-        if not further:
-            break
-        window += further
-    return window

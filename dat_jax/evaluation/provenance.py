@@ -9,9 +9,27 @@ import subprocess
 from pathlib import Path
 
 from dat_jax import decoding
-from dat_jax.config import Config
+from dat_jax.config import Config, DecodingConfig
 from dat_jax.decoding.trained import TrainedModel
+from dat_jax.evaluation.summary import Origin
+from dat_jax.exits.parsing import Policy
 from dat_jax.runtime.processes import count
+
+
+def origin(trained: TrainedModel, policy: Policy, decoding: DecodingConfig) -> Origin:
+    """Returns the fields of a summary that tell the policy, the model and the code."""
+    return {
+        "policy": policy.name,
+        "thresholds": getattr(policy.rule, "thresholds", None),
+        "shortlist": decoding.shortlist,
+        "device": describe_device(trained),
+        "checkpoint_step": trained.steps[0],
+        "averaged_checkpoints": len(trained.steps),
+        "seed": trained.config.training.seed,
+        "config_sha256": hash_config(trained.config),
+        "commit": describe_commit(),
+        "engine_sha256": hash_engine(),
+    }
 
 
 def describe_commit() -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of decoding on disk: translations, the exit of each piece, and a summary.
+"""Results of decoding on disk: translations, the exits of their pieces, lists, and a summary.
 
 Results of a long text are kept as they come, so a later process can resume an interrupted decode.
 """
@@ -8,19 +8,19 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError
-from dat_jax.evaluation.summary import Summary
+from dat_jax.evaluation.summary import ScoreSummary, Summary
 from dat_jax.storage.files import LOCK, UNFINISHED, Unfinished, sole_writer
 from dat_jax.storage.stamped import read_stamped, write_stamped
 
-HYPOTHESES, EXITS, SUMMARY = "hypotheses.txt", "exits.jsonl", "summary.json"
-PROGRESS = "progress.json"
-_OURS = (HYPOTHESES, EXITS, SUMMARY)
+HYPOTHESES, EXITS, N_BEST = "hypotheses.txt", "exits.jsonl", "nbest.txt"
+SCORES = "scores.jsonl"
+SUMMARY, PROGRESS = "summary.json", "progress.json"
+_OURS = (HYPOTHESES, EXITS, N_BEST, SCORES, SUMMARY)
 _FIX = "give another folder for the results, or remove this one"
 _LITTER = {LOCK, *(name + UNFINISHED for name in (*_OURS, PROGRESS))}
 
@@ -49,21 +49,30 @@ class Progress:
 
 
 class ResultsWriter:
-    """Writes `hypotheses.txt`, `exits.jsonl` (each line's tokens and exits) and `summary.json`.
+    """Writes lines to some files as they come, `hypotheses.txt` for example, and `summary.json`.
 
-    Use it as a context, and call `begin` first. Translations are written as they come. Replaces
-    only earlier results of the same request, once the new ones are finished.
+    Use it as a context, and call `begin` first. Replaces only earlier results of the same request,
+    once the new ones are finished.
     """
 
-    def __init__(self, folder: Path, request: dict[str, Any], resume: bool = False) -> None:
-        """Names the folder.
+    def __init__(
+        self,
+        folder: Path,
+        request: dict[str, Any],
+        resume: bool = False,
+        names: Sequence[str] = (HYPOTHESES, EXITS),
+    ) -> None:
+        """Names the folder and its files.
 
         Args:
             folder: the folder.
             request: what results depend on, besides the contents of text and model.
             resume: whether to continue unfinished results.
+            names: the files besides the summary; `add` writes to them.
         """
         self._folder, self._request, self._resume = folder, request, resume
+        self.names = tuple(names)
+        self._all: tuple[str, ...] = (*self.names, SUMMARY)
 
     def __enter__(self) -> "ResultsWriter":
         """Makes this process the folder's only writer.
@@ -74,7 +83,7 @@ class ResultsWriter:
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(sole_writer(self._folder))
-            _finish_renaming(self._folder, self._request)
+            _finish_renaming(self._folder, self._request, self._all)
             _check_folder(self._folder, self._request)
             self.progress = self._unfinished_progress()
             self._stack = stack.pop_all()
@@ -93,16 +102,15 @@ class ResultsWriter:
             UserError: unfinished results are of other contents.
         """
         self._contents = contents
-        finished = _are_whole(self._folder, self._request, contents)
+        finished = _are_whole(self._folder, self._request, contents, self._all)
         if finished:
             self._drop_progress()
         if self.progress:
             self.progress.check(contents)
         sizes = self.progress.sizes if self.progress else ()
-        paths = [self._folder / name for name in _OURS]
+        paths = [self._folder / name for name in self._all]
         self._unfinished = Unfinished(*paths, sizes=sizes)
-        opened = self._stack.enter_context(self._unfinished)
-        self._hypotheses, self._exits, self._summary = opened
+        *self._files, self._summary = self._stack.enter_context(self._unfinished)
         return finished
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
@@ -116,7 +124,7 @@ class ResultsWriter:
         progress = _read_progress(self._folder)
         if progress is None:
             return None
-        if _are_whole(self._folder, progress.request, progress.contents):
+        if _are_whole(self._folder, progress.request, progress.contents, self._all):
             self._drop_progress()  # a process was killed just before it did this
             return None
         _check_request(self._folder, "unfinished results", progress.request, self._request)
@@ -131,32 +139,27 @@ class ResultsWriter:
         self.progress = None
         (self._folder / PROGRESS).unlink(missing_ok=True)
 
-    def add(self, translations: Translations) -> None:
-        """Appends these translations."""
-        for sentence in translations.sentences:
-            self._hypotheses.write(sentence.text + "\n")
-            line = {
-                "tokens": sentence.pieces,
-                "exits": sentence.exits,
-                "score": sentence.score,
-            }
-            self._exits.write(json.dumps(line, ensure_ascii=False) + "\n")
+    def add(self, *lines: Sequence[str]) -> None:
+        """Appends lines to each file, in the order of their names."""
+        for file, own in zip(self._files, lines, strict=True):
+            file.writelines(line + "\n" for line in own)
 
     def keep(self, tally: dict[str, Any]) -> None:
         """Writes everything added so far, and the figures in `tally`, to disk for resuming."""
         progress = Progress(self._request, self._contents, self._unfinished.keep(), tally)
         write_stamped(self._folder / PROGRESS, dataclasses.asdict(progress))
 
-    def hypotheses(self) -> list[str]:
-        """Returns the translations written so far."""
-        self._hypotheses.flush()
-        with open(self._hypotheses.name, encoding="utf-8", newline="\n") as file:
+    def lines(self, name: str) -> list[str]:
+        """Returns the lines that were written to a file so far."""
+        file = self._files[self.names.index(name)]
+        file.flush()
+        with open(file.name, encoding="utf-8", newline="\n") as file:
             return [line.removesuffix("\n") for line in file]
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, summary: Summary | ScoreSummary) -> None:
         """Writes the summary and renames all files to their final names."""
-        values: Summary = {**summary, "request": self._request, "contents": self._contents}
-        for file in (self._hypotheses, self._exits):
+        values = {**summary, "request": self._request, "contents": self._contents}
+        for file in self._files:
             file.flush()  # before the summary, which marks them as complete
         self._summary.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         self._unfinished.finish()
@@ -171,14 +174,17 @@ class Results(NamedTuple):
 
 
 def read_results(folder: Path) -> Results:
-    """Reads results that a `ResultsWriter` finished.
+    """Reads translations and their summary that a `ResultsWriter` finished.
 
     Raises:
         UserError: they are missing, unfinished or damaged.
     """
     progress = _read_progress(folder)
-    if not (folder / SUMMARY).exists() or (
-        progress and not _are_whole(folder, progress.request, progress.contents)
+    names = (HYPOTHESES, SUMMARY)
+    if (
+        not (folder / SUMMARY).exists()
+        or (folder / SCORES).exists()
+        or (progress and not _are_whole(folder, progress.request, progress.contents, names))
     ):
         raise UserError(f"{folder} holds no finished results: run decode.py to the end")
     try:
@@ -195,23 +201,25 @@ def read_results(folder: Path) -> Results:
     return Results(hypotheses, summary)
 
 
-def _finish_renaming(folder: Path, request: dict[str, Any]) -> None:
+def _finish_renaming(folder: Path, request: dict[str, Any], names: Sequence[str]) -> None:
     """Completes the renames of a process that was killed between them.
 
     The summary is written last, so a complete summary means that all files are complete.
     """
     if _read_summary(folder / (SUMMARY + UNFINISHED)).get("request") == request:
-        for name in _OURS:
+        for name in names:
             with contextlib.suppress(FileNotFoundError):  # already renamed
                 os.replace(folder / (name + UNFINISHED), folder / name)
 
 
-def _are_whole(folder: Path, request: dict[str, Any], contents: Mapping[str, Any]) -> bool:
-    """Returns whether a folder holds finished results of this request and these contents."""
+def _are_whole(
+    folder: Path, request: dict[str, Any], contents: Mapping[str, Any], names: Sequence[str]
+) -> bool:
+    """Returns whether a folder holds these files, finished, of this request and these contents."""
     summary = _read_summary(folder / SUMMARY)
     same = (summary.get("request"), summary.get("contents")) == (request, contents)
     comparable = None not in contents.values()
-    return same and comparable and all((folder / name).exists() for name in _OURS)
+    return same and comparable and all((folder / name).exists() for name in names)
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

@@ -1,15 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of `summary.json`, each explained; `docs/glossary.md` has them as a table."""
+"""The fields of `summary.json`, each explained; `docs/glossary.md` has them as tables."""
 
 from typing import Any, NotRequired, TypedDict
 
 
-class Summary(TypedDict):
-    """All figures of one decode.
+class Origin(TypedDict):
+    """Where the figures of a decode come from, and what was asked for.
 
-    A field that is `NotRequired` is there only where it can be known: scores need references, and
-    only `decode.py` knows its request and the text behind it.
+    A field that is `NotRequired` is there only where it can be known.
     """
+
+    policy: str
+    """The exit rule, as `--config.policy` reads it."""
+    thresholds: Any
+    """The rule's thresholds, as those of a tuned policy; null if it has none."""
+    shortlist: int
+    """`decoding.shortlist`, 0 where every exit scores all tokens."""
+    device: str
+    """Number and kind of the devices, those of all processes."""
+    checkpoint_step: int
+    """Training step of the newest checkpoint that was averaged."""
+    averaged_checkpoints: int
+    """Checkpoints whose parameters were averaged."""
+    seed: int
+    """`training.seed` of the model."""
+    config_sha256: str
+    """Checksum of the run's config."""
+    commit: str
+    """The commit of this package, with `-dirty` if files were changed; "unknown" if installed."""
+    engine_sha256: str
+    """Checksum of the sources of the decoding package."""
+    text_sha256: NotRequired[str | None]
+    """Checksum of the source text; null if it could be read only once."""
+    references_sha256: NotRequired[str | None]
+    """Checksum of the references, if there are any."""
+    translations_sha256: NotRequired[str | None]
+    """Checksum of the translations that were scored; null if they could be read only once."""
+    request: NotRequired[dict[str, Any]]
+    """What was asked for: the workdir, the texts and all settings of decoding."""
+    contents: NotRequired[dict[str, Any]]
+    """Checksums of what the request names: texts, parameters; and the rule."""
+
+
+class Summary(Origin):
+    """All figures of one decode; those that are `NotRequired` need references."""
 
     bleu: NotRequired[float]
     """Corpus score from 0 to 100, by the tokenizer of `decoding.bleu_tokenizer`; if there are
@@ -62,37 +96,40 @@ class Summary(TypedDict):
     """Sentences left blank because they do not fit into memory."""
     tokens: int
     """Tokens of the translations, EOS counted."""
-    policy: str
-    """The exit rule, as `--config.policy` reads it."""
-    thresholds: Any
-    """The rule's thresholds, as those of a tuned policy; null if it has none."""
     beam_size: int
     """`decoding.beam_size`."""
     batch_size: int
     """`decoding.batch_size`, 0 for as many sentences as are efficient; see `in_work`."""
-    shortlist: int
-    """`decoding.shortlist`, 0 where every exit scores all tokens."""
     length_penalty: float
     """`decoding.length_penalty`."""
-    device: str
-    """Number and kind of the devices, those of all processes."""
-    checkpoint_step: int
-    """Training step of the newest checkpoint that was averaged."""
-    averaged_checkpoints: int
-    """Checkpoints whose parameters were averaged."""
-    seed: int
-    """`training.seed` of the model."""
-    config_sha256: str
-    """Checksum of the run's config."""
-    commit: str
-    """The commit of this package, with `-dirty` if files were changed; "unknown" if installed."""
-    engine_sha256: str
-    """Checksum of the sources of the decoding package."""
-    text_sha256: NotRequired[str | None]
-    """Checksum of the source text; null if it could be read only once."""
-    references_sha256: NotRequired[str | None]
-    """Checksum of the references, if there are any."""
-    request: NotRequired[dict[str, Any]]
-    """What was asked for: the workdir, the text and all settings of decoding."""
-    contents: NotRequired[dict[str, Any]]
-    """Checksums of what the request names: text, references, parameters; and the rule."""
+
+
+class ScoreSummary(Origin):
+    """All figures of given translations that were scored (forced decoding).
+
+    Depths are those of the exits. No state is a copy, as if all tokens ran all blocks.
+    """
+
+    log_prob: dict[int, float]
+    """Log-probability of all translations, over the whole vocabulary, if every token exited at this
+    depth."""
+    perplexity: dict[int, float]
+    """The same per token: exp(-`log_prob` / `tokens`)."""
+    log_prob_at_exits: float
+    """Log-probability of all translations with the exits that the policy chooses."""
+    perplexity_at_exits: float
+    """The same per token."""
+    average_exit: float
+    """Mean exit that the policy chooses, over all tokens."""
+    exit_histogram: dict[int, int]
+    """Tokens by the depth that the policy chooses."""
+    tokens: int
+    """Tokens of the translations, EOS counted."""
+    sentences: int
+    """Translations, blank ones included."""
+    sentences_cut: int
+    """Sources that were cut to `decoding.max_source_length`."""
+    sentences_too_long: int
+    """Sentences left out because they or their translations do not fit into memory."""
+    seconds: float
+    """Time of scoring, compiling included."""

@@ -39,6 +39,24 @@ def format_table(summaries: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(rows)
 
 
+def format_scores(summary: Mapping[str, Any]) -> str:
+    """Returns a table of given translations: a row per exit, and one for the policy's exits."""
+    heading = ["exit", "log-probability", "perplexity"]
+    rows = [(f"fixed:{depth}", summary["log_prob"][depth]) for depth in summary["log_prob"]]
+    perplexities = [*summary["perplexity"].values(), summary["perplexity_at_exits"]]
+    rows.append(
+        (
+            f"{summary['policy']} (average {summary['average_exit']:.2f})",
+            summary["log_prob_at_exits"],
+        )
+    )
+    cells = [
+        [name, f"{log_prob:,.2f}", f"{perplexity:.4g}"]
+        for (name, log_prob), perplexity in zip(rows, perplexities, strict=True)
+    ]
+    return markdown_table([heading, *cells])
+
+
 def format_comparison(rows: Sequence[dict[str, Any]]) -> str:
     """Returns a table with a row per system of `dat_jax.evaluation.significance.paired`.
 

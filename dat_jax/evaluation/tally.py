@@ -9,12 +9,7 @@ from dat_jax import flops
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.decoding.work import describe
-from dat_jax.evaluation.provenance import (
-    describe_commit,
-    describe_device,
-    hash_config,
-    hash_engine,
-)
+from dat_jax.evaluation.provenance import origin
 from dat_jax.evaluation.summary import Summary
 from dat_jax.runtime.processes import count
 
@@ -108,17 +103,8 @@ class Tally:
             "sentences_cut": self._cut,
             "sentences_too_long": self._too_long,
             "tokens": tokens,
-            "policy": policy.name,
-            "thresholds": getattr(policy.rule, "thresholds", None),
             "beam_size": decoding.beam_size,
             "batch_size": decoding.batch_size,
-            "shortlist": decoding.shortlist,
             "length_penalty": decoding.length_penalty,
-            "device": describe_device(trained),
-            "checkpoint_step": trained.steps[0],
-            "averaged_checkpoints": len(trained.steps),
-            "seed": config.training.seed,
-            "config_sha256": hash_config(config),
-            "commit": describe_commit(),
-            "engine_sha256": hash_engine(),
+            **origin(trained, policy, decoding),
         }

@@ -1,74 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The objective on one batch: L_dec, aligned or mixed, and L_exit (paper, section 3)."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from dat_jax.config import Config
 from dat_jax.data.batching import Batch
-from dat_jax.data.vocabulary import BOS, PAD
+from dat_jax.data.vocabulary import PAD
 from dat_jax.exits.distributions import geometric, multinomial
 from dat_jax.exits.oracles import agreement, sequence_oracle, token_oracle
 from dat_jax.exits.sampling import sample_exits
 from dat_jax.losses import TokenTerms, decoder_loss, exit_loss, exit_loss_weights, token_metrics
 from dat_jax.metrics import Mean, Metrics
 from dat_jax.model.transformer import Transformer
-from dat_jax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
-
-
-class Forward(NamedTuple):
-    """The outputs of a model under teacher forcing."""
-
-    states: jax.Array  # [N, B, T, D]
-    classifiers: dict[str, Any]  # weights, see `dat_jax.model.classifiers`
-    exit_logits: jax.Array | None  # [B, *T, U] None without an exit head
-
-
-def forward(
-    model: Transformer,
-    params: Params,
-    batch: Batch,
-    *,
-    gradient_scaling: float = 0.0,
-    gradient_from_above: float = 1.0,
-    detach_head: bool = False,
-    dropout_key: PRNGKeyArray | None = None,
-) -> Forward:
-    """Runs the model with teacher forcing, all tokens through all blocks.
-
-    Args:
-        model: the model.
-        params: its parameters.
-        batch: source and target tokens.
-        gradient_scaling: see `Decoder`.
-        gradient_from_above: see `Decoder`.
-        detach_head: whether to stop gradients from the exit head into the model.
-        dropout_key: the key of dropout; None turns dropout off.
-    """
-    source, _, inputs = _tokens(batch)
-    source_mask, deterministic = source != PAD, dropout_key is None
-
-    def run(model: Transformer) -> Forward:
-        memory = model.encode(source, source_mask, deterministic=deterministic)
-        states = model.states(
-            inputs,
-            memory,
-            source_mask,
-            gradient_scaling=gradient_scaling,
-            gradient_from_above=gradient_from_above,
-            deterministic=deterministic,
-        )
-        exit_logits = None
-        if model.config.exit_head != "none":
-            seen = (memory, states)
-            memory_seen, states_seen = jax.lax.stop_gradient(seen) if detach_head else seen
-            exit_logits = model.exit_logits(memory_seen, source_mask, states_seen)
-        return Forward(states, model.classifier_weights(), exit_logits)
-
-    rngs = None if dropout_key is None else {"dropout": dropout_key}
-    return cast(Forward, model.apply({"params": params}, method=run, rngs=rngs))
+from dat_jax.teacher_forcing import forward, shifted
+from dat_jax.types import Array, Bool, Float, Params, PRNGKeyArray
 
 
 def aligned(
@@ -93,7 +41,7 @@ def aligned(
     """
     target = jnp.asarray(batch.target)
     target_mask = target != PAD
-    states, classifiers, exit_logits = forward(
+    _, states, classifiers, exit_logits = forward(
         model,
         params,
         batch,
@@ -138,7 +86,8 @@ def mixed(
         `loss`, L_dec with label smoothing, and `nll` and `accuracy` of each exit over the tokens
         that exit there. All are means per target token.
     """
-    source, target, inputs = _tokens(batch)
+    source, target = jnp.asarray(batch.source), jnp.asarray(batch.target)
+    inputs = shifted(target)
     samples, training = config.training.exit_samples, config.training
     dropout_key, exit_key = jax.random.split(key)
     target, inputs = (jnp.repeat(x, samples, axis=0) for x in (target, inputs))
@@ -168,13 +117,6 @@ def mixed(
     terms = jax.tree.map(lambda x: jnp.broadcast_to(x, leaves.shape), terms)
     tokens = jnp.sum(target != PAD) / samples
     return {"loss": Mean(loss, tokens)} | token_metrics(terms, leaves)
-
-
-def _tokens(batch: Batch) -> tuple[Int[Array, "B S"], Int[Array, "B T"], Int[Array, "B T"]]:
-    """Returns the source, the target, and the target shifted right."""
-    target = jnp.asarray(batch.target)
-    inputs = jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
-    return jnp.asarray(batch.source), target, inputs
 
 
 def _exit_metrics(

@@ -19,7 +19,7 @@ from dat_jax.exits.thresholds import Thresholded
 from dat_jax.model.classifiers import classify, weights_of_exit
 from dat_jax.model.transformer import Transformer
 from dat_jax.runtime.jax_flags import our_modes
-from dat_jax.training.objective import forward
+from dat_jax.teacher_forcing import forward
 from dat_jax.types import Array, Params
 
 _BATCH_TOKENS = 4_096  # per device; more if `_ROWS` rows need more
@@ -64,7 +64,7 @@ def _observe_batch(
     model: Transformer, params: Params, batch: Batch, kind: type[Thresholded], shortlist: int
 ) -> tuple[Float[Array, "L B T"], Float[Array, "N B T"]]:
     target = jnp.asarray(batch.target)
-    states, weights, exit_logits = forward(model, params, batch)
+    _, states, weights, exit_logits = forward(model, params, batch)
     classifies = Need.CLASSIFIER in kind.needs
 
     def one_exit(exit_: tuple[Array, dict, Array]) -> tuple[Array, Array | None]:

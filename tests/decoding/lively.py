@@ -106,6 +106,7 @@ def settings(
     windows: tuple[int, ...] = (),
     projected: int = 99,
     shortlist: int = 0,
+    n_best: int = 0,
 ) -> SearchSettings:
     """Search settings. The defaults are the plain algorithm: all slots are filled together, a block
     runs on all rows, attention reads all positions, and caches hold keys and values."""
@@ -119,6 +120,7 @@ def settings(
         windows=(*windows, MAX_LENGTH),
         projected=projected,
         shortlist=shortlist,
+        n_best=n_best,
     )
 
 

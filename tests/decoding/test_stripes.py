@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes find the same hypotheses as one process."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,19 @@ def test_draws_follow_the_sentence_number_across_processes(monkeypatch: pytest.M
             sources,
             config.decoding,
             numbers=NUMBERS,
+            n_best=2,
             on_progress=lambda _: None,
         )
 
-    alone = one_process.search(trained, Uniform(3, 0), sources, config.decoding, numbers=NUMBERS)
+    alone = one_process.search(
+        trained, Uniform(3, 0), sources, config.decoding, numbers=NUMBERS, n_best=2
+    )
     monkeypatch.setattr(stripes, "count", lambda: PROCESSES)
     search_as(1)
     together = search_as(0)
     assert len({hypothesis.exits for hypothesis in alone.hypotheses}) > 1
     assert [one.exits for one in together.hypotheses] == [one.exits for one in alone.hypotheses]
     assert [one.tokens for one in together.hypotheses] == [one.tokens for one in alone.hypotheses]
+    for one, other in zip(together.hypotheses, alone.hypotheses, strict=True):
+        assert [h.tokens for h in one.n_best] == [h.tokens for h in other.n_best]
+        assert dataclasses.replace(one, n_best=()) == one.n_best[0]

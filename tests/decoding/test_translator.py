@@ -75,6 +75,7 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         decoding: object,
         *,
         numbers: Sequence[int],
+        n_best: int,
         on_progress: Any,
     ) -> SearchResult:
         on_progress(len(sources))
@@ -181,7 +182,7 @@ def test_a_steady_trickle_does_not_keep_a_window_open(
         return seconds >= gap
 
     clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("dat_jax.decoding.translator.time", clock)
+    monkeypatch.setattr("dat_jax.decoding.windows.time", clock)
     parts = make_translator(dataset).stream(LINES * 9, arrives_within=arrives_within)
     lengths = [len(part.sentences) for part in parts]
     assert sum(lengths) == 9 * len(LINES)

@@ -2,6 +2,7 @@
 """Results on disk are complete or absent, and unfinished ones can be resumed."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -11,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from dat_jax.decoding.cost import DecodeCost
-from dat_jax.decoding.translator import Translation, Translations
+from dat_jax.decoding.translator import Translation
 from dat_jax.errors import UserError
+from dat_jax.evaluation import formats
 from dat_jax.evaluation.results import ResultsWriter, read_results
 from tests.storage.test_files import size_limit
 
 
-def translations(*sentences: Translation) -> Translations:
-    return Translations(sentences, DecodeCost.nothing(2), 0)
+def lines(*sentences: Translation) -> tuple[list[str], list[str]]:
+    """The lines of both files."""
+    return [one.text for one in sentences], [formats.exits(0, one) for one in sentences]
 
 
 REQUEST = {"input": "a/text", "beam_size": 4}
@@ -53,16 +55,16 @@ def contents(folder: Path) -> dict[str, str]:
 def test_results_have_one_line_per_sentence_in_order(tmp_path: Path):
     folder = tmp_path / "new" / "folder"
     with opened(folder, REQUEST, CONTENTS) as writer:
-        writer.add(translations(EIGHT, EMPTY))
+        writer.add(*lines(EIGHT, EMPTY))
         assert not (folder / "hypotheses.txt").exists()
-        writer.add(translations(EMPTY, EIGHT))
+        writer.add(*lines(EMPTY, EIGHT))
         writer.finish({"bleu": 1.5})
     written = contents(folder)
     assert written.keys() == {"hypotheses.txt", "exits.jsonl", "summary.json"}
     assert written["hypotheses.txt"].split("\n") == [EIGHT.text, "", "", EIGHT.text, ""]
-    lines = [json.loads(line) for line in written["exits.jsonl"].split("\n")[:-1]]
+    exits = [json.loads(line) for line in written["exits.jsonl"].split("\n")[:-1]]
     eight = {"tokens": ["▁acht", "</s>"], "exits": [1, 2], "score": -0.5}
-    assert lines == [eight, *[{"tokens": [], "exits": [], "score": 0.0}] * 2, eight]
+    assert exits == [eight, *[{"tokens": [], "exits": [], "score": 0.0}] * 2, eight]
     assert json.loads(written["summary.json"]) == {
         "bleu": 1.5,
         "request": REQUEST,
@@ -73,14 +75,14 @@ def test_results_have_one_line_per_sentence_in_order(tmp_path: Path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, None])
 def test_unfinished_results_leave_earlier_ones(tmp_path: Path, error):
     with opened(tmp_path, REQUEST, CONTENTS) as writer:
-        writer.add(translations(EIGHT))
+        writer.add(*lines(EIGHT))
         writer.finish({"bleu": 1.5})
     before = contents(tmp_path)
     assert len(before) == 3
 
     def write_half() -> None:
         with opened(tmp_path, REQUEST, CONTENTS) as writer:
-            writer.add(translations(EMPTY, EMPTY))
+            writer.add(*lines(EMPTY, EMPTY))
             assert contents(tmp_path).items() >= before.items()
             assert len(contents(tmp_path)) > len(before)
             if error:
@@ -101,7 +103,7 @@ def write(
     contents: dict[str, Any] = CONTENTS,
 ) -> None:
     with opened(folder, request, contents) as writer:
-        writer.add(translations(*sentences))
+        writer.add(*lines(*sentences))
         writer.finish({"bleu": 1.5})
 
 
@@ -145,7 +147,7 @@ def test_a_folder_has_one_writer(tmp_path: Path):
     with opened(tmp_path, REQUEST, CONTENTS) as writer:
         with pytest.raises(UserError, match="is being written by process"):
             write(tmp_path, REQUEST, EMPTY)
-        writer.add(translations(EIGHT))
+        writer.add(*lines(EIGHT))
         writer.finish({})
     assert contents(tmp_path)["hypotheses.txt"] == EIGHT.text + "\n"
 
@@ -169,9 +171,9 @@ def test_an_input_name_that_is_not_utf8_is_stored(tmp_path: Path):
 
 def keep(folder: Path, resume: bool, *sentences: Translation) -> None:
     with opened(folder, REQUEST, CONTENTS, resume=resume) as writer:
-        writer.add(translations(*sentences))
+        writer.add(*lines(*sentences))
         writer.keep({"sentences": len(sentences)})
-        writer.add(translations(EMPTY, EMPTY))
+        writer.add(*lines(EMPTY, EMPTY))
         raise KeyboardInterrupt
 
 
@@ -191,9 +193,9 @@ def test_resuming_continues_from_the_last_kept_results(tmp_path: Path):
     with opened(tmp_path, REQUEST, CONTENTS, resume=True) as writer:
         assert writer.progress
         assert writer.progress.tally == {"sentences": 1}
-        assert writer.hypotheses() == [EIGHT.text]
-        writer.add(translations(EIGHT))
-        assert writer.hypotheses() == [EIGHT.text] * 2
+        assert writer.lines("hypotheses.txt") == [EIGHT.text]
+        writer.add(*lines(EIGHT))
+        assert writer.lines("hypotheses.txt") == [EIGHT.text] * 2
         writer.finish({"bleu": 2.5})
     written = contents(tmp_path)
     assert written.keys() == finished.keys()
@@ -225,7 +227,7 @@ def test_resuming_without_earlier_results_starts_from_scratch(tmp_path: Path):
     with begin(tmp_path, REQUEST, CONTENTS, resume=True) as (writer, finished):
         assert not writer.progress
         assert not finished
-        writer.add(translations(EIGHT))
+        writer.add(*lines(EIGHT))
         writer.finish({})
     with begin(tmp_path, REQUEST, CONTENTS, resume=True) as (_, finished):
         assert finished
@@ -251,7 +253,7 @@ def test_results_of_a_pipe_never_count_as_finished(tmp_path: Path):
     for _ in range(2):
         with begin(tmp_path, REQUEST, pipe) as (writer, finished):
             assert not finished
-            writer.add(translations(EIGHT))
+            writer.add(*lines(EIGHT))
             writer.finish({})
 
 
@@ -273,11 +275,11 @@ def test_a_kill_between_the_last_renames_still_leaves_finished_results(
         replace(source, place)
 
     with opened(folder, REQUEST, CONTENTS) as writer:
-        writer.add(translations(EIGHT))
+        writer.add(*lines(EIGHT))
         if kept:
             writer.keep({"sentences": 1})
             shutil.copy(folder / "progress.json", tmp_path)
-        writer.add(translations(EMPTY))
+        writer.add(*lines(EMPTY))
         monkeypatch.setattr(os, "replace", replace_or_be_killed)
         writer.finish({"sentences": 2})
         monkeypatch.undo()
@@ -292,3 +294,35 @@ def test_a_kill_between_the_last_renames_still_leaves_finished_results(
         assert not writer.progress
     assert contents(killed) == contents(folder)
     assert read_results(killed).hypotheses == [EIGHT.text, ""]
+
+
+def test_a_list_is_a_file_of_its_own_and_lasts_as_the_others_do(tmp_path: Path):
+    names = ("hypotheses.txt", "exits.jsonl", "nbest.txt")
+    listed = dataclasses.replace(EIGHT, n_best=(EIGHT, EMPTY))
+    asked = REQUEST | {"n_best": 2}
+
+    def write_list(index: int, resume: bool) -> None:
+        with ResultsWriter(tmp_path, asked, resume, names) as writer:
+            writer.begin(CONTENTS)
+            writer.add(*lines(listed), [formats.n_best_list(index, listed)])
+            writer.keep({})
+            writer.add(["half"], ["half"], ["half"])
+            if not resume:
+                raise KeyboardInterrupt
+            writer.finish({})
+
+    with pytest.raises(KeyboardInterrupt):
+        write_list(0, resume=False)
+    write_list(1, resume=True)
+    written = contents(tmp_path)
+    assert written.keys() == {*names, "summary.json"}
+    of_both = [
+        f"{index} ||| {text}" for index in (0, 1) for text in (f"{EIGHT.text} ||| -0.5", " ||| 0.0")
+    ]
+    assert written["nbest.txt"].split("\n") == [*of_both, "half", ""]
+    assert json.loads(written["exits.jsonl"].split("\n")[0])["nbest"] == [
+        {"tokens": ["▁acht", "</s>"], "exits": [1, 2], "score": -0.5},
+        {"tokens": [], "exits": [], "score": 0.0},
+    ]
+    with pytest.raises(UserError, match="holds results with n_best = 2, not None"):
+        write(tmp_path, REQUEST, EIGHT)

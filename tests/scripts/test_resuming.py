@@ -57,8 +57,8 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, windows: int, error: BaseExceptio
     """Makes the next decode raise `error` while it writes the results after `windows` windows."""
     add, count = ResultsWriter.add, iter(range(100))
 
-    def adds(self: ResultsWriter, translations: Any) -> None:
-        add(self, translations)
+    def adds(self: ResultsWriter, *lines: Any) -> None:
+        add(self, *lines)
         if next(count) == windows:
             raise error
 
