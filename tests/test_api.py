@@ -276,7 +276,7 @@ def test_a_model_finds_its_tuned_policies_from_any_working_directory(
     point = {"kind": "confidence", "average_exit": 1.0, "bleu": 1.0}
     for name, threshold in {"mine": 0.1, "other": 0.9}.items():
         run = Run(Path(shutil.copytree(workdir, tmp_path / name / "run")))
-        save_front(run, "confidence", [point | {"thresholds": [threshold] * 2}])
+        save_front(run, "confidence", [point | {"policy": f"confidence:{threshold}"}])
     monkeypatch.chdir(tmp_path / "mine")
     model = dat_jax.load("run")
     monkeypatch.chdir(tmp_path / "other")

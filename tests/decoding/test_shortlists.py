@@ -28,7 +28,7 @@ CASES = [
     Case("per_exit", 3, Confidence((0.75, 0.75))),
     Case("post, tempted", 1, Confidence((0.8, 0.8))),
     Case("pre", 3, Margin((0.3, 0.2))),
-    Case("deep", 1, Patience(2)),
+    Case("tied", 1, Patience(2)),
 ]
 
 

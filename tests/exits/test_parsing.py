@@ -117,7 +117,8 @@ def test_the_error_for_an_unknown_policy_lists_all_policies(text):
     assert refusal(text, model()) == (
         "must be one of fixed[:DEPTH], uniform[:SEED], schedule:FIRST-LAST, "
         "sequence_multinomial, token_multinomial, "
-        "token_geometric[:TAU], confidence:TAU, margin:TAU, similarity:TAU, patience:K"
+        "token_geometric[:TAU], confidence:TAU, margin:TAU, similarity:TAU, patience:K, "
+        "FILE.py:CLASS[:ARGUMENT]"
     )
 
 

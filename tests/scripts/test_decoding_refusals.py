@@ -32,9 +32,13 @@ def test_decoding_refuses_impossible_requests(trained: Path, tmp_path: Path):
     for message, arguments in {
         "the depth must be one of 1, 2": ["--config.policy=fixed:3"],
         "must be one of fixed[:DEPTH], uniform": ["--config.policy=oracle"],
-        "use one of fixed[:DEPTH], uniform[:SEED], token_geometric[:TAU], confidence:TAU": [
+        "use one of fixed[:DEPTH], uniform[:SEED], schedule:FIRST-LAST, token_geometric[:TAU], ": [
             "--config.policy=sequence_multinomial"
         ],
+        "FIRST-LAST must be two depths from 1 to 2, and FIRST no less than LAST": [
+            "--config.policy=schedule:1-2"
+        ],
+        "the number of exits must be an integer from 1 to 2": ["--config.policy=patience:0"],
         "needs 1 threshold": ["--config.policy=confidence:0.1,0.2,0.3"],
         "thresholds must be in [0, 1]": ["--config.policy=token_geometric:1.5"],
         "must have the form confidence:TAU": ["--config.policy=confidence:"],

@@ -29,7 +29,9 @@ def test_tuning_prints_the_policy_to_decode_with(trained: Path, tmp_path: Path):
     options = ["--candidates=20", "--segment=0.25", "--beam_size=1"]
     result = succeed(tuning.main, workdir, policy, *options)
     assert "decode with --config.policy='tuned:token_geometric:AE<=" in result.stdout
+    listed = succeed(tuning.main, workdir, "--policy=patience", "--beam_size=1")
+    assert "decode with --config.policy='tuned:patience:AE<=" in listed.stdout
     refuse("--policy is missing", tuning.main, workdir)
-    kinds = "--policy=fixed: must be one of confidence, token_geometric"
+    kinds = "--policy=fixed: must be one of schedule, token_geometric, confidence, "
     refuse(kinds, tuning.main, workdir, "--policy=fixed")
     refuse("train a model into this workdir first", tuning.main, "--workdir=no", policy)
