@@ -140,7 +140,7 @@ def _batches(lengths: Sequence[int], trained: TrainedModel) -> Iterator[tuple[in
             yield room, alike[first : first + most]
 
 
-def _padded(rows: Sequence[Ids], size: int, room: int) -> Int[np.ndarray, "B room"]:
+def _padded(rows: Sequence[Ids], size: int, room: int) -> Int[np.ndarray, "B T"]:
     padded = np.full((size, room), PAD, np.int32)
     for row, ids in enumerate(rows):
         padded[row, : len(ids)] = ids

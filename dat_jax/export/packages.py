@@ -16,4 +16,5 @@ def needed(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is missing: pip install -e '.[export]'") from None
+        package = (error.name or name).partition(".")[0]
+        raise UserError(f"{package} is missing: pip install -e '.[export]'") from None

@@ -29,9 +29,8 @@ _ROWS = 8
 class Observed(NamedTuple):
     """Values of each reference token from one pass, without padding."""
 
-    # [depths with a threshold, tokens] what the rule compares with thresholds, from depth `first`
-    signal: Float[np.ndarray, "L tokens"]
-    first: int
+    signal: Float[np.ndarray, "L tokens"]  # what the rule compares with thresholds
+    first: int  # the depth of the first signal
     token_ll: Float[np.ndarray, "N tokens"]  # the reference's log-likelihood at each exit
 
 

@@ -360,6 +360,7 @@ def test_allowed_combinations_are_accepted(changes):
 
 def test_a_reference_requires_an_input():
     values = {"split": "test", "input": "", "reference": "test.en", "output": "", "resume": False}
+    values |= {"n_best": 0, "format": "text", "score": ""}
     with pytest.raises(UserError, match=r"^reference is set but input is not"):
         from_dict(TextConfig, values)
 

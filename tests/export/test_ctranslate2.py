@@ -57,10 +57,11 @@ def test_translations_and_their_scores_are_ours(kind: str, beam_size: int, tmp_p
         disable_unk=True,
         suppress_sequences=[["<pad>"], ["<s>"]],  # random models need this
     )
-    same = np.mean([x.hypotheses[0] == y for x, y in zip(found, ours, strict=True)])
-    assert same == 1 if beam_size == 1 else same >= 0.99
-    assert len({tuple(sentence) for sentence in ours}) > 8
-    assert len({len(sentence) for sentence in ours}) > 2
+    # In a beam, CTranslate2 does not add the likelihood of EOS where the limit forces it.
+    pairs = [(x.hypotheses[0], y) for x, y in zip(found, ours, strict=True)]
+    pairs = [pair for pair in pairs if beam_size == 1 or max(map(len, pair)) < LIMIT - 1]
+    assert all(theirs == own for theirs, own in pairs)
+    assert len({tuple(own) for _, own in pairs}) > 4
 
     scores = [sum(x.log_probs) for x in translator.score_batch(pieces, ours)]
     np.testing.assert_allclose(scores, [x.log_prob for x in hypotheses], atol=1e-3)

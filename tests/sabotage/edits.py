@@ -54,8 +54,10 @@ def _all_edits(tree: ast.Module, lines: list[str]) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.expr | ast.keyword) or node.lineno != node.end_lineno:
             continue
-        row = node.lineno - 1
+        row, same = node.lineno - 1, ast.unparse(node)
         for new in _replacements(node):
+            if new == same:
+                continue
             line = lines[row].encode()
             end = node.end_col_offset or 0
             broken = line[: node.col_offset] + new.encode() + line[end:]

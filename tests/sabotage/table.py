@@ -45,9 +45,9 @@ TABLE = (
     ),
     # Rules.
     Sabotage(
-        f"{_EXITS}/rules.py",
-        "halts = confidence > _at(",
-        "halts = confidence < _at(",
+        f"{_EXITS}/thresholds.py",
+        "above = (self.signal(seen) > tau)",
+        "above = (self.signal(seen) < tau)",
         "tests/exits/test_rules.py",
     ),
     Sabotage(
