@@ -41,10 +41,10 @@ def test_sigterm_ends_a_process_after_training():
     trains = (
         "agreement = agreeing_to_stop(); agreement.__enter__(); agreement.__exit__(*[None] * 3)"
     )
-    asked = (
-        "gather(0); os.kill(os.getpid(), signal.SIGTERM); signal.sigtimedwait([], 5); os._exit(3)"
-    )
-    ends = run_together(statement(f"{trains}; {asked}"))
+    # The first process coordinates the other, which would abort if it ended first.
+    waits = "gather(0); signal.sigtimedwait([], 1 - index())"
+    asked = "os.kill(os.getpid(), signal.SIGTERM); signal.sigtimedwait([], 5); os._exit(3)"
+    ends = run_together(statement(f"{trains}; {waits}; {asked}"))
     assert [end.status for end in ends] == [-signal.SIGTERM] * 2, ends
 
 
