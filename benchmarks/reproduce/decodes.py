@@ -38,6 +38,9 @@ _BATCHES = {512: None, 32: 512, 1: 64}
 
 _PROCESSES, _REPETITIONS = 3, 2  # of each measurement of time; repetitions in each process
 
+_IN_TURN = 4
+"""Policies that take turns: a process keeps the programs of no more, of three lengths each."""
+
 _OF_TEXT = ("average_exit", "exit_histogram", "flops_per_token", "config_sha256")
 """Figures of the output, which do not depend on the batch size."""
 
@@ -241,7 +244,8 @@ def _time_here(
         partial(translator.translate, model.text("test")[0][:sentences], translator.policy.name)
         for model, translator in _batched(_load(candidates), batch_size)
     ]
-    return interleaved(runs, repetitions, f"batches of {batch_size}")
+    parts = [runs[first : first + _IN_TURN] for first in range(0, len(runs), _IN_TURN)]
+    return [x for part in parts for x in interleaved(part, repetitions, f"batch {batch_size}")]
 
 
 def _lines_of(

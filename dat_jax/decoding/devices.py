@@ -23,7 +23,9 @@ from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Rule, as_arrays
 from dat_jax.model.transformer import Transformer
 
-_PROGRAMS = 64  # compiled programs to keep
+# Compiled programs to keep. One takes 1,000 to 2,000 memory mappings on a CPU, and Linux allows a
+# process 65,530: beyond, XLA crashes.
+_PROGRAMS = 16
 _WEIGHTS: WeakKeyDictionary[TrainedModel, Weights] = WeakKeyDictionary()
 _EACH, _WHOLE = PartitionSpec(DEVICES), PartitionSpec()
 
