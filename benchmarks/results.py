@@ -91,15 +91,23 @@ def read_lines(path: Path) -> list[Line]:
     return lines
 
 
+def kind_of(line: Line) -> str:
+    """Returns the kind of a line's exit rule, as its policy names it."""
+    return line["policy"].partition(":")[0]
+
+
 def rule_of(line: Line) -> str:
-    """Returns the kind of a line's exit rule, with its shortlist if it has one."""
-    rule = line["policy"].partition(":")[0].replace("_", " ")
-    return f"{rule}, shortlist {line['shortlist']}" if line["shortlist"] else rule
+    """Returns the kind of a line's exit rule in words, with its shortlist if it has one."""
+    return _with_shortlist(kind_of(line).replace("_", " "), line)
 
 
 def describe(line: Line) -> str:
     """Returns the policy of a line, with its shortlist if it has one."""
-    return line["policy"] + (f", shortlist {line['shortlist']}" if line["shortlist"] else "")
+    return _with_shortlist(line["policy"], line)
+
+
+def _with_shortlist(name: str, line: Line) -> str:
+    return f"{name}, shortlist {line['shortlist']}" if line["shortlist"] else name
 
 
 def select(lines: Sequence[Line], key: str, value: str) -> list[Line]:

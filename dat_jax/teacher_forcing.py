@@ -74,22 +74,23 @@ def shifted(target: Int[Array, "B T"]) -> Int[Array, "B T"]:
 
 
 def map_exits(
-    model: Transformer, outputs: Forward, function: Callable[[Float[Array, "B T V"]], Any]
+    model: Transformer,
+    outputs: Forward,
+    function: Callable[[Int[Array, ""], Float[Array, "B T V"]], Any],
 ) -> Any:
-    """Returns a function's values of the log-probabilities at each exit, stacked on a leading axis
-    of exits; those of only one exit exist at a time."""
-    states = outputs.states[model.config.exit_depths[0] - 1 :]
+    """Returns a function's values of the depth and the logits of each exit, stacked on a leading
+    axis of exits; the logits of only one exit exist at a time."""
+    depths = model.config.exit_depths
 
-    def one_exit(per_exit_and_state: tuple[dict[str, Any], Array]) -> Any:
-        per_exit, state = per_exit_and_state
-        logits = classify(outputs.classifiers["shared"] | per_exit, state)
-        return function(jax.nn.log_softmax(logits))
+    def one_exit(exit_: tuple[Array, dict[str, Any], Array]) -> Any:
+        depth, per_exit, state = exit_
+        return function(depth, classify(outputs.classifiers["shared"] | per_exit, state))
 
-    return jax.lax.map(one_exit, (outputs.classifiers["per_exit"], states))
+    states = outputs.states[depths[0] - 1 :]
+    return jax.lax.map(one_exit, (jnp.asarray(depths), outputs.classifiers["per_exit"], states))
 
 
-def log_likelihood(
-    log_probs: Float[Array, "B T V"], target: Int[Array, "B T"]
-) -> Float[Array, "B T"]:
+def log_likelihood(logits: Float[Array, "B T V"], target: Int[Array, "B T"]) -> Float[Array, "B T"]:
     """Returns the log-likelihood of each target token."""
+    log_probs = jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]

@@ -41,7 +41,7 @@ class Instruction(NamedTuple):
 
     @property
     def is_collective(self) -> bool:
-        """Whether it starts an exchange between devices."""
+        """True if it starts an exchange between devices."""
         return self.opcode.removesuffix("-start") in _COLLECTIVES
 
 

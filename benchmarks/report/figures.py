@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.decode.plot import speed
 from benchmarks.drawing import panels, save
 from benchmarks.report.costs import average_exit, megaflops, milliseconds
-from benchmarks.results import Line, select
+from benchmarks.results import Line, kind_of, rule_of, select
 from dat_jax.errors import UserError
 
 _FAMILIES = {
@@ -43,7 +43,7 @@ def quality(lines: Sequence[Line], path: Path) -> None:
     for axis, (label, cost, shown) in zip(axes, costs, strict=True):
         families = {family: defaultdict(list) for family in _FAMILIES}
         for line in select(shown, "split", "test"):
-            point, family = line["point"], "shortlist" if line["shortlist"] else _rule(line)
+            point, family = line["point"], "shortlist" if line["shortlist"] else kind_of(line)
             if point.startswith("baseline_"):
                 point = family = "baseline"
             families[family][point, line["seed"]].append((cost(line), line["bleu"]))
@@ -65,7 +65,7 @@ def ablation(lines: Sequence[Line], path: Path) -> None:
     """
     series = defaultdict(list)
     for line in select(lines, "split", "valid"):
-        if "sigma" in line and _rule(line) != "fixed":
+        if "sigma" in line and kind_of(line) != "fixed":
             point = line["lambda"], line["average_exit"], line["bleu"]
             series[line["sigma"], line["seed"]].append(point)
     _check_any(series, "an exit head")
@@ -117,13 +117,13 @@ def _nearest(lines: Sequence[Line]) -> list[Line]:
 
     All are of the first model that has tuned thresholds, and of its lowest seed.
     """
-    tuned = [line for line in select(lines, "split", "test") if _rule(line) in _TUNED]
+    tuned = [line for line in select(lines, "split", "test") if kind_of(line) in _TUNED]
     _check_any(tuned, "a tuned rule")
     tuned = [line for line in tuned if line["point"] == tuned[0]["point"]]
     first = min(line["seed"] for line in tuned)
     chosen = dict[str, Line]()
     for rule in _TUNED:
-        own = [line for line in tuned if _rule(line) == rule and line["seed"] == first]
+        own = [line for line in tuned if kind_of(line) == rule and line["seed"] == first]
         for wanted in (2.0, 3.0):
             for line in sorted(own, key=lambda line: abs(line["average_exit"] - wanted))[:1]:
                 chosen[line["policy"]] = line
@@ -135,12 +135,8 @@ def _check_any(lines: Collection[Any], what: str) -> None:
         raise UserError(f"no line of the figure's files is of {what}: name a file that has some")
 
 
-def _rule(line: Line) -> str:
-    return line["policy"].partition(":")[0]
-
-
 def _name(line: Line) -> str:
-    return f"{_rule(line).replace('_', ' ')}, average exit {line['average_exit']:.1f}"
+    return f"{rule_of(line)}, average exit {line['average_exit']:.1f}"
 
 
 FIGURES: dict[str, Callable[[Sequence[Line], Path], None]] = {

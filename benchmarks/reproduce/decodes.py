@@ -177,12 +177,13 @@ def measure_speed(
     Raises:
         Spent: the budget is spent.
     """
-    candidates = list[_Candidate]()
+    candidates, loaded = list[_Candidate](), list[tuple[Model, Policy]]()
     for trained, point in points:
         budget.check()
-        policies = Model(trained, point.shortlist).policies(point)
-        candidates += [_Candidate(trained, point.shortlist, policy.name) for policy in policies]
-    loaded = _load(candidates)
+        model = Model(trained, point.shortlist)
+        for policy in model.policies(point):
+            candidates.append(_Candidate(trained, point.shortlist, policy.name))
+            loaded.append((model, policy))
 
     def known(batch_size: int) -> list[Line | None]:
         return [

@@ -37,7 +37,7 @@ class OptimizerConfig:
 
     @property
     def falls_to_zero(self) -> bool:
-        """Whether the learning rate falls to 0, so that each step's depends on `training.steps`."""
+        """True if the learning rate falls to 0, so that each step's depends on `training.steps`."""
         return self.schedule in ("linear", "cosine")
 
 

@@ -58,7 +58,7 @@ class Arrivals(NamedTuple):
 
 
 class _Loop(NamedTuple):
-    """What one refill hands to the next."""
+    """The values that one refill passes to the next."""
 
     next_place: jax.Array  # [] of the first sentence still in the queue
     state: Any  # the engine's

@@ -6,7 +6,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
-    """How sentences are searched. Sizes and windows change speed, not results."""
+    """Settings and sizes of a search. Sizes and windows change speed, not results."""
 
     beam_size: int  # hypotheses of a sentence, J
     length_penalty: float  # the exponent of the length that divides a log-probability

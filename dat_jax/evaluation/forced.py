@@ -157,7 +157,7 @@ def _force(
     settings: SearchSettings,
 ) -> tuple[Float[Array, "X B T"], Int[Array, "B T"]]:
     outputs, target = forward(model, params, rows.batch), jnp.asarray(rows.batch.target)
-    token_ll = map_exits(model, outputs, lambda log_probs: log_likelihood(log_probs, target))
+    token_ll = map_exits(model, outputs, lambda _, logits: log_likelihood(logits, target))
     unstacked = UnstackedModel(model, weights, settings.projected)
     return token_ll, _exits(unstacked, rule, rows, outputs, settings)
 

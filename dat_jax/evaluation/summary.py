@@ -5,7 +5,7 @@ from typing import Any, NotRequired, TypedDict
 
 
 class Origin(TypedDict):
-    """Where the figures of a decode come from, and what was asked for.
+    """The request, the policy, the model and the code that the figures of a decode are of.
 
     A field that is `NotRequired` is there only where it can be known.
     """

@@ -141,7 +141,7 @@ class TextConfig:
 
     @property
     def arrives(self) -> bool:
-        """Whether lines arrive over time (standard input or a pipe) and are answered at once."""
+        """True if lines arrive over time (standard input or a pipe) and are answered at once."""
         names = [name for name in (self.input, self.score) if name]
         return any(name == "-" or as_path(name).is_fifo() for name in names)
 

@@ -19,7 +19,7 @@ from dat_jax.exits.thresholds import Thresholded
 from dat_jax.model.classifiers import classify, weights_of_exit
 from dat_jax.model.transformer import Transformer
 from dat_jax.runtime.jax_flags import our_modes
-from dat_jax.teacher_forcing import forward
+from dat_jax.teacher_forcing import forward, log_likelihood, map_exits
 from dat_jax.types import Array, Params
 
 _BATCH_TOKENS = 4_096  # per device; more if `_ROWS` rows need more
@@ -63,14 +63,12 @@ def _observe_batch(
     model: Transformer, params: Params, batch: Batch, kind: type[Thresholded], shortlist: int
 ) -> tuple[Float[Array, "L B T"], Float[Array, "N B T"]]:
     target = jnp.asarray(batch.target)
-    _, states, weights, exit_logits = forward(model, params, batch)
+    outputs = forward(model, params, batch)
+    _, states, weights, exit_logits = outputs
     classifies = Need.CLASSIFIER in kind.needs
 
-    def one_exit(exit_: tuple[Array, dict, Array]) -> tuple[Array, Array | None]:
-        depth, per_exit, state = exit_
-        logits = classify(weights["shared"] | per_exit, state)
-        log_probs = jax.nn.log_softmax(logits)
-        token_ll = jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+    def one_exit(depth: Array, logits: Array) -> tuple[Array, Array | None]:
+        token_ll = log_likelihood(logits, target)
         if not classifies:
             return token_ll, None
         signal = kind.signal(_classified(depth, logits, every_token))
@@ -84,8 +82,7 @@ def _observe_batch(
     likely = first.at[..., : EOS + 1].set(jnp.inf)  # special tokens are always proposed, and first
     proposed = jax.lax.top_k(likely, min(EOS + 1 + shortlist, likely.shape[-1]))[1]
     every_token = jnp.broadcast_to(jnp.arange(first.shape[-1]), first.shape)
-    depths = jnp.arange(1, len(states) + 1)
-    token_ll, signal = jax.lax.map(one_exit, (depths, weights["per_exit"], states))
+    token_ll, signal = map_exits(model, outputs, one_exit)
     if signal is None:
         return _signals_of_blocks(kind, states, exit_logits), token_ll
     return signal[kind.first - 1 : -1], token_ll
@@ -94,7 +91,7 @@ def _observe_batch(
 def _classified(
     depth: Int[Array, ""], logits: Float[Array, "B T V"], tokens: Int[Array, "B T V"]
 ) -> Classified:
-    """What a rule sees of these tokens' logits, the special tokens first."""
+    """Returns what a rule sees of these tokens' logits, the special tokens first."""
     top = top_of_shortlist(logits, tokens, 2, EOS)
     depths = jnp.full(logits.shape[:-1], depth)
     return Classified(depths, logits, top.normaliser, top.logits, top.tokens)
