@@ -6,8 +6,8 @@ the ring at each step, whatever their own positions are, so a write is one slice
 reorders hypotheses without moving the cache: a hypothesis finds its past through the beams recorded
 in its history.
 
-A step reads at most as many positions as its longest hypothesis has, rounded up to one of a few
-static windows.
+A step gathers at most as many positions as its longest hypothesis has, rounded up to one of a few
+static windows. Greedy search of all rows gathers nothing.
 """
 
 from functools import partial
@@ -84,6 +84,8 @@ def attend_past(
     sentences = jax.tree.leaves(cache)[0].shape[0]
     num_beams = len(rows.active) // sentences
     read = _read_slice if num_beams == 1 else _read_history
+    if num_beams == 1 and rows.indices is None:
+        windows = windows[-1:]  # read in place; to copy a part takes longer than to attend to all
 
     def attend(query: Float[Array, "C 1 H K"], drop: Drop) -> Float[Array, "C 1 H K"]:
         def mix(window: int) -> Array:
@@ -118,8 +120,8 @@ def attend_memory(memory: Attended, mask: Array, rows: Rows, kernels: StateKerne
 def _read_slice(
     cache: Attended, past: Past, rows: Rows, window: int
 ) -> tuple[Attended, Int[Array, "#C P"]]:
-    """Reads the newest `window` places of the rings of rows without other beams; also returns the
-    age of each place in steps."""
+    """Reads the newest `window` places of the rings of rows without other beams, all places in the
+    case of all rows; also returns the age of each place in steps."""
     length = jax.tree.leaves(cache)[0].shape[-2]
     first = past.now + 1 - window if window < length else jnp.zeros_like(past.now)
 
@@ -129,11 +131,7 @@ def _read_slice(
             sizes = (1, *leaf.shape[1:-2], window, leaf.shape[-1])
             return jax.lax.dynamic_slice(leaf, start, sizes)[0]
 
-        if rows.indices is not None:
-            return jax.vmap(read_one)(rows.indices)
-        if window == length:
-            return leaf
-        return jax.lax.dynamic_slice_in_dim(leaf, first, window, axis=leaf.ndim - 2)
+        return leaf if rows.indices is None else jax.vmap(read_one)(rows.indices)
 
     ages = (past.now - first - jnp.arange(window)) % length
     return jax.tree.map(read, cache), ages[None]

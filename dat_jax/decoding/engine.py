@@ -22,7 +22,7 @@ from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.cache import Past, attend_memory, attend_past, past_of, write
 from dat_jax.decoding.compaction import Rows, on_rows
 from dat_jax.decoding.halting import Halting
-from dat_jax.decoding.next_tokens import NextTokens, Proposal
+from dat_jax.decoding.next_tokens import Found, NextTokens
 from dat_jax.decoding.queue import Arrivals, Queue, Sentences, no_sentences, put, serve
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.top_tokens import TopTokens, continuations
@@ -57,7 +57,7 @@ class _Climb(NamedTuple):
 
     x: jax.Array  # [R, D] their states
     plan: Plan  # [R]
-    found: Proposal | None  # [R] the next tokens so far, if every block is followed by a classifier
+    found: Found | None  # [R] the next tokens so far, if every block is followed by a classifier
 
 
 @partial(jax.jit, static_argnames=("model", "settings"))
@@ -167,11 +167,10 @@ class _Engine:
             exits = jnp.where(halts, depth, exits)
             active &= ~halts
 
-        if climb.found is None:
-            top, work = self.next_tokens.at_exits(climb.x, exits, work)
-        else:
-            top = climb.found.top
-        return top, exits, tuple(caches), work
+        found = climb.found
+        if found is None:
+            found, work = self.next_tokens.at_exits(climb.x, exits, work)
+        return self.next_tokens.best(found), exits, tuple(caches), work
 
     def _start(self, state: _State) -> tuple[Int[Array, ""], Bool[Array, " R"], _Climb]:
         """Returns the place in the rings that this step writes, the live rows, and the rows' states
@@ -225,5 +224,5 @@ class _Engine:
         if found is not None:
             logits, found = self.next_tokens.after_block(depth, x, found)
             depths = jnp.full_like(plan.exit_at, depth)
-            plan = self.halting.after_classifier(depths, logits, found.top, plan)
+            plan = self.halting.after_classifier(depths, logits, self.next_tokens.best(found), plan)
         return _Climb(x, plan, found)

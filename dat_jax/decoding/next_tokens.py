@@ -7,7 +7,6 @@ them.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,14 @@ from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.compaction import Rows, on_rows
 from dat_jax.decoding.settings import SearchSettings
-from dat_jax.decoding.top_tokens import TopTokens, shortlist, top_of_shortlist, top_tokens
+from dat_jax.decoding.top_tokens import (
+    Shortlisted,
+    TopTokens,
+    score_shortlist,
+    shortlist,
+    top_of_shortlist,
+    top_tokens,
+)
 from dat_jax.decoding.unstacked import UnstackedModel, no_values
 from dat_jax.decoding.work import Work, add_run
 from dat_jax.errors import UserError
@@ -49,11 +55,8 @@ def suited(decoding: DecodingConfig, rule: Rule) -> DecodingConfig:
     return decoding if rule.classifies_each_block else dataclasses.replace(decoding, shortlist=0)
 
 
-class Proposal(NamedTuple):
-    """The best next tokens so far, and those that deeper exits choose among."""
-
-    top: TopTokens  # [*B, top]
-    shortlist: jax.Array | None  # [*B, shortlist]; None: all tokens
+Found = TopTokens | Shortlisted
+"""The best next tokens so far, or those that deeper exits choose among."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,55 +66,58 @@ class NextTokens:
     model: UnstackedModel
     settings: SearchSettings
 
-    def nothing(self) -> Proposal:
-        """Room for the proposals of all rows, [R]."""
+    def nothing(self) -> Found:
+        """Returns room for what is found for all rows, [R]."""
         x = jax.ShapeDtypeStruct((self.settings.rows, self.model.config.decoder_dim), jnp.float32)
-        return no_values(lambda x: self._propose(self.model.classify(self.model.num_layers, x)), x)
+        return no_values(lambda x: self._find(self.model.classify(self.model.num_layers, x)), x)
 
     def scores_all(self, depth: int) -> bool:
         """True if `after_block` takes a product with a whole table at this depth."""
         return depth == self.model.config.exit_depths[0] or not self.settings.shortlist
 
     def after_block(
-        self, depth: int, x: Float[Array, "C D"], proposal: Proposal
-    ) -> tuple[Float[Array, "C V"], Proposal]:
-        """Scores all tokens, or the shortlist of `proposal`.
+        self, depth: int, x: Float[Array, "C D"], found: Found
+    ) -> tuple[Float[Array, "C V"], Found]:
+        """Scores all tokens, or the shortlist found by the first exit.
 
         Returns:
-            The logits of these, and the proposal for the exits above.
+            The logits of these, and what is found by this exit.
         """
         if self.scores_all(depth):
             logits = self.model.classify(depth, x)
             by_token = logits.reshape(len(x), -1)[:, : self.model.vocabulary_size]
-            return by_token, self._propose(logits)
-        tokens = proposal.shortlist
-        assert tokens is not None
-        logits = self.model.classify_tokens(depth, tokens, x)
-        return logits, Proposal(top_of_shortlist(logits, tokens, self._count, EOS), tokens)
+            return by_token, self._find(logits)
+        assert isinstance(found, Shortlisted)
+        logits = self.model.classify_tokens(depth, found.tokens, x)
+        return logits, score_shortlist(logits, found.tokens)
+
+    def best(self, found: Found) -> TopTokens:
+        """Returns the best next tokens of what is found."""
+        if isinstance(found, TopTokens):
+            return found
+        return top_of_shortlist(found, self._count, EOS)
 
     @jax.named_scope("classifier")
     def at_exits(
         self, x: Float[Array, "R D"], exits: Int[Array, " R"], work: Work
-    ) -> tuple[TopTokens, Work]:
+    ) -> tuple[Found, Work]:
         """Classifies each row by the classifier of its exit; rows with exit 0 need nothing."""
-        model, top = self.model, self.nothing().top
+        model, found = self.model, self.nothing()
         for table in range(model.num_tables):
 
-            def classify(rows: Rows, table: int = table) -> TopTokens:
-                logits = model.classify_by_table(table, rows.take(exits), rows.take(x))
-                return top_tokens(logits, self._count, EOS)
+            def classify(rows: Rows, table: int = table) -> Found:
+                return self._find(model.classify_by_table(table, rows.take(exits), rows.take(x)))
 
             needing = (exits > 0) & (model.table_of(exits) == table)
-            top, computed = on_rows(needing, self.settings.sizes, classify, top)
+            found, computed = on_rows(needing, self.settings.sizes, classify, found)
             work = add_run(work, model.config.decoder_layers, jnp.sum(needing), computed)
-        return top, work
+        return found, work
 
-    def _propose(self, logits: Float[Array, "C groups grouped"]) -> Proposal:
-        count, words = self.settings.shortlist, self.model.vocabulary_size - EOS - 1
-        return Proposal(
-            top_tokens(logits, self._count, EOS),
-            shortlist(logits, min(count, words), EOS) if count else None,
-        )
+    def _find(self, logits: Float[Array, "C groups grouped"]) -> Found:
+        if not self.settings.shortlist:
+            return top_tokens(logits, self._count, EOS)
+        words = self.model.vocabulary_size - EOS - 1
+        return shortlist(logits, min(self.settings.shortlist, words), EOS)
 
     @property
     def _count(self) -> int:

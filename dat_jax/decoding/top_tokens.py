@@ -28,6 +28,14 @@ class TopTokens(NamedTuple):
     normaliser: jax.Array  # [*B] the logsumexp over all V
 
 
+class Shortlisted(NamedTuple):
+    """The few tokens that the next one is chosen among, special tokens first, in token order."""
+
+    logits: jax.Array  # [*B, shortlist]
+    tokens: jax.Array  # [*B, shortlist]
+    normaliser: jax.Array  # [*B] the logsumexp over all V, or over the shortlist
+
+
 class Continuations(NamedTuple):
     """Continuations of each hypothesis, best first except for disallowed ones; ties in token
     order."""
@@ -68,41 +76,38 @@ def top_tokens(logits: Float[Array, "*B groups grouped"], count: int, eos_id: in
     maxima = jnp.max(logits, axis=-1)
     top, tokens = _top(logits, maxima, count, eos_id)
     flat = logits.reshape(*maxima.shape[:-1], -1)
-    greatest = jnp.max(maxima, axis=-1)
-    sums = jnp.sum(jnp.exp(flat - greatest[..., None]), axis=-1)
-    return TopTokens(top, tokens, flat[..., eos_id], jnp.log(sums) + greatest)
+    return TopTokens(top, tokens, flat[..., eos_id], _logsumexp(logits, maxima))
 
 
-def shortlist(
-    logits: Float[Array, "*B groups grouped"], words: int, eos_id: int
-) -> Int[Array, "*B shortlist"]:
-    """Returns the special tokens, 0 to EOS, and then the likeliest `words` others in token order.
+def shortlist(logits: Float[Array, "*B groups grouped"], words: int, eos_id: int) -> Shortlisted:
+    """Shortlists the special tokens, 0 to EOS, and the likeliest `words` others in token order.
 
     Special tokens are always there: they are part of the normaliser, and a search may have to end.
     """
-    _, tokens = _top(logits, jnp.max(logits, axis=-1), words, eos_id + 1)
+    maxima = jnp.max(logits, axis=-1)
+    top, tokens = jax.lax.sort(_top(logits, maxima, words, eos_id + 1)[::-1], num_keys=1)[::-1]
     special = jnp.broadcast_to(jnp.arange(eos_id + 1), (*tokens.shape[:-1], eos_id + 1))
-    return jnp.concatenate([special, jnp.sort(tokens, axis=-1)], axis=-1)
+    flat = logits.reshape(*maxima.shape[:-1], -1)
+    return Shortlisted(
+        jnp.concatenate([flat[..., : eos_id + 1], top], axis=-1),
+        jnp.concatenate([special, tokens], axis=-1),
+        _logsumexp(logits, maxima),
+    )
 
 
-def top_of_shortlist(
-    logits: Float[Array, "*B shortlist"],
-    tokens: Int[Array, "*B shortlist"],
-    count: int,
-    eos_id: int,
-) -> TopTokens:
-    """Like `top_tokens`, with the choice limited to a shortlist.
+def score_shortlist(
+    logits: Float[Array, "*B shortlist"], tokens: Int[Array, "*B shortlist"]
+) -> Shortlisted:
+    """Returns a shortlist with new logits, normalised over its tokens alone."""
+    return Shortlisted(logits, tokens, jax.nn.logsumexp(logits, axis=-1))
 
-    Args:
-        logits: of the shortlist's tokens.
-        tokens: the shortlist, by `shortlist`.
-        count: how many to find; -inf for missing ones.
-        eos_id: the token that ends a hypothesis; lower ones are never generated.
-    """
-    written = jnp.where(tokens < eos_id, -jnp.inf, logits)
-    top, order = jax.lax.top_k(written, count)
-    found = jnp.take_along_axis(tokens, order, axis=-1, mode="clip")
-    return TopTokens(top, found, logits[..., eos_id], jax.nn.logsumexp(logits, axis=-1))
+
+def top_of_shortlist(among: Shortlisted, count: int, eos_id: int) -> TopTokens:
+    """Like `top_tokens`, with the choice limited to a shortlist; -inf for missing tokens."""
+    allowed = jnp.where(among.tokens < eos_id, -jnp.inf, among.logits)
+    top, order = jax.lax.top_k(allowed, count)
+    found = jnp.take_along_axis(among.tokens, order, axis=-1, mode="clip")
+    return TopTokens(top, found, among.logits[..., eos_id], among.normaliser)
 
 
 def continuations(
@@ -125,6 +130,15 @@ def continuations(
         offset + jnp.where(must_end, end, jnp.where(empty, -jnp.inf, top.logits)),
         jnp.where(must_end, eos_id, top.tokens),
     )
+
+
+def _logsumexp(
+    logits: Float[Array, "*B groups grouped"], maxima: Float[Array, "*B groups"]
+) -> Float[Array, "*B"]:
+    """Returns the logsumexp over all tokens, given the maxima of the groups."""
+    greatest = jnp.max(maxima, axis=-1)
+    flat = logits.reshape(*maxima.shape[:-1], -1)
+    return jnp.log(jnp.sum(jnp.exp(flat - greatest[..., None]), axis=-1)) + greatest
 
 
 def _top(

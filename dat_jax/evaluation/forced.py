@@ -192,7 +192,7 @@ def _exits(
         if halting.classifies_each_block:
             logits, found = next_tokens.after_block(depth, after, found)
             depths = jnp.full_like(plan.exit_at, depth)
-            plan = halting.after_classifier(depths, logits, found.top, plan)
+            plan = halting.after_classifier(depths, logits, next_tokens.best(found), plan)
         halts = active & (plan.exit_at <= depth)
         exits = jnp.where(halts, depth, exits)
         active &= ~halts

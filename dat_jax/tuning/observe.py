@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from dat_jax.data.batching import Batch, one_pass, shapes_for
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import EOS, PAD
-from dat_jax.decoding.top_tokens import top_of_shortlist
+from dat_jax.decoding.top_tokens import score_shortlist, top_of_shortlist
 from dat_jax.decoding.trained import TrainedModel, rows_on
 from dat_jax.exits.questions import Block, Classified, Need
 from dat_jax.exits.thresholds import Thresholded
@@ -92,7 +92,7 @@ def _classified(
     depth: Int[Array, ""], logits: Float[Array, "B T V"], tokens: Int[Array, "B T V"]
 ) -> Classified:
     """Returns what a rule sees of these tokens' logits, the special tokens first."""
-    top = top_of_shortlist(logits, tokens, 2, EOS)
+    top = top_of_shortlist(score_shortlist(logits, tokens), 2, EOS)
     depths = jnp.full(logits.shape[:-1], depth)
     return Classified(depths, logits, top.normaliser, top.logits, top.tokens)
 
