@@ -22,7 +22,7 @@ from benchmarks.results import check_output, write_lines
 from dat_jax.cli.command_line import define_path, run
 from dat_jax.evaluation.provenance import describe_commit, hash_engine
 
-_PROGRAMS = ("search", "train")
+_PROGRAMS = ("search", "confidence", "train")
 
 
 def main(argv: Sequence[str]) -> int:

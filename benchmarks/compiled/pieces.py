@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lines of compiled programs: what the pieces of a search and a training step cost."""
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,10 +18,13 @@ from benchmarks.task import LARGE, config_of, drawn_exits, make_config
 from configs import iwslt14_de_en, wmt14_en_fr
 from dat_jax.config import Config
 from dat_jax.evaluation.tables import markdown_table
+from dat_jax.exits.questions import Rule
+from dat_jax.exits.thresholds import Confidence
 
 _SOURCE, _LENGTH = 32, 64
 _ROWS = {"tpu": 256, "cuda": 64}
 _AVERAGE_EXIT = 1.75
+_SHORTLIST = 16
 _LARGE = 1 << 20  # bytes from which an array that a loop carries counts as a store
 
 
@@ -27,6 +32,8 @@ def lines_of(target: Target, programs: Sequence[str]) -> Iterator[Line]:
     """Yields the lines of these programs, each as soon as it is known."""
     if "search" in programs:
         yield from lines_of_search(target, make_config(LARGE, "bfloat16"))
+    if "confidence" in programs:
+        yield from lines_of_confidence(target, make_config(LARGE, "bfloat16"))
     if "train" in programs:
         devices = 4 if target.platform == "tpu" else 1
         yield line_of_training(target, "iwslt14_de_en", config_of(iwslt14_de_en), devices)
@@ -36,32 +43,82 @@ def lines_of(target: Target, programs: Sequence[str]) -> Iterator[Line]:
 
 
 def lines_of_search(target: Target, config: Config) -> Iterator[Line]:
-    """Yields a line for each piece of a search, and one for the whole program."""
+    """Yields a line for each piece of a search with random exits, and one for the program."""
     depths = range(1, config.model.decoder_layers + 1)
+    found = _compile_search(target, config, drawn_exits(_AVERAGE_EXIT, len(depths)))
+    if target.platform == "tpu":
+        pieces = _pieces_in_cycles(found.program, depths, found.sizes)
+    else:
+        pieces = _pieces_in_nodes(found.compiled, depths)
+    yield from found.lines("search", pieces)
+
+
+def lines_of_confidence(target: Target, config: Config) -> Iterator[Line]:
+    """Yields what a depth costs with its classifier, whole and with a shortlist."""
+    depths = range(1, config.model.decoder_layers + 1)
+    for shortlist in (0, _SHORTLIST):
+        decoding = dataclasses.replace(config.decoding, shortlist=shortlist)
+        own = dataclasses.replace(config, decoding=decoding)
+        found = _compile_search(target, own, Confidence((0.5,) * (len(depths) - 1)))
+        if target.platform == "tpu":
+            pieces = _classified_in_cycles(found.program, depths, found.sizes)
+        else:
+            pieces = _pieces_in_nodes(found.compiled, depths)
+        name = f"confidence, shortlist {shortlist}" if shortlist else "confidence"
+        yield from found.lines(name, pieces)
+
+
+class _Search(NamedTuple):
+    """A compiled search."""
+
+    compiled: Compiled
+    program: Program
+    labels: Line
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        return self.labels["sizes"]
+
+    def lines(self, name: str, pieces: Iterator[Line]) -> Iterator[Line]:
+        """Yields the lines of these pieces, and one for the whole program."""
+        whole = {"piece": "program"} | _memory(self.compiled) | _flaws(self.program)
+        yield from ({"program": name} | line | self.labels for line in (*pieces, whole))
+
+
+def _compile_search(target: Target, config: Config, rule: Rule) -> _Search:
+    """Compiles a greedy search of all rows at once."""
     lowered, settings = search(
         config,
-        drawn_exits(_AVERAGE_EXIT, len(depths)),
+        rule,
         make_mesh(target, 1),
         rows=_ROWS[target.platform],
         source_length=_SOURCE,
         length=_LENGTH,
     )
     compiled = compile_for(target, lowered)
-    program = hlo.parse(compiled.text)
     labels = {
         "in_work": settings.slots,
+        "sizes": settings.sizes,
         "source_length": _SOURCE,
         "length": _LENGTH,
         "beam_size": settings.beam_size,
         "projected": settings.projected,
         "dtype": config.model.dtype,
     }
-    if target.platform == "tpu":
-        pieces = _pieces_in_cycles(program, depths, settings.sizes)
-    else:
-        pieces = _pieces_in_nodes(compiled, depths)
-    for line in [*pieces, {"piece": "program"} | _memory(compiled) | _flaws(program)]:
-        yield {"program": "search"} | line | labels
+    return _Search(compiled, hlo.parse(compiled.text), labels)
+
+
+def _classified_in_cycles(program: Program, depths: range, sizes: Sequence[int]) -> Iterator[Line]:
+    """Yields kilocycles of a block with its classifier, on these numbers of rows: of block 1, and
+    the median of the blocks above."""
+    body = program.loop("step").body or ""
+    for number, size in enumerate(sizes, start=1):
+        first, *others = (
+            program.cycles_of_branch(body, f"block_{depth}", number) / 1e3 for depth in depths
+        )
+        yield {"piece": "block 1", "rows": size, "kilocycles": round(first, 1)}
+        above = statistics.median(others)
+        yield {"piece": "block above", "rows": size, "kilocycles": round(above, 1)}
 
 
 def _pieces_in_cycles(program: Program, depths: range, sizes: Sequence[int]) -> Iterator[Line]:
@@ -164,13 +221,14 @@ def _memory(compiled: Compiled) -> Line:
 def format_table(lines: Sequence[Line]) -> str:
     """Returns a table of kilocycles or nodes: a row per piece, a column per target and commit."""
     columns = list(dict.fromkeys((line["target"], line["commit"]) for line in lines))
-    values: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
+    values: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     for line in lines:
         value = line.get("kilocycles", line.get("nodes"))
         if value is not None:
-            row = (line["program"], line["piece"], str(line.get("average_exit", "")))
+            labels = ("program", "piece", "rows", "average_exit")
+            row = tuple(str(line.get(label, "")) for label in labels)
             values.setdefault(row, {})[line["target"], line["commit"]] = f"{value:,.0f}"
     heads = [f"{target}, {commit.partition('-')[0][:7]}" for target, commit in columns]
-    rows = [["program", "piece", "exit", *heads]]
+    rows = [["program", "piece", "rows", "exit", *heads]]
     rows += [[*row, *(cells.get(x, "") for x in columns)] for row, cells in values.items()]
     return markdown_table(rows)

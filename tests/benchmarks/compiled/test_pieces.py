@@ -146,6 +146,9 @@ def test_the_error_for_a_missing_compiler_names_it(monkeypatch: pytest.MonkeyPat
         find_target("gpu:h100")
 
 
+PROGRAMS = ["search", "confidence", "confidence, shortlist 16"]
+
+
 @pytest.fixture(scope="module", params=["tpu:v5e", "gpu:h100"])
 def lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The benchmark's lines for a small model."""
@@ -157,7 +160,7 @@ def lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     output = tmp_path_factory.mktemp("compiled") / "lines.jsonl"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "LARGE", sizes | {"vocabulary_size": 1_000})
-        arguments = [f"--target={request.param}", "--programs=search"]
+        arguments = [f"--target={request.param}", "--programs=search,confidence"]
         assert compiled.main(["", f"--output={output}", *arguments]) == 0
     return [json.loads(line) for line in output.read_text().splitlines()]
 
@@ -169,17 +172,26 @@ def with_labels(lines: list[Any], piece: str, **labels: Any) -> list[Any]:
 
 @pytest.mark.slow
 def test_a_search_copies_no_cache_and_has_no_serial_loops(lines: list[Any]):
-    (line,) = with_labels(lines, "program")
-    assert line["serial_loops"] == 0
-    assert line["store_copies"] == 0
-    assert line["temporary_bytes"] > 0
+    programs = with_labels(lines, "program")
+    assert [line["program"] for line in programs] == PROGRAMS
+    assert all(line["serial_loops"] == line["store_copies"] == 0 for line in programs)
+    assert all(line["temporary_bytes"] > 0 for line in programs)
 
 
 @pytest.mark.slow
 def test_deeper_exits_and_more_rows_cost_more_and_a_step_is_one_graph(lines: list[Any]):
     unit = "kilocycles" if lines[0]["target"].startswith("tpu") else "nodes"
-    (one,), (two,) = (with_labels(lines, "token", average_exit=depth) for depth in (1, 2))
+    tokens = [line for line in with_labels(lines, "token") if line["program"] == PROGRAMS[0]]
+    one, two = (with_labels(tokens, "token", average_exit=depth)[0] for depth in (1, 2))
     assert 0 < one[unit] < two[unit]
     blocks = [line[unit] for line in with_labels(lines, "block")]
     assert all(block <= blocks[-1] for block in blocks)
     assert all(line.get("command_buffers", 1) == 1 for line in lines)
+
+
+@pytest.mark.slow
+def test_a_depth_is_counted_with_its_classifier(lines: list[Any]):
+    for name in PROGRAMS[1:]:
+        own = [line for line in lines if line["program"] == name]
+        costs = [line.get("kilocycles", line.get("nodes")) for line in own[:-1]]
+        assert costs and min(costs) > 0
