@@ -78,7 +78,8 @@ def search(
     """
     unstacked = UnstackedModel(model, weights, settings.projected)
     next_tokens = NextTokens(unstacked, settings)
-    engine = _Engine(unstacked, Halting(unstacked, rule), next_tokens, settings)
+    halting = Halting(unstacked, rule, next_tokens)
+    engine = _Engine(unstacked, halting, next_tokens, settings)
     hypotheses, state = serve(
         queue,
         settings,
@@ -187,9 +188,8 @@ class _Engine:
             self.settings.beam_size,
         )
         plan = Plan(*(leaf.reshape(rows, *leaf.shape[2:]) for leaf in plan))
-        found = self.next_tokens.nothing() if self.halting.classifies_each_block else None
         now = state.step % self.settings.length
-        return now, beam.live(beams).reshape(rows), _Climb(x, plan, found)
+        return now, beam.live(beams).reshape(rows), _Climb(x, plan, self.halting.nothing_found())
 
     def _write(
         self,
@@ -220,9 +220,5 @@ class _Engine:
             attend_past(cache, past, rows, self.settings.windows, kernels.self_attention),
             attend_memory(memory, slots.memory_mask, rows, kernels.memory_attention),
         )[:, 0]
-        plan = self.halting.after_block(depth, before, x, plan)
-        if found is not None:
-            logits, found = self.next_tokens.after_block(depth, x, found)
-            depths = jnp.full_like(plan.exit_at, depth)
-            plan = self.halting.after_classifier(depths, logits, self.next_tokens.best(found), plan)
+        plan, found = self.halting.after_block(depth, before, x, plan, found)
         return _Climb(x, plan, found)

@@ -10,7 +10,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from dat_jax.decoding.top_tokens import TopTokens
+from dat_jax.decoding.next_tokens import Found, NextTokens
 from dat_jax.decoding.unstacked import UnstackedModel
 from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Scope, Sentence, Token
 from dat_jax.types import Array, Bool, Float, Int
@@ -18,10 +18,11 @@ from dat_jax.types import Array, Bool, Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class Halting:
-    """A rule and the model whose sentences and tokens it decides about."""
+    """A rule, the model whose sentences and tokens it decides about, and its classifiers."""
 
     model: UnstackedModel
     rule: Rule
+    next_tokens: NextTokens
 
     @property
     def classifies_each_block(self) -> bool:
@@ -67,11 +68,38 @@ class Halting:
             return plan
         return _forward(plan, self.rule.before_token(Token(numbers, positions, limits), plan))
 
+    def nothing_found(self) -> Found | None:
+        """Returns room for the next tokens of all rows, [R]; None if tokens are classified only at
+        their exits."""
+        return self.next_tokens.nothing() if self.classifies_each_block else None
+
     def after_block(
-        self, depth: int, before: Float[Array, "*B D"], after: Float[Array, "*B D"], plan: Plan
+        self,
+        depth: int,
+        before: Float[Array, "C D"],
+        after: Float[Array, "C D"],
+        plan: Plan,
+        found: Found | None,
+    ) -> tuple[Plan, Found | None]:
+        """Plans for tokens that block `depth` took from `before` to `after`, and classifies them if
+        the rule looks at that.
+
+        Returns:
+            The plan, and the next tokens found at this depth or, without a classifier, None.
+        """
+        plan = self._after_block(depth, before, after, plan)
+        if found is None:
+            return plan, None
+        logits, found = self.next_tokens.after_block(depth, after, found)
+        top = self.next_tokens.best(found)
+        depths = jnp.full_like(plan.exit_at, depth)
+        seen = Classified(depths, logits, top.normaliser, top.logits, top.tokens)
+        return _forward(plan, self.rule.after_classifier(seen, plan)), found
+
+    def _after_block(
+        self, depth: int, before: Float[Array, "C D"], after: Float[Array, "C D"], plan: Plan
     ) -> Plan:
-        """Plans for tokens that block `depth` took from `before` to `after`; the last block asks
-        nothing, since all tokens exit there."""
+        """Asks about the states; nothing after the last block, where all tokens exit."""
         if depth == self.model.num_layers or self.rule.scope is not Scope.TOKEN:
             return plan
         logits = None
@@ -81,17 +109,6 @@ class Halting:
             logits = self.model.halting_logit(depth, after)
         seen = Block(jnp.full_like(plan.exit_at, depth), before, after, logits)
         return _forward(plan, self.rule.after_block(seen, plan))
-
-    def after_classifier(
-        self,
-        depth: Int[Array, "*B"],
-        logits: Float[Array, "*B V"],
-        top: TopTokens,
-        plan: Plan,
-    ) -> Plan:
-        """Plans for tokens whose states have been classified."""
-        seen = Classified(depth, logits, top.normaliser, top.logits, top.tokens)
-        return _forward(plan, self.rule.after_classifier(seen, plan))
 
 
 def _forward(plan: Plan, answer: Plan) -> Plan:

@@ -166,7 +166,7 @@ def _exits(
     model: UnstackedModel, rule: Rule, rows: _Rows, outputs: Forward, settings: SearchSettings
 ) -> Int[Array, "B T"]:
     """Returns where each token exits: a step of the engine, for the tokens of all positions."""
-    halting, next_tokens = Halting(model, rule), NextTokens(model, settings)
+    halting = Halting(model, rule, NextTokens(model, settings))
     inputs = shifted(jnp.asarray(rows.batch.target))
     positions = jnp.arange(inputs.shape[1])[None]
     states = jnp.concatenate([model.embed(inputs, positions)[None], outputs.states])
@@ -185,14 +185,10 @@ def _exits(
     )
     plan = Plan(*(leaf[:, 0] for leaf in plan))
     exits, active = jnp.zeros(inputs.size, jnp.int32), jnp.ones(inputs.size, bool)
-    found = next_tokens.nothing()
+    found = halting.nothing_found()
     for depth in range(1, model.num_layers + 1):
         before, after = states[depth - 1], states[depth]
-        plan = halting.after_block(depth, before, after, plan)
-        if halting.classifies_each_block:
-            logits, found = next_tokens.after_block(depth, after, found)
-            depths = jnp.full_like(plan.exit_at, depth)
-            plan = halting.after_classifier(depths, logits, next_tokens.best(found), plan)
+        plan, found = halting.after_block(depth, before, after, plan, found)
         halts = active & (plan.exit_at <= depth)
         exits = jnp.where(halts, depth, exits)
         active &= ~halts

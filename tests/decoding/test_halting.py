@@ -15,6 +15,7 @@ import pytest
 
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.halting import Halting
+from dat_jax.decoding.next_tokens import NextTokens
 from dat_jax.decoding.unstacked import UnstackedModel, unstack
 from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Sentence, Token
 from dat_jax.exits.rules import Fixed
@@ -28,6 +29,7 @@ from tests.decoding.lively import (
     SOURCE,
     make_model,
     run,
+    settings,
 )
 from tests.decoding.plain_rules import Hypothesis, Outputs, PlainDecoder, search_without_cache
 
@@ -148,7 +150,8 @@ def test_tokens_exit_for_every_reason():
 def ask_before_tokens(rule: Rule) -> Plan:
     """Plans for two tokens of each of three sentences."""
     model, params = make_model(KIND)
-    halting = Halting(UnstackedModel(model, unstack(model, params), 4), rule)
+    unstacked = UnstackedModel(model, unstack(model, params), 4)
+    halting = Halting(unstacked, rule, NextTokens(unstacked, settings(2, 3)))
     numbers = jnp.arange(3)
     ceilings = halting.before_sentence(jnp.zeros((3, 2, 12)), jnp.ones((3, 2), bool))
     return halting.before_token(ceilings, numbers, numbers, numbers, 2)
