@@ -18,6 +18,10 @@ import numpy as np
 from dat_jax.config import ModelConfig
 from dat_jax.types import Array, Bool, Int
 
+Number = Any
+"""A field of a rule: a number of Python, an array in a compiled program, and whatever JAX puts
+into its place on the way, such as a shape."""
+
 
 class Need(enum.Enum):
     """Computations made only for a rule; `dat_jax.flops` has the cost of each."""

@@ -7,13 +7,22 @@ The engine knows no rule by name. Rules that compare a signal with thresholds ar
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 
 from dat_jax.config import ModelConfig
 from dat_jax.exits.arguments import read_count, read_depth, read_falling_depths, read_seed
-from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule, Scope, Sentence, Token
+from dat_jax.exits.questions import (
+    Block,
+    Classified,
+    Need,
+    Number,
+    Plan,
+    Rule,
+    Scope,
+    Sentence,
+    Token,
+)
 from dat_jax.exits.sampling import token_draws
 from dat_jax.exits.thresholds import Confidence, Margin, Similarity, TokenGeometric
 from dat_jax.types import Array, Int
@@ -23,7 +32,7 @@ from dat_jax.types import Array, Int
 class Fixed(Rule):
     """Every token exits at the same depth."""
 
-    depth: Any
+    depth: Number
 
     kind = "fixed"
     argument = "[:DEPTH]"
@@ -51,8 +60,8 @@ class Fixed(Rule):
 class Uniform(Rule):
     """Each token exits at a depth drawn uniformly from 1 to N (paper, section 4.1)."""
 
-    num_layers: Any
-    seed: Any
+    num_layers: Number
+    seed: Number
 
     kind = "uniform"
     argument = "[:SEED]"
@@ -80,8 +89,8 @@ class Schedule(Rule):
     state.
     """
 
-    first: Any
-    last: Any
+    first: Number
+    last: Number
 
     kind = "schedule"
     argument = ":FIRST-LAST"
@@ -144,7 +153,7 @@ class Patience(Rule):
     may be generated. Needs no exit head.
     """
 
-    exits: Any
+    exits: Number
 
     kind = "patience"
     argument = ":K"

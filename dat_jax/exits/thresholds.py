@@ -13,7 +13,7 @@ import numpy as np
 
 from dat_jax.config import ModelConfig
 from dat_jax.exits.arguments import read_thresholds, write_thresholds
-from dat_jax.exits.questions import Block, Classified, Need, Plan, Rule
+from dat_jax.exits.questions import Block, Classified, Need, Number, Plan, Rule
 from dat_jax.types import Array, Float, Int
 
 
@@ -24,7 +24,7 @@ class Thresholded(Rule):
     A signal is at most 1, so a threshold of 1 lets no token exit; one of 0 lets all exit.
     """
 
-    thresholds: Any  # tau at depths `first` to N - 1: a tuple of numbers; as a leaf, an array
+    thresholds: Number  # tau at depths `first` to N - 1, as a tuple; in a program one array
 
     argument = ":TAU"
     first: ClassVar[int] = 1
