@@ -177,6 +177,9 @@ def test_the_keyboard_reaches_every_token(shown: Any):
     page.keyboard.press("Home")
     page.keyboard.press("ArrowLeft")  # nothing is before it
     assert "line 4, token 1:" in summary.text_content()
+    rows.nth(2).evaluate("row => row.dir = 'rtl'")
+    page.keyboard.press("ArrowLeft")
+    assert "line 4, token 2:" in summary.text_content()
     page.locator("#close").focus()
     page.keyboard.press("Enter")
     assert page.locator("#token").is_hidden()
