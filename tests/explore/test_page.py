@@ -14,6 +14,8 @@ from dat_jax.errors import UserError
 from dat_jax.explore.page import check_output, render, write
 from tests.explore.cases import data
 
+DEMO = Path(__file__).resolve().parent.parent.parent / "docs" / "explorer_demo.html"
+
 
 class Elements(HTMLParser):
     """The text of scripts, styles and title, in their order, and all attributes."""
@@ -68,6 +70,15 @@ def test_the_policy_allows_the_style_and_the_script_and_nothing_else():
 
 def test_equal_data_give_equal_pages():
     assert render("Exits", data()) == render("Exits", json.loads(json.dumps(data())))
+
+
+def test_the_page_in_docs_is_one_of_ours_and_small():
+    """On failure, render its data again, or make it by the command of docs/explore.md."""
+    page = DEMO.read_text(encoding="utf-8")
+    elements = Elements(page)
+    (title,) = elements.of("title")
+    assert render(title, json.loads(elements.of("script")[0])) == page
+    assert len(page.encode()) < 300_000
 
 
 def test_only_an_earlier_page_is_replaced(tmp_path: Path):

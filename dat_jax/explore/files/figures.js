@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Exits by a threshold and what they cost and give. Signals and thresholds are whole numbers.
 
 // The first depth whose signal is above the threshold, or N. A threshold of 0 lets all exit.

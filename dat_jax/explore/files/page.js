@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Builds the page from its data, and answers the filter, the slider and the two menus.
 
 const data = JSON.parse(document.getElementById("data").textContent);

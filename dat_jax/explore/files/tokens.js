@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sentences as elements, their tokens by keyboard and pointer, and the panel of the chosen token.
 
 function make(name, properties = {}, ...children) {
