@@ -112,3 +112,16 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch):
     for pair in [("eins " * 6, "one"), ("eins", "one " * 6)]:
         with pytest.raises(UserError, match=r"line 3 has \d+ pieces and 6 fit into memory"):
             collect.collect(trained, RULE, trained.config.decoding, [Sentence(3, *pair)])
+
+
+def test_the_likeliest_token_is_kept_however_unlikely(monkeypatch: pytest.MonkeyPatch):
+    trained = make(KIND).trained
+    monkeypatch.setattr(collect, "_UNLIKELY", 2.0)
+    shown = collect.collect(trained, RULE, trained.config.decoding, texts())
+    for sentence, usual in zip(shown["sentences"], data()["sentences"], strict=True):
+        firsts = [[row[:2] for row in rows] for rows in usual["reference"]["likeliest"]]
+        named = [
+            [[shown["pieces"][row[0]], row[1]] for row in rows]
+            for rows in sentence["reference"]["likeliest"]
+        ]
+        assert named == [[[data()["pieces"][p], x] for p, x in rows] for rows in firsts]
