@@ -69,7 +69,7 @@ def test_files_are_shown_without_their_blank_lines(tmp_path: Path, asked: list[s
     assert data["sentences"][1]["reference_text"] == "eight o'clock"
     assert data["text"] == "some.de"
     told = succeed(main, *asked, "--input=-", text="elf\n").stdout
-    assert ": 1 sentences" in told
+    assert ": 1 of 1 sentences" in told
     (sentence,) = data_of(tmp_path / "page.html")["sentences"]
     assert "reference" not in sentence
 
