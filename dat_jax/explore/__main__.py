@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     policy = "By which tokens of the translations exit, by default the run's."
     flags.DEFINE_string("policy", None, policy, options)
     count = (
-        "Sentences to show, the first that are not blank. A page has some 8 kB for each, and "
+        "Sentences to show, the first that are not blank. A page has 7 to 12 kB for each, and "
         "browsers slow down above a few hundred."
     )
     flags.DEFINE_integer("sentences", _SENTENCES, count, 1, _MOST, flag_values=options)
