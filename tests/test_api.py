@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,9 @@ def test_an_installed_wheel_loads_and_translates(workdir: Path, tmp_path: Path):
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={wheels}"]
     subprocess.run([*build, str(source)], check=True)
     (wheel,) = wheels.glob("dat_jax-*.whl")
+    parts = set((REPOSITORY / "dat_jax" / "explore" / "files").iterdir())
+    with zipfile.ZipFile(wheel) as packed:
+        assert {str(path.relative_to(REPOSITORY)) for path in parts} <= set(packed.namelist())
     subprocess.run([*pip, "install", "--no-deps", f"--target={site}", str(wheel)], check=True)
     program = (
         "import dat_jax, sys\n"

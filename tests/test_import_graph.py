@@ -25,6 +25,7 @@ SCRIPTS = {
     "dat_jax.tuning.__main__": "tune",
     "dat_jax.distill": "distill",
     "dat_jax.export.__main__": "export_model",
+    "dat_jax.explore.__main__": "explore_model",
     "dat_jax.info": "info",
 }
 """Modules run by `python -m`. Each is a separate part that nobody imports."""
@@ -47,12 +48,14 @@ MAY_IMPORT = {
     "evaluation": BELOW_ENGINES | {"decoding", "runs"},
     "tuning": BELOW_ENGINES | ENGINES | {"runs", "evaluation"},
     "export": BELOW_ENGINES | {"decoding", "runs"},
+    "explore": BELOW_ENGINES | {"decoding", "evaluation"},
     "api": BELOW_ENGINES | ENGINES | REPORTS | {"runs", "export"},
     "prepare": BELOW_ENGINES | {"runs", "cli"},
     "tune": BELOW_ENGINES | REPORTS | {"runs", "cli"},
     "info": BELOW_ENGINES | REPORTS | {"runs", "cli"},
     "distill": BELOW_ENGINES | REPORTS | {"decoding", "runs", "cli"},
     "export_model": BELOW_ENGINES | {"api", "cli", "export"},
+    "explore_model": BELOW_ENGINES | REPORTS | {"decoding", "runs", "cli", "explore"},
 }
 """The parts that each part may import, in addition to itself."""
 

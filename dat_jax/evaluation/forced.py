@@ -76,18 +76,12 @@ def force(
     Returns:
         The scores of each translation, in their order.
     """
-    devices = len(trained.devices)
     numbers = range(len(sources)) if numbers is None else numbers
-    lengths = [max(len(s), len(t)) for s, t in zip(sources, targets, strict=True)]
     found: dict[int, Forced] = {}
-    for room, members in _batches(lengths, trained):
-        platform = platform_of(trained.device)
-        size = devices * places_for(-(-len(members) // devices), platform)
+    for members, batch in batches(trained, sources, targets):
+        size, room = batch.target.shape
         rows = _Rows(
-            Batch(
-                _padded([sources[i] for i in members], size, room),
-                _padded([targets[i] for i in members], size, room),
-            ),
+            batch,
             np.resize(np.asarray([numbers[i] for i in members], np.int32), size),
             np.resize(
                 np.asarray([limit_of(len(sources[i]), decoding) for i in members], np.int32), size
@@ -129,7 +123,20 @@ def longest(trained: TrainedModel) -> int:
     return room
 
 
-def _batches(lengths: Sequence[int], trained: TrainedModel) -> Iterator[tuple[int, list[int]]]:
+def batches(
+    trained: TrainedModel, sources: Sequence[Ids], targets: Sequence[Ids]
+) -> Iterator[tuple[list[int], Batch]]:
+    """Yields the indices of pairs, longest first, and a batch whose first rows they are. Its sizes
+    are few, and its rows can be split among the devices of the model."""
+    platform, devices = platform_of(trained.device), len(trained.devices)
+    lengths = [max(len(s), len(t)) for s, t in zip(sources, targets, strict=True)]
+    for room, members in _rooms(lengths, trained):
+        size = devices * places_for(-(-len(members) // devices), platform)
+        of_sources = _padded([sources[i] for i in members], size, room)
+        yield members, Batch(of_sources, _padded([targets[i] for i in members], size, room))
+
+
+def _rooms(lengths: Sequence[int], trained: TrainedModel) -> Iterator[tuple[int, list[int]]]:
     """Yields a room for tokens and the indices of pairs that fit it, longest first."""
     platform, devices = platform_of(trained.device), len(trained.devices)
     ordered = sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True)

@@ -27,6 +27,25 @@ def agreement(likeliest: Int[Array, "N B T"]) -> Float[Array, "N B T"]:
     return (likeliest == likeliest[-1:]).astype(jnp.float32)
 
 
+def oracle_scores(
+    oracle: Literal["likelihood", "correctness", "agreement"],
+    token_ll: Float[Array, "N B T"],
+    correct: Bool[Array, "N B T"],
+    likeliest: Int[Array, "N B T"],
+) -> Float[Array, "N B T"]:
+    """Returns the scores of an oracle (`exit.oracle`), each token's at each exit.
+
+    Args:
+        oracle: its name.
+        token_ll: the reference's log-likelihood.
+        correct: true where the reference token is the likeliest.
+        likeliest: the likeliest token.
+    """
+    if oracle == "agreement":
+        return agreement(likeliest)
+    return token_ll if oracle == "likelihood" else correct.astype(jnp.float32)
+
+
 def token_oracle(
     scores: Float[Array, "N B T"],
     mask: Bool[Array, "B T"],

@@ -10,7 +10,7 @@ from dat_jax.config import Config
 from dat_jax.data.batching import Batch
 from dat_jax.data.vocabulary import PAD
 from dat_jax.exits.distributions import geometric, multinomial
-from dat_jax.exits.oracles import agreement, sequence_oracle, token_oracle
+from dat_jax.exits.oracles import oracle_scores, sequence_oracle, token_oracle
 from dat_jax.exits.sampling import sample_exits
 from dat_jax.losses import TokenTerms, decoder_loss, exit_loss, exit_loss_weights, token_metrics
 from dat_jax.metrics import Mean, Metrics
@@ -128,11 +128,7 @@ def _exit_metrics(
     oracle's, `oracle_average_exit` and `expected_average_exit` the mean exits of oracle and head.
     """
     head, exits = config.model.exit_head, config.exit
-    scores = {
-        "likelihood": terms.token_ll,
-        "correctness": terms.correct.astype(jnp.float32),
-        "agreement": agreement(terms.likeliest),
-    }[exits.oracle]
+    scores = oracle_scores(exits.oracle, *terms)
     log_probs = geometric(logits) if head == "token_geometric" else multinomial(logits)
     weights = mask.astype(jnp.float32)
     if head == "sequence_multinomial":
