@@ -17,10 +17,16 @@ from train import train_model
 
 # Keys that do not change a training's results, or that its lines hold separately.
 _ELSEWHERE = {
-    *("data.source", "model.rematerialisation", "training.initial_workdir", "training.profile"),
+    *(
+        "data.source",
+        "data.prepared",
+        "model.rematerialisation",
+        "training.initial_workdir",
+        "training.profile",
+    ),
     *("training.checkpoint_folder", "training.sharding", "training.log_every"),
     *("training.validate_every", "decoding.policy", "decoding.beam_size"),
-    *("decoding.report_policies", "decoding.batch_size"),
+    *("decoding.report_policies", "decoding.report_split", "decoding.batch_size"),
 }
 
 

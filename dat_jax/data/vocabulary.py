@@ -129,6 +129,8 @@ class Vocabulary:
             ValueError: the bytes are not a model.
         """
         try:
+            if not model:
+                raise RuntimeError("no bytes")
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError("not a SentencePiece model") from error
@@ -159,8 +161,23 @@ class Vocabulary:
         return self._processor.get_piece_size()
 
     @property
+    def special_ids(self) -> dict[str, int]:
+        """The model's ids of PAD, UNK, BOS and EOS; -1 if it has none."""
+        model = self._processor
+        ids = model.pad_id(), model.unk_id(), model.bos_id(), model.eos_id()
+        return dict(zip(("pad", "unk", "bos", "eos"), ids, strict=True))
+
+    @property
+    def own_normalization(self) -> str:
+        """The name of the rules by which the model normalises text itself; `identity` for none."""
+        normalizer = sentencepiece.SentencePieceNormalizer(model_proto=self.serialized)
+        # A protocol buffer; its first field is the name: tag, length, characters.
+        spec = normalizer.serialized_normalizer_spec()
+        return spec[2 : 2 + spec[1]].decode() if spec[:1] == b"\n" else "identity"
+
+    @property
     def serialized(self) -> bytes:
-        """The SentencePiece model, which does not normalise."""
+        """The SentencePiece model, which does not normalise unless it was given so."""
         return self._processor.serialized_model_proto()
 
     @property
