@@ -57,8 +57,9 @@ class Trainer:
             UserError: the config is impossible, or its text is missing.
         """
         self._values, self._runs = values, runs
-        text = open_source(Config.from_dict(values).data).files
-        self._text = [Checksum.of(path).sha256 for path in text]
+        source = open_source(Config.from_dict(values).data)
+        self.splits = source.splits
+        self._text = [Checksum.of(path).sha256 for path in source.files]
 
     def config(self, training: Training, seed: int) -> Config:
         """Returns the config of a training.

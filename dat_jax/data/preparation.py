@@ -74,7 +74,7 @@ def splits_of(config: DataConfig, folder: Path) -> Sequence[str]:
     Raises:
         UserError: the source cannot be opened.
     """
-    if prepared_config(folder) is None:
+    if not config.prepared and prepared_config(folder) is None:
         return open_source(config).splits
     return prepared_splits(folder)
 

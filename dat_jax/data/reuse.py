@@ -36,7 +36,7 @@ def copy_vocabularies(config: DataConfig, folder: Path, own_folder: Path) -> Non
     Raises:
         UserError: one is missing or damaged.
     """
-    vocabularies = open_vocabularies(folder, config)
+    open_vocabularies(folder, config)  # checks them
     own_folder.mkdir(parents=True, exist_ok=True)
-    for vocabulary, path in zip(vocabularies, vocabulary_paths(own_folder, config), strict=True):
-        path.write_bytes(vocabulary.serialized)
+    for path in dict.fromkeys(vocabulary_paths(folder, config)):
+        (own_folder / path.name).write_bytes(path.read_bytes())
