@@ -21,7 +21,7 @@ def read_given(config: DataConfig, folder: Path) -> dict[Path, bytes]:
     Raises:
         UserError: a file cannot be used, or normalises text that is normalised already.
     """
-    return {place: _read(config, key, path) for key, path, place in _given(config, folder)}
+    return {place: _read(config, side, path) for side, path, place in _given(config, folder)}
 
 
 def check_given(config: DataConfig, folder: Path) -> None:
@@ -32,32 +32,31 @@ def check_given(config: DataConfig, folder: Path) -> None:
     Raises:
         UserError: one has changed.
     """
-    for key, path, place in _given(config, folder):
+    for side, path, place in _given(config, folder):
         if path.exists() and place.exists() and path.read_bytes() != place.read_bytes():
             raise UserError(
-                f"{key} is {path}, which has changed since {place} was copied from it: restore it, "
-                "move it away to continue without it, or give another --workdir"
+                f"data.{side}_vocabulary is {path}, which has changed since {place} was copied "
+                "from it: restore it, move it away to continue without it, or give another "
+                "--workdir"
             )
 
 
 def _given(config: DataConfig, folder: Path) -> Iterator[tuple[str, Path, Path]]:
-    """Yields the key of each given file, its path, and that of its copy."""
-    places = vocabulary_paths(folder, config)
-    for side, name, place in zip(
-        ("source", "target"), config.vocabulary_files, places, strict=True
-    ):
+    """Yields the side of each given file, its path, and that of its copy; source if joint."""
+    files = zip(config.vocabulary_files, vocabulary_paths(folder, config), strict=True)
+    for side, (name, place) in zip(("source", "target"), files, strict=True):
         if name and (side == "source" or config.vocabulary == "separate"):
-            yield f"data.{side}_vocabulary", as_path(name), place
+            yield side, as_path(name), place
 
 
-def _read(config: DataConfig, key: str, path: Path) -> bytes:
+def _read(config: DataConfig, side: str, path: Path) -> bytes:
     """Reads and checks one SentencePiece model.
 
     Raises:
-        UserError: it is missing, or is none, or its special ids are others, or it normalises text
-            itself in addition to `data.*_normalization`.
+        UserError: it is missing, no SentencePiece model, or has other special ids, or it normalises
+            text that the config normalises, too.
     """
-    given = f"{key} is {path}"
+    given = f"data.{side}_vocabulary is {path}"
     try:
         model = path.read_bytes()
         vocabulary = Vocabulary(model)
@@ -79,11 +78,10 @@ def _read(config: DataConfig, key: str, path: Path) -> bytes:
         f"spm_train {wanted}",
     )
     rules, joint = vocabulary.own_normalization, config.vocabulary == "joint"
-    sides = ("source", "target") if joint else (key[len("data.") :].partition("_")[0],)
-    keys = [f"{side}_normalization" for side in sides]
-    set_keys = [f"data.{name}" for name in keys if getattr(config, name) != "none"]
+    keys = [f"{x}_normalization" for x in (("source", "target") if joint else (side,))]
+    ours = [f"data.{key}" for key in keys if getattr(config, key) != "none"]
     require(
-        rules == "identity" or not set_keys,
-        f"{given}, which normalises text itself (by {rules}): set {' and '.join(set_keys)} to none",
+        rules == "identity" or not ours,
+        f"{given}, which normalises text itself (by {rules}): set {' and '.join(ours)} to none",
     )
     return model

@@ -8,23 +8,37 @@ model does not depend on the other workdir.
 from pathlib import Path
 
 from dat_jax.config import DataConfig
-from dat_jax.data.dataset import open_vocabularies, vocabulary_paths
+from dat_jax.config.schema import require
+from dat_jax.data.dataset import open_vocabularies, prepared_config, vocabulary_paths
 from dat_jax.data.integrity import check_all
 from dat_jax.data.preparation import check_same
 from dat_jax.errors import UserError
 
 
-def check_reusable(config: DataConfig, folder: Path) -> None:
-    """Checks that a folder of prepared data is finished, undamaged and has the settings of
+def check_reusable(config: DataConfig, folder: Path, third: str, own: Path) -> None:
+    """Checks that the data of `config.prepared` is finished, undamaged and has the settings of
     `config`; writes nothing.
 
+    Args:
+        config: the settings.
+        folder: the data folder of the other workdir.
+        third: the workdir whose data the other one uses itself; empty for none.
+        own: the data folder of this workdir, where nothing may be prepared.
+
     Raises:
-        UserError: it is not.
+        UserError: the data cannot be used.
     """
+    name = f"data.prepared is {config.prepared}"
+    require(
+        prepared_config(own) is None,
+        f"{name}, and {own} has prepared data already: leave data.prepared out, or give another "
+        "--workdir",
+    )
+    require(not third, f"{name}, which uses the data of {third} itself: give that workdir")
     way_out = "set both alike, or leave data.prepared out"
     if check_same(config, folder, way_out) is None:
         raise UserError(
-            f"data.prepared is {config.prepared}, which holds no finished data: prepare it first, "
+            f"{name}, which holds no finished data: prepare it first, "
             "with python -m dat_jax.data.prepare, or give the workdir of a run that has"
         )
     check_all(folder)

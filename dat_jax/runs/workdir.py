@@ -153,20 +153,14 @@ class Run:
             UserError: the text cannot be read, other data has been prepared here, or the other
                 workdir has none that this run can use.
         """
-        folder = self._data(config.data.prepared)
-        if not config.data.prepared:
-            return prepare(config.data, folder, self.vocabulary)
-        other, name = Run(as_path(config.data.prepared)), f"data.prepared is {config.data.prepared}"
-        require(
-            prepared_config(self._data("")) is None,
-            f"{name}, and {self.path} has prepared data of its own: leave data.prepared out, or "
-            "give another --workdir",
-        )
+        data, folder = config.data, self._data(config.data.prepared)
+        if not data.prepared:
+            return prepare(data, folder, self.vocabulary)
+        other = Run(as_path(data.prepared))
         third = other.config.data.prepared if other.config_file.exists() else ""
-        require(not third, f"{name}, which uses the data of {third} itself: give that workdir")
-        check_reusable(config.data, folder)
+        check_reusable(data, folder, third, self._data(""))
         if not self.saved_steps:  # a trained model keeps its own
-            copy_vocabularies(config.data, other.vocabulary, self.vocabulary)
+            copy_vocabularies(data, other.vocabulary, self.vocabulary)
         return open_dataset(folder, self.vocabulary)
 
     def splits(self, config: Config) -> Sequence[str]:

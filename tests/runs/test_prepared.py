@@ -95,7 +95,7 @@ def test_missing_and_unfinished_data_is_refused(corpus: Run, tmp_path: Path):
 
 
 def test_a_run_has_data_of_its_own_or_that_of_another(corpus: Run, tmp_path: Path):
-    own = f"{corpus.path} has prepared data of its own: leave data.prepared out, or give another"
+    own = f"and {corpus.data} has prepared data already: leave data.prepared out, or give another"
     assert own in complaint(corpus, config_of(corpus.path))
     second = kept(Run(tmp_path / "second"), config_of(corpus.path))
     message = complaint(Run(tmp_path / "third"), config_of(second.path))
