@@ -164,7 +164,7 @@ def _scores(workdir: Run) -> Iterator[str]:
         summaries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         yield _origin(summaries)
         yield from format_table(summaries).splitlines()
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         raise UserError(f"{path} is damaged: run train.py again, which writes it") from None
 
 
