@@ -81,7 +81,7 @@ def _read(config: DataConfig, side: str, path: Path) -> bytes:
     keys = [f"{x}_normalization" for x in (("source", "target") if joint else (side,))]
     ours = [f"data.{key}" for key in keys if getattr(config, key) != "none"]
     require(
-        rules == "identity" or not ours,
+        not rules or not ours,
         f"{given}, which normalises text itself (by {rules}): set {' and '.join(ours)} to none",
     )
     return model

@@ -169,11 +169,14 @@ class Vocabulary:
 
     @property
     def own_normalization(self) -> str:
-        """The name of the rules by which the model normalises text itself; `identity` for none."""
+        """The name of the rules by which the model normalises text itself; empty for none."""
         normalizer = sentencepiece.SentencePieceNormalizer(model_proto=self.serialized)
-        # A protocol buffer; its first field is the name: tag, length, characters.
-        spec = normalizer.serialized_normalizer_spec()
-        return spec[2 : 2 + spec[1]].decode() if spec[:1] == b"\n" else "identity"
+        # A protocol buffer: name (tag 10, length, characters), then rules (tag 18, length, bytes).
+        spec, name = normalizer.serialized_normalizer_spec(), b""
+        if spec[:1] == b"\x0a":
+            name, spec = spec[2 : 2 + spec[1]], spec[2 + spec[1] :]
+        has_rules = spec[:1] == b"\x12" and spec[1] > 0
+        return (name.decode() or "rules without a name") if has_rules else ""
 
     @property
     def serialized(self) -> bytes:
