@@ -6,9 +6,8 @@ import io
 import itertools
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from dat_jax.errors import UserError
 
@@ -69,7 +68,8 @@ class TextFolder:
 
 def _pairs(source_path: Path, target_path: Path) -> Iterator[tuple[str, str]]:
     with _opened(source_path) as source_file, _opened(target_path) as target_file:
-        sources, targets = read_lines(source_file), read_lines(target_file)
+        sources = read_lines(source_file, str(source_path))
+        targets = read_lines(target_file, str(target_path))
         count = 0
         for source in sources:
             target = next(targets, None)
@@ -132,7 +132,7 @@ def _present(
     """
     if path := files.get(part):
         with _opened(path) as file:
-            if next(read_lines(file), None) is None:
+            if next(read_lines(file, str(path)), None) is None:
                 raise UserError(f"{path} is empty: put one sentence on each line")
         return path
     path, general = (folder / ".".join(filter(None, (split, part, suffix))) for suffix in suffixes)
@@ -144,15 +144,15 @@ def _present(
     )
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> io.BufferedReader:
     """Opens a file, and decompresses it if its name says so."""
     if path.suffix == _COMPRESSED:
         return io.BufferedReader(gzip.open(path))
     return path.open("rb")
 
 
-def read_lines(file: BinaryIO) -> Iterator[str]:
-    """Yields decoded lines, split only at line feeds; other Unicode line breaks stay in the line.
+def read_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
+    """Yields the decoded lines of a file with this name, split only at line feeds; other Unicode line breaks stay in the line.
 
     Drops a byte-order mark at the start of any line, since files may have been concatenated.
 
@@ -160,30 +160,29 @@ def read_lines(file: BinaryIO) -> Iterator[str]:
         UserError: a line is not UTF-8, or has NUL bytes, as UTF-16 does, or a compressed file is
             not whole.
     """
-    for number, line in enumerate(_whole(file), start=1):
+    for number, line in enumerate(_whole(lines, name), start=1):
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
-            raise UserError(f"{file.name} is not UTF-8 at line {number}: convert it") from None
+            raise UserError(f"{name} is not UTF-8 at line {number}: convert it") from None
         if "\0" in text:
             raise UserError(
-                f"{file.name} has a NUL byte at line {number}, like text in UTF-16: convert it to "
-                "UTF-8"
+                f"{name} has a NUL byte at line {number}, like text in UTF-16: convert it to UTF-8"
             )
         yield text.removeprefix(_BYTE_ORDER_MARK).removesuffix("\n").removesuffix("\r")
 
 
-def _whole(file: BinaryIO) -> Iterator[bytes]:
+def _whole(lines: Iterable[bytes], name: str) -> Iterator[bytes]:
     """Yields the lines of a file.
 
     Raises:
         UserError: it is compressed and ends early, or is damaged.
     """
     try:
-        yield from file
+        yield from lines
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise UserError(
-            f"{file.name} is truncated or damaged, or was not compressed by gzip: copy or compress "
+            f"{name} is truncated or damaged, or was not compressed by gzip: copy or compress "
             "it again"
         ) from None
 
