@@ -154,7 +154,8 @@ def _opened(path: Path) -> io.BufferedReader:
 def read_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
     """Yields decoded lines, split only at line feeds; other Unicode line breaks stay in the line.
 
-    `name` is that of the file, for messages. Drops a byte-order mark at the start of any line, since files may have been concatenated.
+    Drops a byte-order mark at the start of any line, since files may have been concatenated. `name`
+    is that of the file, for messages.
 
     Raises:
         UserError: a line is not UTF-8, or has NUL bytes, as UTF-16 does, or a compressed file is
