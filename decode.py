@@ -220,7 +220,7 @@ def _request(
     """
     places = [os.path.realpath(path) for path in (workdir.path, folder)]
     settings = dataclasses.asdict(decoding)
-    del settings["report_policies"]
+    del settings["report_policies"], settings["report_split"]
     lists = {"n_best": asked.n_best} if asked.n_best else {}
     return {"workdir": os.path.relpath(*places)} | asked.places | settings | lists
 

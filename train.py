@@ -3,8 +3,8 @@
 
     python train.py --config=configs/demo.py --workdir=runs/demo [--config.SECTION.KEY=VALUE ...]
 
-Prepares the data if needed, starts or resumes training, then translates the test split at each
-exit. `configs/base.py` explains every key.
+Prepares the data if needed, starts or resumes training, then translates a split at each exit, by
+default `valid`. `configs/base.py` explains every key.
 """
 
 import json
@@ -24,6 +24,7 @@ from dat_jax.cli.command_line import (
     run,
 )
 from dat_jax.config import Config
+from dat_jax.config.schema import require
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.trained import TrainedModel
@@ -105,16 +106,22 @@ def _prepare(config: Config, workdir: Run) -> None:
     """Checks the config against the workdir, then writes the data and the config into it."""
     workdir.check_same(config)
     check_initial(workdir, config)
+    split = config.decoding.report_split
+    require(
+        split in workdir.splits(config),
+        f"decoding.report_split is {split}, which the text of data.source does not have: set it to "
+        "valid, or add that text",
+    )
     workdir.prepare(config)
     workdir.keep(config)
 
 
 def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
-    """Translates the test split with each fixed exit, the exit head and the report policies.
+    """Translates `report_split` with each fixed exit, the exit head and the report policies.
 
     Prints a table and sample translations with their exits; writes one JSON line per policy.
     """
-    config = trained.config
+    config, split = trained.config, trained.config.decoding.report_split
     fixed = [f"fixed:{depth}" for depth in config.model.exit_depths]
     head = [] if config.model.exit_head == "none" else [config.model.exit_head]
     adaptive = list(dict.fromkeys([*head, *config.decoding.report_policies]))
@@ -126,17 +133,19 @@ def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
     outputs: dict[str, Translations] = {}
     for text in [*fixed, *adaptive]:
         policy = resolve_policy(text, config.model, workdir)
-        outputs[text], summary = evaluate(trained, dataset, policy, config.decoding, "test")
+        outputs[text], summary = evaluate(trained, dataset, policy, config.decoding, split)
         summaries.append(summary)
-    lines = "".join(json.dumps(summary) + "\n" for summary in summaries)
+    lines = "".join(json.dumps({"split": split} | summary) + "\n" for summary in summaries)
     by_first(lambda: write_text(workdir.evaluation, lines))
 
     if cut := summaries[0]["sentences_cut"]:
         print(describe_cut(cut, config.decoding.max_source_length))
     for line in outputs[fixed[0]].too_long:
         print(f"warning: {line}")
-    print(f"\ntest, beam {config.decoding.beam_size}, step {trained.steps[0]:,}")
+    print(f"\n{split}, beam {config.decoding.beam_size}, step {trained.steps[0]:,}")
     print(format_table(summaries))
+    if split == "valid" and any(tuned_kinds(text, config.model) for text in adaptive):
+        print("the thresholds of tuned policies were chosen on this split")
     _print_samples(trained, dataset, {text: outputs[text] for text in [*fixed[-1:], *adaptive]})
 
 
@@ -144,7 +153,7 @@ def _print_samples(
     trained: TrainedModel, dataset: Dataset, outputs: dict[str, Translations]
 ) -> None:
     """Prints some sentences and their translations, each piece followed by its exit."""
-    sources, references = dataset.text("test")
+    sources, references = dataset.text(trained.config.decoding.report_split)
     num_layers, colour = trained.config.model.decoder_layers, wants_colour()
     width = max(map(len, ["reference", *outputs]))
     for index in range(min(_SAMPLES, len(sources))):

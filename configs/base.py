@@ -14,15 +14,27 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     # generated:[PAIRS] generates a corpus of numbers, dates and amounts with PAIRS training pairs;
     # text:DIR reads DIR/{train,valid,test}.{SOURCE,TARGET}, where the suffixes are the languages
-    # below or the words src and tgt; tfds:NAME reads a translation data set of tensorflow-datasets.
+    # below or the words src and tgt, and .gz may follow; the training text may instead be in parts,
+    # train.PART.SOURCE and train.PART.TARGET, read in the order of their names; tfds:NAME reads a
+    # translation data set of tensorflow-datasets. A source needs no test split.
     config.data.source = "generated:"
+    # Another workdir whose prepared data this run uses and never changes, so that several runs
+    # prepare a large text once. Its settings of the data must be those of this section. Copies its
+    # vocabularies; refers to the rest, which must stay there. Empty: prepares its own.
+    config.data.prepared = ""
     # ISO codes: suffixes of the text files, or keys of the tfds translation.
     config.data.source_language = "de"
     config.data.target_language = "en"
     # joint: one SentencePiece vocabulary for both languages; separate: one per language.
     config.data.vocabulary = "joint"
-    # Pieces in each vocabulary, including the 4 special ones. Vocabularies are trained on at most
-    # 500,000 training pairs: of a larger set, a random sample that is always the same.
+    # SentencePiece .model files to use instead of training vocabularies; copied. source_vocabulary
+    # is that of both sides if vocabulary is joint; if separate, one may be given and the other
+    # trained. Their ids of padding, unknown, start and end must be 0, 1, 2 and 3. Of a file that
+    # normalises text itself, set the normalisation of its side below to none. Empty: trains one.
+    config.data.source_vocabulary = ""
+    config.data.target_vocabulary = ""
+    # Pieces in each vocabulary that is trained, including the 4 special ones. At most 500,000
+    # training pairs are used for that: of a larger set, a random sample that is always the same.
     config.data.vocabulary_size = 8_000
     # SentencePiece model type: unigram or bpe.
     config.data.pieces = "bpe"
@@ -178,7 +190,9 @@ def get_config() -> ConfigDict:
     # skipped instead, without changing the parameters.
     config.training.skip_nonfinite = 0
     # Starts from the parameters trained in this workdir (averaged as that run decodes) with a new
-    # optimizer state; initialises an exit head that they lack. Empty: initialises all parameters.
+    # optimizer state; initialises an exit head that they lack. If that model has exits = last or
+    # classifiers = shared, this one may have exits = all and classifiers = per_exit: each exit
+    # starts with a copy of its classifier. Empty: initialises all parameters.
     config.training.initial_workdir = ""
     # START-STOP: traces these steps into WORKDIR/profile, for TensorBoard. Empty: no trace. Choose
     # later steps: the first step of each batch shape compiles.
@@ -210,6 +224,9 @@ def get_config() -> ConfigDict:
     config.decoding.policy = "fixed"
     # Policies that `train.py` evaluates in addition to the fixed exits, after tuning if need be.
     config.decoding.report_policies = ()
+    # The split that `train.py` translates for its closing table: valid, or test, if the source has
+    # it. With valid, models can be compared without looking at the test set.
+    config.decoding.report_split = "valid"
     # Hypotheses per sentence; 1 is greedy search.
     config.decoding.beam_size = 5
     # Ranks hypotheses by log-probability / length ** length_penalty.

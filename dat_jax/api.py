@@ -34,6 +34,7 @@ PolicyLike = str | Rule | Policy
 _ELSEWHERE = {
     "average_checkpoints": "give it to dat_jax.load",
     "report_policies": "train.py reports",
+    "report_split": "train.py reports",
     "bleu_tokenizer": "decode.py scores",
 }
 

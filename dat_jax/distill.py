@@ -25,7 +25,6 @@ from tqdm import tqdm
 from dat_jax.cli.command_line import define_path, define_workdir, run
 from dat_jax.config.schema import require
 from dat_jax.data.sources import Source, open_source
-from dat_jax.data.splits import SPLITS
 from dat_jax.decoding.translator import Translator
 from dat_jax.errors import UserError
 from dat_jax.evaluation.pipeline import contents_of, translate
@@ -69,7 +68,7 @@ def _main(options: flags.FlagValues) -> None:
     request |= dataclasses.asdict(decoding)
     if options.average_checkpoints:
         request["average_checkpoints"] = options.average_checkpoints
-    del request["report_policies"]
+    del request["report_policies"], request["report_split"]
     with sole_writer(folder):
         begun = _read_request(folder, request)
         translator = Translator(workdir.load(options.average_checkpoints), policy, decoding)
@@ -90,7 +89,7 @@ def _checksum(source: Source) -> str:
         UserError: the text cannot be read.
     """
     digest = hashlib.sha256()
-    for split in SPLITS:
+    for split in source.splits:
         for pair in source.pairs(split):
             written = pair[:1] if split == "train" else pair
             digest.update("\n".join([split, *written, ""]).encode())
@@ -158,7 +157,7 @@ def _write_text(source: Source, folder: Path) -> None:
     """
     if (folder / _source("train")).exists():
         return
-    for split in (x for x in SPLITS if x != "train"):
+    for split in (x for x in source.splits if x != "train"):
         _write(folder, {_source(split): 0, _target(split): 1}, source.pairs(split))
     pairs = tqdm(source.pairs("train"), "text", unit=" pairs", disable=not sys.stderr.isatty())
     _write(folder, {_source("train"): 0}, iter(pairs))

@@ -53,7 +53,7 @@ def _main(options: flags.FlagValues) -> None:
         ("parameters", _parameters(workdir, config)),
         ("exits", _exits(config)),
         ("tuned thresholds", _tuned(workdir)),
-        ("scores on the test split", _scores(workdir)),
+        ("last scores", _scores(workdir)),
         ("data", _data(workdir)),
     ):
         print(f"{title}:", *(f"  {line}" for line in lines), sep="\n", flush=True)
@@ -162,15 +162,17 @@ def _scores(workdir: Run) -> Iterator[str]:
         return
     try:
         summaries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        yield _checkpoint(summaries)
+        yield _origin(summaries)
         yield from format_table(summaries).splitlines()
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         raise UserError(f"{path} is damaged: run train.py again, which writes it") from None
 
 
-def _checkpoint(summaries: Sequence[Mapping[str, Any]]) -> str:
+def _origin(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the split and the checkpoint of the scores."""
     steps = sorted({summary["checkpoint_step"] for summary in summaries})
-    return f"of the checkpoint at step {', '.join(f'{step:,}' for step in steps)}"
+    split = summaries[0].get("split", "test")  # 0.1.0 wrote none
+    return f"{split}, of the checkpoint at step {', '.join(f'{step:,}' for step in steps)}"
 
 
 def _data(workdir: Run) -> Iterator[str]:
@@ -179,6 +181,8 @@ def _data(workdir: Run) -> Iterator[str]:
         yield "not prepared yet"
         return
     yield f"{config.source_language} to {config.target_language}, from {config.source}"
+    if other := workdir.config.data.prepared:
+        yield f"prepared in {other}"
     sizes = [side.size for side in open_vocabularies(workdir.vocabulary, config)]
     pieces = " and ".join(f"{size:,}" for size in dict.fromkeys(sizes))
     yield f"vocabulary: {config.vocabulary}, {pieces} pieces"

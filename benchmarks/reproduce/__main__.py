@@ -34,6 +34,7 @@ from benchmarks.reproduce.trainings import Trained, Trainer, changed, difference
 from benchmarks.results import Line, Lines
 from dat_jax.cli.command_line import define_config, define_path, read_config, run
 from dat_jax.config import Config
+from dat_jax.config.schema import require
 from dat_jax.errors import UserError
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import parse_policy
@@ -67,6 +68,12 @@ def _main(options: flags.FlagValues) -> None:
     values = changed(read_config(options), {"data.source": f"text:{options.data}"})
     trainer = Trainer(values, as_path(options.runs))
     points = _points(options, values)
+    for split in sorted({split for point in points for split in point.splits}):
+        require(
+            split in trainer.splits,
+            f"--data={options.data} has no {split} split, which --suite={options.suite} decodes: "
+            "add it",
+        )
     seeds = numbers("seeds", options.seeds, 0)
     for seed, point in itertools.product(seeds, points):
         trainer.config(point.training, seed)  # checks it

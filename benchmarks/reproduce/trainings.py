@@ -17,10 +17,16 @@ from train import train_model
 
 # Keys that do not change a training's results, or that its lines hold separately.
 _ELSEWHERE = {
-    *("data.source", "model.rematerialisation", "training.initial_workdir", "training.profile"),
+    *(
+        "data.source",
+        "data.prepared",
+        "model.rematerialisation",
+        "training.initial_workdir",
+        "training.profile",
+    ),
     *("training.checkpoint_folder", "training.sharding", "training.log_every"),
     *("training.validate_every", "decoding.policy", "decoding.beam_size"),
-    *("decoding.report_policies", "decoding.batch_size"),
+    *("decoding.report_policies", "decoding.report_split", "decoding.batch_size"),
 }
 
 
@@ -51,8 +57,9 @@ class Trainer:
             UserError: the config is impossible, or its text is missing.
         """
         self._values, self._runs = values, runs
-        text = open_source(Config.from_dict(values).data).files
-        self._text = [Checksum.of(path).sha256 for path in text]
+        source = open_source(Config.from_dict(values).data)
+        self.splits = source.splits
+        self._text = [Checksum.of(path).sha256 for path in source.files]
 
     def config(self, training: Training, seed: int) -> Config:
         """Returns the config of a training.

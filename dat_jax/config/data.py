@@ -9,15 +9,21 @@ from dat_jax.config.schema import require, require_at_least
 
 Normalization = Literal["nmt_nfkc", "nfc", "none"]
 
+PATHS = ("prepared", "source_vocabulary", "target_vocabulary")
+"""The keys that are paths, or empty."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The source of the text, its vocabulary and filters."""
 
     source: str
+    prepared: str
     source_language: str
     target_language: str
     vocabulary: Literal["joint", "separate"]
+    source_vocabulary: str
+    target_vocabulary: str
     vocabulary_size: int
     pieces: Literal["unigram", "bpe"]
     source_normalization: Normalization
@@ -38,6 +44,13 @@ class DataConfig:
             f"data.source_language and data.target_language are both {self.source_language!r}: "
             "set them to two languages",
         )
+        if self.vocabulary == "joint":
+            require(
+                self.target_vocabulary in ("", self.source_vocabulary),
+                f"data.target_vocabulary is {self.target_vocabulary!r} and data.vocabulary is "
+                "joint: give the one file as data.source_vocabulary, or set data.vocabulary to "
+                "separate",
+            )
         require_at_least("data", self, 5, "vocabulary_size")
         require_at_least("data", self, 2, "max_length")
         require_at_least("data", self, 0, "seed")
@@ -47,3 +60,9 @@ class DataConfig:
                 value == 0 or least <= value < math.inf,
                 f"data.{key} is {value}: must be {least} or more, or 0",
             )
+
+    @property
+    def vocabulary_files(self) -> tuple[str, str]:
+        """The SentencePiece models given for source and target; empty where one is trained."""
+        joint = self.vocabulary == "joint"
+        return self.source_vocabulary, self.source_vocabulary if joint else self.target_vocabulary

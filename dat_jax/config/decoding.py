@@ -13,6 +13,7 @@ class DecodingConfig:
 
     policy: str
     report_policies: tuple[str, ...]
+    report_split: Literal["valid", "test"]
     beam_size: int
     length_penalty: float
     max_length_ratio: float

@@ -8,6 +8,7 @@ and token files have a header.
 from pathlib import Path
 from typing import Any
 
+from dat_jax.config.data import PATHS
 from dat_jax.storage.stamped import UNSTAMPED, Stamped, read_stamped
 
 _RENAMED = {
@@ -26,6 +27,12 @@ def read_settings(path: Path) -> Stamped:
     for section, key in (("decoding", "shortlist"), ("model", "halting_hidden")):
         if values := _section(stamped.values, section):
             values.setdefault(key, 0)
+    if decoding := _section(stamped.values, "decoding"):
+        decoding.setdefault("report_split", "test")
+    for data in (_section(stamped.values, "data"), stamped.values):
+        if "source_language" in data:
+            for key in PATHS:
+                data.setdefault(key, "")
     return stamped
 
 

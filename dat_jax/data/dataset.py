@@ -7,8 +7,7 @@ from pathlib import Path
 from dat_jax.config import DataConfig
 from dat_jax.config.schema import from_dict
 from dat_jax.config.versions import read_settings
-from dat_jax.data.integrity import check, damaged, text_names, token_names
-from dat_jax.data.splits import SPLITS
+from dat_jax.data.integrity import check, damaged, prepared_splits, text_names, token_names
 from dat_jax.data.tokens import Header, TokenFile, read_header
 from dat_jax.data.vocabulary import Vocabularies, Vocabulary
 from dat_jax.errors import UserError
@@ -31,8 +30,10 @@ class Dataset:
         """Opens the token file of `train`, `valid` or `test`.
 
         Raises:
-            UserError: it is missing, damaged, or encoded with other vocabularies.
+            UserError: it is missing, damaged, or encoded with other vocabularies, or the text has
+                no `test`.
         """
+        _check_has(self.folder, split)
         check(self.folder, *token_names(split))
         file = TokenFile(self.folder / split)
         if self.vocabularies.fingerprints != file.header.vocabularies:
@@ -46,13 +47,14 @@ class Dataset:
         """Returns the source sentences and the references of `valid` or `test`.
 
         Raises:
-            UserError: a file is missing or damaged.
+            UserError: a file is missing or damaged, or the text has no `test`.
         """
         return read_text(self.folder, split)
 
     def report(self) -> str:
         """Returns one line per split with its size and the number of pairs left out."""
-        return "\n".join(_report(split, self.tokens(split).header) for split in SPLITS)
+        splits = prepared_splits(self.folder)
+        return "\n".join(_report(split, self.tokens(split).header) for split in splits)
 
 
 def open_dataset(folder: Path, vocabulary_folder: Path) -> Dataset:
@@ -73,7 +75,16 @@ def report_of(folder: Path) -> str:
     Raises:
         UserError: a header is missing or damaged.
     """
-    return "\n".join(_report(split, read_header(folder / split)) for split in SPLITS)
+    splits = prepared_splits(folder)
+    return "\n".join(_report(split, read_header(folder / split)) for split in splits)
+
+
+def _check_has(folder: Path, split: str) -> None:
+    if split not in (splits := prepared_splits(folder)):
+        raise UserError(
+            f"the data prepared in {folder} has no split {split}, only {' and '.join(splits)}, "
+            "because its text has none: choose another split"
+        )
 
 
 def _report(split: str, header: Header) -> str:
@@ -130,8 +141,9 @@ def read_text(folder: Path, split: str) -> tuple[list[str], list[str]]:
     """Returns the source sentences and the references of `valid` or `test` in a data folder.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or damaged, or the text has no `test`.
     """
+    _check_has(folder, split)
     names = text_names(split)
     check(folder, *names)
     sources, references = (_read_lines(folder / name) for name in names)

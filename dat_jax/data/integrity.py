@@ -43,10 +43,20 @@ def replace_source(folder: Path, files: Sequence[Path]) -> None:
     write_checksums(folder / _NAME, prepared=prepared, source=source_checksums(files))
 
 
-def keep_checksums(folder: Path, source: Checksums) -> None:
-    """Writes the checksums of newly prepared data, together with those of its source."""
-    prepared = {name: Checksum.of(folder / name) for name in _all_names()}
+def keep_checksums(folder: Path, splits: Sequence[str], source: Checksums) -> None:
+    """Writes the checksums of newly prepared splits, together with those of their source."""
+    prepared = {name: Checksum.of(folder / name) for name in _all_names(splits)}
     write_checksums(folder / _NAME, prepared=prepared, source=source)
+
+
+def prepared_splits(folder: Path) -> tuple[str, ...]:
+    """Returns the splits of prepared data; `test` may not be among them.
+
+    Raises:
+        UserError: the checksums are damaged.
+    """
+    prepared, _ = _known(folder)
+    return tuple(x for x in SPLITS if not prepared or token_names(x)[0] in prepared)
 
 
 def check(folder: Path, *names: str) -> None:
@@ -59,16 +69,18 @@ def check(folder: Path, *names: str) -> None:
     _renewed(folder, prepared, names)
 
 
-def check_all(folder: Path) -> None:
-    """Checks that no prepared file and no source text has changed.
+def check_all(folder: Path) -> tuple[Checksums, Checksums]:
+    """Checks that no prepared file and no source text has changed; writes nothing.
 
-    A missing text counts as unchanged. Stores new times of files that had to be hashed, so they are
-    not hashed again until they change.
+    A missing text counts as unchanged.
+
+    Returns:
+        The current checksums of both.
 
     Raises:
         UserError: a file is missing or damaged, or the text has changed.
     """
-    prepared, source = known = _known(folder)
+    prepared, source = _known(folder)
     text: dict[str, Checksum] = {}
     for name, checksum in source.items():
         path = Path(name)
@@ -79,9 +91,19 @@ def check_all(folder: Path) -> None:
                 "to continue without it, or give another --workdir"
             )
         text[name] = now
-    data = _renewed(folder, prepared, _all_names())
-    if (data, text) != known:
-        write_checksums(folder / _NAME, prepared=data, source=text)
+    return _renewed(folder, prepared, _all_names(prepared_splits(folder))), text
+
+
+def check_and_renew(folder: Path) -> None:
+    """Checks as `check_all` does, and stores new times of files that had to be hashed, so they are
+    not hashed again until they change.
+
+    Raises:
+        UserError: as `check_all`.
+    """
+    prepared, source = now = check_all(folder)
+    if now != _known(folder):
+        write_checksums(folder / _NAME, prepared=prepared, source=source)
 
 
 def damaged(path: Path, problem: str = "damaged") -> UserError:
@@ -91,9 +113,9 @@ def damaged(path: Path, problem: str = "damaged") -> UserError:
     )
 
 
-def _all_names() -> list[str]:
-    tokens = [name for split in SPLITS for name in token_names(split)]
-    return tokens + [name for split in ("valid", "test") for name in text_names(split)]
+def _all_names(splits: Sequence[str]) -> list[str]:
+    tokens = [name for split in splits for name in token_names(split)]
+    return tokens + [name for x in splits if x != "train" for name in text_names(x)]
 
 
 def _known(folder: Path) -> tuple[Checksums, Checksums]:

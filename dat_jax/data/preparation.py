@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prepares training data from text, once, in two folders:
 
-VOCABULARY/joint.model             or source.model and target.model
-DATA/{train,valid,test}/           token files
+VOCABULARY/joint.model             or source.model and target.model; trained, or given
+DATA/{train,valid,test}/           token files; of `test` only if the source has it
 DATA/{valid,test}.{src,tgt}        the text, for inputs and references
 DATA/checksums.json                of all these, and of the source text files
 DATA/config.json                   written last
@@ -12,12 +12,13 @@ import contextlib
 import dataclasses
 import random
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from dat_jax.config import DataConfig
+from dat_jax.config.data import PATHS
 from dat_jax.data.dataset import (
     Dataset,
     open_dataset,
@@ -26,20 +27,22 @@ from dat_jax.data.dataset import (
     vocabulary_paths,
     write_config,
 )
+from dat_jax.data.given import check_given, read_given
 from dat_jax.data.integrity import (
-    check_all,
+    check_and_renew,
     is_source,
     keep_checksums,
+    prepared_splits,
     replace_source,
     source_checksums,
     text_names,
 )
 from dat_jax.data.normalization import normalizer
 from dat_jax.data.sources import Source, open_source, same_source, settled
-from dat_jax.data.splits import SPLITS
 from dat_jax.data.tokens import Limits, write_tokens
 from dat_jax.data.vocabulary import SizeError, Vocabularies, train_vocabulary
 from dat_jax.errors import UserError
+from dat_jax.storage.paths import same_destination
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -50,8 +53,9 @@ def prepare(config: DataConfig, folder: Path, vocabulary_folder: Path) -> Datase
     """Writes vocabularies and token files to these folders, or opens them if they exist.
 
     Raises:
-        UserError: the text cannot be read or does not fit the config, `folder` was prepared with
-            another config or from text that has changed since, or the prepared data is damaged.
+        UserError: the text or a given vocabulary cannot be read or does not fit the config,
+            `folder` was prepared with another config or from files that have changed since, or the
+            prepared data is damaged.
     """
     prepared = check_same(config, folder)
     if prepared is None:
@@ -59,12 +63,31 @@ def prepare(config: DataConfig, folder: Path, vocabulary_folder: Path) -> Datase
     elif not same_source(prepared.source, config.source):  # the text has moved
         replace_source(folder, open_source(config).files)
         write_config(folder, settled(config))
-    check_all(folder)
+    check_given(config, vocabulary_folder)
+    check_and_renew(folder)
     return open_dataset(folder, vocabulary_folder)
 
 
-def check_same(config: DataConfig, folder: Path) -> DataConfig | None:
+def splits_of(config: DataConfig, folder: Path) -> Sequence[str]:
+    """Returns the splits of the data in `folder`, or of the source if it is not prepared yet.
+
+    Raises:
+        UserError: the source cannot be opened.
+    """
+    if not config.prepared and prepared_config(folder) is None:
+        return open_source(config).splits
+    return prepared_splits(folder)
+
+
+def check_same(
+    config: DataConfig, folder: Path, way_out: str = "give another --workdir"
+) -> DataConfig | None:
     """Checks that a folder is not prepared yet, or holds the data of `config`.
+
+    Args:
+        config: the settings; its `prepared` is ignored, as it names a place and not the data.
+        folder: the folder.
+        way_out: how to fix a difference, for the message.
 
     Returns:
         The config that it was prepared with, whose text folder may have another path; or None.
@@ -77,10 +100,12 @@ def check_same(config: DataConfig, folder: Path) -> DataConfig | None:
         return None
     for field in dataclasses.fields(DataConfig):
         before, now = getattr(prepared, field.name), getattr(config, field.name)
-        if before != now and (field.name != "source" or _differs(prepared, config, folder)):
+        is_path = field.name in PATHS and before and now
+        if field.name == "prepared" or before == now or (is_path and same_destination(before, now)):
+            continue
+        if field.name != "source" or _differs(prepared, config, folder):
             raise UserError(
-                f"{folder} was prepared with data.{field.name} = {before!r}, not {now!r}: give "
-                "another --workdir"
+                f"{folder} was prepared with data.{field.name} = {before!r}, not {now!r}: {way_out}"
             )
     return prepared
 
@@ -109,28 +134,32 @@ def _differs(prepared: DataConfig, config: DataConfig, folder: Path) -> bool:
 
 
 def _write(config: DataConfig, folder: Path, vocabulary_folder: Path) -> None:
+    given = read_given(config, vocabulary_folder)
     source = open_source(config)
     checksums = source_checksums(source.files)
-    held_out = ("test",) if config.valid_every else ("valid", "test")
-    for split in held_out:  # errors in them should show before the long work
-        for _ in source.pairs(split):
+    long = ("train", "valid") if config.valid_every else ("train",)
+    for split in source.splits:  # errors in short ones should show before the long work
+        for _ in source.pairs(split) if split not in long else ():
             pass
     folder.mkdir(parents=True, exist_ok=True)
-    vocabularies = _make_vocabularies(config, source, vocabulary_folder)
+    vocabularies = _make_vocabularies(config, source, vocabulary_folder, given)
     limits = Limits(config.max_length, config.max_length_ratio)
-    for split in SPLITS:
+    for split in source.splits:
         with contextlib.ExitStack() as stack:
             pairs = _watched(source.pairs(split), f"{split} tokens")
             if split != "train":
                 paths = [folder / name for name in text_names(split)]
                 pairs = _copied(pairs, paths, stack)
             write_tokens(folder / split, pairs, vocabularies, limits)
-    keep_checksums(folder, checksums)
+    keep_checksums(folder, source.splits, checksums)
     write_config(folder, settled(config))
 
 
-def _make_vocabularies(config: DataConfig, source: Source, folder: Path) -> Vocabularies:
-    """Trains the vocabularies on the training split and writes them.
+def _make_vocabularies(
+    config: DataConfig, source: Source, folder: Path, given: Mapping[Path, bytes]
+) -> Vocabularies:
+    """Writes the vocabularies: the models that are given for their paths, or, without one, trained
+    on the training split.
 
     Raises:
         UserError: the text does not allow that size; the message names one that both sides allow.
@@ -142,6 +171,9 @@ def _make_vocabularies(config: DataConfig, source: Source, folder: Path) -> Voca
     folder.mkdir(parents=True, exist_ok=True)
     refused: list[SizeError] = []
     for path, used in zip(dict.fromkeys(paths), sides, strict=True):
+        if path in given:
+            path.write_bytes(given[path])
+            continue
         pairs = _sample(_watched(source.pairs("train"), f"{path.stem} vocabulary"))
         sentences = (normalize[side](pair[side]) for pair in pairs for side in used)
         try:

@@ -129,6 +129,8 @@ class Vocabulary:
             ValueError: the bytes are not a model.
         """
         try:
+            if not model:
+                raise RuntimeError("no bytes")
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError("not a SentencePiece model") from error
@@ -159,8 +161,26 @@ class Vocabulary:
         return self._processor.get_piece_size()
 
     @property
+    def special_ids(self) -> dict[str, int]:
+        """The model's ids of PAD, UNK, BOS and EOS; -1 if it has none."""
+        model = self._processor
+        ids = model.pad_id(), model.unk_id(), model.bos_id(), model.eos_id()
+        return dict(zip(("pad", "unk", "bos", "eos"), ids, strict=True))
+
+    @property
+    def own_normalization(self) -> str:
+        """The name of the rules by which the model normalises text itself; empty for none."""
+        normalizer = sentencepiece.SentencePieceNormalizer(model_proto=self.serialized)
+        # A protocol buffer: name (tag 10, length, characters), then rules (tag 18, length, bytes).
+        spec, name = normalizer.serialized_normalizer_spec(), b""
+        if spec[:1] == b"\x0a":
+            name, spec = spec[2 : 2 + spec[1]], spec[2 + spec[1] :]
+        has_rules = spec[:1] == b"\x12" and spec[1] > 0
+        return (name.decode() or "rules without a name") if has_rules else ""
+
+    @property
     def serialized(self) -> bytes:
-        """The SentencePiece model, which does not normalise."""
+        """The SentencePiece model, which does not normalise unless it was given so."""
         return self._processor.serialized_model_proto()
 
     @property

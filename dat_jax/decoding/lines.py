@@ -65,7 +65,7 @@ class Lines:
         Raises:
             UserError: there are none, or one is not UTF-8 or cannot be read.
         """
-        lines = read_lines(self._file)
+        lines = read_lines(self._file, str(self._file.name))
         try:
             first = next(lines, None)
             if first is None:

@@ -16,15 +16,20 @@ _CHANGEABLE = {("model", "rematerialisation")} | {
         *("skip_nonfinite", "sharding", "profile"),
     )
 }
-_PATHS = {("training", "initial_workdir")}
+_PATHS = {
+    ("training", "initial_workdir"): "the former path, which is no longer read",
+    ("data", "prepared"): "the former path, or, if that workdir has moved, write its new path into "
+    "config.json",
+}
+"""What to give if a path differs."""
 
 
 def check_continues(path: Path, begun: Config, config: Config, last_step: int) -> None:
     """Checks that `config` may continue the run in `path`, trained to `last_step`.
 
     Only these may change: training length (unless the learning rate falls to 0 at its end),
-    logging, checkpointing, memory and decoding keys. The section `data` is compared elsewhere, with
-    the prepared data.
+    logging, checkpointing, memory and decoding keys. Of the section `data` only the place of the
+    prepared data is compared here, and the rest elsewhere, with that data.
 
     Raises:
         UserError: another key differs, or the run is already past `training.steps`.
@@ -45,11 +50,12 @@ def check_continues(path: Path, begun: Config, config: Config, last_step: int) -
     for section, values in dataclasses.asdict(config).items():
         for key, value in values.items():
             before, name = kept[section][key], (section, key)
-            if section in ("data", "decoding") or name in _CHANGEABLE:
+            elsewhere = section in ("data", "decoding") and name not in _PATHS
+            if elsewhere or name in _CHANGEABLE:
                 continue
             is_path = name in _PATHS and before and value
             if not (same_destination if is_path else operator.eq)(value, before):
-                former = "the former path, which is no longer read, or " if is_path else ""
+                former = f"{_PATHS[name]}, or " if is_path else ""
                 raise UserError(
                     f"{path} holds a run with {section}.{key} = {before!r}, not {value!r}: "
                     f"give {former}another --workdir"

@@ -3,13 +3,16 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
+
 from dat_jax.config import Config
 from dat_jax.data.vocabulary import Vocabularies
 from dat_jax.errors import UserError
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.runs.workdir import Run
 from dat_jax.storage.paths import as_path
-from dat_jax.types import Params, PRNGKeyArray
+from dat_jax.types import Array, Params, PRNGKeyArray
 
 # Keys of the model that may differ between the two runs.
 _OF_HEAD_OR_TRAINING = {
@@ -25,6 +28,8 @@ _OF_HEAD_OR_TRAINING = {
     "dtype",
     "rematerialisation",
 }
+# Keys that may differ in one direction, from the first run to the next, as exits are added.
+_ADDED = {"exits": ("last", "all"), "classifiers": ("shared", "per_exit")}
 
 
 def check_initial(run: Run, config: Config) -> None:
@@ -40,8 +45,11 @@ def check_initial(run: Run, config: Config) -> None:
     if not first.saved_steps:
         raise UserError(f"{name}, where no model has been trained: train one there first")
     trained = dataclasses.asdict(first.config.model)
+    of_one_exit = {"classifiers"} if first.config.model.exits == "last" else set()
     for key, value in dataclasses.asdict(config.model).items():
-        if key not in _OF_HEAD_OR_TRAINING and value != trained[key]:
+        if key in _OF_HEAD_OR_TRAINING | of_one_exit or _ADDED.get(key) == (trained[key], value):
+            continue
+        if value != trained[key]:
             raise UserError(
                 f"{name}: its model.{key} is {trained[key]!r}, not {value!r}: set both alike"
             )
@@ -53,7 +61,8 @@ def initial_params(
     """Returns the parameters that training starts from: random ones, or those of
     `training.initial_workdir`.
 
-    The exit head is random if the other run has none or one of another kind or shape.
+    The exit head is random if the other run has none or one of another kind or shape. Exits that
+    the other run does not have start with the classifier of its last one.
 
     Raises:
         UserError: the other run has other vocabularies, or none of its checkpoints can be read.
@@ -71,7 +80,14 @@ def initial_params(
     kept = dict(trained.params)
     if _head(trained.config) != _head(config):
         kept.pop("exit_head", None)
+    if "classifiers" in kept:
+        kept["classifiers"] = jax.tree.map(_for_exits, kept["classifiers"], params["classifiers"])
     return params | kept
+
+
+def _for_exits(leaf: Array, like: Array) -> Array:
+    """Repeats or drops the axis of exits of a classifier's parameter, of one exit or shared."""
+    return jnp.broadcast_to(leaf[-1] if leaf.ndim > like.ndim else leaf, like.shape)
 
 
 def _head(config: Config) -> tuple[str, str, int]:

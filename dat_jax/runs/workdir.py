@@ -8,7 +8,7 @@ profile/  evaluation.jsonl  decode/  tuned/
 import contextlib
 import dataclasses
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import jax
@@ -26,7 +26,8 @@ from dat_jax.data.dataset import (
     prepared_config,
     read_text,
 )
-from dat_jax.data.preparation import check_same, prepare
+from dat_jax.data.preparation import check_same, prepare, splits_of
+from dat_jax.data.reuse import check_reusable, copy_vocabularies
 from dat_jax.data.sources import settled
 from dat_jax.data.vocabulary import Vocabularies
 from dat_jax.decoding.trained import TrainedModel, on_local_devices
@@ -36,7 +37,7 @@ from dat_jax.runs.compatibility import check_continues
 from dat_jax.runtime.jax_flags import our_modes
 from dat_jax.runtime.processes import by_first, check_shared
 from dat_jax.storage.files import sole_writer
-from dat_jax.storage.paths import destination
+from dat_jax.storage.paths import as_path, destination
 from dat_jax.training.files import TrainingFiles
 
 # Only a run that has saved a checkpoint has any of these. The first holds the last saved step.
@@ -60,8 +61,13 @@ class Run:
 
     @property
     def data(self) -> Path:
-        """The folder of prepared data."""
-        return self.path / "data"
+        """The folder of prepared data, in this workdir or in the one of `data.prepared`."""
+        known = self.config_file.exists()
+        return self._data(self.config.data.prepared if known else "")
+
+    def _data(self, prepared: str) -> Path:
+        """Returns the folder of prepared data for this value of `data.prepared`."""
+        return (as_path(prepared) if prepared else self.path) / "data"
 
     @property
     def vocabulary(self) -> Path:
@@ -91,7 +97,7 @@ class Run:
 
     @property
     def evaluation(self) -> Path:
-        """The file of scores on the test split, one line per policy."""
+        """The file of scores on `decoding.report_split`, one line per policy."""
         return self.path / "evaluation.jsonl"
 
     @property
@@ -140,12 +146,30 @@ class Run:
         return Config.load(self.config_file)
 
     def prepare(self, config: Config) -> Dataset:
-        """Prepares the data of `config`, or opens it if it is already prepared.
+        """Prepares the data of `config`, or opens it if it is already prepared, here or in the
+        workdir of `data.prepared`.
 
         Raises:
-            UserError: the text cannot be read, or other data has been prepared here.
+            UserError: the text cannot be read, other data has been prepared here, or the other
+                workdir has none that this run can use.
         """
-        return prepare(config.data, self.data, self.vocabulary)
+        data, folder = config.data, self._data(config.data.prepared)
+        if not data.prepared:
+            return prepare(data, folder, self.vocabulary)
+        other = Run(as_path(data.prepared))
+        third = other.config.data.prepared if other.config_file.exists() else ""
+        check_reusable(data, folder, third, self._data(""))
+        if not self.saved_steps:  # a trained model keeps its own
+            copy_vocabularies(data, other.vocabulary, self.vocabulary)
+        return open_dataset(folder, self.vocabulary)
+
+    def splits(self, config: Config) -> Sequence[str]:
+        """Returns the splits that the data of `config` has, prepared or not.
+
+        Raises:
+            UserError: it is not prepared, and its source cannot be opened.
+        """
+        return splits_of(config.data, self._data(config.data.prepared))
 
     def dataset(self) -> Dataset:
         """Opens the prepared data.

@@ -69,6 +69,8 @@ def test_old_keys_are_read_as_current_ones(old: Run):
     assert (config.model.layer_drop, config.model.layer_drop_rates) == (0, "constant")
     assert config.training.gradient_from_above == 1
     assert config.model.halting_hidden == 0
+    assert (config.data.prepared, config.data.vocabulary_files) == ("", ("", ""))
+    assert config.decoding.report_split == "test"
 
 
 def test_an_old_run_can_be_resumed(old: Run):
@@ -122,11 +124,16 @@ def test_unreleased_formats_are_refused(tmp_path: Path, old: Run):
         assert f"in format {number}, which dat_jax" in refusal(Config.load, path)
 
 
+STARTS = [("decoding", "report_split"), ("data", "prepared")]
+STARTS += [("data", "source_vocabulary"), ("data", "target_vocabulary")]
+
+
 @pytest.mark.parametrize(
     ("number", "later"),
     [
-        (7, [("decoding", "shortlist"), ("model", "halting_hidden")]),
-        (8, [("model", "halting_hidden")]),
+        (7, [("decoding", "shortlist"), ("model", "halting_hidden"), *STARTS]),
+        (8, [("model", "halting_hidden"), *STARTS]),
+        (8, STARTS),
     ],
 )
 def test_files_without_keys_that_came_later_are_read(

@@ -172,6 +172,31 @@ TABLE = (
         "checkpoints.save(state, where, stopped=bool(asked))",
         "tests/training/test_loop.py tests/checkpoints",
     ),
+    # What a run starts from.
+    Sabotage(
+        "dat_jax/runs/warm_start.py",
+        "leaf[-1] if leaf.ndim > like.ndim else leaf, like.shape",
+        "like, like.shape",
+        "tests/runs/test_added_exits.py",
+    ),
+    Sabotage(
+        "dat_jax/runs/workdir.py",
+        "if not self.saved_steps:  # a trained model keeps its own",
+        "if True:",
+        "tests/runs/test_prepared.py",
+    ),
+    Sabotage(
+        "dat_jax/data/given.py",
+        "not rules or not ours",
+        "True",
+        "tests/data/test_given.py",
+    ),
+    Sabotage(
+        "dat_jax/data/sources/text.py",
+        "for part in parts\n",
+        "for part in parts[:1]\n",
+        "tests/data/sources/test_text.py",
+    ),
     # What surrounds them.
     Sabotage(
         "dat_jax/flops.py",

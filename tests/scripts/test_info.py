@@ -22,7 +22,7 @@ TITLES = [
     "parameters",
     "exits",
     "tuned thresholds",
-    "scores on the test split",
+    "last scores",
     "data",
 ]
 
@@ -67,8 +67,8 @@ def test_a_trained_run_is_described(trained: Path, monkeypatch: pytest.MonkeyPat
     ]
     assert any("confidence:" in line for line in told["tuned thresholds"])
     assert any("token_geometric:" in line for line in told["tuned thresholds"])
-    assert told["scores on the test split"][0] == "of the checkpoint at step 4"
-    assert any(line.startswith("| fixed:2 ") for line in told["scores on the test split"])
+    assert told["last scores"][0] == "test, of the checkpoint at step 4"
+    assert any(line.startswith("| fixed:2 ") for line in told["last scores"])
     assert told["data"][2:] == Run(trained).dataset().report().splitlines()
     again = succeed(info.main, f"--workdir={trained}", "--config=configs/demo.py").stdout
     assert len(parts(again)["settings that differ from the defaults"]) < len(settings)
@@ -84,7 +84,7 @@ def test_a_run_that_has_just_begun_is_described(trained: Path, tmp_path: Path):
     assert told["parameters"] == ["unknown before the data is prepared"]
     assert told["data"] == ["not prepared yet"]
     assert told["tuned thresholds"][0].startswith("none: python -m dat_jax.tuning --workdir=")
-    assert told["scores on the test split"][0].startswith("none: ")
+    assert told["last scores"][0].startswith("none: ")
 
 
 def test_what_is_no_run_is_refused_in_one_line(trained: Path, tmp_path: Path):

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from dat_jax.config import DataConfig
+from dat_jax.config.data import PATHS
 from dat_jax.data.sources.held_out import HeldOutValidation
 from dat_jax.data.sources.source import Source
 from dat_jax.data.splits import SPLITS
@@ -47,11 +48,13 @@ def same_source(one: str, other: str) -> bool:
 
 
 def settled(config: DataConfig) -> DataConfig:
-    """Returns the same settings with links in the path of a text folder resolved."""
+    """Returns the same settings with links in all paths resolved."""
+    paths = {key: getattr(config, key) for key in PATHS}
+    settings = {key: str(destination(path)) for key, path in paths.items() if path}
     kind, _, name = config.source.partition(":")
-    if kind != "text":
-        return config
-    return dataclasses.replace(config, source=f"text:{destination(name)}")
+    if kind == "text":
+        settings["source"] = f"text:{destination(name)}"
+    return dataclasses.replace(config, **settings)
 
 
 def _generated(argument: str, languages: tuple[str, str], seed: int) -> Source:

@@ -8,11 +8,12 @@ is computed to "twenty-five to six", and "statt A nun B" swaps whole phrases.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
 from dat_jax.data.sources.phrases import KINDS, Phrase
+from dat_jax.data.splits import SPLITS
 
 DEFAULT_PAIRS = 20_000
 
@@ -43,6 +44,11 @@ class GeneratedCorpus:
     def files(self) -> tuple[Path, ...]:
         """Empty: the text is generated."""
         return ()
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """All."""
+        return SPLITS
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields the (German, English) lines of `split`, the same lines each time."""

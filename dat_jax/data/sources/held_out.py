@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dat_jax.data.sources.source import Source
+from dat_jax.data.splits import SPLITS
 from dat_jax.errors import UserError
 
 
@@ -19,6 +20,11 @@ class HeldOutValidation:
     def files(self) -> Sequence[Path]:
         """The files of the source."""
         return self._source.files
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """The splits of the source, and `valid`."""
+        return [split for split in SPLITS if split == "valid" or split in self._source.splits]
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields the (source, reference) pairs of `split` in the order of the source.

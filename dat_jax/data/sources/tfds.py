@@ -27,7 +27,7 @@ class TfdsTranslation:
         """Downloads and prepares the data set, unless that has been done.
 
         Raises:
-            UserError: there is no such data set, or it lacks a language or a split.
+            UserError: there is no such data set, or it lacks a language, `train` or `valid`.
         """
         import tensorflow_datasets
 
@@ -49,12 +49,21 @@ class TfdsTranslation:
                     f"data.source_language and data.target_language to two of {', '.join(present)}"
                 )
         self._download(name)
-        self._splits = {split: self._name_of(split) for split in splits}
+        self._splits = {
+            split: self._name_of(split)
+            for split in splits
+            if split != "test" or split in self._builder.info.splits
+        }
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Empty: tensorflow-datasets manages its own files."""
         return ()
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """The splits that were asked for, without `test` if the data set has none."""
+        return list(self._splits)
 
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields the (source, reference) pairs of `split` in the order of the prepared files.

@@ -186,6 +186,8 @@ def test_a_missing_split_is_named(text: Path, tmp_path: Path):
     (part / "test.en").unlink()
     suite = ["--suite=smoke", f"--data={part}", f"--output={tmp_path / 'lines.jsonl'}"]
     refuse("test.en is missing", reproduce.main, *suite)
+    (part / "test.de").unlink()
+    refuse("has no test split, which --suite=smoke decodes: add it", reproduce.main, *suite)
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_lines_are_read_without_line_ends_and_byte_order_marks(lines: list[str])
     with tempfile.TemporaryFile() as file:
         file.write(text)
         file.seek(0)
-        assert list(read_lines(file)) == expected
+        assert list(read_lines(file, "text")) == expected
 
 
 @pytest.mark.parametrize("every", [2, 3, 7, 40])
