@@ -16,7 +16,7 @@ import pytest
 
 from dat_jax.checkpoints.best import read_validations
 from dat_jax.checkpoints.folders import saved_steps
-from dat_jax.checkpoints.read import average
+from dat_jax.checkpoints.read import read_step
 from dat_jax.data.dataset import Dataset
 from dat_jax.errors import Stopped
 from dat_jax.model.transformer import init_params
@@ -38,12 +38,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def true_losses(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[float, int]:
-    """The steps of a run by its validation losses."""
-    workdir = tmp_path_factory.mktemp("true")
-    run(with_training(CONFIG_2, patience=0), dataset, workdir)
-    recorded = read_validations(workdir / "metrics.jsonl")
-    return {line["valid/loss"]: line["step"] for line in recorded}
+def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run with its true losses, all checkpoints kept."""
+    workdir = tmp_path_factory.mktemp("whole")
+    run(with_training(CONFIG_2, patience=0, keep_checkpoints=9), dataset, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def true_losses(whole: Path) -> dict[float, int]:
+    """The steps of the whole run by their validation losses."""
+    return {line["valid/loss"]: line["step"] for line in read_validations(metrics(whole))}
 
 
 @pytest.fixture(autouse=True)
@@ -71,9 +76,9 @@ def metrics(workdir: Path) -> Path:
     return workdir / "metrics.jsonl"
 
 
-def newest(dataset: Dataset, workdir: Path) -> Params:
+def params_at_8(dataset: Dataset, workdir: Path) -> Params:
     like = init_params(make_model(CONFIG, dataset.vocabularies), jax.random.key(0))
-    return average(workdir / "checkpoints", like, at_most=1).params
+    return read_step(workdir / "checkpoints", like, 8).params
 
 
 @pytest.fixture
@@ -103,12 +108,14 @@ def killed(step: int) -> Callable[..., None]:
     return dies
 
 
-@pytest.mark.parametrize("step", [3, 4, 5, 8])
-@pytest.mark.parametrize("end", ["stopped", "killed"])
+@pytest.mark.parametrize(
+    ("end", "step"),
+    [("stopped", 3), ("stopped", 4), ("stopped", 8), ("killed", 4), ("killed", 8)],
+)
 def test_a_resumed_run_has_the_same_best_and_the_same_patience(
     dataset: Dataset,
     tmp_path: Path,
-    ended: Path,
+    whole: Path,
     monkeypatch: pytest.MonkeyPatch,
     end: str,
     step: int,
@@ -123,8 +130,8 @@ def test_a_resumed_run_has_the_same_best_and_the_same_patience(
             run(CONFIG_2, dataset, workdir)
     assert run(CONFIG_2, dataset, workdir) == Trained(8, "step 4, valid/loss 1")
     assert saved_steps(workdir / "checkpoints") == [4, 8]
-    assert recorded(workdir) == recorded(ended)
-    ours, theirs = (newest(dataset, folder) for folder in (workdir, ended))
+    assert recorded(workdir) == {step: CHOSEN[step] for step in (2, 4, 6, 8)}
+    ours, theirs = (params_at_8(dataset, folder) for folder in (workdir, whole))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
