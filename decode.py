@@ -79,7 +79,9 @@ def _decode(options: flags.FlagValues) -> None:
     """Checks everything first, then translates lines as they are read."""
     workdir = Run(options.workdir)
     config = workdir.config
-    asked, decoding, given = _settings(config, read_config(options))
+    asked, decoding, given, checkpoint = _settings(config, read_config(options))
+    if checkpoint:
+        workdir.step_of(checkpoint, given.get("average_checkpoints"))  # raises if it is not there
     # A rule in a file runs if the command line names it, not if the workdir's config does.
     resolve = policy_of_user if "policy" in given else resolve_policy
     policy = resolve(decoding.policy, config.model, workdir)
@@ -93,14 +95,14 @@ def _decode(options: flags.FlagValues) -> None:
         require(count() == 1 or asked.input != "-", by_one)
         text = asked.open(workdir, stack)
         require(count() == 1 or text.sha256 is not None, by_one)
-        writer, folder = None, _output_folder(asked, workdir, decoding)
+        writer, folder = None, _output_folder(asked, workdir, decoding, checkpoint)
         closed = "standard output is closed: set --config.output to a folder for the translations"
         require(folder is not None or has_reader(), closed)
         if folder and is_first():
-            request = _request(asked, workdir, decoding, folder)
+            request = _request(asked, workdir, decoding, checkpoint, folder)
             writer = ResultsWriter(folder, request, asked.resume, _names(asked))
         by_first(lambda: _enter(writer, stack))
-        trained = workdir.load(given.get("average_checkpoints"))
+        trained = workdir.load(given.get("average_checkpoints"), checkpoint or None)
         if asked.score:
             work: Work = Scorer(trained, policy, decoding)
         else:
@@ -183,17 +185,21 @@ def _names(asked: TextConfig) -> tuple[str, ...]:
 
 def _settings(
     config: Config, values: dict[str, Any]
-) -> tuple[TextConfig, DecodingConfig, dict[str, Any]]:
-    """Returns settings of text and search, and the keys of the search that were given."""
+) -> tuple[TextConfig, DecodingConfig, dict[str, Any], str]:
+    """Returns settings of text and search, the keys of the search that were given, and the
+    checkpoint, empty if none was given."""
+    checkpoint = values.pop("checkpoint", "")
     text_keys = [field.name for field in dataclasses.fields(TextConfig)]
     text = from_dict(TextConfig, {key: values.pop(key) for key in text_keys if key in values})
     given = {key: value for key, value in values.items() if value is not None}
     decoding = from_dict(DecodingConfig, dataclasses.asdict(config.decoding) | given)
     n_best = read_n_best(text.n_best, decoding.beam_size)
-    return dataclasses.replace(text, n_best=n_best), decoding, given
+    return dataclasses.replace(text, n_best=n_best), decoding, given, checkpoint
 
 
-def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) -> Path | None:
+def _output_folder(
+    asked: TextConfig, workdir: Run, decoding: DecodingConfig, checkpoint: str
+) -> Path | None:
     """Returns the folder for the results: `output`, or one named after the request, or None."""
     if asked.output:
         return as_path(asked.output)
@@ -202,6 +208,7 @@ def _output_folder(asked: TextConfig, workdir: Run, decoding: DecodingConfig) ->
     folder = workdir.decoded(_named(asked.input) if asked.input else asked.split, decoding)
     others = f"-n_best={asked.n_best}" if asked.n_best else ""
     others += f"-score={_named(asked.score)}" if asked.score else ""
+    others += f"-checkpoint={checkpoint}" if checkpoint else ""
     return folder.with_name(folder.name + others)
 
 
@@ -212,7 +219,7 @@ def _named(file: str) -> str:
 
 
 def _request(
-    asked: TextConfig, workdir: Run, decoding: DecodingConfig, folder: Path
+    asked: TextConfig, workdir: Run, decoding: DecodingConfig, checkpoint: str, folder: Path
 ) -> dict[str, Any]:
     """Returns what results depend on besides training: the model's path, the text, the settings.
 
@@ -221,8 +228,11 @@ def _request(
     places = [os.path.realpath(path) for path in (workdir.path, folder)]
     settings = dataclasses.asdict(decoding)
     del settings["report_policies"], settings["report_split"]
-    lists = {"n_best": asked.n_best} if asked.n_best else {}
-    return {"workdir": os.path.relpath(*places)} | asked.places | settings | lists
+    others: dict[str, Any] = {"n_best": asked.n_best} if asked.n_best else {}
+    if checkpoint:
+        del settings["average_checkpoints"]
+        others["checkpoint"] = checkpoint
+    return {"workdir": os.path.relpath(*places)} | asked.places | settings | others
 
 
 if __name__ == "__main__":

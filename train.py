@@ -10,6 +10,7 @@ default `valid`. `configs/base.py` explains every key.
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -33,6 +34,8 @@ from dat_jax.errors import UserError
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.evaluation.summary import Summary
 from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, wants_colour
+from dat_jax.evaluation.validation_bleu import make_validation_bleu
+from dat_jax.model.transformer import Transformer, count_parameters
 from dat_jax.runs.warm_start import check_initial, initial_params
 from dat_jax.runs.workdir import Run, make_model
 from dat_jax.runtime.jax_flags import our_modes
@@ -46,6 +49,12 @@ from dat_jax.tuning.fronts import resolve_policy, save_front, tuned_kinds
 from dat_jax.tuning.search import tune
 
 _SAMPLES = 3
+_PARTS = {
+    "source_embedding": "embeddings",
+    "target_embedding": "embeddings",
+    "classifiers": "heads",
+    "exit_head": "heads",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -96,10 +105,22 @@ def train_model(config: Config, workdir: Run) -> Dataset:
 
     started = time.monotonic()
     model = make_model(config, dataset.vocabularies)
+    print(_describe_parameters(model), flush=True)
     initial = partial(initial_params, config, model, dataset.vocabularies)
-    train(config, model, dataset, workdir.training_files, initial)
-    print(f"trained to step {config.training.steps:,} in {_minutes(started)}", flush=True)
+    bleu = make_validation_bleu(config, model, dataset)
+    trained = train(config, model, dataset, workdir.training_files, initial, bleu)
+    best = f"; best checkpoint: {trained.best}" if trained.best else ""
+    print(f"trained to step {trained.step:,} in {_minutes(started)}{best}", flush=True)
     return dataset
+
+
+def _describe_parameters(model: Transformer) -> str:
+    """Returns the number of parameters, in all and by part; shared tables count as embeddings."""
+    counts, parts = count_parameters(model), Counter[str]()
+    for part, count in counts.items():
+        parts[_PARTS.get(part, part)] += count
+    each = ", ".join(f"{part} {count:,}" for part, count in sorted(parts.items()))
+    return f"parameters: {sum(counts.values()):,}; {each}"
 
 
 def _prepare(config: Config, workdir: Run) -> None:

@@ -184,8 +184,23 @@ def get_config() -> ConfigDict:
     config.training.log_every = 50
     config.training.validate_every = 1_000
     config.training.checkpoint_every = 1_000
-    # Keeps this many checkpoints, deletes older ones.
+    # Keeps this many newest checkpoints and the best one, deletes the others.
     config.training.keep_checkpoints = 5
+    # The best checkpoint is the one with the lowest validation loss (loss, of the decoder), with
+    # the lowest loss of the exit head (exit_loss, for exit.trains = head_alone), or with the
+    # highest BLEU at the deepest of bleu_exits (bleu). Only steps that are both measured and saved
+    # are compared, so make validate_every (bleu_every for bleu) a multiple of checkpoint_every;
+    # patience and bleu require it.
+    config.training.best_by = "loss"
+    # Ends training after this many measurements of best_by without improvement. 0: off.
+    config.training.patience = 0
+    # Steps between measurements of BLEU: translates the first validation sentences greedily, and
+    # logs two of them. 0: off. One more compiled program for each exit, used all the time.
+    config.training.bleu_every = 0
+    # Number of validation sentences to translate. 0: all.
+    config.training.bleu_sentences = 200
+    # Depths of the exits to translate with, such as (2, 6). (): the deepest only.
+    config.training.bleu_exits = ()
     # A step whose loss or gradient is not finite ends the run. Up to this many per launch are
     # skipped instead, without changing the parameters.
     config.training.skip_nonfinite = 0

@@ -26,6 +26,10 @@ def get_config() -> ConfigDict:
     config.max_source_length = placeholder(int)
     config.shortlist = placeholder(int)
 
+    # The model. best: the checkpoint that was best on validation data (training.best_by); last: the
+    # last one; STEP: that of a step; `python -m dat_jax.info` lists them. Empty: the mean of the
+    # last average_checkpoints. Give this or average_checkpoints, not both.
+    config.checkpoint = ""
     # The split to translate, valid or test of the prepared data. Ignored if input is set.
     config.split = "test"
     # A file to translate, one sentence per line, or - for standard input. For standard input or a

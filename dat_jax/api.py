@@ -33,13 +33,18 @@ PolicyLike = str | Rule | Policy
 # Keys of `decoding` that no search looks at.
 _ELSEWHERE = {
     "average_checkpoints": "give it to dat_jax.load",
+    "checkpoint": "give it to dat_jax.load",
     "report_policies": "train.py reports",
     "report_split": "train.py reports",
     "bleu_tokenizer": "decode.py scores",
 }
 
 
-def load(workdir: str | Path, average_checkpoints: int | None = None) -> "TranslationModel":
+def load(
+    workdir: str | Path,
+    average_checkpoints: int | None = None,
+    checkpoint: str | int | None = None,
+) -> "TranslationModel":
     """Loads the model that `train.py` left in a workdir, or one that was exported to safetensors.
 
     Args:
@@ -47,20 +52,20 @@ def load(workdir: str | Path, average_checkpoints: int | None = None) -> "Transl
             `python -m dat_jax.export --format=safetensors`.
         average_checkpoints: how many of the last checkpoints to average; by default what the run's
             `decoding.average_checkpoints` says, or as many as there are.
+        checkpoint: one checkpoint instead: `"best"`, `"last"` or a step.
 
     Raises:
-        UserError: nothing has been trained there, a part is missing or damaged, or there are fewer
-            checkpoints than asked for.
+        UserError: nothing has been trained there, a part is missing or damaged, the checkpoint is
+            not there, there are fewer than asked for, or both arguments are given.
     """
     path = as_path(str(workdir))
     if is_exported(path):
-        require(
-            average_checkpoints is None,
-            f"average_checkpoints is {average_checkpoints}: leave it out for {path}, one model",
-        )
+        given = {"average_checkpoints": average_checkpoints, "checkpoint": checkpoint}
+        for name, value in given.items():
+            require(value is None, f"{name} is {value}: leave it out for {path}, one model")
         return TranslationModel(read_exported(path))
     run = Run(path)
-    return TranslationModel(run.load(average_checkpoints), run)
+    return TranslationModel(run.load(average_checkpoints, checkpoint), run)
 
 
 @dataclasses.dataclass(frozen=True)

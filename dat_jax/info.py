@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from absl import flags
 from etils import epath
 
@@ -26,7 +24,7 @@ from dat_jax.data.dataset import open_vocabularies, prepared_config, report_of
 from dat_jax.errors import UserError
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import available_rules
-from dat_jax.model.transformer import init_params
+from dat_jax.model.transformer import count_parameters
 from dat_jax.runs.workdir import Run, make_model
 from dat_jax.tuning.fronts import KINDS, load_front
 
@@ -100,10 +98,13 @@ def _last_metrics(path: Path) -> dict[str, tuple[int, int | float]]:
 
 
 def _checkpoints(workdir: Run) -> Iterator[str]:
-    """Yields the size of each checkpoint, oldest first."""
+    """Yields the size of each checkpoint, oldest first, and the best one."""
     folder, steps = workdir.checkpoints, workdir.saved_steps
     for step in steps:
         yield f"step {step:,}: {_size(folder_of(folder, step)) / 1e6:,.1f} MB"
+    best = workdir.best
+    if step := best.step(steps):
+        yield f"best: {best.describe(step)}"
     yield f"in {folder}" if steps else f"none in {folder}"
 
 
@@ -123,16 +124,11 @@ def _parameters(workdir: Run, config: Config) -> Iterator[str]:
         yield "unknown before the data is prepared"
         return
     model = make_model(config, open_vocabularies(workdir.vocabulary, config.data))
-    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    counts = {part: _count(tree) for part, tree in shapes.items()}
+    counts = count_parameters(model)
     width = len(f"{sum(counts.values()):,}")
     for part, count in counts.items():
         yield f"{count:>{width},} {part}"
     yield f"{sum(counts.values()):>{width},} in all"
-
-
-def _count(tree: Any) -> int:
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def _exits(config: Config) -> Iterator[str]:

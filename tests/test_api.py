@@ -148,6 +148,9 @@ WRONG = {
 
 
 WRONG_LOADS = {
+    "2, checkpoint='best'": "checkpoint is best and average_checkpoints is 2: leave one of",
+    "None, checkpoint=9": "checkpoint is 9, and ",
+    "None, checkpoint=True": "checkpoint is True: must be best, last or a step, such as 1000",
     "'2'": "average_checkpoints is '2': must be an integer, such as 20",
     "True": "average_checkpoints is True: must be an integer",
     "2.0": "average_checkpoints is 2.0: must be an integer",

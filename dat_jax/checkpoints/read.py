@@ -33,8 +33,9 @@ Position = dict[str, Any]
 Item = TypeVar("Item")
 
 # Marks in the position. Checkpoints without the first are of a version that wrote no manifests;
-# those with the second were saved because training was stopped.
-HAS_MANIFEST, STOPPED = "has_manifest", "stopped"
+# those with the second were saved because training was stopped; the third is the step of an older
+# checkpoint that was then kept only because it was the best.
+HAS_MANIFEST, STOPPED, KEPT_AS_BEST = "has_manifest", "stopped", "kept_as_best"
 
 
 class Averaged(NamedTuple):
@@ -77,7 +78,8 @@ def average(directory: epath.PathLike, like: Params, at_most: int) -> Averaged:
     """Averages the parameters of the newest readable checkpoints.
 
     Leaves out one that was saved because training was stopped, unless it is the newest, so that
-    stopping and resuming does not change the average. All processes of a run call this together.
+    stopping and resuming does not change the average, and one that is kept only because it is the
+    best. All processes of a run call this together.
 
     Args:
         directory: the folder of checkpoints.
@@ -92,7 +94,8 @@ def average(directory: epath.PathLike, like: Params, at_most: int) -> Averaged:
     positions: dict[int, Position] = {}
     readable = _readable(directory, params=like)
     newest = next(readable, None)
-    counted = (found for found in readable if not was_stopped(found[2]))
+    best = newest[2].get(KEPT_AS_BEST) if newest else None
+    counted = (found for found in readable if not was_stopped(found[2]) and found[0] != best)
     for step, items, position in islice(chain([newest] if newest else [], counted), at_most):
         params = items["params"]
         total = jax.tree.map(jnp.add, total, params) if positions else params
@@ -102,6 +105,23 @@ def average(directory: epath.PathLike, like: Params, at_most: int) -> Averaged:
     steps = sorted(positions, reverse=True)
     _check_same_steps(directory, steps)
     return Averaged(steps, jax.tree.map(lambda x: x / len(steps), total), positions[steps[0]])
+
+
+def read_step(directory: epath.PathLike, like: Params, step: int) -> Averaged:
+    """Reads the parameters of one step's checkpoint, as `average` does those of several.
+
+    Raises:
+        UserError: it is missing or damaged, or values are not finite.
+    """
+    directory = stored(directory)
+    folder = folder_of(directory, step)
+    try:
+        items, position = _read_quietly(folder, {"params": like})
+    except Exception as error:  # orbax raises many kinds, even plain Exception
+        reason = str(error).partition("\n")[0][:200]
+        raise UserError(f"{folder} cannot be read, {reason}: choose another checkpoint") from None
+    _check_finite(folder, items)
+    return Averaged([step], items["params"], position)
 
 
 def was_stopped(position: Position) -> bool:

@@ -19,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import PreservationContext, Preservati
 from dat_jax.checkpoints.folders import DIGITS, checkpoint_folders, in_bucket, saved_steps, stored
 from dat_jax.checkpoints.manifest import write_manifest
 from dat_jax.checkpoints.orbax_errors import explained, hide_tracebacks, wait_for_threads
-from dat_jax.checkpoints.read import HAS_MANIFEST, STOPPED, Position
+from dat_jax.checkpoints.read import HAS_MANIFEST, KEPT_AS_BEST, STOPPED, Position
 from dat_jax.checkpoints.state import TrainState
 from dat_jax.errors import Stopped
 from dat_jax.runtime.processes import by_first, is_first
@@ -52,10 +52,11 @@ class Checkpoints:
         """
         self._directory, self._last_saved = stored(directory), last_saved
         self._failed = False
+        self._kept = _Kept(keep, stopped_at)
         self._show_tracebacks = hide_tracebacks()
         by_first(self._remove_unfinished)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_Newest(keep, stopped_at),
+            preservation_policy=self._kept,
             step_format_fixed_length=DIGITS,
             create=True,
             async_options=ocp.AsyncOptions(
@@ -85,6 +86,15 @@ class Checkpoints:
         """The steps that have a checkpoint, or will have once it is written, oldest first."""
         return sorted(self._manager.all_steps())
 
+    @property
+    def lasting(self) -> list[int]:
+        """Those of `steps` that the next save does not drop because training was stopped there."""
+        return [step for step in self.steps if step != self._kept.stopped_at]
+
+    def keep_best(self, step: int | None) -> None:
+        """Makes the next saves keep this step's checkpoint, too, instead of an earlier best one."""
+        self._kept.best = step
+
     def save(self, state: TrainState, position: Position, *, stopped: bool = False) -> None:
         """Saves a checkpoint.
 
@@ -98,8 +108,10 @@ class Checkpoints:
             RuntimeError: orbax declined to save, for example a step that it already has.
         """
         self._step = int(state.step)
-        marks = {HAS_MANIFEST: not in_bucket(self._directory)}
+        marks: Position = {HAS_MANIFEST: not in_bucket(self._directory)}
         marks |= {STOPPED: True} if stopped else {}
+        if (best := self._kept.best) and best not in self._kept.newest([*self.steps, self._step]):
+            marks[KEPT_AS_BEST] = best
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             optimizer=ocp.args.StandardSave(state.optimizer_state),
@@ -146,21 +158,27 @@ class Checkpoints:
         return explained(failure, self._directory, saved_steps(self._directory))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Newest(PreservationPolicy):
-    """Keeps the newest checkpoints, and drops one of a stop after which training has resumed."""
+@dataclasses.dataclass
+class _Kept(PreservationPolicy):
+    """Keeps the newest checkpoints and the best one, and drops one of a stop after which training
+    has resumed."""
 
     count: int | None
     stopped_at: int | None
+    best: int | None = None
 
     def should_preserve(
         self, checkpoints: Sequence[Any], *, context: PreservationContext
     ) -> Sequence[bool]:
         """Returns for each checkpoint, oldest first, whether to keep it."""
         steps = [checkpoint.step for checkpoint in checkpoints]
-        counted = [step for step in steps if step != self.stopped_at or step == steps[-1]]
-        kept = counted[-self.count :] if self.count else counted
+        kept = {*self.newest(steps), self.best}
         return [step in kept for step in steps]
+
+    def newest(self, steps: Sequence[int]) -> Sequence[int]:
+        """Returns the steps, oldest first, that are kept even if another one is the best."""
+        counted = [step for step in steps if step != self.stopped_at or step == steps[-1]]
+        return counted[-self.count :] if self.count else counted
 
 
 def _wait_for_all(*, key: str, timeout_ms: int) -> None:

@@ -9,6 +9,7 @@ from dat_jax.config.data import DataConfig, Normalization
 from dat_jax.config.decoding import DecodingConfig
 from dat_jax.config.model import ExitConfig, ExitHead, ModelConfig
 from dat_jax.config.training import (
+    BestBy,
     LossWeights,
     OptimizerConfig,
     Schedule,
@@ -17,6 +18,7 @@ from dat_jax.config.training import (
 )
 
 __all__ = [
+    "BestBy",
     "Config",
     "DataConfig",
     "DecodingConfig",

@@ -38,6 +38,16 @@ class Config:
                 f"exit.trains is {self.exit.trains} and model.exit_head is none: choose a head, or "
                 "set exit.trains to model_and_head",
             )
+            require(
+                self.training.best_by != "exit_loss",
+                "training.best_by is exit_loss and model.exit_head is none: choose loss or bleu",
+            )
+        for depth in self.training.bleu_exits:
+            require(
+                depth in self.model.exit_depths,
+                f"training.bleu_exits has {depth}: must be depths with an exit, of "
+                f"{', '.join(map(str, self.model.exit_depths))}",
+            )
         if self.training.mode == "mixed":
             require(
                 self.model.exits == "all" and self.model.exit_head == "none",

@@ -96,10 +96,10 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
         return value
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
+        example = "('a', 'b')" if item is str else "(1, 2)"
         if not isinstance(value, list | tuple) or not all(_is(v, item) for v in value):
             raise UserError(
-                f"{name} is {value!r}: must be a tuple of {item.__name__}, such as ('a', 'b'), "
-                "or ()"
+                f"{name} is {value!r}: must be a tuple of {item.__name__}, such as {example}, or ()"
             )
         return tuple(map(item, value))
     if not _is(value, kind):

@@ -10,6 +10,7 @@ from dat_jax.config.schema import require, require_at_least, require_rate
 
 LossWeights = Literal["1", "n", "sqrt_n", "1/sqrt_n", "1/n"]
 Sharding = Literal["replicated", "fsdp"]
+BestBy = Literal["loss", "exit_loss", "bleu"]
 Schedule = Literal["inverse_sqrt", "constant", "linear", "cosine"]
 
 
@@ -62,6 +63,11 @@ class TrainingConfig:
     validate_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    best_by: BestBy
+    patience: int
+    bleu_every: int
+    bleu_sentences: int
+    bleu_exits: tuple[int, ...]
     skip_nonfinite: int
     initial_workdir: str
     profile: str
@@ -69,6 +75,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_at_least("training", self, 0, "seed gradient_scaling skip_nonfinite")
+        require_at_least("training", self, 0, "patience bleu_every bleu_sentences")
         require(
             self.seed < 1 << 32,
             f"training.seed is {self.seed}: must be below 2**32",
@@ -85,6 +92,7 @@ class TrainingConfig:
             "checkpoint_every keep_checkpoints",
         )
         require_rate("training", self, "label_smoothing")
+        self._check_best()
         for key, off in {"gradient_scaling": 0.0, "gradient_from_above": 1.0}.items():
             require(
                 self.mode == "aligned" or getattr(self, key) == off,
@@ -100,6 +108,26 @@ class TrainingConfig:
             not self.checkpoint_folder or self.checkpoint_folder.startswith(("/", "~", "gs://")),
             f"training.checkpoint_folder is {self.checkpoint_folder!r}: must be a path that starts "
             "with / or ~, gs://BUCKET/FOLDER, or empty",
+        )
+
+    def _check_best(self) -> None:
+        """Checks that what the best checkpoint is chosen by is measured, at steps that are saved.
+
+        Raises:
+            UserError: it is not.
+        """
+        by_bleu = self.best_by == "bleu"
+        require(
+            not by_bleu or self.bleu_every > 0,
+            "training.best_by is bleu and training.bleu_every is 0: set it to a number of steps",
+        )
+        key = "bleu_every" if by_bleu else "validate_every"
+        set_key = "best_by" if by_bleu else "patience"
+        require(
+            not (by_bleu or self.patience) or getattr(self, key) % self.checkpoint_every == 0,
+            f"training.{set_key} is {getattr(self, set_key)}: training.{key}, "
+            f"{getattr(self, key)}, must be a multiple of training.checkpoint_every, "
+            f"{self.checkpoint_every}, so that what is measured is saved",
         )
 
     @property

@@ -16,6 +16,19 @@ _RENAMED = {
     ("training", "accumulation"): "microbatches",
 }
 
+# Keys that came after format 7, with what was done before.
+_ADDED: dict[str, dict[str, Any]] = {
+    "decoding": {"shortlist": 0, "report_split": "test"},
+    "model": {"halting_hidden": 0},
+    "training": {
+        "best_by": "loss",
+        "patience": 0,
+        "bleu_every": 0,
+        "bleu_sentences": 200,
+        "bleu_exits": [],
+    },
+}
+
 
 def read_settings(path: Path) -> Stamped:
     """Reads settings as `read_stamped` does, converted to those of this version."""
@@ -24,11 +37,9 @@ def read_settings(path: Path) -> Stamped:
         _from_unstamped(stamped.values)
     for name in ("engine", "cohort_size", "pool_size"):  # there is one engine now
         _section(stamped.values, "decoding").pop(name, None)
-    for section, key in (("decoding", "shortlist"), ("model", "halting_hidden")):
+    for section, added in _ADDED.items():
         if values := _section(stamped.values, section):
-            values.setdefault(key, 0)
-    if decoding := _section(stamped.values, "decoding"):
-        decoding.setdefault("report_split", "test")
+            stamped.values[section] = added | values
     for data in (_section(stamped.values, "data"), stamped.values):
         if "source_language" in data:
             for key in PATHS:

@@ -93,6 +93,11 @@ class BatchIterator:
         return self._epoch, self._next_batch - 1
 
     @property
+    def passed(self) -> float:
+        """How many times the data has been passed through, such as 1.25."""
+        return self._epoch + self._next_batch / self.batches_per_epoch
+
+    @property
     def lengths(self) -> tuple[_Pairs, _Pairs]:
         """The lengths of all pairs of the last batch: sources, targets."""
         _, pairs = self._plan[self._next_batch - 1]

@@ -10,6 +10,7 @@ from dat_jax.config import DecodingConfig
 from dat_jax.decoding import search as one_process
 from dat_jax.decoding.cost import DecodeCost
 from dat_jax.decoding.search import Hypothesis, Ids, SearchResult
+from dat_jax.decoding.sizing import Platform
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.exits.questions import Rule
 from dat_jax.runtime.processes import count, gather, index
@@ -22,6 +23,7 @@ def search(
     decoding: DecodingConfig,
     *,
     numbers: Sequence[int],
+    platform: Platform | None = None,
     n_best: int,
     on_progress: Callable[[int], object],
 ) -> SearchResult:
@@ -37,6 +39,7 @@ def search(
         sources[mine],
         decoding,
         numbers=numbers[mine],
+        platform=platform,
         n_best=n_best,
         on_progress=lambda done: on_progress(done * count()),
     )

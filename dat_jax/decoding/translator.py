@@ -17,7 +17,7 @@ from dat_jax.decoding.cost import DecodeCost, total
 from dat_jax.decoding.inputs import read_n_best
 from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.search import Hypothesis
-from dat_jax.decoding.sizing import platform_of
+from dat_jax.decoding.sizing import Platform, platform_of
 from dat_jax.decoding.stripes import search
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.windows import progress_bar, read_window
@@ -73,6 +73,7 @@ class Translator:
     policy: Policy
     decoding: DecodingConfig
     n_best: int = 0  # hypotheses in each sentence's list; 0 or 1 for no list
+    sizes: Platform | None = None  # by default those of the model's device
 
     def __post_init__(self) -> None:
         """Checks that the policy takes the shortlist, that a beam has as many hypotheses as are
@@ -122,7 +123,7 @@ class Translator:
         """
         lines = iter(lines)
         devices = len(self.trained.devices) * count()
-        window_size = platform_of(self.trained.device).window * devices
+        window_size = self._platform.window * devices
         longest = min(gather(self._capacity.longest_source))  # the same in all processes
         with progress_bar(description, total, done) as bar:
             while window := read_window(lines, window_size, arrives_within):
@@ -154,6 +155,7 @@ class Translator:
             [sources[index] for index in spoken],
             self.decoding,
             numbers=[done + index for index in spoken],
+            platform=self._platform,
             n_best=self.n_best,
             on_progress=bar.update,
         )
@@ -183,7 +185,12 @@ class Translator:
     @property
     def _capacity(self) -> Capacity:
         trained = self.trained
-        return Capacity.of(trained.device, trained.model.config, self.decoding, self.n_best)
+        own = Capacity.of(trained.device, trained.model.config, self.decoding, self.n_best)
+        return dataclasses.replace(own, platform=self._platform)
+
+    @property
+    def _platform(self) -> Platform:
+        return self.sizes or platform_of(self.trained.device)
 
     @property
     def _vocabularies(self) -> Vocabularies:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole model: encoder, decoder, classifiers and exit head."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -137,6 +138,15 @@ class Transformer(nn.Module):
                 for index, depth in enumerate(self.config.exit_depths)
             ]
         )
+
+
+def count_parameters(model: Transformer) -> dict[str, int]:
+    """Returns the number of parameters of each part of `model`, without making them."""
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return {
+        part: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+        for part, tree in shapes.items()
+    }
 
 
 def init_params(model: Transformer, key: PRNGKeyArray) -> Params:

@@ -14,6 +14,7 @@ _CHANGEABLE = {("model", "rematerialisation")} | {
     for name in (
         *("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"),
         *("skip_nonfinite", "sharding", "profile"),
+        *("best_by", "patience", "bleu_every", "bleu_exits"),
     )
 }
 _PATHS = {
@@ -28,8 +29,8 @@ def check_continues(path: Path, begun: Config, config: Config, last_step: int) -
     """Checks that `config` may continue the run in `path`, trained to `last_step`.
 
     Only these may change: training length (unless the learning rate falls to 0 at its end),
-    logging, checkpointing, memory and decoding keys. Of the section `data` only the place of the
-    prepared data is compared here, and the rest elsewhere, with that data.
+    logging, checkpointing, patience, memory and decoding keys. Of the section `data` only the place
+    of the prepared data is compared here, and the rest elsewhere, with that data.
 
     Raises:
         UserError: another key differs, or the run is already past `training.steps`.
@@ -46,12 +47,15 @@ def check_continues(path: Path, begun: Config, config: Config, last_step: int) -
             f"{path} has been trained to step {last_step} and training.steps is {total}: raise "
             "it, or give another --workdir"
         )
+    changeable = set(_CHANGEABLE)
+    if not begun.training.bleu_every:  # else BLEU of other sentences would be compared
+        changeable.add(("training", "bleu_sentences"))
     kept = dataclasses.asdict(begun)
     for section, values in dataclasses.asdict(config).items():
         for key, value in values.items():
             before, name = kept[section][key], (section, key)
             elsewhere = section in ("data", "decoding") and name not in _PATHS
-            if elsewhere or name in _CHANGEABLE:
+            if elsewhere or name in changeable:
                 continue
             is_path = name in _PATHS and before and value
             if not (same_destination if is_path else operator.eq)(value, before):

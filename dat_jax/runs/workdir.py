@@ -14,8 +14,9 @@ from pathlib import Path
 import jax
 from etils import epath
 
+from dat_jax.checkpoints.best import Best, Criterion, read_validations
 from dat_jax.checkpoints.folders import check_stored, checkpoint_folders, saved_steps, stored
-from dat_jax.checkpoints.read import average
+from dat_jax.checkpoints.read import average, read_step
 from dat_jax.checkpoints.state import placed
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.config.schema import integer, require
@@ -33,6 +34,7 @@ from dat_jax.data.vocabulary import Vocabularies
 from dat_jax.decoding.trained import TrainedModel, on_local_devices
 from dat_jax.errors import UserError
 from dat_jax.model.transformer import Transformer, init_params
+from dat_jax.runs.choice import LAST, check_choice, choose_step
 from dat_jax.runs.compatibility import check_continues
 from dat_jax.runtime.jax_flags import our_modes
 from dat_jax.runtime.processes import by_first, check_shared
@@ -188,16 +190,20 @@ class Run:
         return read_text(self.data, split)
 
     @our_modes()
-    def load(self, average_checkpoints: int | None = None) -> TrainedModel:
+    def load(
+        self, average_checkpoints: int | None = None, checkpoint: str | int | None = None
+    ) -> TrainedModel:
         """Loads the trained model.
 
         Args:
             average_checkpoints: number of last checkpoints to average; by default
                 `decoding.average_checkpoints`, or all if there are fewer.
+            checkpoint: one checkpoint instead: `best`, `last` or a step.
 
         Raises:
-            UserError: nothing has been trained here, a part is missing or damaged, or there are
-                fewer checkpoints than `average_checkpoints`.
+            UserError: nothing has been trained here, a part is missing or damaged, both arguments
+                are given, the checkpoint is not there, or there are fewer checkpoints than
+                `average_checkpoints`.
         """
         check_stored(str(destination(str(self.path))), "--workdir")
         if average_checkpoints is not None:
@@ -211,8 +217,13 @@ class Run:
         like = placed(shapes, on_local_devices())
         if not self.checkpoints.is_dir():
             raise UserError(f"{self.path} holds no checkpoint: train a model into it first")
+        step = None if checkpoint is None else self.step_of(checkpoint, average_checkpoints)
         at_most = average_checkpoints or config.decoding.average_checkpoints
-        steps, params, position = average(self.checkpoints, like, at_most)
+        if step is None or checkpoint == LAST:  # the last one that can be read
+            at_most = at_most if step is None else 1
+            steps, params, position = average(self.checkpoints, like, at_most)
+        else:
+            steps, params, position = read_step(self.checkpoints, like, step)
         if list(vocabularies.fingerprints) != position["vocabularies"]:
             raise UserError(
                 f"{self.vocabulary} is not the vocabulary that the model was trained with: restore "
@@ -224,6 +235,25 @@ class Run:
                 f"{len(steps)}: average fewer or train longer"
             )
         return TrainedModel(config, model, params, vocabularies, tuple(steps))
+
+    def step_of(self, checkpoint: str | int, average_checkpoints: int | None = None) -> int:
+        """Returns the step of the checkpoint that is asked for: `best`, `last` or a step.
+
+        All processes of a run call this together.
+
+        Raises:
+            UserError: it is not there, or `average_checkpoints` is given too.
+        """
+        check_choice(checkpoint, average_checkpoints)
+        return by_first(
+            lambda: choose_step(checkpoint, self.saved_steps, self.best, self.checkpoints)
+        )
+
+    @property
+    def best(self) -> Best:
+        """The validations that decide which checkpoint is the best."""
+        recorded = read_validations(self.training_files.metrics)
+        return Best(Criterion.of(self.config), recorded)
 
     def check_same(self, config: Config) -> None:
         """Checks that the workdir is new or holds a run that `config` may continue.

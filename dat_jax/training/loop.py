@@ -5,40 +5,46 @@ import math
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
 from absl import logging
 from jax.sharding import Mesh
 
+from dat_jax.checkpoints.best import read_validations
 from dat_jax.checkpoints.read import Position, restore, was_stopped
 from dat_jax.checkpoints.state import TrainState, place
 from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.config import Config, TrainingConfig
-from dat_jax.data.batching import BatchIterator, one_pass, shapes_for
+from dat_jax.data.batching import BatchIterator, shapes_for
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.shapes import Shape
 from dat_jax.errors import Stopped, UserError
-from dat_jax.metrics import Mean, add, compute
+from dat_jax.metrics import Mean, add
 from dat_jax.model.transformer import Transformer
 from dat_jax.runtime.jax_flags import our_modes
+from dat_jax.runtime.processes import by_first
 from dat_jax.training.divergence import Divergence, Made
 from dat_jax.training.files import TrainingFiles
 from dat_jax.training.optimizer import make_optimizer
 from dat_jax.training.profile import Profile
 from dat_jax.training.reports import Reports
 from dat_jax.training.sharding import data_parallel_mesh, own_rows, share_out_rows
-from dat_jax.training.step import (
-    abstract_state,
-    make_train_step,
-    make_validation_step,
-)
+from dat_jax.training.step import abstract_state, make_train_step
 from dat_jax.training.stopping import StopRequest
 from dat_jax.training.utilization import peak_flops, step_flops
+from dat_jax.training.validation import Bleu, Measures, Validation, due, make_losses
 from dat_jax.types import Params, PRNGKeyArray
 
 _AHEAD = 2  # steps that may be queued on the device; a request to stop waits for them
+
+
+class Trained(NamedTuple):
+    """The end of a training."""
+
+    step: int  # the last one
+    best: str  # the best checkpoint in words; empty if none has been measured
 
 
 @our_modes()
@@ -48,11 +54,13 @@ def train(
     dataset: Dataset,
     files: TrainingFiles,
     initial_params: Callable[[PRNGKeyArray], Params],
-) -> None:
-    """Trains `model` to step `config.training.steps`, from the newest checkpoint if there is one.
+    bleu: Bleu | None = None,
+) -> Trained:
+    """Trains `model` to step `config.training.steps`, from the newest checkpoint if there is one,
+    or until `training.patience` ends; returns the last step and the best checkpoint.
 
     Otherwise starts from `initial_params` and a new optimizer state. Writes checkpoints and metrics
-    to `files`; the last step always has a checkpoint.
+    to `files`; the last step always has a checkpoint. `bleu` is needed for `training.bleu_every`.
 
     Raises:
         UserError: more steps than `training.skip_nonfinite` are not finite, no checkpoint can be
@@ -64,14 +72,14 @@ def train(
     shapes = _choose_shapes(training, dataset, mesh)
     optimizer = make_optimizer(config)
     train_step = make_train_step(model, optimizer, config, mesh)
-    validate = _make_validation(model, config, dataset, shapes, mesh)
+    measures = Measures(make_losses(model, config, dataset, shapes, mesh), bleu)
     peak = peak_flops([d.device_kind for d in mesh.devices.flat], config.model.dtype)
     init_key, dropout_key = jax.random.split(jax.random.key(training.seed))
     like = abstract_state(model, optimizer, mesh, training.sharding)
     restored = restore(files.checkpoints, like)
     state, position = restored or (_first_state(initial_params(init_key), optimizer, like), None)
     batches = _resume_batches(dataset, shapes, training.seed, position, mesh)
-    first_step = int(state.step)
+    step = first_step = int(state.step)
     stopped_at = first_step if position and was_stopped(position) else None
     divergence, unread = Divergence(training.skip_nonfinite, batches), list[Made]()
     with (
@@ -82,7 +90,11 @@ def train(
         Profile(training.profiled_steps, files.profile) as profile,
         StopRequest() as request,
     ):
-        for step in range(first_step + 1, training.steps + 1):
+        recorded = by_first(lambda: read_validations(files.metrics))
+        validation = Validation(config, measures, reports, checkpoints, recorded)
+        validation.after(first_step, state.params)
+        while step < training.steps and not validation.patience_ends:
+            step += 1
             batch = share_out_rows(next(batches), mesh)
             with profile.step(step, state):
                 state, metrics = train_step(state, batch, dropout_key)
@@ -93,23 +105,25 @@ def train(
                 jax.block_until_ready(unread[-1 - _AHEAD].metrics)
 
             asked = request.after(step)
-            due = _due(step, training.checkpoint_every, training.steps)
-            save = due or bool(asked)
-            if save or _due(step, training.log_every, training.steps):
+            is_due = due(step, training.checkpoint_every, training.steps)
+            save = is_due or bool(asked)
+            if save or due(step, training.log_every, training.steps):
                 finite = divergence.finite(unread, checkpoints.steps, reports.progress.print)
                 unread = []
                 if finite:
-                    reports.trained(step, reduce(add, finite))
+                    reports.trained(step, batches.passed, reduce(add, finite))
             if save:
                 where = {"batches": batches.state} | _plan(dataset, shapes)
-                checkpoints.save(state, where, stopped=not due)
+                checkpoints.save(state, where, stopped=not is_due)
                 reports.progress.skip()
-            if _due(step, training.validate_every, training.steps):
-                reports.validated(step, validate(state.params))
-            if asked:
+            if asked:  # resuming makes the validation that is due here
                 raise _stopped(asked, step)
+            validation.after(step, state.params)
         if asked := request.after(training.steps + 1):  # during the last validation
-            raise _stopped(asked, training.steps)
+            raise _stopped(asked, step)
+        if reason := validation.patience_ends:
+            reports.progress.print(f"step {step:,}: training ends, as {reason}: training.patience")
+        return Trained(step, validation.best)
 
 
 def _first_state(
@@ -130,35 +144,11 @@ def _stopped(asked: signal.Signals, step: int) -> Stopped:
     )
 
 
-def _due(step: int, every: int, last: int) -> bool:
-    return step % every == 0 or step == last
-
-
 def _choose_shapes(config: TrainingConfig, dataset: Dataset, mesh: Mesh) -> list[Shape]:
     """Chooses batch shapes whose rows divide evenly among devices and microbatches."""
     row_multiple = math.lcm(8, mesh.size * config.microbatches)
     files = [dataset.tokens("train"), dataset.tokens("valid")]
     return shapes_for(files, config.num_shapes, config.batch_tokens, row_multiple)
-
-
-def _make_validation(
-    model: Transformer,
-    config: Config,
-    dataset: Dataset,
-    shapes: Sequence[Shape],
-    mesh: Mesh,
-) -> Callable[[Params], dict[str, float]]:
-    """Returns the function from parameters to the metrics of the whole validation split."""
-    validation_step = make_validation_step(model, config, mesh)
-    file = dataset.tokens("valid")
-
-    def validate(params: Params) -> dict[str, float]:
-        batches = one_pass(file, shapes, partial(own_rows, mesh=mesh))
-        on_devices = (share_out_rows(batch, mesh) for batch in batches)
-        metrics = reduce(add, (validation_step(params, batch) for batch in on_devices))
-        return compute(metrics, model.config.exit_depths)
-
-    return validate
 
 
 def _plan(dataset: Dataset, shapes: Sequence[Shape]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ Only the first of several processes reports.
 """
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dat_jax.checkpoints.best import VALID
 from dat_jax.config import Config
 from dat_jax.metrics import Metrics, compute
 from dat_jax.runtime.processes import is_first
@@ -46,9 +48,11 @@ class Reports:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def trained(self, step: int, sums: Metrics) -> None:
-        """Reports the summed metrics of the steps since the last report, up to `step`."""
+    def trained(self, step: int, epoch: float, sums: Metrics) -> None:
+        """Reports the summed metrics of the steps since the last report, up to `step`; `epoch` is
+        how many times the data has been passed through."""
         values, seconds = compute(sums, self._depths), self.progress.lap()
+        values |= {"epoch": epoch, "perplexity": self._perplexity(values)}
         values["learning_rate"] = float(np.asarray(self._learning_rate(step - 1)))
         values["tokens_per_second"] = float(np.asarray(sums["loss"].count)) / seconds
         if self._peak_flops is not None:
@@ -58,9 +62,13 @@ class Reports:
 
     def validated(self, step: int, values: dict[str, float]) -> None:
         """Reports the metrics of the validation split; its time does not count as training."""
-        self._write(step, {f"valid/{name}": value for name, value in values.items()})
+        values = values | {"perplexity": self._perplexity(values)}
+        self._write(step, {f"{VALID}{name}": value for name, value in values.items()})
         exits = ", ".join(f"{values[f'nll/exit_{depth}']:.3f}" for depth in self._depths)
-        line = f"step {step:,}: validation loss {values['loss']:.3f}, nll at each exit {exits}"
+        line = (
+            f"step {step:,}: validation loss {values['loss']:.3f}, perplexity "
+            f"{values['perplexity']:.2f}, nll at each exit {exits}"
+        )
         if "exit_loss" in values:
             line += (
                 f"; exit head: loss {values['exit_loss']:.3f}, average exit "
@@ -69,6 +77,20 @@ class Reports:
             )
         self.progress.print(line)
         self.progress.skip()
+
+    def translated(self, step: int, scores: Mapping[str, float], samples: Sequence[str]) -> None:
+        """Reports BLEU on validation sentences, by exit, and lines that show some of them."""
+        self._write(step, {f"{VALID}{name}": value for name, value in scores.items()})
+        each = ", ".join(f"{name.rpartition('_')[2]}: {bleu:.1f}" for name, bleu in scores.items())
+        self.progress.print(f"step {step:,}: validation BLEU by exit, greedy, {each}")
+        for line in samples:
+            self.progress.print(f"  {line}")
+        self.progress.skip()
+
+    def _perplexity(self, values: Mapping[str, float]) -> float:
+        """Returns the perplexity of a token at the last exit; infinite if it overflows."""
+        with np.errstate(over="ignore"):
+            return float(np.exp(values[f"nll/exit_{self._depths[-1]}"]))
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         if self._writer is not None:

@@ -7,6 +7,8 @@ divides, or not at all if there is none. Each step gathers whole parameters once
 rows, and sums gradients once.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -103,6 +105,17 @@ def share_out_rows(own: Tree, mesh: Mesh) -> Tree:
         return jax.make_array_from_callback((rows, *ids.shape[1:]), sharding, of_device)
 
     return jax.tree.map(whole, own)
+
+
+def whole(shares: Tree) -> Tree:
+    """Returns all values of a tree from `shared_out`, as NumPy arrays, in every process."""
+    mesh = jax.tree.leaves(shares)[0].sharding.mesh
+    return jax.tree.map(np.asarray, _replicate(mesh)(shares))
+
+
+@functools.cache
+def _replicate(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda shares: shares, out_shardings=NamedSharding(mesh, WHOLE))
 
 
 def add_up(gradients: Tree, specs: Any) -> Tree:

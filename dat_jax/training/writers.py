@@ -55,9 +55,12 @@ class Progress:
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the state of training; without a bar, prints a line with the time left.
 
-        `values` holds `loss`, `tokens_per_second` and, if known, `mfu`.
+        `values` holds `epoch`, `loss`, `perplexity`, `tokens_per_second` and, if known, `mfu`.
         """
-        state = f"loss {values['loss']:.3f}, {values['tokens_per_second']:,.0f} tokens/s"
+        state = (
+            f"epoch {values['epoch']:.2f}, loss {values['loss']:.3f}, perplexity "
+            f"{values['perplexity']:.2f}, {values['tokens_per_second']:,.0f} tokens/s"
+        )
         if "mfu" in values:
             state += f", MFU {values['mfu']:.1%}"
         if not self._bar.disable:

@@ -35,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("shortlist", None, shortlist, 0, flag_values=options)
     average = "Last checkpoints to average, by default the run's."
     flags.DEFINE_integer("average_checkpoints", None, average, 1, flag_values=options)
+    checkpoint = "One checkpoint instead: best, last or a step."
+    flags.DEFINE_string("checkpoint", None, checkpoint, flag_values=options)
     flags.DEFINE_integer("seed", 0, "Seed of the draws.", 0, flag_values=options)
     return run(argv, options, lambda: _main(options))
 
@@ -50,7 +52,10 @@ def _main(options: flags.FlagValues) -> None:
     decoding = dataclasses.replace(config.decoding, **changes)
     settings = (options.candidates, options.segment, options.seed)
     with workdir.writing():
-        trained, dataset = workdir.load(options.average_checkpoints), workdir.dataset()
+        trained, dataset = (
+            workdir.load(options.average_checkpoints, options.checkpoint),
+            workdir.dataset(),
+        )
         front = tune(trained, dataset, kind, decoding, *settings)
         save_front(workdir, kind, front)
     print(format_table(front))

@@ -115,10 +115,13 @@ def describe_misfit(
     ]
     if not differences:
         return None
+    model = f"--average_checkpoints={len(trained.steps)}"
+    if len(trained.steps) == 1:
+        model = f"--checkpoint={trained.steps[0]}"
     return (
         f"{text} was tuned at {', '.join(differences)}: tune it again with "
         f"python -m dat_jax.tuning --workdir={shlex.quote(str(run.path))} --policy={best['kind']} "
-        f"--beam_size={decoding.beam_size} --average_checkpoints={len(trained.steps)} "
+        f"--beam_size={decoding.beam_size} {model} "
         f"--length_penalty={decoding.length_penalty} --shortlist={decoding.shortlist}"
     )
 

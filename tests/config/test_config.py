@@ -56,7 +56,9 @@ def test_the_defaults_survive_a_round_trip(tmp_path):
     assert Config.load(tmp_path / "config.json") == config
     written = json.loads((tmp_path / "config.json").read_text())
     assert (written.pop("format"), written.pop("version")) == (FORMAT, __version__)
-    assert written == changed({"decoding.report_policies": []})  # JSON has no tuples
+    assert written == changed(  # JSON has no tuples
+        {"decoding.report_policies": [], "training.bleu_exits": []}
+    )
 
 
 @pytest.mark.parametrize("policies", [(), ("fixed:2",), ("uniform", "confidence:0.5,0.9")])
@@ -95,6 +97,7 @@ def test_base_has_exactly_the_keys_of_the_dataclasses():
 def test_decode_has_exactly_the_keys_of_decoding_and_text_with_their_types():
     config = decode.get_config()
     expected = typing.get_type_hints(DecodingConfig) | typing.get_type_hints(TextConfig)
+    expected["checkpoint"] = str  # chosen before either is used
     del expected["report_policies"], expected["report_split"]  # only for train.py
     assert set(config.keys()) == set(expected)
     for key, kind in expected.items():
@@ -185,6 +188,11 @@ def test_the_error_for_a_missing_key_names_it(path):
             (path, value, f"{path} is {value!r}: must be a tuple of str, such as ('a', 'b'), or ()")
             for path in ["decoding.report_policies"]
             for value in ("fixed", None, 3, (1,), ["fixed", 1], [["fixed"]], {"fixed": 1})
+        ),
+        (
+            "training.bleu_exits",
+            6,
+            "training.bleu_exits is 6: must be a tuple of int, such as (1, 2), or ()",
         ),
     ],
 )
@@ -316,6 +324,29 @@ def test_mixed_training_requires_all_exits_and_no_head(changes):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bleu_exits": (2, 7)}, "bleu_exits has 7: must be depths with an exit, of 1, 2, 3, 4"),
+        ({"best_by": "exit_loss"}, "best_by is exit_loss and model.exit_head is none: choose"),
+        ({"best_by": "bleu"}, "best_by is bleu and training.bleu_every is 0: set it to"),
+        (
+            {"best_by": "bleu", "bleu_every": 1_500},
+            "best_by is bleu: training.bleu_every, 1500, must be a multiple of "
+            "training.checkpoint_every, 1000",
+        ),
+        (
+            {"patience": 3, "validate_every": 500},
+            "patience is 3: training.validate_every, 500, must be a multiple of "
+            "training.checkpoint_every, 1000",
+        ),
+    ],
+)
+def test_what_decides_on_the_best_checkpoint_is_measured_and_saved(changes, message):
+    refused = refusal(changed({f"training.{key}": value for key, value in changes.items()}))
+    assert refused.startswith(f"training.{message}")
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_falling_schedule_requires_steps_after_the_warmup(schedule):
     steps = {"optimizer.warmup_steps": 100, "training.steps": 100}
@@ -338,6 +369,8 @@ def test_gradient_weights_of_exits_require_aligned_training(key, off):
     [
         {"training.mode": "mixed", "training.exit_samples": 3},
         {"training.gradient_scaling": 0.3},
+        {"training.validate_every": 300},
+        {"training.patience": 3, "training.best_by": "bleu", "training.bleu_every": 2_000},
         {"training.gradient_from_above": 0.0, "training.loss_weights": "n"},
         {"model.embeddings": "target", "data.vocabulary": "separate"},
         {"model.exit_head": "token_geometric", "exit.trains": "head_alone"},

@@ -71,11 +71,15 @@ def test_old_keys_are_read_as_current_ones(old: Run):
     assert config.model.halting_hidden == 0
     assert (config.data.prepared, config.data.vocabulary_files) == ("", ("", ""))
     assert config.decoding.report_split == "test"
+    assert (config.training.best_by, config.training.patience) == ("loss", 0)
+    assert (config.training.bleu_every, config.training.bleu_exits) == (0, ())
 
 
 def test_an_old_run_can_be_resumed(old: Run):
     longer = dataclasses.replace(old.config.training, steps=300, profile="290-300")
     old.check_same(dataclasses.replace(old.config, training=longer))
+    measured = dataclasses.replace(longer, bleu_every=100, bleu_sentences=7, patience=2)
+    old.check_same(dataclasses.replace(old.config, training=measured))
     assert old.prepare(old.config).report().startswith("train: 198 pairs")
 
 
@@ -126,14 +130,17 @@ def test_unreleased_formats_are_refused(tmp_path: Path, old: Run):
 
 STARTS = [("decoding", "report_split"), ("data", "prepared")]
 STARTS += [("data", "source_vocabulary"), ("data", "target_vocabulary")]
+HABITS = [("training", key) for key in ("best_by", "patience", "bleu_every")]
+HABITS += [("training", key) for key in ("bleu_sentences", "bleu_exits")]
 
 
 @pytest.mark.parametrize(
     ("number", "later"),
     [
-        (7, [("decoding", "shortlist"), ("model", "halting_hidden"), *STARTS]),
-        (8, [("model", "halting_hidden"), *STARTS]),
-        (8, STARTS),
+        (7, [("decoding", "shortlist"), ("model", "halting_hidden"), *STARTS, *HABITS]),
+        (8, [("model", "halting_hidden"), *STARTS, *HABITS]),
+        (8, [*STARTS, *HABITS]),
+        (8, HABITS),
     ],
 )
 def test_files_without_keys_that_came_later_are_read(

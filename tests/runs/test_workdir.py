@@ -172,6 +172,18 @@ def test_a_resumed_run_may_change_how_it_saves_memory(first):
     run.check_same(dataclasses.replace(config, training=training, model=model))
 
 
+def test_bleu_of_other_sentences_is_not_compared(first, tmp_path: Path):
+    run = Run(Path(shutil.copytree(first[0].path, tmp_path / "copy")))
+    measured = dataclasses.replace(run.config.training, bleu_every=5, bleu_sentences=9)
+    config = dataclasses.replace(run.config, training=measured)
+    run.check_same(config)
+    config.save(run.config_file)
+    run.check_same(config)
+    other = dataclasses.replace(measured, bleu_sentences=8)
+    with pytest.raises(UserError, match=r"training\.bleu_sentences = 9, not 8"):
+        run.check_same(dataclasses.replace(config, training=other))
+
+
 def with_schedule(config: Config, schedule: str, steps: int) -> Config:
     return dataclasses.replace(
         config,

@@ -168,7 +168,7 @@ TABLE = (
     ),
     Sabotage(
         f"{_TRAINING}/loop.py",
-        "checkpoints.save(state, where, stopped=not due)",
+        "checkpoints.save(state, where, stopped=not is_due)",
         "checkpoints.save(state, where, stopped=bool(asked))",
         "tests/training/test_loop.py tests/checkpoints",
     ),
@@ -196,6 +196,37 @@ TABLE = (
         "for part in parts\n",
         "for part in parts[:1]\n",
         "tests/data/sources/test_text.py",
+    ),
+    # How a run is followed.
+    Sabotage(
+        f"{_TRAINING}/validation.py",
+        "return is_new and step > 0 and due",
+        "return step > 0 and due",
+        "tests/training/test_validation.py",
+    ),
+    Sabotage(
+        "dat_jax/checkpoints/best.py",
+        "sum(step > best for step in self._values)",
+        "sum(step >= best for step in self._values)",
+        "tests/checkpoints/test_best.py",
+    ),
+    Sabotage(
+        "dat_jax/checkpoints/read.py",
+        "if not was_stopped(found[2]) and found[0] != best)",
+        "if not was_stopped(found[2]))",
+        "tests/checkpoints/test_best.py",
+    ),
+    Sabotage(
+        "dat_jax/checkpoints/write.py",
+        "kept = {*self.newest(steps), self.best}",
+        "kept = {*self.newest(steps)}",
+        "tests/checkpoints/test_best.py tests/training/test_validation.py",
+    ),
+    Sabotage(
+        "dat_jax/evaluation/validation_bleu.py",
+        "beam_size=1, shortlist=0)",
+        "beam_size=2, shortlist=0)",
+        "tests/scripts/test_training.py",
     ),
     # What surrounds them.
     Sabotage(

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """decode.py translates a split, a file or standard input."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+import dat_jax
 import decode
 from benchmarks import compare
+from dat_jax.checkpoints.read import read_step
 from dat_jax.evaluation.summary import Summary
 from dat_jax.evaluation.texts import read_references
 from dat_jax.runs.workdir import Run
-from tests.scripts.calls import succeed
+from tests.scripts.calls import refuse, succeed
 
 
 def test_decoding_a_split_writes_its_results(trained: Path, tmp_path: Path):
@@ -65,6 +68,39 @@ def test_the_requested_number_of_checkpoints_is_averaged(trained: Path, tmp_path
         assert (summary["averaged_checkpoints"], summary["checkpoint_step"]) == (number, 4)
         scores.append(json.loads((folder / "exits.jsonl").read_text())["score"])
     assert scores[0] != scores[1]
+
+
+def test_a_chosen_checkpoint_is_the_one_that_is_loaded_by_hand(trained: Path, tmp_path: Path):
+    """Validations were at step 4 alone, so that is the best, whatever is averaged."""
+    run = Run(trained)
+    like = run.load(1).params
+    sha256 = {
+        name: dataclasses.replace(run.load(1), params=read_step(run.checkpoints, like, step).params)
+        for name, step in {"2": 2, "4": 4, "best": 4, "last": 4}.items()
+    }
+    text = tmp_path / "text"
+    text.write_text("acht Uhr\n")
+    given = [f"--workdir={trained}", f"--config.input={text}", "--config.beam_size=1"]
+    for name, by_hand in sha256.items():
+        folder = tmp_path / name
+        chosen = [f"--config.checkpoint={name}", f"--config.output={folder}"]
+        succeed(decode.main, *given, *chosen)
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["contents"]["model"] == by_hand.sha256
+        step = 2 if name == "2" else 4
+        assert (summary["checkpoint_step"], summary["averaged_checkpoints"]) == (step, 1)
+        assert summary["request"]["checkpoint"] == name
+        assert "average_checkpoints" not in summary["request"]
+        loaded = dat_jax.load(trained, checkpoint=int(name) if name.isdecimal() else name)
+        assert loaded.trained.sha256 == by_hand.sha256
+    assert sha256["2"].sha256 != sha256["4"].sha256
+    refuse(
+        "holds results with checkpoint = 'last', not 'best'",
+        decode.main,
+        *given,
+        *chosen[1:],
+        "--config.checkpoint=best",
+    )
 
 
 def test_a_file_without_a_reference_is_translated_without_scores(trained: Path, tmp_path: Path):

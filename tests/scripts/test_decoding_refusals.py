@@ -61,6 +61,14 @@ def test_decoding_refuses_impossible_requests(trained: Path, tmp_path: Path):
         "empty is empty": [f"--config.input={tmp_path / 'empty'}"],
         "not UTF-8 at line 2": [f"--config.input={tmp_path / 'binary'}"],
         "average_checkpoints is 9 and": ["--config.average_checkpoints=9"],
+        "checkpoint is best and average_checkpoints is 2: leave one of them out": [
+            "--config.checkpoint=best",
+            "--config.average_checkpoints=2",
+        ],
+        "holds those of step 2, 4 (best): give one of these steps, or last": [
+            "--config.checkpoint=3"
+        ],
+        "checkpoint is newest: must be best, last or a step": ["--config.checkpoint=newest"],
         "split is 'train'": ["--config.split=train"],
         "average_checkpoints is -1": ["--config.average_checkpoints=-1"],
         "missing config key split": ["--config=configs/demo.py"],

@@ -55,6 +55,7 @@ def test_a_trained_run_is_described(trained: Path, monkeypatch: pytest.MonkeyPat
         folder = Run(trained).checkpoints / f"{step:08}"
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         assert f"step {step}: {size / 1e6:,.1f} MB" in told["checkpoints"]
+    assert re.fullmatch(r"best: step 4, valid/loss [\d.]+", told["checkpoints"][2])
     counts = [line.split() for line in told["parameters"]]
     assert {part: int(count.replace(",", "")) for count, part, *_ in counts[:-1]} == {
         part: sum(leaf.size for leaf in jax.tree.leaves(tree)) for part, tree in params.items()

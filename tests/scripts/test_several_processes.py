@@ -32,6 +32,7 @@ TRAINING = [
     "--config.model.exit_head=none",
     "--config.training.log_every=1",
     "--config.training.batch_tokens=256",  # 8 rows, all of them pairs
+    "--config.training.bleu_every=4",
 ]
 DEVICES = 2  # per process
 # JAX's runtime reports the lost process or, during a collective, our own message does.
@@ -85,6 +86,7 @@ def test_two_processes_train_and_evaluate_like_one(alone: Path, tmp_path: Path):
     assert "| fixed:2 " in first.stdout
     assert (second.stdout, second.stderr) == ("", "")
     assert_close(metrics(workdir, 4), metrics(alone, 4))
+    assert metrics(workdir, 4)[-1]["valid/bleu/exit_2"] > 0
     ours, theirs = (
         [json.loads(line) for line in (run / "evaluation.jsonl").read_text().splitlines()]
         for run in (workdir, alone)

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """train.py, from text to a table of scores."""
 
+import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
+import jax
 import pytest
 
+import decode
 import train
 from dat_jax.data import prepare
+from dat_jax.decoding import devices
+from dat_jax.decoding.sizing import platform_of, room_for
 from dat_jax.evaluation.evaluate import evaluate
+from dat_jax.evaluation.validation_bleu import make_validation_bleu
 from dat_jax.exits.parsing import parse_policy
-from dat_jax.runs.workdir import Run
+from dat_jax.runs.workdir import Run, make_model
 from tests.scripts.calls import PLAIN, POLICIES, TINY, files, refuse, run, succeed
 
 
@@ -73,6 +80,95 @@ def test_a_failed_start_may_be_changed_and_a_stopped_run_resumes_exactly(
         return [line["train/loss"] for line in lines if "train/loss" in line]
 
     assert losses(tmp_path) == losses(trained)
+
+
+def test_bleu_on_validation_sentences_is_that_of_decoding_and_changes_no_parameter(
+    trained: Path, tmp_path: Path
+):
+    """The log shows two samples; training's other metrics stay as they were."""
+    workdir, text = tmp_path / "run", tmp_path / "text"
+    measuring = ["bleu_every=2", "bleu_sentences=12", "bleu_exits=(2,1)", "best_by=bleu"]
+    options = [f"--config.training.{option}" for option in measuring]
+    options += [PLAIN, "--config.training.steps=4", f"--workdir={workdir}"]
+    finished = succeed(train.main, *TINY, *options)
+    ours, theirs = Run(workdir), Run(trained)
+    for step in (2, 4):
+        sums = {run.load(checkpoint=step).sha256 for run in (ours, theirs)}
+        assert len(sums) == 1
+    sources, references = (side[:12] for side in ours.text("valid"))
+    text.write_text("".join(f"{line}\n" for line in sources))
+    text.with_name("reference").write_text("".join(f"{line}\n" for line in references))
+    metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line for line in metrics if "valid/bleu/exit_2" in line}
+    assert scores.keys() == {2, 4}
+    best = max(scores, key=lambda step: (scores[step]["valid/bleu/exit_2"], -step))
+    for checkpoint, step in {"2": 2, "4": 4, "best": best}.items():
+        for depth in (1, 2):
+            folder = tmp_path / f"{checkpoint}-{depth}"
+            given = [f"--workdir={workdir}", f"--config.policy=fixed:{depth}"]
+            given += ["--config.beam_size=1", f"--config.input={text}"]
+            given += [f"--config.reference={text.with_name('reference')}"]
+            given += [f"--config.checkpoint={checkpoint}", f"--config.output={folder}"]
+            succeed(decode.main, *given)
+            bleu = json.loads((folder / "summary.json").read_text())["bleu"]
+            assert 0 < bleu == scores[step][f"valid/bleu/exit_{depth}"]
+    lines = finished.stderr.splitlines()
+    start = lines.index(next(line for line in lines if "step 4: validation BLEU by exit" in line))
+    hypotheses = (tmp_path / "4-2" / "hypotheses.txt").read_text().splitlines()
+    assert lines[start + 1 : start + 7] == [
+        f"  {name:11} {shown[number]}"
+        for number in (0, 1)
+        for name, shown in (
+            ("source", sources),
+            ("reference", references),
+            ("translation", hypotheses),
+        )
+    ]
+
+
+def test_measuring_bleu_compiles_one_program_for_each_exit(trained: Path):
+    """However long its sentences are; a decode of them has a program for each room."""
+    run = Run(trained)
+    training = dataclasses.replace(run.config.training, bleu_every=1, bleu_exits=(1, 2))
+    config = dataclasses.replace(
+        run.config,
+        data=dataclasses.replace(run.config.data, max_length=64),
+        training=training,
+        decoding=dataclasses.replace(run.config.decoding, max_source_length=0),
+    )
+    model, dataset = make_model(config, run.dataset().vocabularies), run.dataset()
+    sources = dataset.vocabularies.source.encode(dataset.text("valid")[0])
+    rooms = {room_for(len(ids), platform_of(jax.devices()[0])) for ids in sources}
+    assert len(rooms) > 1
+    measure = make_validation_bleu(config, model, dataset)
+    assert measure is not None
+    before, params = devices._compile.cache_info().misses, run.load(1).params
+    scores, _ = measure(params)
+    assert measure(params)[0] == scores
+    assert devices._compile.cache_info().misses == before + 2
+
+
+def test_the_first_lines_count_parameters_and_log_lines_have_epoch_and_perplexity(
+    trained: Path, tmp_path: Path
+):
+    shutil.copytree(trained, workdir := tmp_path / "run")
+    finished = succeed(
+        train.main, *TINY, PLAIN, "--config.training.steps=6", f"--workdir={workdir}"
+    )
+    parts = Run(workdir).load(1).params
+    count = {name: sum(leaf.size for leaf in jax.tree.leaves(parts[name])) for name in parts}
+    embeddings = count["source_embedding"] + count["target_embedding"]
+    heads = count["classifiers"] + count["exit_head"]
+    assert finished.stdout.splitlines()[3] == (
+        f"parameters: {sum(count.values()):,}; decoder {count['decoder']:,}, embeddings "
+        f"{embeddings:,}, encoder {count['encoder']:,}, heads {heads:,}"
+    )
+    line = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-2])
+    perplexity = math.exp(line["train/nll/exit_2"])
+    assert line["train/perplexity"] == pytest.approx(perplexity)
+    shown = f"step 6 of 6: epoch {line['train/epoch']:.2f}, loss {line['train/loss']:.3f}"
+    assert f"{shown}, perplexity {perplexity:.2f}, " in finished.stderr
+    assert "best checkpoint: step " in finished.stdout
 
 
 def test_a_workdir_with_another_run_is_not_touched(trained: Path):

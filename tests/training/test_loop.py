@@ -23,7 +23,7 @@ from dat_jax.metrics import Metrics, compute
 from dat_jax.model.transformer import init_params
 from dat_jax.runs.workdir import Run, make_model
 from dat_jax.training import loop
-from dat_jax.training.loop import train
+from dat_jax.training.loop import Trained, train
 from dat_jax.training.objective import aligned
 from dat_jax.types import Params
 from tests.tiny import tiny_config
@@ -53,11 +53,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Run(tmp_path_factory.mktemp("data")).prepare(CONFIG)
 
 
-def run(config: Config, dataset: Dataset, workdir: Path) -> None:
+def run(config: Config, dataset: Dataset, workdir: Path) -> Trained:
     workdir.mkdir(exist_ok=True)
     model = make_model(config, dataset.vocabularies)
     files = Run(workdir).training_files
-    train(config, model, dataset, files, functools.partial(init_params, model))
+    return train(config, model, dataset, files, functools.partial(init_params, model))
 
 
 @pytest.fixture(scope="module")

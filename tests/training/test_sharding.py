@@ -14,13 +14,13 @@ from jax.sharding import PartitionSpec
 
 from benchmarks.compiled.programs import training_step
 from dat_jax.checkpoints.read import restore
-from dat_jax.checkpoints.state import TrainState
+from dat_jax.checkpoints.state import TrainState, place
 from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.data.batching import Batch
 from dat_jax.errors import UserError
 from dat_jax.model.transformer import Transformer
 from dat_jax.training.optimizer import make_optimizer
-from dat_jax.training.sharding import data_parallel_mesh, shared_out
+from dat_jax.training.sharding import data_parallel_mesh, shared_out, whole
 from dat_jax.training.step import abstract_state, make_train_step, make_validation_step
 from tests.tiny import random_params, tiny_config
 
@@ -68,6 +68,20 @@ class Training:
             state, metrics = self.step(state, make_batch(), KEY)
             losses.append(float(metrics["loss"].total / metrics["loss"].count))
         return state, losses
+
+
+@pytest.mark.parametrize("sharding", ["replicated", "fsdp"])
+def test_whole_parameters_are_those_that_were_shared_out(sharding: str):
+    """They stay as they are when a step takes the state's memory."""
+    training = Training(sharding, 4)
+    first = training.first()
+    expected = jax.tree.map(np.array, first.params)
+    state = place(first, training.like)
+    params = whole(state.params)
+    state, _ = training.advance(state)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(params))
+    assert np.any(whole(state.params)["classifiers"]["table"] != params["classifiers"]["table"])
 
 
 def collectives(program: str) -> tuple[list[str], list[str]]:

@@ -45,12 +45,13 @@ def test_time_left_follows_the_speed_since_the_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Steps of an earlier launch do not count."""
+    values = {"epoch": 2.25, "loss": 1.25, "perplexity": 3.5, "tokens_per_second": 3.0}
     now = [100.0]
     monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
     with Progress(first_step=900, steps=1_000) as progress:
         now[0] += 20
-        progress.show(910, {"loss": 1.25, "tokens_per_second": 3.0})
-    line = "step 910 of 1,000: loss 1.250, 3 tokens/s, 03:00 left\n"
+        progress.show(910, values)
+    line = "step 910 of 1,000: epoch 2.25, loss 1.250, perplexity 3.50, 3 tokens/s, 03:00 left\n"
     assert capsys.readouterr().err == line
 
 
