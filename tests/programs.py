@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import pytest
 
-_MOST_MAPS = 20_000  # between two modules; Linux allows a process some 65,000 memory maps
+_MOST_MAPS = 8_000  # between two modules; a compiled search has some 700, and 70 MB
 _OF_THE_LOOP = {
     **dict.fromkeys(("profile", "checkpoint_folder", "initial_workdir"), ""),
     **dict.fromkeys(("log_every", "validate_every", "checkpoint_every", "keep_checkpoints"), 1),
@@ -23,7 +23,7 @@ _SHARED: list[Any] = []  # cached functions
 
 
 def forget_if_many() -> None:
-    """Drops all programs once they have taken many memory maps."""
+    """Drops all programs once they take much memory, which their memory maps tell."""
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_bytes().count(b"\n") > _MOST_MAPS:
         forget()
