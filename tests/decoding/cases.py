@@ -78,7 +78,6 @@ CASES = [
     Case("pre", 3, Margin((0.3, 0.3))),
     Case("tied", 3, Similarity((0.8, 0.8))),
     Case("tied", 3, Patience(2)),
-    Case("tied", 3, Patience(3)),
     Case("tied", 3, Schedule(4, 1)),
     Case("tied", 3, Schedule(4, 2)),
     Case("tied", 3, Schedule(3, 1)),
