@@ -14,7 +14,7 @@ import pytest
 _MOST_MAPS = 8_000  # between two modules; a compiled search has some 700, and 70 MB
 _OF_THE_LOOP = {
     **dict.fromkeys(("profile", "checkpoint_folder", "initial_workdir"), ""),
-    **dict.fromkeys(("log_every", "validate_every", "checkpoint_every", "keep_checkpoints"), 1),
+    **dict.fromkeys(("log_every", "validate_every", "checkpoint_every"), 1),
     "seed": 0,
 }
 """Keys of section `training` that are no part of a training step."""
