@@ -3,7 +3,6 @@
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +10,15 @@ import hypothesis
 import jax
 import pytest
 
+from tests import programs
+
 # Tests spend most of their time compiling tiny programs: skip LLVM's optimisations, and MLIR for
 # fusions, which would triple the time to compile a training step.
 _FLAGS = " ".join(
     [
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_parallel_codegen_split_count=1",  # threads for tiny programs cost time
         "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",  # ignored by JAX 0.12
     ]
 )
@@ -45,11 +47,13 @@ hypothesis.settings.register_profile("dat_jax", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("dat_jax")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_training_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        programs.share_training_steps(patch)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
-def forget_programs() -> Iterator[None]:
-    """Drops a module's compiled programs; keeping them all would exceed the limit of some 65,000
-    memory maps per process."""
-    yield
-    jax.clear_caches()
-    if devices := sys.modules.get("dat_jax.decoding.devices"):
-        devices._compile.cache_clear()
+def _forget_programs() -> None:
+    programs.forget_if_many()

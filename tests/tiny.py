@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model that compiles quickly, parameters and batches for it, and a comparison of trees."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,12 +54,16 @@ def tiny_model(**changes: Any) -> Transformer:
 
 def random_params(model: Transformer, seed: int = 0) -> Params:
     """Random parameters, including biases and scales, unlike fresh ones."""
-    token, real = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), token, real, token)["params"]
     generator = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: jnp.asarray(generator.normal(0, 0.5, leaf.shape), leaf.dtype), shapes
+        lambda leaf: jnp.asarray(generator.normal(0, 0.5, leaf.shape), leaf.dtype), _shapes(model)
     )
+
+
+@functools.cache
+def _shapes(model: Transformer) -> Params:
+    token, real = np.zeros((1, 1), np.int32), np.ones((1, 1), bool)
+    return jax.eval_shape(model.init, jax.random.key(0), token, real, token)["params"]
 
 
 def random_array(seed: int, *shape: int) -> jax.Array:

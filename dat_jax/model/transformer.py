@@ -2,6 +2,7 @@
 """The whole model: encoder, decoder, classifiers and exit head."""
 
 import math
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -149,7 +150,8 @@ def count_parameters(model: Transformer) -> dict[str, int]:
     }
 
 
+@partial(jax.jit, static_argnums=0)
 def init_params(model: Transformer, key: PRNGKeyArray) -> Params:
     """Initialises the parameters of `model`, in float32."""
     token, real = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    return jax.jit(model.init)(key, token, real, token)["params"]
+    return model.init(key, token, real, token)["params"]

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The beam search run step by step, over log-probabilities that depend only on the prefix."""
 
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dat_jax.decoding import beam
-from dat_jax.decoding.history import entries
+from dat_jax.decoding import beam, history
 from dat_jax.decoding.top_tokens import continuations, in_groups, top_tokens
 
 PAD, EOS, START = 0, 3, 2
@@ -35,6 +35,10 @@ def random_log_probs(seed: int, prefix: tuple[int, ...], *, ties: bool = False) 
 def exit_of(prefix: tuple[int, ...]) -> int:
     """A depth from 1 to 6 that depends on every token of the prefix."""
     return 1 + sum((i + 3) * token for i, token in enumerate(prefix)) % 6
+
+
+init = functools.partial(jax.jit, static_argnums=(1, 2, 3))(beam.init)
+entries = jax.jit(history.entries)
 
 
 def step(state, log_probs_of):
@@ -71,7 +75,7 @@ def advance(state, log_probs, exits):
 
 
 def search(log_probs_of, limits: list[int], beam_size: int) -> beam.BeamState:
-    state = beam.init(jnp.asarray(limits), beam_size, T, START)
+    state = init(np.asarray(limits), beam_size, T, START)
     while unfinished(state):
         state = step(state, log_probs_of)
     return state
@@ -79,7 +83,10 @@ def search(log_probs_of, limits: list[int], beam_size: int) -> beam.BeamState:
 
 def best(state: beam.BeamState, length_penalty: float = 1.0) -> beam.Hypotheses:
     """The best finished hypotheses, as numpy arrays."""
-    return jax.tree.map(np.asarray, beam.best(state, length_penalty, PAD))
+    return jax.tree.map(np.asarray, _best(state, length_penalty, PAD))
+
+
+_best = jax.jit(beam.best, static_argnums=(1, 2))
 
 
 def sequences(state: beam.BeamState, g: int) -> list[tuple[int, ...]]:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from dat_jax.decoding import beam
-from dat_jax.decoding.history import entries
 from tests.decoding.plain_search import plain_search
 from tests.decoding.stepwise import (
     EOS,
@@ -20,7 +19,9 @@ from tests.decoding.stepwise import (
     V,
     advance,
     best,
+    entries,
     exit_of,
+    init,
     log_softmax,
     random_log_probs,
     search,
@@ -121,7 +122,7 @@ def test_exits_follow_their_tokens(beam_size):
 
 
 def test_histories_record_the_parent_of_each_beam():
-    state = beam.init(jnp.asarray([T, T]), 3, T, START)
+    state = init(np.asarray([T, T]), 3, T, START)
     parents = set()
     for length in range(4):
         after = step(state, lambda g, prefix: random_log_probs(g + 2, prefix))
@@ -184,7 +185,7 @@ def test_sentences_at_different_positions_advance_together():
 
     limits = [T, T, 4, T]
     together = search(log_probs_of, limits, 3)
-    state = beam.init(jnp.asarray(limits), 3, T, START)
+    state = init(np.asarray(limits), 3, T, START)
     generator = np.random.default_rng(0)
     while unfinished(state):
         some = generator.choice(len(limits), size=2, replace=False)
@@ -203,7 +204,7 @@ def test_the_search_runs_inside_a_while_loop():
         log_probs = table[state.tokens]
         return advance(state, log_probs, jnp.ones(log_probs.shape[:2], jnp.int32))
 
-    start = beam.init(jnp.asarray([T, 3]), 3, T, START)
+    start = init(np.asarray([T, 3]), 3, T, START)
     looped = jax.jit(lambda state: jax.lax.while_loop(unfinished, body, state))(start)
     stepped = search(lambda _, prefix: table[prefix[-1] if prefix else START], [T, 3], 3)
     for g in range(2):
@@ -230,7 +231,7 @@ def test_eos_comes_first_only_at_a_limit_of_one(beam_size):
 
 
 def test_live_beams_read_the_start_token_and_then_their_last_token():
-    state = beam.init(jnp.asarray([T]), 2, T, START)
+    state = init(np.asarray([T]), 2, T, START)
     assert state.tokens.tolist() == [[START, START]]
     state = step(state, lambda g, prefix: random_log_probs(g, prefix))
     assert (state.tokens == entries(state.history).tokens[:, :, 0]).all()

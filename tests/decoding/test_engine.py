@@ -4,7 +4,6 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable
 
 import hypothesis
 import hypothesis.strategies as st
@@ -14,10 +13,8 @@ import pytest
 from hypothesis import given
 
 from dat_jax.data.vocabulary import EOS, PAD, UNK
-from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.engine import search
 from dat_jax.decoding.unstacked import unstack
-from dat_jax.decoding.work import Work
 from dat_jax.exits.questions import Need, Plan, Rule, Scope, Token
 from dat_jax.exits.rules import (
     Confidence,
@@ -43,7 +40,6 @@ from tests.decoding.cases import (
     masked,
     one_of_a_kind,
     plain,
-    ways,
 )
 from tests.decoding.lively import (
     LIMITS,
@@ -68,9 +64,6 @@ class _Copying(Schedule):
     deepens = True
 
 
-Search = Callable[[Case], tuple[Hypotheses, Work]]
-
-
 @dataclasses.dataclass(frozen=True)
 class ByNumber(Rule):
     """Exits the tokens of sentence number n at depth n."""
@@ -79,76 +72,65 @@ class ByNumber(Rule):
         return plan._replace(exit_at=token.number[:, None])
 
 
-@ways
+def rows_needed(case: Case) -> list[int]:
+    """The rows that each block must run on, and then the classifier.
+
+    A live hypothesis' newest token needs the blocks up to its exit, and one classifier, or with
+    confidence the classifier at each depth.
+    """
+    exits = np.asarray([exit for twin in plain(case) for exit in twin.all_exits])
+    depths = make_model(case.kind)[0].config.decoder_layers
+    blocks = [(exits >= depth).sum() for depth in range(1, depths + 1)]
+    return [*blocks, exits.sum() if Need.CLASSIFIER in case.rule.needs else len(exits)]
+
+
 @cases
-def test_the_engine_equals_the_search_without_cache(search: Search, case: Case):
-    assert_as_without_cache(search(case)[0], plain(case))
+def test_the_engine_equals_the_search_without_cache(case: Case):
+    """On few rows, with refilled slots; the work counts needed and computed rows."""
+    found, work = gathered(case)
+    assert_as_without_cache(found, plain(case))
+    np.testing.assert_array_equal(work.rows, rows_needed(case))
+    assert (work.computed >= work.rows).all()
+    all_rows = work.ticks * SLOTS * case.beam_size
+    assert (work.computed <= all_rows).all()
+    assert work.computed.sum() < all_rows.sum()
 
 
 @one_of_a_kind
-def test_caching_states_changes_nothing(case: Case):
+def test_the_plain_algorithm_equals_the_search_without_cache(case: Case):
+    """A block runs, on all rows, only if a live hypothesis needs it, so a finished hypothesis that
+    still asked for blocks would show."""
+    found, work = masked(case)
+    assert_as_without_cache(found, plain(case))
+    np.testing.assert_array_equal(work.rows, rows_needed(case))
+    np.testing.assert_array_equal(work.computed, work.ticks * ROWS * case.beam_size)
+    steps = itertools.zip_longest(*(twin.deepest for twin in plain(case)), fillvalue=0)
+    assert layers_run(work) == sum(map(max, steps)) * ROWS * case.beam_size
+
+
+@one_of_a_kind
+def test_caching_states_and_refilling_on_all_rows_change_nothing(case: Case):
     found, work = run(*case, slots=SLOTS, refill=1, projected=0)
-    assert_same(found, masked(case)[0])
-    for counted, expected in zip(work, masked(case)[1], strict=True):
-        np.testing.assert_array_equal(counted, expected)
-
-
-@cases
-def test_work_counts_needed_and_computed_rows(case: Case):
-    """A live hypothesis' newest token needs the blocks up to its exit, and one classifier, or with
-    confidence the classifier at each depth."""
-    exits = np.asarray([exit for twin in plain(case) for exit in twin.all_exits])
-    blocks = [(exits >= depth).sum() for depth in range(1, len(masked(case)[1].rows))]
-    needed = [*blocks, exits.sum() if Need.CLASSIFIER in case.rule.needs else len(exits)]
-    few, everything = gathered(case)[1], masked(case)[1]
-    for work in (few, everything):
-        np.testing.assert_array_equal(work.rows, needed)
-        assert (work.computed >= work.rows).all()
-    np.testing.assert_array_equal(few.ticks, everything.ticks)
-    np.testing.assert_array_equal(everything.computed, everything.ticks * SLOTS * case.beam_size)
-    assert (few.computed <= everything.computed).all()
-    assert few.computed.sum() < everything.computed.sum()
+    assert_same(found, gathered(case)[0])
+    np.testing.assert_array_equal(work.rows, gathered(case)[1].rows)
+    np.testing.assert_array_equal(work.ticks, gathered(case)[1].ticks)
+    np.testing.assert_array_equal(work.computed, work.ticks * SLOTS * case.beam_size)
 
 
 def test_a_block_runs_at_the_smallest_size_that_holds_its_rows():
     numbers = np.asarray([1, 3, 2, 3], np.int32)
     queue = make_queue(SOURCE[:1].repeat(SLOTS, axis=0), np.ones(SLOTS, np.int32), numbers)
-    for sizes, computed in {
-        (): [4, 4, 4],
-        (2,): [4, 4, 2],
-        (1, 2): [4, 4, 2],
-        (1, 3): [4, 3, 3],
-        (1, 2, 3): [4, 3, 2],
-    }.items():
+    for sizes, computed in {(1, 2): [4, 4, 2], (1, 3): [4, 3, 3]}.items():
         _, work = run("post", 1, ByNumber(), queue, slots=SLOTS, sizes=sizes)
         assert work.computed[:-1].tolist() == computed
         assert work.rows[:-1].tolist() == [4, 3, 2]
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        Case("post", 1, TokenGeometric((0.98, 0.97))),
-        Case("post", 1, TokenGeometric((0.96, 0.9))),
-        Case("pre", 3, Confidence((0.51, 0.71))),
-        Case("tied", 3, TokenMultinomial()),
-        Case("per_exit", 3, SequenceMultinomial()),
-    ],
-    ids=str,
-)
-def test_a_block_runs_only_if_a_live_hypothesis_needs_it(case: Case):
-    """It then runs on all rows, so a finished hypothesis that still asked for blocks would show."""
-    found, work = run(*case)  # all sentences start together, so their steps coincide
-    steps = itertools.zip_longest(*(twin.deepest for twin in plain(case)), fillvalue=0)
-    assert layers_run(work) == sum(map(max, steps)) * ROWS * case.beam_size
-    assert_same(found, masked(case)[0])
 
 
 def test_the_cases_differ():
     """Otherwise the tests above prove little: exits are mixed, and each case has its own result."""
     everything = set()
     for case in CASES:
-        found, _ = masked(case)
+        found, _ = gathered(case)
         everything.add(str((found.tokens.tolist(), found.exits.tolist())))
         depths = [set(exits[exits > 0].tolist()) for exits in found.exits]
         if case.rule.scope is Scope.TOKEN:
@@ -162,7 +144,7 @@ def test_the_cases_differ():
 @pytest.mark.parametrize("case", [case for case in CASES if "tempted" in case.kind], ids=str)
 def test_tempted_models_prefer_tokens_that_are_not_allowed(case: Case):
     """Their likeliest tokens include EOS at the first position, and UNK."""
-    (model, params), found = make_model(case.kind), masked(case)[0]
+    (model, params), found = make_model(case.kind), gathered(case)[0]
     likeliest = []
     for source, tokens, exits, length in zip(SOURCE, *found[:3], strict=True):
         prefix, depths = tuple(tokens[: length - 1]), tuple(exits[:length])
@@ -185,8 +167,8 @@ def test_tempted_models_prefer_tokens_that_are_not_allowed(case: Case):
 @pytest.mark.parametrize(("depth", "thresholds"), [(1, (0, 1)), (2, (1, 0)), (3, (1, 1))])
 def test_each_threshold_applies_at_its_own_depth(kind, beam_size, rule, depth, thresholds):
     """All tokens exit at 1, 2 or N = 3. Another system applied one threshold at all depths."""
-    found, work = masked(Case(kind, beam_size, rule(tuple(map(float, thresholds)))))
-    expected, expected_work = masked(Case(kind, beam_size, Fixed(depth)))
+    found, work = gathered(Case(kind, beam_size, rule(tuple(map(float, thresholds)))))
+    expected, expected_work = gathered(Case(kind, beam_size, Fixed(depth)))
     assert_same(found, expected)
     assert layers_run(work) == layers_run(expected_work)
     np.testing.assert_array_equal(found.exits, np.where(found.tokens == PAD, 0, depth))
@@ -196,8 +178,8 @@ def test_each_threshold_applies_at_its_own_depth(kind, beam_size, rule, depth, t
 def test_rules_at_their_limits_are_cuts(rule: Rule):
     """The first exit, the one that a threshold of 0 sets, and the last."""
     depth = {"Similarity": 3}.get(type(rule).__name__, 4 if rule == Patience(4) else 1)
-    found, work = masked(Case("tied", 3, rule))
-    expected, expected_work = masked(Case("tied", 3, Fixed(depth)))
+    found, work = gathered(Case("tied", 3, rule))
+    expected, expected_work = gathered(Case("tied", 3, Fixed(depth)))
     assert_same(found, expected)
     assert layers_run(work) == layers_run(expected_work)
 
@@ -205,14 +187,14 @@ def test_rules_at_their_limits_are_cuts(rule: Rule):
 def test_copied_states_change_nothing_under_a_schedule():
     """No later token attends to them; nor does any row go above the first depth."""
     case = Case("tied", 3, Schedule(3, 1))
-    assert masked(case)[1].rows[3] == 0
-    assert_same(masked(case)[0], masked(Case("tied", 3, _Copying(3, 1)))[0])
+    assert gathered(case)[1].rows[3] == 0
+    assert_same(gathered(case)[0], gathered(Case("tied", 3, _Copying(3, 1)))[0])
 
 
 def test_full_depth_equals_a_model_without_lower_exits():
-    expected, expected_work = masked(Case("last", 1, Fixed(3)))
+    expected, expected_work = gathered(Case("last", 1, Fixed(3)))
     for rule in (Fixed(3), TokenGeometric((1.0, 1.0))):
-        found, work = masked(Case("post", 1, rule))
+        found, work = gathered(Case("post", 1, rule))
         assert_same(found, expected)
         assert layers_run(work) == layers_run(expected_work)
 
@@ -223,27 +205,24 @@ def test_full_depth_equals_a_model_without_lower_exits():
     ids=str,
 )
 def test_a_sentence_does_not_depend_on_its_batch(case: Case):
-    together, _ = masked(case)
+    together, _ = gathered(case)
     for row in range(ROWS):
         place = ROWS - 1 - row
         source, limits, numbers = np.full_like(SOURCE, PAD), np.ones_like(LIMITS), NUMBERS * 0
         source[place], limits[place], numbers[place] = SOURCE[row], LIMITS[row], NUMBERS[row]
-        alone, _ = run(*case, make_queue(source, limits, numbers), slots=SLOTS, refill=1)
+        queue = make_queue(source, limits, numbers)
+        alone, _ = run(*case, queue, slots=SLOTS, refill=1, **GATHERED)
         assert_same(
             jax.tree.map(lambda x, place=place: x[place], alone),
             jax.tree.map(lambda x, row=row: x[row], together),
         )
 
 
-@pytest.mark.parametrize(
-    "case",
-    [Case("post", 1, TokenGeometric((0.98, 0.97))), Case("tied", 3, Uniform(4, 0))],
-    ids=str,
-)
-def test_refilling_two_slots_changes_nothing(case: Case):
+def test_refilling_two_slots_changes_nothing():
     """With two slots there are more steps than the cache's rings have places."""
+    case = Case("tied", 3, Uniform(4, 0))
     found, work = run(*case, slots=2, refill=2, sizes=(1,), windows=GATHERED["windows"])
-    expected, expected_work = masked(case)
+    expected, expected_work = gathered(case)
     assert_same(found, expected)
     np.testing.assert_array_equal(work.rows, expected_work.rows)
     assert work.ticks[0] > MAX_LENGTH
@@ -254,7 +233,7 @@ def test_empty_places_of_a_queue_change_nothing(count: int):
     case = Case("pre", 3, TokenGeometric((0.65, 0.05)))
     queue = make_queue(SOURCE[:count], LIMITS[:count], NUMBERS[:count])
     found, work = run(*case, queue, slots=SLOTS, refill=1, **GATHERED)
-    assert_same(found, jax.tree.map(lambda x: x[:count], masked(case)[0]))
+    assert_same(found, jax.tree.map(lambda x: x[:count], gathered(case)[0]))
     tokens = sum(len(twin.all_exits) for twin in plain(case)[:count])
     assert work.rows[0] == work.rows[-1] == tokens
 
@@ -262,22 +241,22 @@ def test_empty_places_of_a_queue_change_nothing(count: int):
 def test_source_padding_changes_nothing():
     case = Case("per_exit", 1, SequenceMultinomial())
     wide = np.pad(SOURCE, ((0, 0), (0, 3)), constant_values=PAD)
-    padded, _ = run(*case, make_queue(wide, LIMITS, NUMBERS), slots=SLOTS, refill=1)
-    assert_same(padded, masked(case)[0])
+    padded, _ = run(*case, make_queue(wide, LIMITS, NUMBERS))
+    assert_same(padded, gathered(case)[0])
 
 
 def test_a_beam_may_be_wider_than_the_vocabulary():
     """The first steps have fewer hypotheses than rows, and fewer continuations than ranks."""
     case = Case("tied", 12, Uniform(4, 0))
     found, work = run(*case, slots=SLOTS, refill=1, sizes=(5,))
-    assert_same(found, masked(case)[0])
-    np.testing.assert_array_equal(work.rows, masked(case)[1].rows)
+    assert_as_without_cache(found, plain(case))
+    np.testing.assert_array_equal(work.rows, rows_needed(case))
 
 
 def test_the_cases_include_the_extremes():
     """A source without words, and translations of the maximum length."""
     assert (SOURCE[:, 0] == EOS).any()
-    lengths = np.stack([masked(case)[0].lengths for case in CASES])
+    lengths = np.stack([gathered(case)[0].lengths for case in CASES])
     assert (lengths == MAX_LENGTH).any()
     assert (lengths == 1).any()
 

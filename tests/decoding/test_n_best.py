@@ -13,11 +13,12 @@ from dat_jax.decoding import beam
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.inputs import read_n_best
 from dat_jax.decoding.search import search
+from dat_jax.decoding.sizing import Platform
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
 from dat_jax.exits.rules import Confidence, TokenGeometric, Uniform
 from tests.decoding import stepwise
-from tests.decoding.cases import SLOTS, Case, assert_same, masked
+from tests.decoding.cases import GATHERED, SLOTS, Case, assert_same, gathered
 from tests.decoding.lively import (
     LENGTH_PENALTY,
     LIMITS,
@@ -77,8 +78,8 @@ def test_lists_are_those_of_a_plain_search(count: int, ties: bool):
     ids=str,
 )
 def test_the_engine_gives_the_plain_search_s_lists_and_the_same_best(case: Case):
-    found, work = run(*case, slots=SLOTS, refill=1, n_best=BEAM)
-    best, usual_work = masked(case)
+    found, work = run(*case, slots=SLOTS, refill=1, n_best=BEAM, **GATHERED)
+    best, usual_work = gathered(case)
     assert_same(Hypotheses(*(leaf[:, 0] for leaf in found)), best)
     jax.tree.map(np.testing.assert_array_equal, work, usual_work)
     model, params = make_model(case.kind)
@@ -96,6 +97,7 @@ def test_the_engine_gives_the_plain_search_s_lists_and_the_same_best(case: Case)
             np.testing.assert_allclose(found.log_probs[row, rank], hypothesis.log_prob, rtol=1e-4)
 
 
+HALVES = Platform(window=12, fewest_rows=8)  # 24 sources are two groups for one program
 CONFIG = tiny_config(decoding={"beam_size": BEAM, "max_length_ratio": 1.0, "max_length_extra": 4})
 
 
@@ -112,22 +114,23 @@ def trained() -> TrainedModel:
 def test_lists_belong_to_their_sources_and_begin_with_the_best(trained: TrainedModel):
     """On all devices, in several groups, with a list shorter than the beam."""
     generator = np.random.default_rng(0)
-    sources = [[*generator.integers(4, 11, n).tolist(), 3] for n in generator.integers(0, 20, 24)]
-    usual = search(trained, Uniform(3, 0), sources, CONFIG.decoding)
+    sources = [[*generator.integers(4, 11, n).tolist(), 3] for n in generator.integers(0, 15, 24)]
+    in_two = functools.partial(
+        search, trained, Uniform(3, 0), sources, CONFIG.decoding, platform=HALVES
+    )
+    usual = in_two()
     assert all(hypothesis.n_best == () for hypothesis in usual.hypotheses)
-    assert len(usual.settings) == 2
-    for count in (2, BEAM):
-        listed = search(trained, Uniform(3, 0), sources, CONFIG.decoding, n_best=count)
-        for one, other in zip(listed.hypotheses, usual.hypotheses, strict=True):
-            assert dataclasses.replace(one, n_best=()) == one.n_best[0]
-            assert (one.tokens, one.exits) == (other.tokens, other.exits)
-            assert one.score == pytest.approx(other.score, rel=1e-6)
-            scores = [hypothesis.score for hypothesis in one.n_best]
-            assert scores == sorted(scores, reverse=True)
-            assert len({hypothesis.tokens for hypothesis in one.n_best}) == len(one.n_best)
-        lengths = {len(one.n_best) for one in listed.hypotheses}
-        assert lengths == {1, count}  # 1: a blank source has one translation
-    one = search(trained, Uniform(3, 0), sources, CONFIG.decoding, n_best=1)
+    listed = in_two(n_best=2)
+    for one, other in zip(listed.hypotheses, usual.hypotheses, strict=True):
+        assert dataclasses.replace(one, n_best=()) == one.n_best[0]
+        assert (one.tokens, one.exits) == (other.tokens, other.exits)
+        assert one.score == pytest.approx(other.score, rel=1e-6)
+        scores = [hypothesis.score for hypothesis in one.n_best]
+        assert scores == sorted(scores, reverse=True)
+        assert len({hypothesis.tokens for hypothesis in one.n_best}) == len(one.n_best)
+    # A blank source has one translation.
+    assert {len(one.n_best) for one in listed.hypotheses} == {1, 2}
+    one = in_two(n_best=1)
     assert one.hypotheses == usual.hypotheses
     assert one.settings == usual.settings
 

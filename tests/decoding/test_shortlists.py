@@ -2,6 +2,7 @@
 """Shortlists: the first exit proposes tokens, and later exits choose among them."""
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -9,6 +10,7 @@ from configs.base import get_config
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.decoding.beam import Hypotheses
 from dat_jax.decoding.next_tokens import check_shortlist, suited
+from dat_jax.decoding.work import Work
 from dat_jax.errors import UserError
 from dat_jax.exits.rules import Confidence, Fixed, Margin, Patience
 from tests.decoding.cases import (
@@ -17,6 +19,7 @@ from tests.decoding.cases import (
     Case,
     assert_as_without_cache,
     assert_same,
+    gathered,
     plain,
 )
 from tests.decoding.lively import run
@@ -32,34 +35,38 @@ CASES = [
 ]
 
 
-def found(case: Case, shortlist: int, **how) -> Hypotheses:
-    return run(*case, slots=SLOTS, refill=1, shortlist=shortlist, **how)[0]
+@functools.cache
+def found(case: Case, shortlist: int) -> tuple[Hypotheses, Work]:
+    return run(*case, slots=SLOTS, refill=1, shortlist=shortlist, **GATHERED)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("how", [{}, GATHERED], ids=["masked", "gathered"])
-def test_a_shortlist_equals_the_search_without_cache(case: Case, how: dict):
+def test_a_shortlist_equals_the_search_without_cache(case: Case):
     shortlist = 2 * case.beam_size
     twins = plain(case, shortlist)
-    assert_as_without_cache(found(case, shortlist, **how), twins)
+    assert_as_without_cache(found(case, shortlist)[0], twins)
     assert len({exit for twin in twins for exit in twin.exits}) > 1
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_shortlist_on_all_rows_equals_the_search_without_cache():
+    case = CASES[0]
+    everywhere, _ = run(*case, slots=SLOTS, refill=1, shortlist=6)
+    assert_as_without_cache(everywhere, plain(case, 6))
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[-1]], ids=str)
 def test_a_shortlist_of_all_tokens_changes_nothing(case: Case):
-    assert_same(found(case, V), found(case, 0))
+    assert_same(found(case, V)[0], gathered(case)[0])
 
 
 def test_a_short_shortlist_changes_some_translations():
     """Otherwise the tests above would prove little."""
     case = CASES[0]
-    short, whole = found(case, 6), found(case, 0)
-    assert (short.scores != whole.scores).any()
+    assert (found(case, 6)[0].scores != gathered(case)[0].scores).any()
 
 
 def test_only_the_first_exit_runs_the_whole_classifier():
-    case = CASES[0]
-    _, work = run(*case, slots=SLOTS, refill=1, shortlist=6)
+    _, work = found(CASES[0], 6)
     assert work.rows[-1] == work.rows[0] < work.rows[:-1].sum()
 
 

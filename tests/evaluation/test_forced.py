@@ -89,8 +89,7 @@ def test_scores_and_exits_are_those_of_a_pass_over_each_prefix(
         assert len(all_exits) > 1
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["post", "pre"])
+@pytest.mark.parametrize(("kind", "depth"), [("post", 1), ("pre", 2), ("post", 3)])
 def test_sums_are_the_log_probabilities_of_a_search_on_its_own_translations(kind: str, depth: int):
     model = trained(kind, beam_size=3)
     sources, _ = pairs(kind)

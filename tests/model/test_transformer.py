@@ -60,10 +60,15 @@ def states_of(
     return model.apply({"params": params}, method=run, rngs=rngs)
 
 
-@pytest.mark.parametrize("exits", ["all", "last"])
 @pytest.mark.parametrize(
-    ("classifiers", "embeddings"),
-    [("shared", "untied"), ("per_exit", "untied"), ("shared", "target"), ("shared", "tied")],
+    ("classifiers", "embeddings", "exits"),
+    [
+        ("shared", "untied", "all"),
+        ("per_exit", "untied", "all"),
+        ("shared", "target", "all"),
+        ("shared", "tied", "all"),
+        ("per_exit", "untied", "last"),
+    ],
 )
 @norms
 def test_logits_of_all_exits_equal_the_reference(norm, classifiers, embeddings, exits):

@@ -16,10 +16,10 @@ from jax.sharding import AxisType
 import train
 from dat_jax import TranslationModel
 from dat_jax.data.vocabulary import EOS
-from dat_jax.decoding import devices
 from dat_jax.decoding.trained import TrainedModel, rows_on
 from dat_jax.runs.workdir import Run
 from dat_jax.runtime.jax_flags import our_modes
+from tests import programs
 from tests.scripts.calls import (
     PLAIN,
     REPOSITORY,
@@ -110,7 +110,7 @@ def test_user_flags_do_not_change_a_search():
     translations = TranslationModel(TrainedModel(config, model, random_params(model)))
     ids, policies = [[5, 9, 7, EOS], [4, EOS]], ("token_geometric:0.4", "uniform")
     expected = [translations.search(ids, policy=policy) for policy in policies]
-    devices._compile.cache_clear()
+    programs.forget()
     with user_flags():
         found = [translations.search(ids, policy=policy) for policy in policies]
     assert [one.hypotheses for one in found] == [one.hypotheses for one in expected]
@@ -120,6 +120,7 @@ def test_user_flags_do_not_change_a_search():
 def test_user_flags_do_not_change_training(tmp_path: Path):
     arguments = [*TINY, PLAIN, "--config.training.steps=1"]
     succeed(train.main, *arguments, f"--workdir={tmp_path / 'plain'}")
+    programs.forget()
     with user_flags():
         succeed(train.main, *arguments, f"--workdir={tmp_path / 'odd'}")
     plain = Run(tmp_path / "plain").load().params

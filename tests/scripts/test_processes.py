@@ -15,13 +15,9 @@ PREPARE, TUNING = "-m dat_jax.data.prepare", "-m dat_jax.tuning"
 @pytest.mark.parametrize(
     "script, arguments, message",
     [
-        ("train.py", [*TINY], "--workdir is missing"),
         ("train.py", [*TINY, "--workdir=no", "--config.training.steps=0"], "steps is 0: must be 1"),
-        ("decode.py", ["--workdir=no"], "train a model into this workdir first"),
         ("decode.py", ["--workdir=no", "--config.beam_sze=2"], "did you mean beam_size?"),
-        (TUNING, ["--workdir=no"], "--policy is missing"),
         (TUNING, ["--workdir=no", "--policy=confidence"], "train a model into this workdir first"),
-        (PREPARE, [*TINY], "--workdir is missing"),
         (PREPARE, [*TINY, "--workdir=README.md"], "README.md"),
     ],
 )

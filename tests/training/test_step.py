@@ -318,8 +318,8 @@ def test_rematerialised_blocks_make_the_same_update_with_dropout():
     assert_learnt_the_same(again, kept_state, again_state)
 
 
-@pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_rematerialised_blocks_need_less_memory(side):
-    sizes = {f"{side}_layers": 6, f"{side}_ff_dim": 512}
+def test_rematerialised_blocks_need_less_memory():
+    """Both sides keep about as much, so neither may keep what it has."""
+    sizes = {"encoder_layers": 6, "encoder_ff_dim": 512, "decoder_layers": 6, "decoder_ff_dim": 512}
     kept = temporary_bytes(VOCABULARY, **sizes)
     assert temporary_bytes(VOCABULARY, **sizes, rematerialisation="blocks") < kept / 2
