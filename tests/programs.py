@@ -15,9 +15,17 @@ _MOST_MAPS = 8_000  # between two modules; a compiled search has some 700, and 7
 _OF_THE_LOOP = {
     **dict.fromkeys(("profile", "checkpoint_folder", "initial_workdir"), ""),
     **dict.fromkeys(("log_every", "validate_every", "checkpoint_every"), 1),
-    "seed": 0,
+    **dict.fromkeys(("seed", "patience", "bleu_every", "bleu_sentences"), 0),
+    "best_by": "loss",
+    "bleu_exits": (),
 }
 """Keys of section `training` that are no part of a training step."""
+
+_MADE = {
+    "dat_jax.training.loop": ("make_optimizer", "abstract_state", "make_train_step"),
+    "dat_jax.training.validation": ("make_validation_step",),
+}
+"""What a training run makes of its config, by the module that makes it."""
 
 _SHARED: list[Any] = []  # cached functions
 
@@ -40,10 +48,10 @@ def forget() -> None:
 
 def share_training_steps(patch: pytest.MonkeyPatch) -> None:
     """Makes the training runs of this process that have the same step trace it once."""
-    loop = sys.modules.get("dat_jax.training.loop")  # jaxtyping must be there before any import
-    for name in ("make_optimizer", "abstract_state", "make_train_step", "make_validation_step"):
-        if loop:
-            patch.setattr(loop, name, _shared(getattr(loop, name), loop.Config))
+    for where, names in _MADE.items():
+        if module := sys.modules.get(where):  # jaxtyping must be there before any import
+            for name in names:
+                patch.setattr(module, name, _shared(getattr(module, name), module.Config))
 
 
 def _shared(make: Callable[..., Any], config: type) -> Callable[..., Any]:
