@@ -3,14 +3,14 @@
 
     python -m benchmarks.reproduce --suite=table1 --data=DIR --output=results/NAME.jsonl \\
         [--config=configs/multi30k_de_en.py] [--exits_config=configs/multi30k_exits.py] \\
-        [--seeds=0,1,2] [--points=aligned,baseline_6] [--budget_minutes=60]
+        [--seeds=0,1,2] [--points=aligned,baseline_6] [--batch_sizes=32] [--budget_minutes=60]
 
 DIR holds train.de, train.en, valid.de and so on. Suites: smoke (a check that all works), table1,
-table2, table3, exits, heads, ablation, lifts and time (benchmarks/reproduce/suites.py). A suite
-consists of points, of which `--points` selects some: a training, kept in a folder of `--runs`, and
-the policies that decode with it, each of which writes a line of JSON. Lines in the file are not
-measured again, and an interrupted training is resumed: run the same command until nothing is left.
-Thresholds are tuned on `valid`; each policy decodes `test` once.
+table2, table3, exits, heads, ablation, lifts, rules and time (benchmarks/reproduce/suites.py). A
+suite consists of points, of which `--points` selects some: a training, kept in a folder of
+`--runs`, and the policies that decode with it, each of which writes a line of JSON. Lines in the
+file are not measured again, and an interrupted training is resumed: run the same command until
+nothing is left. Thresholds are tuned on `valid`; each policy decodes `test` once.
 
 The second phase changes in its first phase what `--exits_config` changes in `--config`.
 """
@@ -28,7 +28,7 @@ from ml_collections import config_flags
 
 from benchmarks.options import numbers, some
 from benchmarks.reproduce.budget import Budget, Spent
-from benchmarks.reproduce.decodes import KEYS, decode, known_by, measure_speed
+from benchmarks.reproduce.decodes import BATCH_SIZES, KEYS, decode, known_by, measure_speed
 from benchmarks.reproduce.suites import SUITES, TUNED, Point, Setting
 from benchmarks.reproduce.trainings import Trained, Trainer, changed, differences
 from benchmarks.results import Line, Lines
@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_string("runs", "runs/reproduce", "The folder of all trainings.", options)
     flags.DEFINE_list("seeds", ["0"], "Seeds of each training.", options)
     flags.DEFINE_list("points", [], "Trainings of the suite, by default all.", options)
+    batches = f"Of {', '.join(map(str, BATCH_SIZES))}, those to time; by default all."
+    flags.DEFINE_list("batch_sizes", [], batches, options)
     minutes = "Minutes to stop after; by default, when nothing is left."
     flags.DEFINE_float("budget_minutes", None, minutes, 0, flag_values=options)
     return run(argv, options, lambda: _main(options))
@@ -78,7 +80,9 @@ def _main(options: flags.FlagValues) -> None:
     for seed, point in itertools.product(seeds, points):
         trainer.config(point.training, seed)  # checks it
     lines = Lines(options.output, options.suite, KEYS)
-    measured = _timed if options.suite == "time" else _decoded
+    wanted = some("batch_sizes", options.batch_sizes, [str(size) for size in BATCH_SIZES])
+    sizes = [size for size in BATCH_SIZES if str(size) in wanted]
+    measured = partial(_timed, sizes) if options.suite == "time" else _decoded
     try:
         for line in measured(trainer, points, seeds, lines, budget):
             lines.add({"benchmark": "reproduce", "suite": options.suite} | line)
@@ -114,12 +118,17 @@ def _has_all(trainer: Trainer, point: Point, seed: int, lines: Lines) -> bool:
 
 
 def _timed(
-    trainer: Trainer, points: list[Point], seeds: list[int], lines: Lines, budget: Budget
+    batch_sizes: Sequence[int],
+    trainer: Trainer,
+    points: list[Point],
+    seeds: list[int],
+    lines: Lines,
+    budget: Budget,
 ) -> Iterator[Line]:
     """Trains all points of a seed, then times their policies in turn; yields the new lines."""
     for seed in seeds:
         trained = [(_train(trainer, point, seed, budget), point) for point in points]
-        yield from measure_speed(trained, lines, budget)
+        yield from measure_speed(trained, batch_sizes, lines, budget)
 
 
 def _train(trainer: Trainer, point: Point, seed: int, budget: Budget) -> Trained:

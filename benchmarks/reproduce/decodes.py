@@ -33,8 +33,10 @@ from dat_jax.tuning.search import tune
 KEYS = ("config_sha256", "split", "policy", "beam_size", "shortlist", "batch_size")
 """The keys that identify a line: the training, the text, and how it was decoded."""
 
-_BATCHES = {512: None, 32: 512, 1: 64}
-"""Batch sizes to time, and the number of sentences to time each with; None for all sentences."""
+BATCH_SIZES = (512, 32, 1)
+"""Batch sizes to time; the first asked for is timed with all sentences, for its scores."""
+
+_SENTENCES = {32: 512, 1: 64}  # to time each of the others with
 
 _PROCESSES, _REPETITIONS = 3, 2  # of each measurement of time; repetitions in each process
 
@@ -168,7 +170,10 @@ class _Candidate(NamedTuple):
 
 
 def measure_speed(
-    points: Sequence[tuple[Trained, Point]], lines: Lines, budget: Budget
+    points: Sequence[tuple[Trained, Point]],
+    batch_sizes: Sequence[int],
+    lines: Lines,
+    budget: Budget,
 ) -> Iterator[Line]:
     """Times the policies of all points in turn, translating `test`, at each batch size.
 
@@ -193,12 +198,14 @@ def measure_speed(
             for model, translator in _batched(loaded, batch_size)
         ]
 
-    for batch_size, sentences in _BATCHES.items():
-        old = known(batch_size)
+    for batch_size in batch_sizes:
+        old, sentences = known(batch_size), _SENTENCES.get(batch_size)
+        if batch_size == batch_sizes[0]:
+            sentences = None
         if None in old:
             budget.check()
             timed = _time(candidates, batch_size, sentences)
-            new = _lines_of(_batched(loaded, batch_size), timed, known(max(_BATCHES)))
+            new = _lines_of(_batched(loaded, batch_size), timed, known(batch_sizes[0]))
             yield from (line for before, line in zip(old, new, strict=True) if before is None)
 
 

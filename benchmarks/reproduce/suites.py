@@ -158,11 +158,22 @@ def _lifts(setting: Setting) -> list[Point]:
     return [_all_exits(setting), *(_all_exits(setting, *change) for change in changes.items())]
 
 
+def _rules(setting: Setting) -> list[Point]:
+    """All exit rules on one model, each with the thresholds that tuning finds."""
+    kinds = ("token_geometric", "confidence", "margin", "similarity", "patience", "schedule")
+    tuned = tuple(f"{TUNED}:{kind}" for kind in kinds)
+    return [Point(_chosen(setting), (*setting.fixed, "uniform:0", *tuned), ("test",))]
+
+
 def _time(setting: Setting) -> list[Point]:
-    """Quality against time: the chosen head's tuned exits, its cuts, and shallow baselines."""
-    baselines = [_baseline(depth) for depth in range(1, setting.layers + 1)]
-    exits = Point(_chosen(setting), (*setting.fixed, *_TUNED_RULES))
-    points = [exits, exits._replace(policies=_TUNED_RULES[1:], shortlist=_SHORTLIST), *baselines]
+    """Quality against time: tuned exits of the chosen head, and of confidence with a shortlist; the
+    model's cuts; shallow baselines."""
+    chosen = _chosen(setting)
+    points = [
+        Point(chosen, (*setting.fixed, _TUNED_RULES[0])),
+        Point(chosen, _TUNED_RULES[1:], shortlist=_SHORTLIST),
+        *(_baseline(depth) for depth in range(1, setting.layers + 1)),
+    ]
     return [point._replace(splits=("test",)) for point in points]
 
 
@@ -205,5 +216,6 @@ SUITES: dict[str, Suite] = {
     "heads": _heads,
     "ablation": _ablation,
     "lifts": _lifts,
+    "rules": _rules,
     "time": _time,
 }

@@ -209,12 +209,13 @@ def test_all_points_of_a_suite_are_valid(suite: str, layers: int, text: Path, tm
     trainer = Trainer(values, tmp_path)
     points = SUITES[suite](Setting(layers, lambda: EXITS))
     checksums = {(trainer.sha256(point.training, 0), point.shortlist) for point in points}
-    assert 1 < len(points) == len(checksums)
+    assert 0 < len(points) == len(checksums)
     for point in points:
         config = trainer.config(point.training, 0)
         for policy in point.policies:
             kind, _, of = policy.partition(":")
-            parse_policy(f"{of}:0.5" if kind == "tuned" else policy, config.model)
+            example = {"patience": "2", "schedule": "2-1"}.get(of, "0.5")
+            parse_policy(f"{of}:{example}" if kind == "tuned" else policy, config.model)
 
 
 def test_table1_has_the_papers_trainings():
@@ -262,7 +263,8 @@ def test_speed_is_measured_in_batches_of_several_sizes(
 ):
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
-    monkeypatch.setattr(decodes, "_BATCHES", {8: None, 2: 2})
+    monkeypatch.setattr(reproduce, "BATCH_SIZES", (8, 2))
+    monkeypatch.setattr(decodes, "_SENTENCES", {8: 1, 2: 2})  # the first takes all
     monkeypatch.setattr(decodes, "_REPETITIONS", 1)
     monkeypatch.setattr(decodes, "_PROCESSES", 2)
 
