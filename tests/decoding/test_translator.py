@@ -75,6 +75,7 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         decoding: object,
         *,
         numbers: Sequence[int],
+        platform: Platform,
         n_best: int,
         on_progress: Any,
     ) -> SearchResult:

@@ -27,7 +27,7 @@ def keys() -> Iterator[tuple[str, Any]]:
 def wrong_values(key: str, value: Any) -> Iterator[str]:
     """Values of the wrong type, and values out of range."""
     if isinstance(value, tuple):
-        yield from ("3", "(1, 2)")
+        yield from ("3", "(0, 99)")
     elif isinstance(value, str):
         yield from () if key in FREE else ("no such thing",)
     else:
