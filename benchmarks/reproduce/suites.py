@@ -160,7 +160,9 @@ def _lifts(setting: Setting) -> list[Point]:
 
 def _rules(setting: Setting) -> list[Point]:
     """All exit rules on one model, each with the thresholds that tuning finds."""
-    kinds = ("token_geometric", "confidence", "margin", "similarity", "patience", "schedule")
+    kinds = ["token_geometric", "confidence", "margin", "patience", "schedule"]
+    if setting.layers > 2:  # it compares states from depth 2 on
+        kinds.append("similarity")
     tuned = tuple(f"{TUNED}:{kind}" for kind in kinds)
     return [Point(_chosen(setting), (*setting.fixed, "uniform:0", *tuned), ("test",))]
 

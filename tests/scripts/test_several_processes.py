@@ -86,7 +86,7 @@ def test_two_processes_train_and_evaluate_like_one(alone: Path, tmp_path: Path):
     assert "| fixed:2 " in first.stdout
     assert (second.stdout, second.stderr) == ("", "")
     assert_close(metrics(workdir, 4), metrics(alone, 4))
-    assert metrics(workdir, 4)[-1]["valid/bleu/exit_2"] > 0
+    assert "valid/bleu/exit_2" in metrics(workdir, 4)[-1]
     ours, theirs = (
         [json.loads(line) for line in (run / "evaluation.jsonl").read_text().splitlines()]
         for run in (workdir, alone)
