@@ -199,11 +199,10 @@ def measure_speed(
         ]
 
     for batch_size in batch_sizes:
-        old, sentences = known(batch_size), _SENTENCES.get(batch_size)
-        if batch_size == batch_sizes[0]:
-            sentences = None
+        old = known(batch_size)
         if None in old:
             budget.check()
+            sentences = None if batch_size == batch_sizes[0] else _SENTENCES[batch_size]
             timed = _time(candidates, batch_size, sentences)
             new = _lines_of(_batched(loaded, batch_size), timed, known(batch_sizes[0]))
             yield from (line for before, line in zip(old, new, strict=True) if before is None)

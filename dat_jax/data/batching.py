@@ -94,7 +94,7 @@ class BatchIterator:
 
     @property
     def passed(self) -> float:
-        """How many times the data has been passed through, such as 1.25."""
+        """The number of passes through the data so far, such as 1.25."""
         return self._epoch + self._next_batch / self.batches_per_epoch
 
     @property

@@ -77,9 +77,8 @@ def search(
         The best hypothesis of each sentence, [Q], or its `n_best`, [Q, n_best]; the work done.
     """
     unstacked = UnstackedModel(model, weights, settings.projected)
-    next_tokens = NextTokens(unstacked, settings)
-    halting = Halting(unstacked, rule, next_tokens)
-    engine = _Engine(unstacked, halting, next_tokens, settings)
+    halting = Halting(unstacked, rule, NextTokens(unstacked, settings))
+    engine = _Engine(unstacked, halting, settings)
     hypotheses, state = serve(
         queue,
         settings,
@@ -97,7 +96,6 @@ class _Engine:
 
     model: UnstackedModel
     halting: Halting
-    next_tokens: NextTokens
     settings: SearchSettings
 
     def empty(self, queue: Queue) -> _State:
@@ -150,6 +148,7 @@ class _Engine:
             live; the caches; the work of all steps so far.
         """
         model, halting, settings = self.model, self.halting, self.settings
+        next_tokens = halting.next_tokens
         now, active, climb = self._start(state)
         past = past_of(state.slots.sentences.beams, now, settings.windows)
         exits, caches, work = jnp.zeros(settings.rows, jnp.int32), [], state.work
@@ -162,7 +161,7 @@ class _Engine:
             caches.append(cache)
             needed = jnp.sum(active)
             work = add_run(work, depth - 1, needed, computed)
-            if halting.classifies_each_block and self.next_tokens.scores_all(depth):
+            if halting.classifies_each_block and next_tokens.scores_all(depth):
                 work = add_run(work, model.config.decoder_layers, needed, computed)
             halts = active & (climb.plan.exit_at <= depth)
             exits = jnp.where(halts, depth, exits)
@@ -170,8 +169,8 @@ class _Engine:
 
         found = climb.found
         if found is None:
-            found, work = self.next_tokens.at_exits(climb.x, exits, work)
-        return self.next_tokens.best(found), exits, tuple(caches), work
+            found, work = next_tokens.at_exits(climb.x, exits, work)
+        return next_tokens.best(found), exits, tuple(caches), work
 
     def _start(self, state: _State) -> tuple[Int[Array, ""], Bool[Array, " R"], _Climb]:
         """Returns the place in the rings that this step writes, the live rows, and the rows' states

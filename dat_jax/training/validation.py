@@ -75,7 +75,7 @@ class Validation:
         self._best = Best(Criterion.of(config), recorded)
         kinds = [(line["step"], name.split("/")) for line in recorded for name in line]
         self._recorded = {(step, name[1]) for step, name in kinds if len(name) > 1}
-        checkpoints.keep_best(self._best.step(checkpoints.lasting))
+        checkpoints.keep_best(self._best_step)
 
     def after(self, step: int, params: Params) -> None:
         """Measures what is due after `step`, reports it, and keeps the best checkpoint.
@@ -95,16 +95,20 @@ class Validation:
 
     def _add(self, step: int, values: dict[str, float]) -> None:
         self._best.add(step, values)
-        self._checkpoints.keep_best(self._best.step(self._checkpoints.lasting))
+        self._checkpoints.keep_best(self._best_step)
 
     def _is_due(self, step: int, every: int, kind: str) -> bool:
         is_new = (step, kind) not in self._recorded
         return is_new and step > 0 and due(step, every, self._training.steps)
 
     @property
+    def _best_step(self) -> int | None:
+        return self._best.step(self._checkpoints.lasting)
+
+    @property
     def best(self) -> str:
         """The best checkpoint in words; empty if none of them has been measured."""
-        step = self._best.step(self._checkpoints.lasting)
+        step = self._best_step
         return self._best.describe(step) if step else ""
 
     @property
