@@ -154,6 +154,17 @@ def test_the_logits_of_all_exits_never_exist_at_once(kind):
 
 
 @pytest.mark.parametrize("kind", ["shared", "per_exit, pre-norm"])
+def test_nothing_of_the_size_of_one_exits_logits_is_kept_for_the_next_exit(kind):
+    """XLA would hoist the one-hot targets out of the loop over exits, and keep them."""
+    program = value_and_gradients.lower(decoder_loss, classifiers_of(kind), STATES).compile()
+    carried = re.findall(r"= \(?(.*)\)? while\(", program.as_text() or "")
+    shapes = re.findall(r"\[([\d,]+)\]", " ".join(carried))
+    sizes = [math.prod(map(int, shape.split(","))) for shape in shapes]
+    assert X * B * T * D in sizes  # the states
+    assert B * T * V not in sizes
+
+
+@pytest.mark.parametrize("kind", ["shared", "per_exit, pre-norm"])
 def test_the_likeliest_tokens_are_not_searched_for_where_nobody_reads_them(kind):
     """Only the agreement oracle does; its search is the only minimum."""
 

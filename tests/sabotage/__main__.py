@@ -2,13 +2,14 @@
 """Breaks one line at a time and checks whether a test notices.
 
     python -m tests.sabotage --output=FILE [--files=dat_jax/losses.py,dat_jax/exits] [--drawn=2]
-        [--seed=0] [--workers=2]
+        [--seed=0] [--workers=2] [--near]
 
 Tries the edits of `tests/sabotage/table.py` and, for each module of dat_jax/, some random ones. For
 each edit, a copy of the repository runs the tests that the edit names, then those of the module's
-folder, then all quick tests, until one fails. FILE gets a line of JSON for each edit; the same
-command resumes where it was stopped. At the end it prints the survivors: edits that no test
-noticed. A survivor takes minutes, so the whole run takes hours.
+folder, until one fails. Edits that pass these run all quick tests, after all others. FILE gets a
+line of JSON for each edit and pass; the same command resumes where it was stopped. At the end it
+prints the survivors: edits that no test noticed. The whole run takes hours; `--near` leaves out the
+second pass, which takes minutes for each edit.
 """
 
 import json
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ from tests.sabotage.table import TABLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _COPIED = ("dat_jax", "tests", "configs", "benchmarks", "docs", "results")
-_LONGEST = 3_600  # seconds for all tests; this catches an edit that makes a loop endless
+_NEAR, _ALL = "near", "all"  # the tests of a pass
+_LONGEST = {_NEAR: 900, _ALL: 3_600}  # seconds; catches an edit that makes a loop endless
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("drawn", 2, "Edits to draw for each module.", 0, flag_values=options)
     flags.DEFINE_integer("seed", 0, "Seed of the random edits.", flag_values=options)
     flags.DEFINE_integer("workers", 2, "Edits to run at a time.", 1, flag_values=options)
+    flags.DEFINE_bool("near", False, "Runs only the tests near each module.", options)
     return run(argv, options, lambda: _main(options))
 
 
@@ -50,52 +54,59 @@ def _main(options: flags.FlagValues) -> None:
     """Tries all edits that have no line yet, and prints the survivors."""
     edits = list(_edits(options.files, options.drawn, options.seed))
     lines = {_key(line): line for line in _read(options.output)}
-    left = [edit for edit in edits if (edit.file, edit.line, edit.broken) not in lines]
-    with (
-        open(options.output, "a", encoding="utf-8") as file,
-        ThreadPoolExecutor(options.workers) as pool,
-        tqdm(total=len(left), unit="edit", disable=not sys.stderr.isatty()) as bar,
-    ):
-        for line in pool.map(_try, left):
-            lines[_key(line)] = line
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            bar.update()
-    tried = [lines[edit.file, edit.line, edit.broken] for edit in edits]
-    survivors = [line for line in tried if not line["noticed_by"] and not line["note"]]
-    explained = sum(bool(line["note"]) for line in tried)
-    print(f"{len(tried)} edits, {explained} explained, {len(survivors)} survivors")
-    for line in survivors:
-        print(f"{line['file']}: {line['line'].strip()}\n    -> {line['broken'].strip()}")
+    for tests in [_NEAR] if options.near else [_NEAR, _ALL]:
+        left = [edit for edit in edits if _is_left(edit, lines.get(edit[:3]), tests)]
+        with (
+            open(options.output, "a", encoding="utf-8") as file,
+            ThreadPoolExecutor(options.workers) as pool,
+            tqdm(total=len(left), unit="edit", disable=not sys.stderr.isatty()) as bar,
+        ):
+            for line in pool.map(partial(_try, tests), left):
+                lines[_key(line)] = line
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                bar.update()
+    survivors = [edit for edit in edits if not edit.note and not lines[edit[:3]]["noticed_by"]]
+    explained = sum(bool(edit.note) for edit in edits)
+    print(f"{len(edits)} edits, {explained} explained, {len(survivors)} survivors")
+    for edit in survivors:
+        print(f"{edit.file}: {edit.line.strip()}\n    -> {edit.broken.strip()}")
+
+
+def _is_left(edit: Sabotage, line: dict[str, Any] | None, tests: str) -> bool:
+    """Returns whether an edit must still run these tests, given its last line."""
+    if edit.note or (line and (line["noticed_by"] or line["tests"] == _ALL)):
+        return False
+    return line is None or tests == _ALL
 
 
 def _edits(files: Sequence[str], count: int, seed: int) -> Iterator[Sabotage]:
-    """Yields the edits of the table and the random ones for these files.
+    """Yields the edits of the table and other random ones for these files.
 
     Raises:
         UserError: there is no such file.
     """
+    listed = {edit[:3] for edit in TABLE}
     for name in files:
         if not (REPOSITORY / name).exists():
             raise UserError(f"--files: there is no {name}: name files or folders of the repository")
         yield from (edit for edit in TABLE if edit.file.startswith(name))
         path = REPOSITORY / name
         for module in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            yield from drawn(REPOSITORY, str(module.relative_to(REPOSITORY)), count, seed)
+            edits = drawn(REPOSITORY, str(module.relative_to(REPOSITORY)), count, seed)
+            yield from (edit for edit in edits if edit[:3] not in listed)
 
 
-def _try(edit: Sabotage) -> dict[str, Any]:
-    """Runs the tests with an edit; returns its line, which names the first test that noticed it."""
-    line = edit._asdict() | {"noticed_by": None}
-    if edit.note:
-        return line
+def _try(tests: str, edit: Sabotage) -> dict[str, Any]:
+    """Runs tests with an edit; returns its line, which names the first test that noticed it."""
+    line = edit._asdict() | {"tests": tests, "noticed_by": None}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         _copy_to(copy)
         broken = edit.broken_text((copy / edit.file).read_text(encoding="utf-8"))
         (copy / edit.file).write_text(broken, encoding="utf-8")
-        for tests in _stages(edit):
-            noticed = _first_failure(copy, tests)
+        for paths in _near(edit) if tests == _NEAR else [["tests"]]:
+            noticed = _first_failure(copy, paths, _LONGEST[tests])
             if noticed:
                 return line | {"noticed_by": noticed}
     return line
@@ -111,10 +122,12 @@ def _copy_to(copy: Path) -> None:
         if path.is_file():
             shutil.copy(path, copy / path.name)
     shutil.copytree(REPOSITORY / ".ci", copy / ".ci")
+    (REPOSITORY / ".cache").mkdir(exist_ok=True)
+    (copy / ".cache").symlink_to(REPOSITORY / ".cache")  # compiled programs
 
 
-def _stages(edit: Sabotage) -> Iterator[list[str]]:
-    """Yields the tests to run: those of the edit, those of the module's folder, all quick ones."""
+def _near(edit: Sabotage) -> Iterator[list[str]]:
+    """Yields the tests to run: those that the edit names, those of its module, of its folder."""
     if edit.test:
         yield edit.test.split()
     parts = Path(edit.file).with_suffix("").parts[1:]
@@ -123,10 +136,9 @@ def _stages(edit: Sabotage) -> Iterator[list[str]]:
         yield [str(file)]
     if len(parts) > 1 and (REPOSITORY / folder).exists():
         yield [str(folder)]
-    yield ["tests"]
 
 
-def _first_failure(copy: Path, tests: Sequence[str]) -> str | None:
+def _first_failure(copy: Path, tests: Sequence[str], longest: float) -> str | None:
     """Runs tests until one fails; returns its name, or None if all pass."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(copy)}
@@ -137,7 +149,7 @@ def _first_failure(copy: Path, tests: Sequence[str]) -> str | None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=_LONGEST,
+            timeout=longest,
         )
     except subprocess.TimeoutExpired:
         return f"{' '.join(tests)} did not end"
