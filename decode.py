@@ -226,13 +226,9 @@ def _request(
     The workdir's path is relative to the results, so both can be moved together.
     """
     places = [os.path.realpath(path) for path in (workdir.path, folder)]
-    settings = dataclasses.asdict(decoding)
-    del settings["report_policies"], settings["report_split"]
-    others: dict[str, Any] = {"n_best": asked.n_best} if asked.n_best else {}
-    if checkpoint:
-        del settings["average_checkpoints"]
-        others["checkpoint"] = checkpoint
-    return {"workdir": os.path.relpath(*places)} | asked.places | settings | others
+    request = {"workdir": os.path.relpath(*places)} | asked.places
+    request |= decoding.of_translations(checkpoint)
+    return request | ({"n_best": asked.n_best} if asked.n_best else {})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from dat_jax.cli.command_line import define_path, define_workdir, run
+from dat_jax.cli.command_line import define_checkpoints, define_path, define_workdir, run
 from dat_jax.config.schema import require
 from dat_jax.data.sources import Source, open_source
 from dat_jax.decoding.translator import Translator
@@ -46,8 +46,7 @@ def main(argv: Sequence[str]) -> int:
     define_path(options, "output", "The folder of the new text.")
     flags.DEFINE_string("policy", "fixed", "By which the teacher exits.", options)
     flags.DEFINE_integer("beam_size", None, "By default the run's.", 1, flag_values=options)
-    average = "Last checkpoints to average, by default as the run says."
-    flags.DEFINE_integer("average_checkpoints", None, average, 1, flag_values=options)
+    define_checkpoints(options)
     return run(argv, options, lambda: _main(options))
 
 
@@ -57,21 +56,20 @@ def _main(options: flags.FlagValues) -> None:
     workdir, folder = Run(options.workdir), options.output
     config = workdir.config
     policy = policy_of_user(options.policy, config.model, workdir)
-    changes = {"policy": policy.label, "beam_size": options.beam_size or config.decoding.beam_size}
-    decoding = dataclasses.replace(config.decoding, **changes)
+    asked = {name: options[name].value for name in ("beam_size", "average_checkpoints")}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    decoding = dataclasses.replace(config.decoding, policy=policy.label, **changes)
+    checkpoints = options.average_checkpoints, options.checkpoint
     source = open_source(config.data)
     require(
         not any(path.parent.resolve() == folder.resolve() for path in source.files),
         f"--output={folder} holds the text that the model was trained on: name another folder",
     )
     request = {"workdir": os.path.relpath(workdir.path.resolve(), folder.resolve())}
-    request |= dataclasses.asdict(decoding)
-    if options.average_checkpoints:
-        request["average_checkpoints"] = options.average_checkpoints
-    del request["report_policies"], request["report_split"]
+    request |= decoding.of_translations(options.checkpoint)
     with sole_writer(folder):
         begun = _read_request(folder, request)
-        translator = Translator(workdir.load(options.average_checkpoints), policy, decoding)
+        translator = Translator(workdir.load(*checkpoints), policy, decoding)
         contents = {"text": _checksum(source), "model": translator.trained.sha256}
         _begin(folder, request, contents | {"policy": repr(policy.rule)}, begun)
         if (folder / _target("train")).exists():

@@ -66,6 +66,14 @@ def define_workdir(options: flags.FlagValues) -> None:
     define_path(options, "workdir", "The folder for all files of a run.")
 
 
+def define_checkpoints(options: flags.FlagValues) -> None:
+    """Defines `--average_checkpoints` and `--checkpoint`, of which one may be given."""
+    average = "Last checkpoints to average, by default as the run says."
+    flags.DEFINE_integer("average_checkpoints", None, average, 1, flag_values=options)
+    one = "One checkpoint instead: best, last or a step."
+    flags.DEFINE_string("checkpoint", None, one, flag_values=options)
+
+
 def define_processes(options: flags.FlagValues) -> None:
     """Defines the flags that place this process among several of one run."""
     flags.DEFINE_string(

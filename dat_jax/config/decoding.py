@@ -2,7 +2,7 @@
 """The section `decoding`."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from dat_jax.config.schema import require, require_at_least
 
@@ -36,3 +36,16 @@ class DecodingConfig:
             self.max_source_length != 1,
             "decoding.max_source_length is 1: must be 2 or more, as it counts </s>, or 0",
         )
+
+    def of_translations(self, checkpoint: str | None = None) -> dict[str, Any]:
+        """Returns the settings that translations depend on.
+
+        Args:
+            checkpoint: best, last or a step, if one checkpoint translates instead of a mean.
+        """
+        settings = dataclasses.asdict(self)
+        del settings["report_policies"], settings["report_split"]
+        if checkpoint:
+            del settings["average_checkpoints"]
+            settings["checkpoint"] = checkpoint
+        return settings

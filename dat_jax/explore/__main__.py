@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from dat_jax.cli.command_line import define_path, define_workdir, run
+from dat_jax.cli.command_line import define_checkpoints, define_path, define_workdir, run
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.config.schema import require
 from dat_jax.decoding.next_tokens import suited
@@ -50,8 +50,7 @@ def main(argv: Sequence[str]) -> int:
     )
     flags.DEFINE_integer("sentences", _SENTENCES, count, 1, _MOST, flag_values=options)
     flags.DEFINE_integer("beam_size", None, "By default the run's.", 1, flag_values=options)
-    average = "Last checkpoints to average, by default the run's."
-    flags.DEFINE_integer("average_checkpoints", None, average, 1, flag_values=options)
+    define_checkpoints(options)
     return run(argv, options, lambda: _main(options))
 
 
@@ -68,7 +67,7 @@ def _main(options: flags.FlagValues) -> None:
     check_output(output)
     policy, decoding = _settings(options, config, workdir)
     sentences, total = _read(options, workdir)
-    trained = workdir.load(options.average_checkpoints)
+    trained = workdir.load(options.average_checkpoints, options.checkpoint)
     if misfit := describe_misfit(policy.name, workdir, trained, decoding):
         print(f"warning: {misfit}", file=sys.stderr)
     shown = collect(trained, policy.rule, decoding, sentences)

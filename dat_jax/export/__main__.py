@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from dat_jax.api import load
-from dat_jax.cli.command_line import define_path, define_workdir, run
+from dat_jax.cli.command_line import define_checkpoints, define_path, define_workdir, run
 from dat_jax.config.schema import require
 from dat_jax.export.ctranslate2 import ctranslate2_writer
 from dat_jax.export.cut import up_to
@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("depth", None, depth, flag_values=options)
     quantization = "Type of the weights in CTranslate2, such as int8; by default float32."
     flags.DEFINE_string("quantization", None, quantization, options)
+    define_checkpoints(options)
     return run(argv, options, lambda: _main(options))
 
 
@@ -44,7 +45,8 @@ def _main(options: flags.FlagValues) -> None:
         )
         write, use = safetensors_writer(), f'load it with dat_jax.load("{options.output}")'
     with new_folder(options.output) as folder:
-        write(up_to(load(options.workdir).trained, options.depth), folder)
+        model = load(options.workdir, options.average_checkpoints, options.checkpoint)
+        write(up_to(model.trained, options.depth), folder)
     print(f"wrote {options.output}: {use}")
 
 

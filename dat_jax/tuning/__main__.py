@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from dat_jax.cli.command_line import define_workdir, run
+from dat_jax.cli.command_line import define_checkpoints, define_workdir, run
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import find_rule
 from dat_jax.runs.workdir import Run
@@ -33,10 +33,7 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_float("length_penalty", None, "By default the run's.", 0, flag_values=options)
     shortlist = "Words of exit 1 that deeper exits choose among, by default the run's."
     flags.DEFINE_integer("shortlist", None, shortlist, 0, flag_values=options)
-    average = "Last checkpoints to average, by default the run's."
-    flags.DEFINE_integer("average_checkpoints", None, average, 1, flag_values=options)
-    checkpoint = "One checkpoint instead: best, last or a step."
-    flags.DEFINE_string("checkpoint", None, checkpoint, flag_values=options)
+    define_checkpoints(options)
     flags.DEFINE_integer("seed", 0, "Seed of the draws.", 0, flag_values=options)
     return run(argv, options, lambda: _main(options))
 
