@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of the lines of `benchmarks.reproduce`."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -22,25 +23,35 @@ _FAMILIES = {
     "token_multinomial": ("token multinomial", "<"),
     "token_geometric": ("token geometric", "s-"),
     "confidence": ("confidence", "D-"),
+    "margin": ("margin", "p-"),
     "shortlist": ("confidence, shortlist", "P-"),
+    "similarity": ("similarity", "*-"),
+    "patience": ("patience", "h-"),
+    "schedule": ("schedule", ">-"),
 }
 _TUNED = ("token_geometric", "confidence")
 
 
 def quality(lines: Sequence[Line], path: Path) -> None:
-    """Draws BLEU on `test` against average exit and FLOPs, or against time if it was measured.
+    """Draws BLEU on `test` against average exit, FLOPs and, if it was measured, time.
 
     A series is a model and seed; all models of fewer blocks form one. Time has a panel per batch
     size.
     """
-    costs = [("average exit", average_exit, lines), ("MFLOPs/token (decoder)", megaflops, lines)]
+    sizes, timed = sorted({line["batch_size"] for line in lines}, reverse=True), []
     if all("timed_sentences" in line for line in lines):
-        costs = []
-        for size in sorted({line["batch_size"] for line in lines}, reverse=True):
-            label, timed = f"ms/token, measured, batches of {size}", str(size)
-            costs.append((label, milliseconds, select(lines, "batch_size", timed)))
-    figure, (axes,) = panels(len(costs), (5, 4), sharey=True)
-    for axis, (label, cost, shown) in zip(axes, costs, strict=True):
+        for size in sizes:
+            of_size = select(lines, "batch_size", str(size))
+            timed.append((f"ms/token, measured, batches of {size}", milliseconds, of_size))
+    once = timed[0][2] if timed else lines
+    costs = [("average exit", average_exit, once), ("MFLOPs/token (decoder)", megaflops, once)]
+    costs += timed
+    rows = math.ceil(len(costs) / 3)
+    figure, axes = panels(math.ceil(len(costs) / rows), (5, 4), rows, sharey=True)
+    axes = axes.flatten()
+    for axis in axes[len(costs) :]:
+        axis.set_axis_off()
+    for axis, (label, cost, shown) in zip(axes, costs, strict=False):
         families = {family: defaultdict(list) for family in _FAMILIES}
         for line in select(shown, "split", "test"):
             point, family = line["point"], "shortlist" if line["shortlist"] else kind_of(line)

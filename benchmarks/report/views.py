@@ -113,8 +113,9 @@ def against_cuts(lines: Sequence[Line], split: str) -> str:
 
 
 def against_time(lines: Sequence[Line], batch_size: str) -> str:
-    """Returns BLEU of adaptive exits minus that of cuts at equal average exit and equal time."""
-    named = {"average exit": costs.average_exit, "ms/token": costs.milliseconds}
+    """Returns BLEU of adaptive exits minus that of cuts at equal average exit, FLOPs and time."""
+    named = {"average exit": costs.average_exit, "MFLOPs/token": costs.megaflops}
+    named["ms/token"] = costs.milliseconds
     return _against_cuts(select(lines, "batch_size", batch_size), named)
 
 
@@ -124,9 +125,10 @@ def _against_cuts(lines: Sequence[Line], named: dict[str, costs.Cost]) -> str:
     A row holds the policies whose average exits round down to the same depth. Values are means
     over the policies of a seed, then over seeds.
     """
+    columns = 1 if len({line["seed"] for line in lines}) == 1 else 2  # of each difference
     heading = ["training", "rule", "decodes", "BLEU", *named]
     for name in named:
-        heading += [f"minus cuts of equal {name}, 95 %", "by seed"]
+        heading += [f"minus cuts of equal {name}, 95 %", "by seed"][:columns]
     cuts = defaultdict[Any, list[Line]](list)
     groups = defaultdict[Any, dict[int, list[Line]]](lambda: defaultdict(list))
     for line in lines:
@@ -141,12 +143,11 @@ def _against_cuts(lines: Sequence[Line], named: dict[str, costs.Cost]) -> str:
         row.append(f"{_mean(group, lambda line: line['bleu']):.1f}")
         row += [f"{_mean(group, cost):.2f}" for cost in named.values()]
         for cost in named.values():
-            row += _gains(
-                {
-                    seed: [_gain(line, cuts[point, seed], cost, bleu) for line in own]
-                    for seed, own in group.items()
-                }
-            )
+            gains = {
+                seed: [_gain(line, cuts[point, seed], cost, bleu) for line in own]
+                for seed, own in group.items()
+            }
+            row += _gains(gains)[:columns]
         rows.append(row)
     return markdown_table([heading, *rows])
 

@@ -29,7 +29,7 @@ from ml_collections import config_flags
 from benchmarks.options import numbers, some
 from benchmarks.reproduce.budget import Budget, Spent
 from benchmarks.reproduce.decodes import BATCH_SIZES, KEYS, decode, known_by, measure_speed
-from benchmarks.reproduce.suites import SUITES, TUNED, Point, Setting
+from benchmarks.reproduce.suites import SUITES, TIMED, TUNED, Point, Setting
 from benchmarks.reproduce.trainings import Trained, Trainer, changed, differences
 from benchmarks.results import Line, Lines
 from dat_jax.cli.command_line import define_config, define_path, read_config, run
@@ -80,9 +80,15 @@ def _main(options: flags.FlagValues) -> None:
     for seed, point in itertools.product(seeds, points):
         trainer.config(point.training, seed)  # checks it
     lines = Lines(options.output, options.suite, KEYS)
+    is_timed = options.suite in TIMED
+    require(
+        is_timed or not options.batch_sizes,
+        f"--batch_sizes={','.join(options.batch_sizes)}: only the suites {' and '.join(TIMED)} "
+        "measure time: leave it out",
+    )
     wanted = some("batch_sizes", options.batch_sizes, [str(size) for size in BATCH_SIZES])
     sizes = [size for size in BATCH_SIZES if str(size) in wanted]
-    measured = partial(_timed, sizes) if options.suite == "time" else _decoded
+    measured = partial(_timed, sizes) if is_timed else _decoded
     try:
         for line in measured(trainer, points, seeds, lines, budget):
             lines.add({"benchmark": "reproduce", "suite": options.suite} | line)

@@ -159,12 +159,16 @@ def _lifts(setting: Setting) -> list[Point]:
 
 
 def _rules(setting: Setting) -> list[Point]:
-    """All exit rules on one model, each with the thresholds that tuning finds."""
+    """All exit rules on one model, each with the thresholds that tuning finds; and their time."""
     kinds = ["token_geometric", "confidence", "margin", "patience", "schedule"]
     if setting.layers > 2:  # it compares states from depth 2 on
         kinds.append("similarity")
     tuned = tuple(f"{TUNED}:{kind}" for kind in kinds)
-    return [Point(_chosen(setting), (*setting.fixed, "uniform:0", *tuned), ("test",))]
+    chosen = _chosen(setting)
+    return [
+        Point(chosen, (*setting.fixed, "uniform:0", *tuned), ("test",)),
+        Point(chosen, _TUNED_RULES[1:], ("test",), _SHORTLIST),
+    ]
 
 
 def _time(setting: Setting) -> list[Point]:
@@ -208,6 +212,8 @@ def _smoke(setting: Setting) -> list[Point]:
         Point(aligned, (*setting.ends, "uniform:0"), ("valid",)),
     ]
 
+
+TIMED = ("rules", "time")  # suites whose policies take turns, so that their times compare
 
 SUITES: dict[str, Suite] = {
     "smoke": _smoke,

@@ -167,6 +167,10 @@ def test_a_spent_budget_leaves_the_file_alone(smoke: Smoke):
             {"--exits_config": "configs/decode.py"},
             "configs/decode.py is not the config of a training (unknown",
         ),
+        (
+            {"--batch_sizes": "32"},
+            "--batch_sizes=32: only the suites rules and time measure time: leave it out",
+        ),
         ({"--config.model.dropout": "2.0"}, "model.dropout is 2.0: must be in [0, 1)"),
     ],
 )
