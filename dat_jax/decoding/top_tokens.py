@@ -29,7 +29,7 @@ class TopTokens(NamedTuple):
 
 
 class Shortlisted(NamedTuple):
-    """The few tokens that the next one is chosen among, special tokens first, in token order."""
+    """The few tokens that the next one is chosen among: special ones, then the likeliest others."""
 
     logits: jax.Array  # [*B, shortlist]
     tokens: jax.Array  # [*B, shortlist]
@@ -80,12 +80,12 @@ def top_tokens(logits: Float[Array, "*B groups grouped"], count: int, eos_id: in
 
 
 def shortlist(logits: Float[Array, "*B groups grouped"], words: int, eos_id: int) -> Shortlisted:
-    """Shortlists the special tokens, 0 to EOS, and the likeliest `words` others in token order.
+    """Shortlists the special tokens, 0 to EOS, and the likeliest `words` others, best first.
 
     Special tokens are always there: they are part of the normaliser, and a search may have to end.
     """
     maxima = jnp.max(logits, axis=-1)
-    top, tokens = jax.lax.sort(_top(logits, maxima, words, eos_id + 1)[::-1], num_keys=1)[::-1]
+    top, tokens = _top(logits, maxima, words, eos_id + 1)
     special = jnp.broadcast_to(jnp.arange(eos_id + 1), (*tokens.shape[:-1], eos_id + 1))
     flat = logits.reshape(*maxima.shape[:-1], -1)
     return Shortlisted(
@@ -103,7 +103,8 @@ def score_shortlist(
 
 
 def top_of_shortlist(among: Shortlisted, count: int, eos_id: int) -> TopTokens:
-    """Like `top_tokens`, with the choice limited to a shortlist; -inf for missing tokens."""
+    """Like `top_tokens`, with the choice limited to a shortlist, whose order decides between ties;
+    -inf for missing tokens."""
     allowed = jnp.where(among.tokens < eos_id, -jnp.inf, among.logits)
     top, order = jax.lax.top_k(allowed, count)
     found = jnp.take_along_axis(among.tokens, order, axis=-1, mode="clip")

@@ -127,7 +127,8 @@ TABLE = (
         f"{_DECODING}/queue.py",
         "next_place += jnp.sum(arrivals.slots < settings.slots)",
         "next_place += settings.refill",
-        "tests/decoding/test_queue.py",
+        note="a refill has all its sentences or the last of the queue, and nothing asks by how "
+        "much the next place is beyond the end",
     ),
     Sabotage(
         f"{_DECODING}/halting.py",
