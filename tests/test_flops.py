@@ -64,8 +64,11 @@ def zero_params(model: Transformer) -> Params:
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
 
 
-def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) -> int:
-    """The FLOPs of all products for a sentence with these `exits`, with copies and predictors."""
+def count_a_sentence(
+    model, source_length: int, exits: list[int], rule: Rule, blocks: int | None = None
+) -> int:
+    """The FLOPs of all products for a sentence with these `exits`, with copies and predictors, in a
+    decoder of so many blocks, by default all."""
     config = model.config
     params = zero_params(model)
     memory = np.zeros((source_length, config.encoder_dim))
@@ -78,7 +81,7 @@ def count_a_sentence(model, source_length: int, exits: list[int], rule: Rule) ->
         counter.product(memory.mean(axis=0, keepdims=True), head)
     for depth in exits:
         x = np.zeros((1, config.decoder_dim))
-        for layer in range(config.decoder_layers):
+        for layer in range(blocks or config.decoder_layers):
             computed = layer < depth
             if not computed and (rule.scope is Scope.TEXT or not rule.deepens):
                 break
@@ -141,6 +144,17 @@ def test_the_formula_of_mixed_exits_equals_the_count(head, hidden, rule, exits):
     model = tiny_model(exit_head=head, halting_hidden=hidden)
     formula = flops.translation(model.config, TARGET_VOCABULARY, 5, np.array(exits), rule)
     assert formula == count_a_sentence(model, 5, exits, rule)
+
+
+@pytest.mark.parametrize("exits", [[1, 2, 1], [2, 2], [1]])
+@pytest.mark.parametrize(
+    ("head", "rule"),
+    [("none", Confidence((0.5, 0.0))), ("token_geometric", TokenGeometric((0.5, 0.0)))],
+)
+def test_nothing_is_copied_to_blocks_that_no_token_can_reach(head, rule, exits):
+    model = tiny_model(exit_head=head)
+    formula = flops.translation(model.config, TARGET_VOCABULARY, 5, np.array(exits), rule)
+    assert formula == count_a_sentence(model, 5, exits, rule, blocks=2)
 
 
 @pytest.mark.parametrize("exits", [[3, 2, 2, 1], [2, 2, 1], [1, 1]])
