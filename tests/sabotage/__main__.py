@@ -35,6 +35,7 @@ from tests.sabotage.table import TABLE
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _COPIED = ("dat_jax", "tests", "configs", "benchmarks", "docs", "results")
 _NEAR, _ALL = "near", "all"  # the tests of a pass
+_EVERYWHERE = (["tests/scripts"], ["tests"])  # scripts first: they run most modules
 _LONGEST = {_NEAR: 900, _ALL: 3_600}  # seconds; catches an edit that makes a loop endless
 
 
@@ -105,7 +106,7 @@ def _try(tests: str, edit: Sabotage) -> dict[str, Any]:
         _copy_to(copy)
         broken = edit.broken_text((copy / edit.file).read_text(encoding="utf-8"))
         (copy / edit.file).write_text(broken, encoding="utf-8")
-        for paths in _near(edit) if tests == _NEAR else [["tests"]]:
+        for paths in _near(edit) if tests == _NEAR else _EVERYWHERE:
             noticed = _first_failure(copy, paths, _LONGEST[tests])
             if noticed:
                 return line | {"noticed_by": noticed}
