@@ -171,6 +171,16 @@ def test_empty_rows_are_few(file: TokenFile, shapes: list[Shape]) -> None:
     assert empty < 0.5 * sum(shape.rows for shape in shapes) + max(shape.rows for shape in shapes)
 
 
+@pytest.mark.parametrize(("short", "batches"), [(4, [4, 2]), (5, [4, 3]), (6, [4, 2, 2])])
+def test_a_few_left_over_pairs_move_up_to_the_next_shape(short: int, batches: list[int]) -> None:
+    """One of five pairs does; two of six have a batch of their own, with two empty rows."""
+    small, large = Shape(4, 3, 3), Shape(4, 9, 9)
+    file = InMemory([(2, 2)] * short + [(8, 8)] * 2)
+    found = list(one_pass(file, [small, large]))
+    assert [int(batch.source.any(axis=1).sum()) for batch in found] == batches
+    assert [len(batch.source[0]) for batch in found] == [3] * (len(found) - 1) + [9]
+
+
 def test_changing_a_batch_does_not_change_the_data(file: TokenFile, shapes: list[Shape]) -> None:
     assert isinstance(file.folder, Path)
     batch = next(BatchIterator(file, shapes, seed=0))
