@@ -242,4 +242,17 @@ TABLE = (
         'dataset.tokens("test")',
         "tests/tuning tests/scripts",
     ),
+    # Drawn, and without an effect.
+    Sabotage(
+        "dat_jax/data/sources/generated.py",
+        "            if phrases and random.random() < 0.7:",
+        "            if phrases and random.random() <= 0.7:",
+        note="no draw equals 0.7",
+    ),
+    Sabotage(
+        "dat_jax/data/sources/held_out.py",
+        "        number = 0",
+        "        number = 1",
+        note="counts the pairs of an empty source, which is refused before",
+    ),
 )

@@ -68,6 +68,8 @@ def drawn() -> dict[str, str]:
         ("um halb vier nachmittags", "at half past three in the afternoon"),
         ("um fünfzehn Uhr dreißig", "at half past three in the afternoon"),
         ("um fünf vor halb eins nachts", "at twenty-five past twelve in the morning"),
+        ("um Viertel vor sechs morgens", "at a quarter to six in the morning"),
+        ("um Viertel nach sechs morgens", "at a quarter past six in the morning"),
         ("um ein Uhr", "at one o'clock in the morning"),
         ("im Jahr neunzehnhundertvierundachtzig", "in nineteen eighty-four"),
         ("vor drei Tagen", "three days ago"),
