@@ -245,8 +245,8 @@ TABLE = (
     # Drawn, and without an effect.
     Sabotage(
         "dat_jax/data/sources/generated.py",
-        "            if phrases and random.random() < 0.7:",
-        "            if phrases and random.random() <= 0.7:",
+        "        if phrases and random.random() < 0.7:",
+        "        if phrases and random.random() <= 0.7:",
         note="no draw equals 0.7",
     ),
     Sabotage(
