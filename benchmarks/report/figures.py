@@ -38,9 +38,9 @@ def quality(lines: Sequence[Line], path: Path) -> None:
     A series is a model and seed; all models of fewer blocks form one. Time has a panel per batch
     size.
     """
-    sizes, timed = sorted({line["batch_size"] for line in lines}, reverse=True), []
+    timed = []
     if all("timed_sentences" in line for line in lines):
-        for size in sizes:
+        for size in sorted({line["batch_size"] for line in lines}, reverse=True):
             of_size = select(lines, "batch_size", str(size))
             timed.append((f"ms/token, measured, batches of {size}", milliseconds, of_size))
     once = timed[0][2] if timed else lines
@@ -48,10 +48,10 @@ def quality(lines: Sequence[Line], path: Path) -> None:
     costs += timed
     rows = math.ceil(len(costs) / 3)
     figure, axes = panels(math.ceil(len(costs) / rows), (5, 4), rows, sharey=True)
-    axes = axes.flatten()
-    for axis in axes[len(costs) :]:
+    used, unused = np.split(axes.flatten(), [len(costs)])
+    for axis in unused:
         axis.set_axis_off()
-    for axis, (label, cost, shown) in zip(axes, costs, strict=False):
+    for axis, (label, cost, shown) in zip(used, costs, strict=True):
         families = {family: defaultdict(list) for family in _FAMILIES}
         for line in select(shown, "split", "test"):
             point, family = line["point"], "shortlist" if line["shortlist"] else kind_of(line)
@@ -64,8 +64,8 @@ def quality(lines: Sequence[Line], path: Path) -> None:
                 axis.plot(*zip(*sorted(points), strict=True), style, **look)
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(f"BLEU, beam {lines[0]['beam_size']}")
-    axes[0].legend(fontsize="small")
+    used[0].set_ylabel(f"BLEU, beam {lines[0]['beam_size']}")
+    used[0].legend(fontsize="small")
     save(figure, path)
 
 
