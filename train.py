@@ -36,6 +36,7 @@ from dat_jax.evaluation.summary import Summary
 from dat_jax.evaluation.tables import describe_cut, format_exits, format_table, wants_colour
 from dat_jax.evaluation.validation_bleu import make_validation_bleu
 from dat_jax.model.transformer import Transformer, count_parameters
+from dat_jax.runs.compatibility import check_continues
 from dat_jax.runs.warm_start import check_initial, initial_params
 from dat_jax.runs.workdir import Run, make_model
 from dat_jax.runtime.jax_flags import our_modes
@@ -125,7 +126,7 @@ def _describe_parameters(model: Transformer) -> str:
 
 def _prepare(config: Config, workdir: Run) -> None:
     """Checks the config against the workdir, then writes the data and the config into it."""
-    workdir.check_same(config)
+    check_continues(workdir, config)
     check_initial(workdir, config)
     split = config.decoding.report_split
     require(

@@ -5,8 +5,8 @@
     python train.py --config=... --workdir=runs/student --config.data.source=text:DIR
 
 DIR gets the training sentences of the teacher's source with its translations of them, by beam
-search at its full depth, and valid and test as they are. It may be broken off: the same command
-goes on. A student needs no `data.valid_every`: what the teacher held out is in valid already.
+search at its full depth, and valid and test unchanged. The same command resumes an interrupted run.
+A student needs no `data.valid_every`: what the teacher held out is already in valid.
 """
 
 import contextlib
@@ -22,7 +22,13 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from dat_jax.cli.command_line import define_checkpoints, define_path, define_workdir, run
+from dat_jax.cli.command_line import (
+    define_checkpoints,
+    define_path,
+    define_workdir,
+    given,
+    run,
+)
 from dat_jax.config.schema import require
 from dat_jax.data.sources import Source, open_source
 from dat_jax.decoding.translator import Translator
@@ -35,8 +41,8 @@ from dat_jax.runtime.programs import keep_programs
 from dat_jax.storage.files import LOCK, Unfinished, sole_writer, write_text
 from dat_jax.tuning.fronts import policy_of_user
 
-_TRANSLATED = "translated"  # the folder of results in that of the text
-_REQUEST = "request.json"  # what the folder was begun with
+_TRANSLATED = "translated"  # the results, a folder inside the output
+_REQUEST = "request.json"  # the settings of the run that began the folder
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     options = flags.FlagValues()
     define_workdir(options)
     define_path(options, "output", "The folder of the new text.")
-    flags.DEFINE_string("policy", "fixed", "By which the teacher exits.", options)
+    flags.DEFINE_string("policy", "fixed", "The exit policy of the teacher.", options)
     flags.DEFINE_integer("beam_size", None, "By default the run's.", 1, flag_values=options)
     define_checkpoints(options)
     return run(argv, options, lambda: _main(options))
@@ -56,8 +62,7 @@ def _main(options: flags.FlagValues) -> None:
     workdir, folder = Run(options.workdir), options.output
     config = workdir.config
     policy = policy_of_user(options.policy, config.model, workdir)
-    asked = {name: options[name].value for name in ("beam_size", "average_checkpoints")}
-    changes = {name: value for name, value in asked.items() if value is not None}
+    changes = given(options, "beam_size", "average_checkpoints")
     decoding = dataclasses.replace(config.decoding, policy=policy.label, **changes)
     checkpoints = options.average_checkpoints, options.checkpoint
     source = open_source(config.data)
@@ -81,7 +86,7 @@ def _main(options: flags.FlagValues) -> None:
 
 
 def _checksum(source: Source) -> str:
-    """Reads all text of a source that is written, and tells it from any other.
+    """Returns a checksum of the text that distilling reads from a source.
 
     Raises:
         UserError: the text cannot be read.
@@ -95,13 +100,13 @@ def _checksum(source: Source) -> str:
 
 
 def _read_request(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """Makes sure that a folder is empty or was begun by the same request.
+    """Checks that a folder is empty or belongs to an unfinished or finished run of this request.
 
     Returns:
-        The contents of what that named; None of an empty folder.
+        The checksums of the text and the model that the earlier run used; None for an empty folder.
 
     Raises:
-        UserError: it was begun by another, or by nobody who distills.
+        UserError: the folder belongs to another request, or holds other files.
     """
     file = folder / _REQUEST
     if not file.exists():
@@ -131,10 +136,10 @@ def _begin(
     contents: dict[str, str],
     begun: dict[str, Any] | None,
 ) -> None:
-    """Keeps the request in a new folder, and makes sure that an earlier one had these contents.
+    """Saves the request in a new folder; in another, checks that text and model are the same.
 
     Raises:
-        UserError: what the request names has changed.
+        UserError: the text or the model has changed since the folder was begun.
     """
     if begun is None:
         values = request | {"contents": contents}
@@ -148,7 +153,7 @@ def _begin(
 
 
 def _write_text(source: Source, folder: Path) -> None:
-    """Writes all of the source's text but the targets to train on, unless that has been done.
+    """Writes the source's text without the training targets, unless it is there already.
 
     Raises:
         UserError: the text cannot be read.
@@ -162,7 +167,7 @@ def _write_text(source: Source, folder: Path) -> None:
 
 
 def _write(folder: Path, sides: dict[str, int], pairs: Iterator[tuple[str, str]]) -> None:
-    """Writes sides of pairs, each into the file of a name."""
+    """Writes sides of pairs to files; `sides` maps a file's name to 0 (source) or 1 (target)."""
     unfinished = Unfinished(*(folder / name for name in sides))
     with unfinished as files:
         for pair in pairs:
@@ -172,10 +177,10 @@ def _write(folder: Path, sides: dict[str, int], pairs: Iterator[tuple[str, str]]
 
 
 def _translate(translator: Translator, workdir: Run, folder: Path, request: dict[str, Any]) -> None:
-    """Translates the training sentences, or goes on with it, and makes them the targets.
+    """Translates the training sentences, resuming if possible, and writes the targets.
 
     Raises:
-        UserError: what there is was made by another model, or otherwise.
+        UserError: the folder holds translations by another model or with other settings.
     """
     results, file = folder / _TRANSLATED, folder / _source("train")
     asked = TextConfig("test", str(file), reference="", output=str(results), resume=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from configs import base
 from dat_jax.config import Config
 from dat_jax.data.sources import open_source
+from dat_jax.runs.compatibility import check_continues
 from dat_jax.runs.workdir import Run
 from dat_jax.storage.checksums import Checksum
 from train import train_model
@@ -98,7 +99,7 @@ class Trainer:
         if training.start:
             self.train(training.start, seed)
         run, config = Run(self.folder(training, seed)), self.config(training, seed)
-        run.check_same(config)
+        check_continues(run, config)
         if max(run.saved_steps, default=0) < config.training.steps:
             print(f"training {training.name}, seed {seed}, in {run.path}", flush=True)
             with run.writing():

@@ -99,6 +99,12 @@ def define_arguments(options: flags.FlagValues, meaning: str) -> None:
     flags.DEFINE_multi_string("arguments", [], meaning, options)
 
 
+def given(options: flags.FlagValues, *names: str) -> dict[str, Any]:
+    """Returns the values of those flags that are given or have a default, by name."""
+    values = {name: options[name].value for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def read_config(options: flags.FlagValues) -> dict[str, Any]:
     """Returns the values of `--config` after overrides, as nested dictionaries."""
     return options.config.to_dict()

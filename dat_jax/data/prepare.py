@@ -11,6 +11,7 @@ from absl import flags
 
 from dat_jax.cli.command_line import define_config, define_workdir, read_config, run
 from dat_jax.config import Config
+from dat_jax.runs.compatibility import check_whole
 from dat_jax.runs.workdir import Run
 
 
@@ -27,7 +28,7 @@ def _main(options: flags.FlagValues) -> None:
     config = Config.from_dict(read_config(options))
     workdir = Run(options.workdir)
     with workdir.writing():
-        workdir.check_whole()
+        check_whole(workdir)
         print(workdir.prepare(config).report())
 
 

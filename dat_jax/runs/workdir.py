@@ -15,7 +15,7 @@ import jax
 from etils import epath
 
 from dat_jax.checkpoints.best import Best, Criterion, read_validations
-from dat_jax.checkpoints.folders import check_stored, checkpoint_folders, saved_steps, stored
+from dat_jax.checkpoints.folders import check_stored, saved_steps, stored
 from dat_jax.checkpoints.read import average, read_step
 from dat_jax.checkpoints.state import placed
 from dat_jax.config import Config, DecodingConfig
@@ -24,10 +24,9 @@ from dat_jax.data.dataset import (
     Dataset,
     open_dataset,
     open_vocabularies,
-    prepared_config,
     read_text,
 )
-from dat_jax.data.preparation import check_same, prepare, splits_of
+from dat_jax.data.preparation import prepare, splits_of
 from dat_jax.data.reuse import check_reusable, copy_vocabularies
 from dat_jax.data.sources import settled
 from dat_jax.data.vocabulary import Vocabularies
@@ -35,15 +34,11 @@ from dat_jax.decoding.trained import TrainedModel, on_local_devices
 from dat_jax.errors import UserError
 from dat_jax.model.transformer import Transformer, init_params
 from dat_jax.runs.choice import LAST, check_choice, choose_step
-from dat_jax.runs.compatibility import check_continues
 from dat_jax.runtime.jax_flags import our_modes
 from dat_jax.runtime.processes import by_first, check_shared
 from dat_jax.storage.files import sole_writer
 from dat_jax.storage.paths import as_path, destination
 from dat_jax.training.files import TrainingFiles
-
-# Only a run that has saved a checkpoint has any of these. The first holds the last saved step.
-_OF_TRAINED = ("checkpoints.json", "evaluation.jsonl", "tuned", "decode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +75,9 @@ class Run:
     def checkpoints(self) -> epath.Path:
         """The folder of checkpoints, one per kept step."""
         known = self.config_file.exists()
-        return self._checkpoints(self.config.training.checkpoint_folder if known else "")
+        return self.checkpoints_in(self.config.training.checkpoint_folder if known else "")
 
-    def _checkpoints(self, folder: str) -> epath.Path:
+    def checkpoints_in(self, folder: str) -> epath.Path:
         """Returns the folder of checkpoints for this value of `training.checkpoint_folder`."""
         return stored(os.path.expanduser(folder) if folder else self.path / "checkpoints")
 
@@ -254,60 +249,6 @@ class Run:
         """The validations that decide which checkpoint is the best."""
         recorded = read_validations(self.training_files.metrics)
         return Best(Criterion.of(self.config), recorded)
-
-    def check_same(self, config: Config) -> None:
-        """Checks that the workdir is new or holds a run that `config` may continue.
-
-        Raises:
-            UserError: it holds another run or one that was trained for longer, a part of it is
-                missing, or its checkpoint folder holds checkpoints of another run.
-        """
-        folder = self._checkpoints(config.training.checkpoint_folder)
-        check_stored(str(folder), "training.checkpoint_folder")
-        if folder != self.checkpoints and saved_steps(folder):
-            raise UserError(
-                f"{folder} holds checkpoints and is not the checkpoint folder of {self.path}: give "
-                "another training.checkpoint_folder, or, if you moved the run's checkpoints there, "
-                f"write it into {self.config_file}"
-            )
-        if not self.check_whole():
-            return
-        begun, training = self.config, config.training
-        if folder == self.checkpoints:
-            own = begun.training.checkpoint_folder
-            training = dataclasses.replace(training, checkpoint_folder=own)
-        asked = dataclasses.replace(config, training=training)
-        check_same(config.data, self.data)
-        check_continues(self.path, begun, asked, max(self.saved_steps))
-
-    def check_whole(self) -> bool:
-        """Checks that a run with checkpoints has everything it needs to continue.
-
-        A run that was killed while saving its first checkpoint has none.
-
-        Returns:
-            Whether the run has checkpoints.
-
-        Raises:
-            UserError: a part is missing and would silently be made again from nothing.
-        """
-        left = [path for name in _OF_TRAINED if (path := self.path / name).exists()]
-        saved, unfinished = checkpoint_folders(self.checkpoints)
-        if not saved and (unfinished or not left):
-            return False
-        parts = {
-            str(self.config_file): self.config_file.exists(),
-            f"a checkpoint in {self.checkpoints}": bool(saved),
-            str(self.data): prepared_config(self.data) is not None,
-        }
-        for part, is_there in parts.items():
-            if not is_there:
-                raise UserError(
-                    f"{self.path} holds a trained run, as {(left or [self.checkpoints])[0]} shows, "
-                    f"but {part} is missing: restore it, give another --workdir, or, to start "
-                    f"from nothing, delete {self.path}"
-                )
-        return True
 
     def keep(self, config: Config) -> None:
         """Writes `config` as the run's config, with links in its paths resolved."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from dat_jax.cli.command_line import define_checkpoints, define_workdir, run
+from dat_jax.cli.command_line import define_checkpoints, define_workdir, given, run
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import find_rule
 from dat_jax.runs.workdir import Run
@@ -44,16 +44,12 @@ def _main(options: flags.FlagValues) -> None:
     workdir, kind = Run(options.workdir), options.policy
     config = workdir.config
     find_rule(kind, kind, config.model)
-    asked = {name: options[name].value for name in ("beam_size", "length_penalty", "shortlist")}
-    changes = {name: value for name, value in asked.items() if value is not None}
+    changes = given(options, "beam_size", "length_penalty", "shortlist")
     decoding = dataclasses.replace(config.decoding, **changes)
     settings = (options.candidates, options.segment, options.seed)
     with workdir.writing():
-        trained, dataset = (
-            workdir.load(options.average_checkpoints, options.checkpoint),
-            workdir.dataset(),
-        )
-        front = tune(trained, dataset, kind, decoding, *settings)
+        trained = workdir.load(options.average_checkpoints, options.checkpoint)
+        front = tune(trained, workdir.dataset(), kind, decoding, *settings)
         save_front(workdir, kind, front)
     print(format_table(front))
     budget = shown_budget(front[-1]["average_exit"])

@@ -11,6 +11,7 @@ import pytest
 
 from dat_jax.config import Config
 from dat_jax.errors import UserError
+from dat_jax.runs.compatibility import check_continues, check_whole
 from dat_jax.runs.workdir import Run
 from tests.runs.test_workdir import trained
 from tests.scripts.calls import files
@@ -104,7 +105,7 @@ def test_a_run_has_data_of_its_own_or_that_of_another(corpus: Run, tmp_path: Pat
 
 def test_a_resumed_run_keeps_its_data_and_its_vocabularies(corpus: Run, tmp_path: Path):
     first, _, _ = trained(tmp_path / "first", config_of(corpus.path))
-    first.check_same(config_of(f"{tmp_path}/a/../corpus"))
+    check_continues(first, config_of(f"{tmp_path}/a/../corpus"))
     for other, way_out in {
         "": "give another --workdir",
         "elsewhere": "give the former path, or, if that workdir has moved, write its new path into "
@@ -112,7 +113,7 @@ def test_a_resumed_run_keeps_its_data_and_its_vocabularies(corpus: Run, tmp_path
     }.items():
         message = f"a run with data.prepared = '{corpus.path}', not '{other}': {way_out}"
         with pytest.raises(UserError, match=re.escape(message)):
-            first.check_same(config_of(other))
+            check_continues(first, config_of(other))
     model = first.vocabulary / "joint.model"
     shutil.rmtree(corpus.path)
     corpus.prepare(config_of(seed=1))  # another corpus in its place
@@ -125,14 +126,14 @@ def test_a_resumed_run_keeps_its_data_and_its_vocabularies(corpus: Run, tmp_path
     assert model.read_bytes() == before
     moved = shutil.move(corpus.path, tmp_path / "moved")
     with pytest.raises(UserError, match=rf"but {corpus.data} is missing: restore it"):
-        first.check_same(config_of(corpus.path))
+        check_continues(first, config_of(corpus.path))
     assert first.load().steps == (0,)  # which needs no data
     shutil.rmtree(moved)
     again = Run(tmp_path / "moved")
     again.prepare(config_of())
     first.keep(config_of(moved))  # as the message advises
-    assert first.check_whole()
-    first.check_same(config_of(moved))
+    assert check_whole(first)
+    check_continues(first, config_of(moved))
 
 
 def test_data_without_a_test_split_has_none(tmp_path: Path):

@@ -19,6 +19,7 @@ from dat_jax.config import Config, Schedule
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.data.vocabulary import Vocabularies, train_vocabulary
 from dat_jax.errors import UserError
+from dat_jax.runs.compatibility import check_continues, check_whole
 from dat_jax.runs.warm_start import check_initial, initial_params
 from dat_jax.runs.workdir import Run, make_model
 from dat_jax.training.optimizer import make_optimizer
@@ -112,12 +113,12 @@ def test_paths_of_a_run_are_stored_and_compared_as_absolute_paths(
     copy.keep(started)
     monkeypatch.chdir("/")
     for initial in (f"{tmp_path}/run", f"{tmp_path}/a/../run/", f"{tmp_path}/link"):
-        copy.check_same(config_with("none", Path(initial)))
+        check_continues(copy, config_with("none", Path(initial)))
     message = rf"initial_workdir = '{tmp_path}/run', not 'run': give the former path, which is no"
     with pytest.raises(UserError, match=message):
-        copy.check_same(started)
+        check_continues(copy, started)
     with pytest.raises(UserError, match=f"= '{tmp_path}/run', not '': give another --workdir"):
-        copy.check_same(config_with("none"))
+        check_continues(copy, config_with("none"))
 
 
 GONE = ["removed", "emptied", "dangling", "config.json", "data"]
@@ -130,7 +131,7 @@ def test_a_run_with_missing_files_is_recognised_by_any_of_its_outputs(
 ):
     run = Run(Path(shutil.copytree(first[0].path, tmp_path / "run")))
     (run.path / "checkpoints.json").rename(run.path / shows)
-    run.check_same(run.config)
+    check_continues(run, run.config)
     config, missing = run.config, f"a checkpoint in {run.checkpoints} is missing"
     if gone in ("removed", "emptied", "dangling"):
         shutil.move(run.path / "checkpoints", tmp_path / "moved")
@@ -148,7 +149,7 @@ def test_a_run_with_missing_files_is_recognised_by_any_of_its_outputs(
     other = dataclasses.replace(config, model=config_with("none").model)
     for asked in (config, other):
         with pytest.raises(UserError, match=re.escape(missing)):
-            run.check_same(asked)
+            check_continues(run, asked)
 
 
 def test_a_run_killed_before_its_first_checkpoint_may_change(first, tmp_path: Path):
@@ -156,12 +157,12 @@ def test_a_run_killed_before_its_first_checkpoint_may_change(first, tmp_path: Pa
     run.checkpoints.mkdir(exist_ok=True)
     first[0].config.save(run.config_file)
     (tmp_path / "metrics.jsonl").write_text('{"step": 50, "train/loss": 1.0}\n')
-    run.check_same(config_with("none"))
+    check_continues(run, config_with("none"))
     # Also if the first checkpoint is complete but not yet renamed.
     (tmp_path / "checkpoints.json").touch()
     (run.checkpoints / "00000050.orbax-checkpoint-tmp").mkdir()
-    run.check_same(config_with("none"))
-    assert not run.check_whole()
+    check_continues(run, config_with("none"))
+    assert not check_whole(run)
 
 
 def test_a_resumed_run_may_change_how_it_saves_memory(first):
@@ -169,19 +170,19 @@ def test_a_resumed_run_may_change_how_it_saves_memory(first):
     config = run.config
     training = dataclasses.replace(config.training, sharding="fsdp")
     model = dataclasses.replace(config.model, rematerialisation="blocks")
-    run.check_same(dataclasses.replace(config, training=training, model=model))
+    check_continues(run, dataclasses.replace(config, training=training, model=model))
 
 
 def test_bleu_of_other_sentences_is_not_compared(first, tmp_path: Path):
     run = Run(Path(shutil.copytree(first[0].path, tmp_path / "copy")))
     measured = dataclasses.replace(run.config.training, bleu_every=5, bleu_sentences=9)
     config = dataclasses.replace(run.config, training=measured)
-    run.check_same(config)
+    check_continues(run, config)
     config.save(run.config_file)
-    run.check_same(config)
+    check_continues(run, config)
     other = dataclasses.replace(measured, bleu_sentences=8)
     with pytest.raises(UserError, match=r"training\.bleu_sentences = 9, not 8"):
-        run.check_same(dataclasses.replace(config, training=other))
+        check_continues(run, dataclasses.replace(config, training=other))
 
 
 def with_schedule(config: Config, schedule: str, steps: int) -> Config:
@@ -199,19 +200,19 @@ def test_a_run_may_change_its_length_only_if_the_schedule_allows(
     run = Run(Path(shutil.copytree(first[0].path, tmp_path / "copy")))
     started = with_schedule(run.config, schedule, 100)
     started.save(run.config_file)
-    run.check_same(started)
+    check_continues(run, started)
     for steps in (50, 200):
         config = with_schedule(started, schedule, steps)
         if schedule in ("inverse_sqrt", "constant"):
-            run.check_same(config)
+            check_continues(run, config)
         else:
             message = f"rate falls to 0 after training.steps = 100, not {steps}: give another"
             with pytest.raises(UserError, match=message):
-                run.check_same(config)
+                check_continues(run, config)
     for other in {*get_args(Schedule)} - {schedule}:
         message = f"holds a run with optimizer.schedule = '{schedule}', not '{other}'"
         with pytest.raises(UserError, match=message):
-            run.check_same(with_schedule(started, other, 100))
+            check_continues(run, with_schedule(started, other, 100))
 
 
 def with_checkpoints_in(run: Run, folder: str) -> Config:
@@ -234,10 +235,10 @@ def test_a_run_finds_its_checkpoints_in_another_folder(elsewhere: tuple[Run, Pat
     assert run.saved_steps == [0]
     assert run.load().steps == (0,)
     for name in (folder, f"{folder}/", f"{tmp_path}/a/../checkpoints"):
-        run.check_same(with_checkpoints_in(run, str(name)))
+        check_continues(run, with_checkpoints_in(run, str(name)))
     for name in ("", f"{tmp_path}/others"):
         with pytest.raises(UserError, match=r"holds a run with training\.checkpoint_folder = "):
-            run.check_same(with_checkpoints_in(run, name))
+            check_continues(run, with_checkpoints_in(run, name))
 
 
 def test_a_run_never_uses_the_checkpoints_of_another(elsewhere: tuple[Run, Path], tmp_path: Path):
@@ -246,15 +247,15 @@ def test_a_run_never_uses_the_checkpoints_of_another(elsewhere: tuple[Run, Path]
     other = Run(tmp_path / "other")
     config = with_checkpoints_in(run, str(folder))
     with pytest.raises(UserError, match=r"give another training\.checkpoint_folder, or, if you"):
-        other.check_same(config)
+        check_continues(other, config)
     shutil.copytree(run.data, other.data)
     with_checkpoints_in(run, "").save(other.config_file)
     with pytest.raises(
         UserError, match=rf"{folder} holds checkpoints and is not the checkpoint folder of .*other"
     ):
-        other.check_same(config)
+        check_continues(other, config)
     config.save(other.config_file)  # as the message advises for moved checkpoints
-    other.check_same(config)
+    check_continues(other, config)
 
 
 def test_the_checkpoint_folder_may_start_with_a_tilde(
@@ -264,14 +265,14 @@ def test_the_checkpoint_folder_may_start_with_a_tilde(
     monkeypatch.setenv("HOME", str(folder.parent))
     with_checkpoints_in(run, "~/checkpoints").save(run.config_file)
     assert run.load().steps == (0,)
-    run.check_same(with_checkpoints_in(run, str(folder)))
+    check_continues(run, with_checkpoints_in(run, str(folder)))
 
 
 def test_an_unreadable_checkpoint_folder_name_is_refused(elsewhere, tmp_path: Path):
     run, _ = elsewhere
     message = r"could not be read back: give a training\.checkpoint_folder whose path"
     with pytest.raises(UserError, match=message):
-        run.check_same(with_checkpoints_in(run, f"{tmp_path}/run [1]"))
+        check_continues(run, with_checkpoints_in(run, f"{tmp_path}/run [1]"))
 
 
 UNREADABLE = ["run [1]", "run]", "run*", "run?", "run\\1", os.fsdecode(b"r\xffn")]
