@@ -6,7 +6,7 @@
         [--seeds=0,1,2] [--points=aligned,baseline_6] [--batch_sizes=32] [--budget_minutes=60]
 
 DIR holds train.de, train.en, valid.de and so on. Suites: smoke (a check that all works), table1,
-table2, table3, exits, heads, ablation, lifts, rules and time (benchmarks/reproduce/suites.py). A
+table2, table3, exits, heads, ablation, lifts and time (benchmarks/reproduce/suites.py). A
 suite consists of points, of which `--points` selects some: a training, kept in a folder of
 `--runs`, and the policies that decode with it, each of which writes a line of JSON. Lines in the
 file are not measured again, and an interrupted training is resumed: run the same command until
@@ -29,7 +29,7 @@ from ml_collections import config_flags
 from benchmarks.options import numbers, some
 from benchmarks.reproduce.budget import Budget, Spent
 from benchmarks.reproduce.decodes import BATCH_SIZES, KEYS, decode, known_by, measure_speed
-from benchmarks.reproduce.suites import SUITES, TIMED, TUNED, Point, Setting
+from benchmarks.reproduce.suites import SUITES, TUNED, Point, Setting
 from benchmarks.reproduce.trainings import Trained, Trainer, changed, differences
 from benchmarks.results import Line, Lines
 from dat_jax.cli.command_line import define_config, define_path, read_config, run
@@ -80,11 +80,11 @@ def _main(options: flags.FlagValues) -> None:
     for seed, point in itertools.product(seeds, points):
         trainer.config(point.training, seed)  # checks it
     lines = Lines(options.output, options.suite, KEYS)
-    is_timed = options.suite in TIMED
+    is_timed = options.suite == "time"
     require(
         is_timed or not options.batch_sizes,
-        f"--batch_sizes={','.join(options.batch_sizes)}: only the suites {' and '.join(TIMED)} "
-        "measure time: leave it out",
+        f"--batch_sizes={','.join(options.batch_sizes)}: only the suite time measures "
+        "time: leave it out",
     )
     wanted = some("batch_sizes", options.batch_sizes, [str(size) for size in BATCH_SIZES])
     sizes = [size for size in BATCH_SIZES if str(size) in wanted]

@@ -38,7 +38,7 @@ BATCH_SIZES = (512, 32, 1)
 
 _SENTENCES = {32: 512, 1: 64}  # to time each of the others with
 
-_PROCESSES, _REPETITIONS = 3, 2  # of each measurement of time; repetitions in each process
+_PROCESSES = 3  # that time each policy, one after another; their speeds differ most
 
 _IN_TURN = 4
 """Policies that take turns: a process keeps the programs of no more, of three lengths each."""
@@ -227,14 +227,11 @@ def _batched(
 def _time(
     candidates: Sequence[_Candidate], batch_size: int, sentences: int | None
 ) -> list[tuple[Translations, list[float]]]:
-    """Returns the translations of each candidate, and the seconds of its runs in all processes.
-
-    The speed of a program differs from process to process, so several time it, one after another.
-    """
+    """Returns the translations of each candidate, and its seconds in each process."""
     each = []
     for _ in range(_PROCESSES):
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-            job = fresh.submit(_time_here, candidates, batch_size, sentences, _REPETITIONS)
+            job = fresh.submit(_time_here, candidates, batch_size, sentences)
             each.append(job.result())
     return [
         (runs[0][0], [second for _, seconds in runs for second in seconds])
@@ -243,7 +240,7 @@ def _time(
 
 
 def _time_here(
-    candidates: Sequence[_Candidate], batch_size: int, sentences: int | None, repetitions: int
+    candidates: Sequence[_Candidate], batch_size: int, sentences: int | None
 ) -> list[tuple[Translations, list[float]]]:
     """Times the candidates in this process."""
     keep_programs()
@@ -252,7 +249,7 @@ def _time_here(
         for model, translator in _batched(_load(candidates), batch_size)
     ]
     parts = [runs[first : first + _IN_TURN] for first in range(0, len(runs), _IN_TURN)]
-    return [x for part in parts for x in interleaved(part, repetitions, f"batch {batch_size}")]
+    return [x for part in parts for x in interleaved(part, 1, f"batch {batch_size}")]
 
 
 def _lines_of(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.reproduce.trainings import Training
+from dat_jax.exits.thresholds import Similarity
+from dat_jax.tuning.fronts import KINDS
 
 TUNED = "tuned"  # the policy "tuned:confidence" means all tuned thresholds of that rule
 
@@ -158,29 +160,17 @@ def _lifts(setting: Setting) -> list[Point]:
     return [_all_exits(setting), *(_all_exits(setting, *change) for change in changes.items())]
 
 
-def _rules(setting: Setting) -> list[Point]:
-    """All exit rules on one model, each with the thresholds that tuning finds; and their time."""
-    kinds = ["token_geometric", "confidence", "margin", "patience", "schedule"]
-    if setting.layers > 2:  # it compares states from depth 2 on
-        kinds.append("similarity")
-    tuned = tuple(f"{TUNED}:{kind}" for kind in kinds)
-    chosen = _chosen(setting)
-    return [
-        Point(chosen, (*setting.fixed, "uniform:0", *tuned), ("test",)),
-        Point(chosen, _TUNED_RULES[1:], ("test",), _SHORTLIST),
-    ]
-
-
 def _time(setting: Setting) -> list[Point]:
-    """Quality against time: tuned exits of the chosen head, and of confidence with a shortlist; the
-    model's cuts; shallow baselines."""
-    chosen = _chosen(setting)
-    points = [
-        Point(chosen, (*setting.fixed, _TUNED_RULES[0])),
-        Point(chosen, _TUNED_RULES[1:], shortlist=_SHORTLIST),
-        *(_baseline(depth) for depth in range(1, setting.layers + 1)),
+    """Quality against time: the chosen head's model, cut at each exit and with each exit rule as
+    tuning finds it, rules that classify with a shortlist; and shallow baselines."""
+    compared = setting.layers > Similarity.first
+    kinds = [kind for kind in KINDS if compared or kind != Similarity.kind]
+    tuned = (f"{TUNED}:{kind}" for kind in kinds)
+    policies = (*setting.fixed, "uniform:0", *tuned)
+    return [
+        Point(_chosen(setting), policies, ("test",), _SHORTLIST),
+        *(_baseline(depth)._replace(splits=("test",)) for depth in range(1, setting.layers + 1)),
     ]
-    return [point._replace(splits=("test",)) for point in points]
 
 
 _SMALL = {
@@ -213,8 +203,6 @@ def _smoke(setting: Setting) -> list[Point]:
     ]
 
 
-TIMED = ("rules", "time")  # suites whose policies take turns, so that their times compare
-
 SUITES: dict[str, Suite] = {
     "smoke": _smoke,
     "table1": _table1,
@@ -224,6 +212,5 @@ SUITES: dict[str, Suite] = {
     "heads": _heads,
     "ablation": _ablation,
     "lifts": _lifts,
-    "rules": _rules,
     "time": _time,
 }

@@ -169,7 +169,7 @@ def test_a_spent_budget_leaves_the_file_alone(smoke: Smoke):
         ),
         (
             {"--batch_sizes": "32"},
-            "--batch_sizes=32: only the suites rules and time measure time: leave it out",
+            "--batch_sizes=32: only the suite time measures time: leave it out",
         ),
         ({"--config.model.dropout": "2.0"}, "model.dropout is 2.0: must be in [0, 1)"),
     ],
@@ -269,7 +269,6 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
     monkeypatch.setattr(reproduce, "BATCH_SIZES", (8, 2))
     monkeypatch.setattr(decodes, "_SENTENCES", {8: 1, 2: 2})  # the first takes all
-    monkeypatch.setattr(decodes, "_REPETITIONS", 1)
     monkeypatch.setattr(decodes, "_PROCESSES", 2)
 
     def of_smoke(setting: Setting) -> list[Point]:
