@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from dat_jax.data.sources import same_source
 from dat_jax.runs.workdir import Run
 from dat_jax.storage.paths import as_path, destination, same_destination
 
@@ -39,12 +38,3 @@ def test_all_names_of_a_folder_are_equal(folder: Path, name: str):
     assert destination(name) == folder / "text"
     assert same_destination(name, str(folder / "text"))
     assert not same_destination(name, "texts")
-    assert same_source(f"text:{name}", f"text:{folder}/text")
-    assert not same_source(f"text:{name}", "text:texts")
-
-
-def test_sources_other_than_folders_are_compared_by_name(folder: Path):
-    assert same_source("tfds:a/b", "tfds:a/b")
-    assert not same_source("tfds:a/b", "tfds:a/./b")
-    assert not same_source("tfds:text", "text:text")
-    assert same_source("text:link", "text:text")

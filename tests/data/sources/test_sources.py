@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from dat_jax.data.sources import open_source
+from dat_jax.data.sources import open_source, same_source
 from dat_jax.data.sources.text import read_lines
 from dat_jax.errors import UserError
 from tests.tiny import tiny_config
@@ -171,3 +171,12 @@ def test_utf16_is_refused(folder: Path, encoding: str) -> None:
 def test_not_utf8(folder: Path) -> None:
     (folder / "train.en").write_bytes(b"one\ntw\xff\n")
     assert f"{folder / 'train.en'} is not UTF-8 at line 2" in complaint(folder)
+
+
+def test_sources_are_the_same_if_they_name_one_folder_or_one_set(tmp_path: Path):
+    (tmp_path / "link").symlink_to("text")
+    assert same_source(f"text:{tmp_path}/link", f"text:{tmp_path}/a/../text/")
+    assert not same_source(f"text:{tmp_path}/text", f"text:{tmp_path}/texts")
+    assert same_source("tfds:a/b", "tfds:a/b")
+    assert not same_source("tfds:a/b", "tfds:a/./b")
+    assert not same_source("tfds:text", "text:text")
