@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orbax's failures: one clear line each, and silence for those that nobody can catch."""
 
+import asyncio
 import errno
 import logging
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,8 @@ import jax
 import orbax.checkpoint as ocp
 import pytest
 
-from dat_jax.checkpoints.orbax_errors import explained, hide_tracebacks
+from dat_jax.checkpoints import orbax_errors
+from dat_jax.checkpoints.orbax_errors import collect_failures, explained, hide_tracebacks
 from dat_jax.errors import UserError
 
 
@@ -83,3 +86,14 @@ def test_only_unraisable_errors_of_orbax_are_hidden(
     assert record.exc_info[1] is another.value
     show_tracebacks()
     assert sys.unraisablehook == show
+
+
+def test_only_reads_of_orbax_are_waited_for():
+    async def wait_for_another() -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        started = time.monotonic()
+        collect_failures()
+        assert time.monotonic() - started < orbax_errors._LONGEST_WAIT
+        task.cancel()
+
+    asyncio.run(wait_for_another())

@@ -407,6 +407,23 @@ def test_a_stop_whose_checkpoint_is_lost_is_an_error(
     assert closed
 
 
+def test_tracebacks_stay_hidden_after_a_failed_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shown = []
+    monkeypatch.setattr(write, "hide_tracebacks", lambda: lambda: shown.append("again"))
+    save(tmp_path, 1)
+    assert shown == ["again"]
+
+    def fail(*_: object, **__: object) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+    with pytest.raises(UserError, match="No space left on device"):
+        save(tmp_path, 2)
+    assert shown == ["again"]
+
+
 class LateWriter(threading.Thread):
     """A thread like orbax's that still writes after another one has failed."""
 

@@ -5,8 +5,8 @@
         [--seed=0] [--workers=2] [--near]
 
 Tries the edits of `tests/sabotage/table.py` and, for each module of dat_jax/, some random ones. For
-each edit, a copy of the repository runs the tests that the edit names, then those of the module's
-folder, until one fails. Edits that pass these run all quick tests, after all others. FILE gets a
+each edit, a copy of the repository runs the tests that the edit names, then those that import the
+module or are in its folder, until one fails. Edits that pass these run all quick tests, after all others. FILE gets a
 line of JSON for each edit and pass; the same command resumes where it was stopped. At the end it
 prints the survivors: edits that no test noticed. The whole run takes hours; `--near` leaves out the
 second pass, which takes minutes for each edit.
@@ -14,6 +14,7 @@ second pass, which takes minutes for each edit.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,14 +130,22 @@ def _copy_to(copy: Path) -> None:
 
 
 def _near(edit: Sabotage) -> Iterator[list[str]]:
-    """Yields the tests to run: those that the edit names, those of its module, of its folder."""
+    """Yields the tests to run: those that the edit names, those of its module, those that import
+    it, those of its folder."""
     if edit.test:
         yield edit.test.split()
-    parts = Path(edit.file).with_suffix("").parts[1:]
-    folder, file = Path("tests", *parts[:-1]), Path("tests", *parts[:-1], f"test_{parts[-1]}.py")
-    if (REPOSITORY / file).exists():
-        yield [str(file)]
-    if len(parts) > 1 and (REPOSITORY / folder).exists():
+    parts = Path(edit.file).with_suffix("").parts
+    folder = Path("tests", *parts[1:-1])
+    own = folder / f"test_{parts[-1]}.py"
+    if (REPOSITORY / own).exists():
+        yield [str(own)]
+    module = re.escape(".".join(parts).removesuffix(".__init__"))
+    imports = re.compile(rf"^(from|import) {module}($| import)", re.MULTILINE)
+    tests = sorted((REPOSITORY / "tests").rglob("test_*.py"))
+    importing = [path for path in tests if imports.search(path.read_text(encoding="utf-8"))]
+    if importing:
+        yield [str(path.relative_to(REPOSITORY)) for path in importing]
+    if len(parts) > 2 and (REPOSITORY / folder).exists():
         yield [str(folder)]
 
 
