@@ -6,10 +6,10 @@
 
 Tries the edits of `tests/sabotage/table.py` and, for each module of dat_jax/, some random ones. For
 each edit, a copy of the repository runs the tests that the edit names, then those that import the
-module or are in its folder, until one fails. Edits that pass these run all quick tests, after all others. FILE gets a
-line of JSON for each edit and pass; the same command resumes where it was stopped. At the end it
-prints the survivors: edits that no test noticed. The whole run takes hours; `--near` leaves out the
-second pass, which takes minutes for each edit.
+module or are in its folder, until one fails. Edits that pass these run all quick tests, after all
+others. FILE gets a line of JSON for each edit and pass; the same command resumes where it was
+stopped. At the end it prints the survivors: edits that no test noticed. The whole run takes hours;
+`--near` leaves out the second pass, which takes minutes for each edit.
 """
 
 import json
@@ -139,14 +139,21 @@ def _near(edit: Sabotage) -> Iterator[list[str]]:
     own = folder / f"test_{parts[-1]}.py"
     if (REPOSITORY / own).exists():
         yield [str(own)]
-    module = re.escape(".".join(parts).removesuffix(".__init__"))
-    imports = re.compile(rf"^(from|import) {module}($| import)", re.MULTILINE)
-    tests = sorted((REPOSITORY / "tests").rglob("test_*.py"))
-    importing = [path for path in tests if imports.search(path.read_text(encoding="utf-8"))]
+    importing = [str(path) for path in _importing(parts) if path != own]
     if importing:
-        yield [str(path.relative_to(REPOSITORY)) for path in importing]
+        yield importing
     if len(parts) > 2 and (REPOSITORY / folder).exists():
         yield [str(folder)]
+
+
+def _importing(parts: tuple[str, ...]) -> Iterator[Path]:
+    """Yields the tests that import a module, given the parts of its path."""
+    *package, name = (part for part in parts if part != "__init__")
+    module, package = re.escape(".".join([*package, name])), re.escape(".".join(package))
+    imports = rf"^(from {module} import|import {module}$|from {package} import .*\b{name}\b)"
+    for path in sorted((REPOSITORY / "tests").rglob("test_*.py")):
+        if re.search(imports, path.read_text(encoding="utf-8"), re.MULTILINE):
+            yield path.relative_to(REPOSITORY)
 
 
 def _first_failure(copy: Path, tests: Sequence[str], longest: float) -> str | None:
