@@ -11,23 +11,27 @@ import numpy as np
 
 from benchmarks.decode.plot import speed
 from benchmarks.drawing import panels, save
-from benchmarks.report.costs import average_exit, megaflops, milliseconds
+from benchmarks.report.costs import Cost, average_exit, megaflops, milliseconds
 from benchmarks.results import Line, kind_of, rule_of, select
 from dat_jax.errors import UserError
 
-_FAMILIES = {
-    "baseline": ("models of fewer blocks", "^--"),
-    "fixed": ("one model, cut", "o-"),
-    "uniform": ("exits by chance", "x"),
-    "sequence_multinomial": ("sequence multinomial", "v"),
-    "token_multinomial": ("token multinomial", "<"),
-    "token_geometric": ("token geometric", "s-"),
-    "confidence": ("confidence", "D-"),
-    "margin": ("margin", "p-"),
-    "shortlist": ("confidence, shortlist", "P-"),
-    "similarity": ("similarity", "*-"),
-    "patience": ("patience", "h-"),
-    "schedule": ("schedule", ">-"),
+_STYLES = {
+    "baseline": "^--",
+    "fixed": "o-",
+    "uniform": "x",
+    "token_geometric": "s-",
+    "confidence": "D-",
+    "margin": "p-",
+    "similarity": "*-",
+    "patience": "h-",
+    "schedule": ">-",
+    "token_multinomial": "<",
+    "sequence_multinomial": "v",
+}
+_NAMES = {
+    "baseline": "models of fewer blocks",
+    "fixed": "one model, cut",
+    "uniform": "exits by chance",
 }
 _TUNED = ("token_geometric", "confidence")
 
@@ -52,21 +56,31 @@ def quality(lines: Sequence[Line], path: Path) -> None:
     for axis in unused:
         axis.set_axis_off()
     for axis, (label, cost, shown) in zip(used, costs, strict=True):
-        families = {family: defaultdict(list) for family in _FAMILIES}
-        for line in select(shown, "split", "test"):
-            point, family = line["point"], "shortlist" if line["shortlist"] else kind_of(line)
-            if point.startswith("baseline_"):
-                point = family = "baseline"
-            families[family][point, line["seed"]].append((cost(line), line["bleu"]))
-        for number, (family, (name, style)) in enumerate(_FAMILIES.items()):
-            for n, points in enumerate(families[family].values()):
-                look = {"color": f"C{number}", "label": None if n else name, "ms": 5}
-                axis.plot(*zip(*sorted(points), strict=True), style, **look)
+        for (family, name), models in _series(select(shown, "split", "test"), cost).items():
+            color = f"C{list(_STYLES).index(family)}"
+            for n, points in enumerate(models.values()):
+                look = {"color": color, "label": None if n else name, "ms": 5}
+                axis.plot(*zip(*sorted(points), strict=True), _STYLES[family], **look)
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     used[0].set_ylabel(f"BLEU, beam {lines[0]['beam_size']}")
     used[0].legend(fontsize="small")
     save(figure, path)
+
+
+def _series(
+    lines: Sequence[Line], cost: Cost
+) -> dict[tuple[str, str], dict[Any, list[tuple[float, float]]]]:
+    """Returns cost and BLEU of each policy, by family and its name and then by model and seed."""
+    series = defaultdict[tuple[str, str], Any](lambda: defaultdict(list))
+    for line in lines:
+        point, family = line["point"], kind_of(line)
+        if point.startswith("baseline_"):
+            point = family = "baseline"
+        name = _NAMES.get(family, rule_of(line))
+        series[family, name][point, line["seed"]].append((cost(line), line["bleu"]))
+    order = list(_STYLES)
+    return dict(sorted(series.items(), key=lambda item: order.index(item[0][0])))
 
 
 def ablation(lines: Sequence[Line], path: Path) -> None:
