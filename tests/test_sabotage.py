@@ -2,6 +2,7 @@
 """The edits of the table still fit the code, and random edits change it."""
 
 import ast
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,11 @@ def test_random_edits_change_the_code_and_depend_on_the_seed():
         text = (REPOSITORY / edit.file).read_text(encoding="utf-8")
         before, after = ast.parse(text), ast.parse(edit.broken_text(text))
         assert ast.dump(before) != ast.dump(after)
+
+
+def test_swapping_the_arguments_of_a_symmetric_function_is_no_edit(tmp_path: Path):
+    (tmp_path / "a.py").write_text("x = np.maximum(a, b)\ny = f(a, b)\n")
+    assert [edit.broken for edit in drawn(tmp_path, "a.py", 2, 0)] == ["y = f(b, a)"]
 
 
 def test_an_edit_whose_line_is_not_unique_is_refused():

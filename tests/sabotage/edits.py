@@ -2,6 +2,7 @@
 """One-line edits that break a module, chosen by hand or drawn by a seed."""
 
 import ast
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,8 @@ def drawn(repository: Path, file: str, count: int, seed: int) -> list[Sabotage]:
     Args:
         repository: root of the repository.
         file: path of the module in it.
-        count: number of edits, each of another line; fewer if the module has too few.
+        count: number of edits, each of another line; fewer if the module has too few. Edits that
+            swap the arguments of a symmetric function do not count.
         seed: seed of the draws, combined with the file's name.
     """
     text = (repository / file).read_text(encoding="utf-8")
@@ -45,8 +47,10 @@ def drawn(repository: Path, file: str, count: int, seed: int) -> list[Sabotage]:
         if text.count(lines[row]) == 1
     ]
     random.Random(f"{seed} {file}").shuffle(edits)
-    by_line = list({edit.line: edit for edit in edits}.values())
-    return by_line[:count]
+    by_line = {edit.line: edit for edit in edits}.values()
+    own = _normal(text)
+    changing = (edit for edit in by_line if _normal(edit.broken_text(text)) != own)
+    return list(itertools.islice(changing, count))
 
 
 def _all_edits(tree: ast.Module, lines: list[str]) -> Iterator[tuple[int, str]]:
@@ -93,12 +97,28 @@ def _replacements(node: ast.AST) -> Iterator[str]:
             yield f"{ast.unparse(function)}({arguments})"  # swapped arguments
 
 
+def _normal(text: str) -> str:
+    """Returns a form of a module that does not depend on the order of symmetric arguments."""
+    return ast.dump(_Sorted().visit(ast.parse(text)))
+
+
+class _Sorted(ast.NodeTransformer):
+    """Sorts the arguments of symmetric functions."""
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        if ast.unparse(node.func).rpartition(".")[2] in _SYMMETRIC:
+            node.args.sort(key=ast.unparse)
+        return node
+
+
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.JoinedStr | ast.Constant) and not isinstance(
         getattr(node, "value", None), int | float
     )
 
 
+_SYMMETRIC = {"add", "max", "maximum", "min", "minimum", "multiply", "suppress"}
 _OTHER: dict[type, str] = {
     ast.Lt: "<=",
     ast.LtE: "<",
