@@ -11,9 +11,9 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """A run that was asked to stop and may be gone on with: one line that says how."""
+    """A run stopped on request; the message is one line that says how to resume it."""
 
     def __init__(self, message: str, status: int) -> None:
-        """Takes the line, and the exit status of the script that was stopped."""
+        """Takes the message and the exit status of the script."""
         super().__init__(message)
         self.status = status

@@ -112,7 +112,7 @@ class Schedule(Rule):
         return int(self.first)
 
     def before_token(self, token: Token, plan: Plan) -> Plan:
-        # In whole numbers, as one and the same position must never round in two ways.
+        # Integers, so that a position always rounds the same way.
         steps = jnp.maximum(token.limit - 1, 1)
         fallen = (2 * (self.first - self.last) * token.position + steps - 1) // (2 * steps)
         depth = jnp.broadcast_to((self.first - fallen)[:, None], plan.exit_at.shape)
