@@ -80,13 +80,18 @@ class Model:
 
     def _front(self, kind: str) -> list[dict[str, Any]]:
         """Returns tuned thresholds; tunes them unless that was done with the same settings."""
-        wanted = conditions(self.trained, self.decoding)
         front = load_front(self.run, kind)
-        if not front or any(front[0].get(key) != value for key, value in wanted.items()):
+        if not front or not self._suits(front[0]):
             front = tune(self.trained, self.run.dataset(), kind, self.decoding)
             with self.run.writing():
                 save_front(self.run, kind, front)
         return front
+
+    def _suits(self, tuned: dict[str, Any]) -> bool:
+        """Returns whether a policy was tuned with these settings, given its summary."""
+        rule = parse_policy(tuned["policy"], self.trained.config.model).rule
+        wanted = conditions(self.trained, suited(self.decoding, rule))
+        return all(tuned.get(key) == value for key, value in wanted.items())
 
     def labels(self, split: str) -> Line:
         """Returns what names the training and the text."""
