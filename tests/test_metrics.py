@@ -24,8 +24,9 @@ def test_values_are_plain_floats():
     assert {type(value) for value in compute(metrics, (1, 2)).values()} == {float}
 
 
-def test_a_mean_of_nothing_is_zero():
-    assert compute({"loss": Mean(0.0, 0)}, (1,)) == {"loss": 0.0}
+@pytest.mark.parametrize(("mean", "value"), [(Mean(3.0, 1), 3.0), (Mean(0.0, 0), 0.0)])
+def test_a_mean_of_one_is_its_value_and_of_none_zero(mean: Mean, value: float):
+    assert compute({"loss": mean}, (1,)) == {"loss": value}
 
 
 def test_the_number_of_values_must_equal_the_number_of_exits():

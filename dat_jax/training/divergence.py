@@ -75,7 +75,7 @@ def _problem(metrics: Metrics) -> str | None:
     The gradient can be infinite where the loss is not.
     """
     for name in ("loss", "gradient_norm"):
-        mean = float(np.asarray(metrics[name].total) / np.maximum(metrics[name].count, 1))
-        if not math.isfinite(mean):
-            return f"the {name} is {mean}"
+        total = float(np.asarray(metrics[name].total))
+        if not math.isfinite(total):
+            return f"the {name} is {total}"
     return None
