@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dat_jax.runs.workdir import Run
-from dat_jax.storage.paths import as_path, destination, same_destination
+from dat_jax.storage.paths import as_path, destination, missing_target, same_destination
 
 
 def test_a_tilde_expands_only_to_a_known_home(monkeypatch: pytest.MonkeyPatch):
@@ -38,3 +38,10 @@ def test_all_names_of_a_folder_are_equal(folder: Path, name: str):
     assert destination(name) == folder / "text"
     assert same_destination(name, str(folder / "text"))
     assert not same_destination(name, "texts")
+
+
+def test_only_a_link_that_leads_nowhere_has_a_missing_target(folder: Path):
+    assert missing_target("link") == str(folder / "text")
+    (folder / "text").mkdir()
+    assert missing_target("link") is None
+    assert missing_target("text") is None
