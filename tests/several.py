@@ -2,7 +2,6 @@
 """Runs a program in two connected processes on this machine."""
 
 import contextlib
-import re
 import socket
 import subprocess
 import sys
@@ -13,21 +12,19 @@ from tests.scripts.calls import REPOSITORY, Finished, environment
 
 PROCESSES = 2
 PATIENCE = 60  # seconds until all processes must have ended
-# A line of gloo, the CPU collectives. It writes in pieces, and those of several threads may mix.
-_GLOO = re.compile(
-    r"(\[Gloo\] Rank |is connected to |peer ranks\. |Expected number of connected peer ranks is : "
-    r"|[\d\s])*"
-)
 
+# Gloo, the CPU collectives, prints to descriptor 1, in pieces that its threads mix with ours.
 _SETTINGS = """
-import dataclasses, sys
+import dataclasses, os, sys
+sys.stdout = open(os.dup(1), "w")
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 from dat_jax.runtime import startup
 from dat_jax.decoding import sizing
 startup._CONNECTING, startup._HEARTBEAT, startup._FAREWELL = {connecting}, 5, 2_000
 sizing.PLATFORMS["cpu"] = dataclasses.replace(sizing.PLATFORMS["cpu"], window={window})
 """
 _BODY = """
-import os, signal
+import signal
 from pathlib import Path
 from absl import flags
 from dat_jax.cli.command_line import define_processes, run
@@ -102,10 +99,10 @@ def started(
 
 
 def finish(processes: Sequence[subprocess.Popen[str]]) -> list[Finished]:
-    """Waits until all have ended; drops the lines of gloo."""
+    """Waits until all have ended."""
     ends = [process.communicate(timeout=PATIENCE) for process in processes]
     return [
-        Finished(process.returncode, without_gloo(output), errors)
+        Finished(process.returncode, output, errors)
         for process, (output, errors) in zip(processes, ends, strict=True)
     ]
 
@@ -114,12 +111,6 @@ def run_together(program: str, *arguments: str | Path) -> list[Finished]:
     """Runs a program in two processes that end by themselves."""
     with started(program, *arguments) as processes:
         return finish(processes)
-
-
-def without_gloo(output: str) -> str:
-    """Drops the lines of gloo from a program's output, and blank ones."""
-    lines = output.splitlines(keepends=True)
-    return "".join(line for line in lines if not _GLOO.fullmatch(line))
 
 
 def free_port(among: Sequence[int] = (0,)) -> int:

@@ -23,7 +23,6 @@ from tests.several import (
     script,
     start,
     started,
-    without_gloo,
 )
 
 TRAINING = [
@@ -76,22 +75,6 @@ def train_alone(workdir: Path, steps: int) -> None:
     arguments = [*TRAINING, f"--config.training.steps={steps}", f"--workdir={workdir}"]
     (end,) = finish([start(script("train"), *arguments, devices=PROCESSES * DEVICES)])
     assert end.status == 0, end.stderr
-
-
-@pytest.mark.parametrize(
-    "printed",
-    [
-        "[Gloo] Rank 0 is connected to 3 peer ranks. "
-        "Expected number of connected peer ranks is : 3\n",
-        "[Gloo] Rank [Gloo] Rank 01 is connected to  is connected to 33 peer ranks. "
-        "Expected number of connected peer ranks is :  peer ranks. 3\n"
-        "Expected number of connected peer ranks is : 3\n",
-        "[Gloo] Rank 0 is connected to 3 peer ranks. "
-        "Expected number of connected peer ranks is : \n3\n",
-    ],
-)
-def test_lines_of_gloo_are_dropped_even_if_threads_mix_them(printed: str):
-    assert without_gloo(f"step 3\n{printed}| fixed:2 | 3 |\n") == "step 3\n| fixed:2 | 3 |\n"
 
 
 @pytest.mark.slow
