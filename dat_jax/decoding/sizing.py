@@ -128,12 +128,13 @@ def choose_settings(
 def row_sizes(rows: int, fewest: int, scope: Scope) -> tuple[int, ...]:
     """All rows, 1/2, 3/8, 1/4 and 1/8 of them, quarters of that, and `fewest`: each size compiles
     every block once more, so none is near `fewest`. Where tokens exit together rows become fewer
-    only as sentences end, and all rows and a quarter are enough."""
-    if scope is not Scope.TOKEN:
-        return tuple(sorted({rows, max(min(fewest, rows), -(-rows // 4))}))
-    divisors = [1, 2, 8 / 3, 4, *(8 * 4**power for power in range(rows.bit_length()))]
+    only as sentences end: all rows, a quarter, and quarters of that."""
+    quarters = [4**power for power in range(rows.bit_length())]
+    by_token = [1, 2, 8 / 3, 4, *(8 * quarter for quarter in quarters)]
+    divisors = by_token if scope is Scope.TOKEN else quarters
     sizes = {math.ceil(rows / divisor) for divisor in divisors}
-    return tuple(sorted({rows, min(fewest, rows)} | {n for n in sizes if n >= 2 * fewest}))
+    smallest = min(fewest, rows) if scope is Scope.TOKEN else rows
+    return tuple(sorted({rows, smallest} | {size for size in sizes if size >= 2 * fewest}))
 
 
 def refill_size(slots: int, source_length: int, platform: Platform) -> int:

@@ -99,8 +99,10 @@ def test_a_few_sizes_span_the_fewest_to_all_rows(rows: int, fewest: int):
     assert all(small < large <= 8 * small for small, large in itertools.pairwise(sizes))
     assert all(size >= 2 * fewest for size in sizes[1:-1])
     together = row_sizes(rows, fewest, Scope.TEXT)
-    assert together[-1] == rows and len(together) <= 2
-    assert together[0] >= sizes[0]
+    assert together[-1] == rows
+    assert all(small < large <= 4 * small for small, large in itertools.pairwise(together))
+    assert all(size >= 2 * fewest for size in together[:-1])
+    assert together[0] <= 8 * fewest
 
 
 def test_row_sizes():
@@ -108,6 +110,8 @@ def test_row_sizes():
     assert row_sizes(320, 8, Scope.TOKEN) == (8, 40, 80, 120, 160, 320)
     assert row_sizes(5, 8, Scope.TOKEN) == (5,)
     assert row_sizes(64, 8, Scope.SENTENCE) == (16, 64)
+    assert row_sizes(2_560, 8, Scope.TEXT) == (40, 160, 640, 2_560)
+    assert row_sizes(12, 8, Scope.TEXT) == (12,)
 
 
 def test_upper_blocks_cache_states_for_token_level_rules():
