@@ -128,10 +128,10 @@ def choose_settings(
 def row_sizes(rows: int, fewest: int, scope: Scope) -> tuple[int, ...]:
     """All rows, 1/2, 3/8, 1/4 and 1/8 of them, quarters of that, and `fewest`: each size compiles
     every block once more, so none is near `fewest`. Where tokens exit together rows become fewer
-    only as sentences end: all rows, a quarter, and quarters of that."""
+    only as sentences end: all rows, 1/2 and 1/4 of them, and quarters of that."""
     quarters = [4**power for power in range(rows.bit_length())]
     by_token = [1, 2, 8 / 3, 4, *(8 * quarter for quarter in quarters)]
-    divisors = by_token if scope is Scope.TOKEN else quarters
+    divisors = by_token if scope is Scope.TOKEN else [2, *quarters]
     sizes = {math.ceil(rows / divisor) for divisor in divisors}
     smallest = min(fewest, rows) if scope is Scope.TOKEN else rows
     return tuple(sorted({rows, smallest} | {size for size in sizes if size >= 2 * fewest}))

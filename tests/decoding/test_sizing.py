@@ -109,8 +109,9 @@ def test_row_sizes():
     assert row_sizes(512, 8, Scope.TOKEN) == (8, 16, 64, 128, 192, 256, 512)
     assert row_sizes(320, 8, Scope.TOKEN) == (8, 40, 80, 120, 160, 320)
     assert row_sizes(5, 8, Scope.TOKEN) == (5,)
-    assert row_sizes(64, 8, Scope.SENTENCE) == (16, 64)
-    assert row_sizes(2_560, 8, Scope.TEXT) == (40, 160, 640, 2_560)
+    assert row_sizes(64, 8, Scope.SENTENCE) == (16, 32, 64)
+    assert row_sizes(2_560, 8, Scope.TEXT) == (40, 160, 640, 1_280, 2_560)
+    assert row_sizes(160, 8, Scope.TEXT) == (40, 80, 160)
     assert row_sizes(12, 8, Scope.TEXT) == (12,)
 
 
