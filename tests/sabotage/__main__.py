@@ -5,11 +5,11 @@
         [--seed=0] [--workers=2] [--near]
 
 Tries the edits of `tests/sabotage/table.py` and, for each module of dat_jax/, some random ones. For
-each edit, a copy of the repository runs the tests that the edit names, then those that import the
-module or are in its folder, until one fails. Edits that pass these run all quick tests, after all
-others. FILE gets a line of JSON for each edit and pass; the same command resumes where it was
-stopped. At the end it prints the survivors: edits that no test noticed. The whole run takes hours;
-`--near` leaves out the second pass, which takes minutes for each edit.
+each edit, a copy of the repository runs the tests that the edit names and the module's own, slow
+ones included, then those that import the module, until one fails. Edits that pass these run all
+quick tests, after all others. FILE gets a line of JSON for each edit and pass; the same command
+resumes where it was stopped. At the end it prints the survivors: edits that no test noticed. The
+whole run takes hours; `--near` leaves out the second pass, which takes minutes for each edit.
 """
 
 import json
@@ -38,6 +38,7 @@ _COPIED = ("dat_jax", "tests", "configs", "benchmarks", "docs", "results")
 _NEAR, _ALL = "near", "all"  # the tests of a pass
 # Scripts first: they run most modules.
 _EVERYWHERE = (["tests/scripts"], ["tests", "--ignore=tests/scripts"])
+_SLOW_TOO = ("-m", "slow or not slow")
 _LONGEST = {_NEAR: 900, _ALL: 3_600}  # seconds; catches an edit that makes a loop endless
 
 
@@ -130,20 +131,16 @@ def _copy_to(copy: Path) -> None:
 
 
 def _near(edit: Sabotage) -> Iterator[list[str]]:
-    """Yields the tests to run: those that the edit names, those of its module, those that import
-    it, those of its folder."""
+    """Yields the tests to run: those that the edit names, its module's own, those that import it."""
     if edit.test:
-        yield edit.test.split()
+        yield [*_SLOW_TOO, *edit.test.split()]
     parts = Path(edit.file).with_suffix("").parts
-    folder = Path("tests", *parts[1:-1])
-    own = folder / f"test_{parts[-1]}.py"
+    own = Path("tests", *parts[1:-1], f"test_{parts[-1]}.py")
     if (REPOSITORY / own).exists():
-        yield [str(own)]
+        yield [*_SLOW_TOO, str(own)]
     importing = [str(path) for path in _importing(parts) if path != own]
     if importing:
         yield importing
-    if len(parts) > 2 and (REPOSITORY / folder).exists():
-        yield [str(folder)]
 
 
 def _importing(parts: tuple[str, ...]) -> Iterator[Path]:

@@ -15,7 +15,7 @@ class Sabotage(NamedTuple):
     file: str  # relative to the repository
     line: str  # part of a line; occurs once in the file
     broken: str  # replaces it
-    test: str = ""  # tests known to notice it; by default those of the module's folder
+    test: str = ""  # tests known to notice it, if they are not the module's own
     note: str = ""  # why no test can notice it, if it does not change behaviour
 
     def broken_text(self, text: str) -> str:

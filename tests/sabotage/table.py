@@ -229,6 +229,19 @@ TABLE = (
         "beam_size=2, shortlist=0)",
         "tests/scripts/test_training.py",
     ),
+    # Processes.
+    Sabotage(
+        "dat_jax/runtime/startup.py",
+        "    if coordinator is None or num_processes is None or process_id is None:",
+        "    if coordinator is None or num_processes is not None or process_id is None:",
+        "tests/scripts/test_several_processes.py",
+    ),
+    Sabotage(
+        "dat_jax/runtime/startup.py",
+        "    if coordinator is None and (name := cluster(_CLUSTERS)):",
+        "    if coordinator is not None and (name := cluster(_CLUSTERS)):",
+        "tests/scripts/test_several_processes.py",
+    ),
     # What surrounds them.
     Sabotage(
         "dat_jax/flops.py",
@@ -254,5 +267,11 @@ TABLE = (
         "        number = 0",
         "        number = 1",
         note="counts the pairs of an empty source, which is refused before",
+    ),
+    Sabotage(
+        f"{_EXITS}/arguments.py",
+        "    first, last = map(int, depths.groups()) if depths else (0, 0)",
+        "    first, last = map(int, depths.groups()) if depths else (1, 0)",
+        note="depth 0 is refused, whatever the other one is",
     ),
 )
