@@ -131,7 +131,7 @@ def _copy_to(copy: Path) -> None:
 
 
 def _near(edit: Sabotage) -> Iterator[list[str]]:
-    """Yields the tests to run: those that the edit names, its module's own, those that import it."""
+    """Yields the tests to run: those that an edit names, its module's own, those that import it."""
     if edit.test:
         yield [*_SLOW_TOO, *edit.test.split()]
     parts = Path(edit.file).with_suffix("").parts
