@@ -90,6 +90,7 @@ def test_the_page_s_numbers_are_these_values():
                     np.array(row[1::2]) / PROBABILITY, probabilities[:count], atol=1e-5
                 )
                 assert (probabilities[max(count, 1) :] < 0.00501).all()
+                assert (probabilities[1:count] > 0.00499).all()
 
 
 def test_translations_are_the_search_s():
@@ -108,10 +109,18 @@ def test_translations_are_the_search_s():
 
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch):
     trained = make(KIND).trained
-    monkeypatch.setattr(collect, "longest", lambda _: 6)
-    for pair in [("eins " * 6, "one"), ("eins", "one " * 6)]:
-        with pytest.raises(UserError, match=r"line 3 has \d+ pieces and 6 fit into memory"):
-            collect.collect(trained, RULE, trained.config.decoding, [Sentence(3, *pair)])
+    assert trained.vocabularies is not None
+    for source, reference in [("eins " * 6, "one"), ("eins", "one " * 6)]:
+        ids = trained.vocabularies.source.encode([source])
+        ids += trained.vocabularies.target.encode([reference])
+        most = max(map(len, ids))
+        shown = trained, RULE, trained.config.decoding, [Sentence(3, source, reference)]
+        monkeypatch.setattr(collect, "longest", lambda _, most=most: most)
+        assert len(collect.collect(*shown)["sentences"]) == 1
+        monkeypatch.setattr(collect, "longest", lambda _, most=most: most - 1)
+        message = f"line 3 has {most} pieces and {most - 1} fit into memory"
+        with pytest.raises(UserError, match=message):
+            collect.collect(*shown)
 
 
 def test_the_likeliest_token_is_kept_however_unlikely(monkeypatch: pytest.MonkeyPatch):
