@@ -34,12 +34,13 @@ def test_tuning_prints_the_policy_to_decode_with(trained: Path, tmp_path: Path):
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
     workdir, policy = f"--workdir={copy}", "--policy=token_geometric"
-    options = ["--candidates=20", "--segment=0.25", "--beam_size=1"]
+    options = ["--candidates=20", "--segment=0.25", "--beam_size=1", "--length_penalty=0"]
     result = succeed(tuning.main, workdir, policy, *options)
     assert "decode with --config.policy='tuned:token_geometric:AE<=" in result.stdout
     listed = succeed(tuning.main, workdir, "--policy=patience", "--beam_size=1")
     assert "decode with --config.policy='tuned:patience:AE<=" in listed.stdout
     refuse("--policy is missing", tuning.main, workdir)
+    refuse("length_penalty=-1", tuning.main, workdir, policy, "--length_penalty=-1")
     kinds = "--policy=fixed: must be one of schedule, token_geometric, confidence, "
     refuse(kinds, tuning.main, workdir, "--policy=fixed")
     refuse("train a model into this workdir first", tuning.main, "--workdir=no", policy)

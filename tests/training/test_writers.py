@@ -55,6 +55,19 @@ def test_time_left_follows_the_speed_since_the_start(
     assert capsys.readouterr().err == line
 
 
+def test_a_lap_lasts_since_the_last_one_or_since_a_skip(monkeypatch: pytest.MonkeyPatch):
+    now = [100.0]
+    monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
+    with Progress(first_step=0, steps=10) as progress:
+        for seconds in (3, 2):
+            now[0] += seconds
+            assert progress.lap() == seconds
+        now[0] += 7
+        progress.skip()
+        now[0] += 1
+        assert progress.lap() == 1
+
+
 @pytest.mark.parametrize("full", ["metrics", "events"])
 def test_a_full_disk_is_noticed_and_closes_everything(
     tmp_path: Path, full: str, monkeypatch: pytest.MonkeyPatch
