@@ -24,6 +24,11 @@ def test_sequential_searches_add_up_work_and_time():
     assert plain(cost(1) + cost(2)) == plain(total(2, [cost(1), cost(2)])) == expected
 
 
+def test_no_searches_cost_nothing():
+    expected = dict.fromkeys(vars(cost(0)), 0) | {"work": [[0] * 3] * 3}
+    assert plain(total(2, [])) == expected
+
+
 def test_simultaneous_searches_add_up_sentences_but_not_time():
     expected = {"busiest": 14, "in_work": 57, "peak_bytes": 200, "seconds": 1.0}
     expected |= {"seconds_compiling": 0.5, "work": [[3] * 3, [30] * 3, [300] * 3]}

@@ -275,6 +275,12 @@ TABLE = (
         note="depth 0 is refused, whatever the other one is",
     ),
     Sabotage(
+        f"{_DECODING}/sizing.py",
+        "    fewest_rows: int = 32  # gathering fewer saves nothing",
+        "    fewest_rows: int = 33  # gathering fewer saves nothing",
+        note="a size of the same speed, and not of CPUs",
+    ),
+    Sabotage(
         "dat_jax/evaluation/pipeline.py",
         "    hypotheses = writer.lines(HYPOTHESES) if writer and text.references is not None "
         "else []",
