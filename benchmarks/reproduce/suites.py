@@ -135,7 +135,7 @@ def _heads(setting: Setting) -> list[Point]:
             changes = _head(setting, "token_geometric", oracle, penalty, 0.0).changes
             changes |= {"exit.trains": "head_alone", "model.halting_hidden": hidden}
             alone = Training(f"head_alone_{oracle}_hidden_{hidden}", changes, _ALIGNED)
-            points.append(Point(alone, (*setting.ends, _TUNED_RULES[0])))
+            points.append(Point(alone, (*setting.fixed, _TUNED_RULES[0])))
     return points
 
 
