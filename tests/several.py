@@ -16,7 +16,7 @@ PATIENCE = 60  # seconds until all processes must have ended
 # Gloo, the CPU collectives, prints to descriptor 1, in pieces that its threads mix with ours.
 _SETTINGS = """
 import dataclasses, os, sys
-sys.stdout = open(os.dup(1), "w")
+sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 from dat_jax.runtime import startup
 from dat_jax.decoding import sizing

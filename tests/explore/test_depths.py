@@ -114,13 +114,13 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch):
         ids = trained.vocabularies.source.encode([source])
         ids += trained.vocabularies.target.encode([reference])
         most = max(map(len, ids))
-        shown = trained, RULE, trained.config.decoding, [Sentence(3, source, reference)]
+        given = trained, RULE, trained.config.decoding, [Sentence(3, source, reference)]
         monkeypatch.setattr(collect, "longest", lambda _, most=most: most)
-        assert len(collect.collect(*shown)["sentences"]) == 1
+        assert len(collect.collect(*given)["sentences"]) == 1
         monkeypatch.setattr(collect, "longest", lambda _, most=most: most - 1)
         message = f"line 3 has {most} pieces and {most - 1} fit into memory"
         with pytest.raises(UserError, match=message):
-            collect.collect(*shown)
+            collect.collect(*given)
 
 
 @pytest.mark.parametrize("unlikely", [0.1, 2.0])
@@ -130,15 +130,15 @@ def test_unlikely_tokens_are_left_out_but_for_the_likeliest(
     trained = make(KIND).trained
     monkeypatch.setattr(collect, "_UNLIKELY", unlikely)
     shown = collect.collect(trained, RULE, trained.config.decoding, texts())
-    left_out = set[bool]()
+    kept = set[bool]()
     for sentence, usual in zip(shown["sentences"], data()["sentences"], strict=True):
         rows = [_named(shown, row) for rows in sentence["reference"]["likeliest"] for row in rows]
         wholes = [_named(data(), row) for rows in usual["reference"]["likeliest"] for row in rows]
         for row, (first, *others) in zip(rows, wholes, strict=True):
             likely = [pair for pair in others if pair[1] >= unlikely * PROBABILITY]
             assert row == [first, *likely]
-            left_out |= {pair in likely for pair in others}
-    assert left_out == {False, unlikely < 1}
+            kept |= {pair in likely for pair in others}
+    assert kept == {False, unlikely < 1}
 
 
 def _named(shown: dict[str, Any], row: list[int]) -> list[tuple[str, int]]:

@@ -278,7 +278,7 @@ TABLE = (
         f"{_DECODING}/sizing.py",
         "    fewest_rows: int = 32  # gathering fewer saves nothing",
         "    fewest_rows: int = 33  # gathering fewer saves nothing",
-        note="a size of the same speed, and not of CPUs",
+        note="another size on GPUs and TPUs, and the same translations",
     ),
     Sabotage(
         "dat_jax/evaluation/pipeline.py",
