@@ -44,6 +44,7 @@ class Setting(NamedTuple):
 Suite = Callable[[Setting], list[Point]]
 
 _ALIGNED = Training("aligned", {})
+_FROM_ABOVE = Training("from_above_0.5", {"training.gradient_from_above": 0.5})
 _TUNED_RULES = (f"{TUNED}:token_geometric", f"{TUNED}:confidence")
 _SHORTLIST = 16
 
@@ -102,9 +103,15 @@ def _head(setting: Setting, kind: str, oracle: str, penalty: float, smoothing: f
     return Training(f"{name}_sigma_{smoothing}" if smoothing else name, changes, _ALIGNED)
 
 
-def _chosen(setting: Setting) -> Training:
-    """Returns the second phase of its config."""
-    return Training("exits", {"exit.oracle_smoothing": 0.0} | setting.second_phase(), _ALIGNED)
+def _chosen(
+    setting: Setting,
+    name: str = "exits",
+    changes: dict[str, Any] | None = None,
+    start: Training = _ALIGNED,
+) -> Training:
+    """Returns the second phase of its config, with some changes."""
+    own = {"exit.oracle_smoothing": 0.0} | setting.second_phase() | (changes or {})
+    return Training(name, own, start)
 
 
 def _exits(setting: Setting) -> list[Point]:
@@ -152,7 +159,7 @@ def _ablation(setting: Setting) -> list[Point]:
 def _lifts(setting: Setting) -> list[Point]:
     """Trainings that may improve low exits, compared with the paper's aligned training."""
     changes = {
-        "from_above_0.5": {"training.gradient_from_above": 0.5},
+        _FROM_ABOVE.name: _FROM_ABOVE.changes,
         "layer_drop_0.1": {"model.layer_drop": 0.1},
         "layer_drop_rising_0.2": {"model.layer_drop": 0.2, "model.layer_drop_rates": "rising"},
         "from_above_0": {"training.gradient_from_above": 0.0},
@@ -161,16 +168,25 @@ def _lifts(setting: Setting) -> list[Point]:
 
 
 def _time(setting: Setting) -> list[Point]:
-    """Quality against time: the chosen head's model, cut at each exit and with each exit rule as
-    tuning finds it, rules that classify with a shortlist; and shallow baselines."""
+    """Quality against time: models cut at each exit and with exit rules as tuning finds them, rules
+    that classify with a shortlist; and shallow baselines.
+
+    The models are that of the chosen head, with all rules; the same with a hidden layer in its
+    halting units; and that with less gradient from above too.
+    """
     compared = setting.layers > Similarity.first
     kinds = [kind for kind in KINDS if compared or kind != Similarity.kind]
     tuned = (f"{TUNED}:{kind}" for kind in kinds)
-    policies = (*setting.fixed, "uniform:0", *tuned)
-    return [
-        Point(_chosen(setting), policies, ("test",), _SHORTLIST),
-        *(_baseline(depth)._replace(splits=("test",)) for depth in range(1, setting.layers + 1)),
-    ]
+    hidden = {"model.halting_hidden": 64}
+    above = hidden | _FROM_ABOVE.changes
+    others = (
+        _chosen(setting, "exits_hidden_64", hidden),
+        _chosen(setting, "exits_from_above_0.5", above, _FROM_ABOVE),
+    )
+    timed = [Point(_chosen(setting), (*setting.fixed, "uniform:0", *tuned), ("test",), _SHORTLIST)]
+    timed += [Point(x, (*setting.fixed, *_TUNED_RULES), ("test",), _SHORTLIST) for x in others]
+    baselines = (_baseline(depth) for depth in range(1, setting.layers + 1))
+    return [*timed, *(point._replace(splits=("test",)) for point in baselines)]
 
 
 _SMALL = {

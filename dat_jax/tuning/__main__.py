@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer(
         "candidates", CANDIDATES, "Threshold vectors to draw.", 1, flag_values=options
     )
-    segment = "Width of a segment of average exit; one vector per segment decodes."
+    segment = "Width of a segment of cost; 1 is the cost of full depth. One vector of each decodes."
     flags.DEFINE_float("segment", SEGMENT, segment, 0.01, flag_values=options)
     flags.DEFINE_integer("beam_size", None, "By default the run's.", 1, flag_values=options)
     flags.DEFINE_float("length_penalty", None, "By default the run's.", 0, flag_values=options)

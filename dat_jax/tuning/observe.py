@@ -32,6 +32,8 @@ class Observed(NamedTuple):
     signal: Float[np.ndarray, "L tokens"]  # what the rule compares with thresholds
     first: int  # the depth of the first signal
     token_ll: Float[np.ndarray, "N tokens"]  # the reference's log-likelihood at each exit
+    source_length: Int[np.ndarray, " tokens"]  # of the sentence, EOS included
+    step: Int[np.ndarray, " tokens"]  # the position in its sentence, from 1
 
 
 @our_modes()
@@ -47,15 +49,19 @@ def observe(
     batch_tokens = devices * max(_BATCH_TOKENS, _ROWS * longest)
     num_shapes = trained.config.training.num_shapes
     shapes = shapes_for([file], num_shapes, batch_tokens, devices * _ROWS)
-    signals, token_lls = [], []
+    signals, token_lls, source_lengths, steps = [], [], [], []
     for batch in one_pass(file, shapes):
         rows = jax.device_put(batch, rows_on(trained.devices))
         signal, token_ll = _observe_batch(trained.model, trained.params, rows, kind, shortlist)
         real = batch.target != PAD
         signals.append(np.asarray(signal)[:, real])
         token_lls.append(np.asarray(token_ll)[:, real])
+        row, column = np.nonzero(real)
+        source_lengths.append(np.sum(batch.source != PAD, axis=1)[row])
+        steps.append(column + 1)
     signal, token_ll = np.concatenate(signals, axis=1), np.concatenate(token_lls, axis=1)
-    return Observed(signal, kind.first, token_ll)
+    lengths, step = np.concatenate(source_lengths), np.concatenate(steps)
+    return Observed(signal, kind.first, token_ll, lengths, step)
 
 
 @partial(jax.jit, static_argnames=("model", "kind", "shortlist"))

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tunes exit rules on validation data (paper, section 3.3): the best BLEU for each average exit.
+"""Tunes exit rules on validation data (paper, section 3.3): the best BLEU for each cost.
 
 As in the paper, draws 10,000 threshold vectors and keeps those with the highest BLEU at each cost.
 Unlike the paper, it does not decode with all of them: one teacher-forced pass over the validation
 set records the rule's signal and the log-likelihood of each token at each depth, and all vectors
-are scored on these. Only the most promising vector of each segment of average exit decodes the
-validation set. Of a rule whose choices can be listed, such as patience, all decode it. The result
-is the Pareto front of the measured BLEU and average exits.
+are scored on these. Only the most promising vector of each segment of cost decodes the validation
+set. Of a rule whose choices can be listed, such as patience, all decode it. The result is the
+Pareto front of the measured BLEU and FLOPs.
 """
 
+import math
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from dat_jax import flops
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.capacity import Capacity
@@ -24,19 +27,22 @@ from dat_jax.decoding.trained import TrainedModel
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.exits.parsing import find_rule, parse_policy
 from dat_jax.exits.questions import Rule
+from dat_jax.exits.rules import Fixed
 from dat_jax.exits.thresholds import Thresholded
+from dat_jax.model.transformer import Transformer
 from dat_jax.runtime.processes import gather, is_first
 from dat_jax.tuning.observe import Observed, observe
 
 CANDIDATES = 10_000  # as in the paper
-SEGMENT = 0.5  # of average exit; the paper gives no value
+SEGMENT = 0.1  # of the FLOPs of full depth; the paper gives no value
 
 
 class Estimate(NamedTuple):
-    """The estimated cost and quality of each threshold vector."""
+    """The estimated cost and quality of a rule."""
 
-    average_exit: Float[np.ndarray, " vectors"]
-    quality: Float[np.ndarray, " vectors"]  # mean log-likelihood of the references at their exits
+    rule: Thresholded
+    cost: float  # FLOPs of the decoder, divided by those of the last exit alone
+    quality: float  # mean log-likelihood of the references at their exits
 
 
 def tune(
@@ -56,7 +62,8 @@ def tune(
         kind: the kind of rule, of `dat_jax.tuning.fronts.KINDS`.
         decoding: the settings for decoding the validation set.
         candidates: the number of threshold vectors to draw.
-        segment: the width of a segment of average exit; one vector per segment decodes.
+        segment: the width of a segment of cost, of which 1 is the cost of full depth; one vector
+            per segment decodes.
         seed: the seed of the draws.
 
     Returns:
@@ -94,12 +101,11 @@ def _promising_rules(
     segment: float,
     seed: int,
 ) -> list[Rule]:
-    """Returns the rule with the best estimate in each segment of average exit; see `tune`."""
+    """Returns the rule with the best estimate in each segment of cost; see `tune`."""
     shortlist = suited(decoding, kind(())).shortlist
     observed = observe(trained, dataset.tokens("valid"), kind, shortlist)
     drawn = draw(observed.signal, candidates, seed)
-    chosen = promising(estimate_all(observed, drawn), segment)
-    return [kind(end_where_all_have(observed, drawn[index])) for index in chosen]
+    return promising(estimate_all(trained.model, observed, kind, drawn, shortlist), segment)
 
 
 def draw(
@@ -108,23 +114,41 @@ def draw(
     """Draws threshold vectors, rounded to five decimals: half from U(0,1)^(N-1), as in the paper.
 
     The other half are quantiles, at uniform levels, of the signals observed at each depth. Those of
-    a good model are close to 1, where uniform thresholds hardly separate them.
+    a good model are close to 1, where uniform thresholds hardly separate them. A depth where all
+    tokens have exited is drawn too, for a decoder without blocks above it costs less.
     """
-    level = np.random.default_rng(seed).uniform(size=(candidates, len(signal)))
+    generator = np.random.default_rng(seed)
+    level = generator.uniform(size=(candidates, len(signal)))
     quantiles = [np.quantile(row, column) for row, column in zip(signal, level.T, strict=True)]
     uniform = np.arange(candidates) % 2 == 0
     drawn = np.where(uniform[:, None], level, np.stack(quantiles, axis=1))
+    kept = generator.integers(1, len(signal), size=(candidates, 1), endpoint=True)
+    drawn = np.where(np.arange(len(signal)) < kept, drawn, 0)
     return drawn.clip(0, 1).round(5)  # a cosine may be negative
 
 
-def estimate_all(observed: Observed, thresholds: Float[np.ndarray, "vectors L"]) -> Estimate:
+def estimate_all(
+    model: Transformer,
+    observed: Observed,
+    kind: type[Thresholded],
+    thresholds: Float[np.ndarray, "vectors L"],
+    shortlist: int,
+) -> list[Estimate]:
     """Estimates each vector on the observed tokens, as if no state were copied."""
-    tokens = np.arange(observed.token_ll.shape[1])
-    rows = [exits_of(observed, vector) for vector in thresholds]
-    return Estimate(
-        average_exit=np.array([exits.mean() for exits in rows]),
-        quality=np.array([observed.token_ll[exits - 1, tokens].mean() for exits in rows]),
-    )
+    num_layers, tokens = observed.token_ll.shape
+
+    def cost(exits: Int[np.ndarray, " tokens"], rule: Rule) -> int:
+        sizes = model.config, model.target_vocabulary_size, observed.source_length, observed.step
+        return flops.translations(*sizes, exits, rule, shortlist)
+
+    full = cost(np.full(tokens, num_layers), Fixed(num_layers))
+    estimates = []
+    for vector in thresholds:
+        exits = exits_of(observed, vector)
+        rule = kind(end_at(int(exits.max()) - observed.first, vector))
+        quality = observed.token_ll[exits - 1, np.arange(tokens)].mean()
+        estimates.append(Estimate(rule, cost(exits, rule) / full, float(quality)))
+    return estimates
 
 
 def exits_of(observed: Observed, thresholds: Float[np.ndarray, " L"]) -> Int[np.ndarray, " tokens"]:
@@ -134,27 +158,25 @@ def exits_of(observed: Observed, thresholds: Float[np.ndarray, " L"]) -> Int[np.
     return np.where(halts.any(axis=0), first + halts.argmax(axis=0), num_layers)
 
 
-def end_where_all_have(
-    observed: Observed, thresholds: Float[np.ndarray, " L"]
-) -> tuple[float, ...]:
-    """The same thresholds, but 0 at the deepest exit of these tokens: so a decoder has no block
-    above it."""
-    kept = int(exits_of(observed, thresholds).max()) - observed.first
+def end_at(kept: int, thresholds: Float[np.ndarray, " L"]) -> tuple[float, ...]:
+    """The same thresholds, but 0 after the first `kept`: so a decoder has no block above."""
     return (*map(float, thresholds[:kept]), *[0.0] * (len(thresholds) - kept))
 
 
-def promising(estimate: Estimate, segment: float) -> list[int]:
-    """Returns the index of the best vector in each segment of average exit, lowest first."""
-    number = np.floor((estimate.average_exit - 1) / segment).astype(int)
-    return [
-        int(np.where(number == n, estimate.quality, -np.inf).argmax()) for n in np.unique(number)
-    ]
+def promising(estimates: Sequence[Estimate], segment: float) -> list[Rule]:
+    """Returns the best rule in each segment of cost, cheapest first."""
+    best = dict[int, Estimate]()
+    for estimate in estimates:
+        number = math.floor(estimate.cost / segment)
+        if number not in best or estimate.quality > best[number].quality:
+            best[number] = estimate
+    return [best[number].rule for number in sorted(best)]
 
 
 def pareto_front(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the Pareto front of BLEU and average exit, cheapest first."""
+    """Returns the Pareto front of BLEU and FLOPs, cheapest first."""
     front: list[dict[str, Any]] = []
-    for summary in sorted(measured, key=lambda s: (s["average_exit"], -s["bleu"])):
+    for summary in sorted(measured, key=lambda s: (s["flops_per_token"], -s["bleu"])):
         if not front or summary["bleu"] > front[-1]["bleu"]:
             front.append(summary)
     return front

@@ -3,7 +3,9 @@
 
 import dataclasses
 import functools
+import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,15 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from dat_jax import flops
 from dat_jax.data.batching import Batch
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import BOS, EOS
 from dat_jax.decoding.trained import TrainedModel, mesh_of
 from dat_jax.exits.parsing import Policy
-from dat_jax.exits.questions import Block, Plan
-from dat_jax.exits.rules import Confidence, Margin, Similarity, TokenGeometric
+from dat_jax.exits.questions import Block, Plan, Rule
+from dat_jax.exits.rules import Confidence, Fixed, Margin, Similarity, TokenGeometric
 from dat_jax.exits.thresholds import Thresholded
 from dat_jax.model.transformer import Transformer
 from dat_jax.runs.workdir import Run, make_model
@@ -31,7 +34,7 @@ from dat_jax.tuning.observe import Observed, observe
 from dat_jax.tuning.search import (
     Estimate,
     draw,
-    end_where_all_have,
+    end_at,
     estimate_all,
     exits_of,
     pareto_front,
@@ -120,7 +123,8 @@ def test_observe_equals_a_forward_pass_per_sentence(
     file = dataset.tokens("valid")
     observed, pairs = observe(trained, file, kind, shortlist), sentences(file)
     assert observed.token_ll.shape == (N, sum(len(target) for _, target in pairs))
-    columns = np.vstack([observed.signal, observed.token_ll]).T
+    columns = np.vstack([observed.signal, observed.token_ll, observed.source_length, observed.step])
+    columns = columns.T
     different = {tuple(column) for column in np.round(columns, 4).tolist()}
     assert len(different) > 20
 
@@ -132,7 +136,8 @@ def test_observe_equals_a_forward_pass_per_sentence(
         if shortlist:
             log_probs = choosing(log_probs, shortlist)
         signal = signal_of(kind, log_probs, halting, states)
-        for expected in np.vstack([signal, token_ll]).T:
+        steps = np.arange(1, len(target) + 1)
+        for expected in np.vstack([signal, token_ll, np.full(len(target), len(source)), steps]).T:
             distance = np.abs(columns - expected).max(axis=1).min()
             assert distance < 1e-4
 
@@ -162,9 +167,23 @@ def test_several_devices_observe_the_same_as_one(
     np.testing.assert_allclose(*ordered, atol=1e-4)
 
 
+def test_tokens_of_a_sentence_follow_one_another(trained: TrainedModel, dataset: Dataset):
+    file = dataset.tokens("valid")
+    observed = observe(trained, file, Confidence)
+    starts = [*np.flatnonzero(observed.step == 1), len(observed.step)]
+    found = []
+    for start, end in itertools.pairwise(starts):
+        (source_length,) = set(observed.source_length[start:end].tolist())
+        assert observed.step[start:end].tolist() == list(range(1, end - start + 1))
+        found.append((source_length, end - start))
+    assert sorted(found) == sorted((len(source), len(target)) for source, target in sentences(file))
+
+
 def seen(signal: np.ndarray, first: int = 1) -> Observed:
-    """Signals from depth `first` on, and likelihoods that do not matter."""
-    return Observed(signal, first, np.zeros((len(signal) + first, signal.shape[1])))
+    """Signals from depth `first` on of one sentence, and likelihoods that do not matter."""
+    token_ll = np.zeros((len(signal) + first, signal.shape[1]))
+    steps = np.arange(1, signal.shape[1] + 1)
+    return Observed(signal, first, token_ll, np.full(len(steps), 7), steps)
 
 
 def test_exits_of_equals_the_rule():
@@ -184,8 +203,6 @@ def test_exits_count_from_the_first_depth_with_a_threshold():
     observed = seen(np.asarray([[0.9, 0.1, 0.1], [0.9, 0.8, -0.1]]), first=2)
     assert exits_of(observed, np.asarray([0.5, 0.5])).tolist() == [2, 3, 4]
     assert exits_of(observed, np.asarray([0.5, 0.0])).tolist() == [2, 3, 3]
-    assert end_where_all_have(observed, np.asarray([0.0, 0.5])) == (0.0, 0.0)
-    assert end_where_all_have(observed, np.asarray([0.5, 0.5])) == (0.5, 0.5)
 
 
 def test_half_of_the_vectors_are_uniform_and_half_are_observed_quantiles():
@@ -197,8 +214,9 @@ def test_half_of_the_vectors_are_uniform_and_half_are_observed_quantiles():
         np.quantile(uniform, [0.1, 0.5, 0.9], axis=0)[:, 0], [0.1, 0.5, 0.9], atol=0.05
     )
     assert quantiles[:, 0].min() >= 0.9
-    assert 0.2 <= quantiles[:, 1].min() <= 0.201
-    assert 0.399 <= quantiles[:, 1].max() <= 0.4
+    second = quantiles[:, 1][quantiles[:, 1] > 0]
+    assert 0.2 <= second.min() <= 0.201
+    assert 0.399 <= second.max() <= 0.4
     exits = np.array([exits_of(seen(signal), vector).mean() for vector in quantiles])
     assert exits.min() < 1.2
     assert exits.max() > 2.5
@@ -206,38 +224,55 @@ def test_half_of_the_vectors_are_uniform_and_half_are_observed_quantiles():
     assert (draw(signal, 2_000, seed=1) != drawn).any()
 
 
-def test_an_estimate_is_the_mean_over_tokens_at_their_exits():
-    observed = Observed(
-        signal=np.array([[0.9, 0.1, 0.1], [0.0, 0.8, 0.2]]),
-        first=1,
-        token_ll=np.array([[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0], [-7.0, -8.0, -9.0]]),
-    )
-    estimate = estimate_all(observed, np.array([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]))
-    np.testing.assert_allclose(estimate.average_exit, [2, 1, 3])
-    np.testing.assert_allclose(estimate.quality, [(-1 - 5 - 9) / 3, -2, -8])
+def test_the_deepest_depth_is_drawn_too():
+    """From the second depth with a signal to the last, each as often."""
+    drawn = draw(np.full((3, 5), 0.5), 3_000, seed=0)
+    for half in (drawn[::2], drawn[1::2]):
+        deepest = [Confidence(tuple(vector)).deepest(4) for vector in half.tolist()]
+        assert pytest.approx(Counter(deepest), abs=70) == {2: 500, 3: 500, 4: 500}
+
+
+def test_an_estimate_is_the_mean_over_tokens_at_their_exits(trained: TrainedModel):
+    observed = seen(np.array([[0.9, 0.1, 0.1], [0.0, 0.8, 0.2]]))
+    token_ll = np.array([[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0], [-7.0, -8.0, -9.0]])
+    observed = observed._replace(token_ll=token_ll)
+    vectors = np.array([[0.5, 0.5], [0.5, 0.1], [0.0, 0.0], [1.0, 1.0]])
+    estimates = estimate_all(trained.model, observed, Confidence, vectors, shortlist=4)
+    quality = [(-1 - 5 - 9) / 3, (-1 - 5 - 6) / 3, -2, -8]
+    np.testing.assert_allclose([x.quality for x in estimates], quality)
+
+    def cost(exits: list[int], rule: Rule) -> int:
+        sizes = trained.model.config, trained.model.target_vocabulary_size
+        return flops.translation(*sizes, 7, np.array(exits), rule, shortlist=4)
+
+    for estimate, exits in zip(estimates, [[1, 2, 3], [1, 2, 2], [1] * 3, [3] * 3], strict=True):
+        expected = cost(exits, estimate.rule) / cost([3, 3, 3], Fixed(3))
+        assert estimate.cost == pytest.approx(expected)
+    assert estimates[2].cost < estimates[1].cost < estimates[0].cost < 1 < estimates[3].cost
+
+
+def test_thresholds_are_zero_once_all_observed_tokens_have_exited(trained: TrainedModel):
+    observed = seen(np.asarray([[0.1, 0.6], [0.5, 0.9]]))
+    vectors = np.asarray([[0.5, 0.4], [0.05, 0.7], [0.5, 0.7], [0.0, 0.45]])
+    estimates = estimate_all(trained.model, observed, Confidence, vectors, shortlist=0)
+    ended = [x.rule.thresholds for x in estimates]
+    assert ended == [(0.5, 0.0), (0.0, 0.0), (0.5, 0.7), (0.0, 0.0)]
+    assert end_at(0, np.asarray([0.5, 0.4])) == (0.0, 0.0)
 
 
 def test_each_segment_keeps_its_best():
-    estimate = Estimate(
-        average_exit=np.array([1.0, 1.4, 1.6, 2.9, 2.6, 2.7]),
-        quality=np.array([-5.0, -4.0, -3.0, -2.0, -1.0, -1.5]),
-    )
-    assert promising(estimate, segment=0.5) == [1, 2, 4]
-    assert promising(estimate, segment=5.0) == [4]
-
-
-def test_thresholds_are_zero_once_all_observed_tokens_have_exited():
-    signal = seen(np.asarray([[0.1, 0.6], [0.5, 0.9], [0.4, 0.2]]))
-    assert end_where_all_have(signal, np.asarray([0.5, 0.4, 0.3])) == (0.5, 0.0, 0.0)
-    assert end_where_all_have(signal, np.asarray([0.5, 0.7, 0.3])) == (0.5, 0.7, 0.0)
-    assert end_where_all_have(signal, np.asarray([0.5, 0.7, 0.45])) == (0.5, 0.7, 0.45)
-    assert end_where_all_have(signal, np.asarray([0.0, 0.7, 0.45])) == (0.0, 0.0, 0.0)
+    costs = [0.31, 0.38, 0.45, 0.89, 0.86, 0.87, 1.13]
+    qualities = [-5.0, -4.0, -3.0, -2.0, -1.0, -1.5, -7.0]
+    rules = [Confidence((float(number), 0.5)) for number in range(len(costs))]
+    estimates = [Estimate(*each) for each in zip(rules, costs, qualities, strict=True)]
+    assert promising(estimates, segment=0.1) == [rules[1], rules[2], rules[4], rules[6]]
+    assert promising(estimates, segment=5.0) == [rules[4]]
 
 
 def test_the_front_drops_dominated_points():
     points = [(1.0, 10.0), (1.5, 9.0), (2.0, 20.0), (2.0, 15.0), (3.0, 20.0), (2.5, 21.0)]
-    measured = [{"average_exit": exit_, "bleu": bleu} for exit_, bleu in points]
-    front = [(s["average_exit"], s["bleu"]) for s in pareto_front(measured)]
+    measured = [{"flops_per_token": cost, "bleu": bleu} for cost, bleu in points]
+    front = [(s["flops_per_token"], s["bleu"]) for s in pareto_front(measured)]
     assert front == [(1.0, 10.0), (2.0, 20.0), (2.5, 21.0)]
 
 
@@ -251,7 +286,7 @@ def test_tuning_measures_a_front_on_validation_data(
 
     for name in ("text", "tokens"):
         monkeypatch.setattr(Dataset, name, spy_on(getattr(Dataset, name)))
-    front = tune(trained, dataset, "confidence", CONFIG.decoding, candidates=50, segment=1.0)
+    front = tune(trained, dataset, "confidence", CONFIG.decoding, candidates=50, segment=0.2)
     assert splits == {"valid"}
     save_front(Run(tmp_path), "confidence", front)
     assert load_front(Run(tmp_path), "confidence") == json.loads(json.dumps(front))
@@ -280,7 +315,8 @@ def test_every_kind_is_tuned_and_found_again(
     def evaluated(_: Any, __: Any, policy: Policy, *___: Any) -> tuple[None, dict[str, Any]]:
         """Puts every rule on the front, so that none has to be decoded with."""
         decoded.append(policy.name)
-        return None, {"policy": policy.name, "average_exit": len(decoded), "bleu": len(decoded)}
+        figures = dict.fromkeys(("average_exit", "flops_per_token", "bleu"), len(decoded))
+        return None, {"policy": policy.name} | figures
 
     monkeypatch.setattr(search, "evaluate", evaluated)
     front = tune(trained, dataset, kind, CONFIG.decoding, candidates=50)
