@@ -46,7 +46,7 @@ from dat_jax.runtime.startup import together
 from dat_jax.storage.files import write_text
 from dat_jax.training.loop import train
 from dat_jax.training.sharding import check_sharding
-from dat_jax.tuning.fronts import resolve_policy, save_front, tuned_kinds
+from dat_jax.tuning.fronts import front_of, resolve_policy, save_front, tuned_kinds
 from dat_jax.tuning.search import tune
 
 _SAMPLES = 3
@@ -148,8 +148,9 @@ def _report(trained: TrainedModel, dataset: Dataset, workdir: Run) -> None:
     head = [] if config.model.exit_head == "none" else [config.model.exit_head]
     adaptive = list(dict.fromkeys([*head, *config.decoding.report_policies]))
     for kind in dict.fromkeys(k for text in adaptive for k in tuned_kinds(text, config.model)):
-        front = tune(trained, dataset, kind, config.decoding)
-        by_first(partial(save_front, workdir, kind, front))
+        if not front_of(workdir, kind, trained, config.decoding):
+            front = tune(trained, dataset, kind, config.decoding)
+            by_first(partial(save_front, workdir, kind, front))
 
     summaries: list[Summary] = []
     outputs: dict[str, Translations] = {}

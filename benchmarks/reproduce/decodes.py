@@ -26,7 +26,7 @@ from dat_jax.evaluation.tally import Tally
 from dat_jax.exits.parsing import Policy, parse_policy
 from dat_jax.exits.thresholds import Thresholded
 from dat_jax.runtime.programs import keep_programs
-from dat_jax.tuning.fronts import conditions, load_front, save_front
+from dat_jax.tuning.fronts import front_of, save_front
 from dat_jax.tuning.observe import Observed, observe
 from dat_jax.tuning.search import tune
 
@@ -80,18 +80,12 @@ class Model:
 
     def _front(self, kind: str) -> list[dict[str, Any]]:
         """Returns tuned thresholds; tunes them unless that was done with the same settings."""
-        front = load_front(self.run, kind)
-        if not front or not self._suits(front[0]):
+        front = front_of(self.run, kind, self.trained, self.decoding)
+        if not front:
             front = tune(self.trained, self.run.dataset(), kind, self.decoding)
             with self.run.writing():
                 save_front(self.run, kind, front)
         return front
-
-    def _suits(self, tuned: dict[str, Any]) -> bool:
-        """Returns whether a policy was tuned with these settings, given its summary."""
-        rule = parse_policy(tuned["policy"], self.trained.config.model).rule
-        wanted = conditions(self.trained, suited(self.decoding, rule))
-        return all(tuned.get(key) == value for key, value in wanted.items())
 
     def labels(self, split: str) -> Line:
         """Returns what names the training and the text."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dat_jax.config import DecodingConfig, ModelConfig
+from dat_jax.decoding.next_tokens import suited
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
 from dat_jax.exits.files import load_policy
@@ -51,6 +52,18 @@ def load_front(run: Run, kind: str) -> list[dict[str, Any]]:
         return [{"policy": str(point["policy"])} | point for point in front]
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{path} is damaged: tune again") from None
+
+
+def front_of(
+    run: Run, kind: str, trained: TrainedModel, decoding: DecodingConfig
+) -> list[dict[str, Any]]:
+    """Returns what `load_front` does if it was tuned for this model and these settings; else none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    front = load_front(run, kind)
+    return front if front and not _differences(front[0], trained, decoding) else []
 
 
 def tuned_kinds(text: str, config: ModelConfig) -> tuple[str, ...]:
@@ -106,13 +119,8 @@ def describe_misfit(
     """
     if not _is_tuned(text):
         return None
-    kinds = tuned_kinds(text, trained.config.model)
-    best, now = {"shortlist": 0} | _best(text, kinds, run), conditions(trained, decoding)
-    differences = [
-        f"{name} {best[name]} (now {now[name]})"
-        for name in now
-        if best.get(name, now[name]) != now[name]
-    ]
+    best = _best(text, tuned_kinds(text, trained.config.model), run)
+    differences = _differences(best, trained, decoding)
     if not differences:
         return None
     model = f"--average_checkpoints={len(trained.steps)}"
@@ -124,17 +132,6 @@ def describe_misfit(
         f"--beam_size={decoding.beam_size} {model} "
         f"--length_penalty={decoding.length_penalty} --shortlist={decoding.shortlist}"
     )
-
-
-def conditions(trained: TrainedModel, decoding: DecodingConfig) -> dict[str, Any]:
-    """Returns the settings besides thresholds that translations depend on, by summary key."""
-    return {
-        "checkpoint_step": trained.steps[0],
-        "averaged_checkpoints": len(trained.steps),
-        "beam_size": decoding.beam_size,
-        "length_penalty": decoding.length_penalty,
-        "shortlist": decoding.shortlist,
-    }
 
 
 def shown_budget(average_exit: float) -> str:
@@ -160,6 +157,27 @@ def _best(text: str, kinds: Sequence[str], run: Run) -> dict[str, Any]:
             "to that or more"
         )
     return max(within, key=lambda point: point["bleu"])
+
+
+def _differences(
+    tuned: dict[str, Any], trained: TrainedModel, decoding: DecodingConfig
+) -> list[str]:
+    """Returns the model and the settings of a summary that differ from those used now, as text."""
+    rule = parse_policy(tuned["policy"], trained.config.model).rule
+    suiting = suited(decoding, rule)
+    now = {
+        "checkpoint_step": trained.steps[0],
+        "averaged_checkpoints": len(trained.steps),
+        "beam_size": suiting.beam_size,
+        "length_penalty": suiting.length_penalty,
+        "shortlist": suiting.shortlist,
+    }
+    before = {"shortlist": 0} | tuned
+    return [
+        f"{name} {before[name]} (now {value})"
+        for name, value in now.items()
+        if before.get(name, value) != value
+    ]
 
 
 def _is_tuned(text: str) -> bool:

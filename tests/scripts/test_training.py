@@ -82,6 +82,19 @@ def test_a_failed_start_may_be_changed_and_a_stopped_run_resumes_exactly(
     assert losses(tmp_path) == losses(trained)
 
 
+def test_thresholds_of_a_finished_run_are_not_tuned_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    monkeypatch.setattr(train, "tune", None)
+    succeed(train.main, *TINY, f"--workdir={workdir}", "--config.training.steps=4")
+    before, after = (Run(path).evaluation.read_text() for path in (trained, workdir))
+    assert [json.loads(line)["bleu"] for line in after.splitlines()] == [
+        json.loads(line)["bleu"] for line in before.splitlines()
+    ]
+
+
 def test_bleu_on_validation_sentences_is_that_of_decoding_and_changes_no_parameter(
     trained: Path, tmp_path: Path
 ):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dat_jax.config import DecodingConfig
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
@@ -14,8 +15,8 @@ from dat_jax.exits.questions import Rule
 from dat_jax.exits.rules import Confidence, Fixed, Patience, Schedule, TokenGeometric
 from dat_jax.runs.workdir import Run
 from dat_jax.tuning.fronts import (
-    conditions,
     describe_misfit,
+    front_of,
     resolve_policy,
     save_front,
     shown_budget,
@@ -59,11 +60,40 @@ def trained(*steps: int) -> TrainedModel:
     return TrainedModel(config, tiny_model(exit_head="token_geometric"), {}, steps=steps)
 
 
+def tuned_with(decoding: DecodingConfig, *steps: int) -> dict[str, Any]:
+    """What a summary says of the settings and of the model's checkpoints."""
+    names = ("beam_size", "length_penalty", "shortlist")
+    settings = {name: getattr(decoding, name) for name in names}
+    return settings | {"checkpoint_step": steps[0], "averaged_checkpoints": len(steps)}
+
+
+def test_a_front_of_another_model_or_other_settings_does_not_count(tmp_path: Path):
+    run, decoding = Run(tmp_path), tiny_config(decoding={"beam_size": 4}).decoding
+    assert front_of(run, "confidence", trained(300), decoding) == []
+    front = [point("confidence:0.1,0.2", 1.5, 20.0) | tuned_with(decoding, 300, 200)]
+    save_front(run, "confidence", front)
+    assert front_of(run, "confidence", trained(300, 200), decoding) == front
+    assert front_of(run, "confidence", trained(300), decoding) == []
+    assert front_of(run, "confidence", trained(400, 300), decoding) == []
+    for change in {"beam_size": 5}, {"length_penalty": 0.5}, {"shortlist": 16}:
+        changed = dataclasses.replace(decoding, **change)
+        assert front_of(run, "confidence", trained(300, 200), changed) == []
+
+
+def test_a_shortlist_does_not_matter_to_rules_that_do_not_classify(tmp_path: Path):
+    run, decoding = Run(tmp_path), tiny_config().decoding
+    front = [point("token_geometric:0.1,0.2", 1.5, 20.0) | tuned_with(decoding, 300)]
+    save_front(run, "token_geometric", front)
+    with_shortlist = dataclasses.replace(decoding, shortlist=16)
+    assert front_of(run, "token_geometric", trained(300), with_shortlist) == front
+    assert describe_misfit("tuned:AE<=2", run, trained(300), with_shortlist) is None
+
+
 def test_a_misfit_lists_settings_that_differ_from_tuning(tmp_path: Path):
     run = Run(tmp_path / "my run")
     run.path.mkdir()
     decoding = tiny_config(decoding={"beam_size": 4, "length_penalty": 0.6}).decoding
-    tuned = point("confidence:0.1,0.2", 1.5, 20.0) | conditions(trained(300, 200), decoding)
+    tuned = point("confidence:0.1,0.2", 1.5, 20.0) | tuned_with(decoding, 300, 200)
     save_front(run, "confidence", [tuned])
 
     def misfit(model: TrainedModel, text: str = "tuned:AE<=2", **changes: Any) -> str | None:
