@@ -250,6 +250,18 @@ TABLE = (
         "tests/test_flops.py",
     ),
     Sabotage(
+        "dat_jax/flops.py",
+        "np.maximum.reduceat(exits, starts)",
+        "exits[starts]",
+        "tests/test_flops.py",
+    ),
+    Sabotage(
+        "dat_jax/tuning/search.py",
+        "< kept, drawn, 0)",
+        "<= kept, drawn, 0)",
+        "tests/tuning",
+    ),
+    Sabotage(
         "dat_jax/tuning/search.py",
         'dataset.tokens("valid")',
         'dataset.tokens("test")',
