@@ -47,3 +47,13 @@ def test_rows_come_in_order_and_unused_places_are_marked():
 def test_first_where_lists_true_positions_then_the_length(count: int):
     condition = jnp.asarray([False, True, False, True])
     assert first_where(condition, count).tolist() == ([1, 3] + [4] * count)[:count]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 500])
+def test_first_where_equals_numpy_for_any_number_of_rows(length: int, share: float):
+    condition = np.random.default_rng(length).uniform(size=length) < share
+    (indices,) = np.nonzero(condition)
+    for count in (1, length // 2 + 1, length, length + 3):
+        expected = np.concatenate([indices, np.full(count, length)])[:count]
+        np.testing.assert_array_equal(first_where(jnp.asarray(condition), count), expected)
