@@ -5,7 +5,7 @@ A linear layer from d_in to d_out costs 2 d_in d_out. Non-linearities, norms, re
 encoder are not counted.
 """
 
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -14,18 +14,17 @@ from dat_jax.config import ModelConfig
 from dat_jax.data.vocabulary import EOS
 from dat_jax.exits.questions import Need, Rule, Scope
 
-Count = TypeVar("Count", int, np.ndarray)
-"""A number, or an array of numbers of any shape."""
 
-
-def computed_block(config: ModelConfig, source_length: Count, step: Count) -> Count:
-    """Returns FC, the cost of a block for token `step` (from 1), without projecting the memory."""
+def computed_block(config: ModelConfig, source_length: Any, step: Any) -> Any:
+    """Returns FC, the cost of a block for token `step` (from 1), without projecting the memory;
+    of numbers or arrays."""
     dim, hidden = config.decoder_dim, config.decoder_ff_dim
     return 12 * dim**2 + 4 * hidden * dim + 4 * step * dim + 4 * source_length * dim
 
 
-def memory_projections(config: ModelConfig, source_length: Count) -> Count:
-    """Returns the cost of a block's keys and values of the memory, computed once per sentence."""
+def memory_projections(config: ModelConfig, source_length: Any) -> Any:
+    """Returns the cost of a block's keys and values of the memory, computed once per sentence; of a
+    number or an array."""
     return 4 * source_length * config.decoder_dim * config.encoder_dim
 
 
