@@ -38,11 +38,11 @@ class Observed(NamedTuple):
 
 @our_modes()
 def observe(
-    trained: TrainedModel, file: TokenFile, kind: type[Thresholded], shortlist: int = 0
+    trained: TrainedModel, file: TokenFile, kind: type[Thresholded], shortlist: int
 ) -> Observed:
     """Runs all exits over the references in `file` once, on all devices that hold the model.
 
-    With a shortlist, exits above the first see its words alone.
+    With a shortlist, exits above the first see its words alone; 0 for all tokens.
     """
     devices = len(trained.devices)
     longest = max(file.header.longest_source, file.header.longest_target)

@@ -156,10 +156,10 @@ def test_several_devices_observe_the_same_as_one(
     monkeypatch.setattr(observing, "_observe_batch", observed_batch)
     on_all = NamedSharding(mesh_of(jax.devices()), PartitionSpec())
     everywhere = dataclasses.replace(trained, params=jax.device_put(trained.params, on_all))
-    shared = observe(everywhere, file, Confidence)
+    shared = observe(everywhere, file, Confidence, shortlist=0)
     assert len(rows) > 0
     monkeypatch.undo()
-    alone = observe(trained, file, Confidence)
+    alone = observe(trained, file, Confidence, shortlist=0)
     ordered = [
         np.vstack([each.signal, each.token_ll])[:, np.argsort(each.token_ll[0])]
         for each in (alone, shared)
@@ -169,7 +169,7 @@ def test_several_devices_observe_the_same_as_one(
 
 def test_tokens_of_a_sentence_follow_one_another(trained: TrainedModel, dataset: Dataset):
     file = dataset.tokens("valid")
-    observed = observe(trained, file, Confidence)
+    observed = observe(trained, file, Confidence, shortlist=0)
     starts = [*np.flatnonzero(observed.step == 1), len(observed.step)]
     found = []
     for start, end in itertools.pairwise(starts):
