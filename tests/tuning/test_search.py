@@ -16,6 +16,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dat_jax import flops
+from dat_jax.config import Config
 from dat_jax.data.batching import Batch
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
@@ -61,9 +62,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def trained(dataset: Dataset) -> TrainedModel:
     """A model with random parameters."""
+    return with_random_parameters(CONFIG, dataset)
+
+
+def with_random_parameters(config: Config, dataset: Dataset) -> TrainedModel:
     vocabularies = dataset.vocabularies
-    model = make_model(CONFIG, vocabularies)
-    return TrainedModel(CONFIG, model, random_params(model), vocabularies, (0,))
+    model = make_model(config, vocabularies)
+    return TrainedModel(config, model, random_params(model), vocabularies, (0,))
 
 
 def sentences(file: TokenFile) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -120,6 +125,19 @@ def signal_of(
 def test_observe_equals_a_forward_pass_per_sentence(
     trained: TrainedModel, dataset: Dataset, kind: type[Thresholded], shortlist: int
 ):
+    check_observed(trained, dataset, kind, shortlist)
+
+
+def test_a_shortlist_is_that_of_the_first_exit_by_its_own_classifier(dataset: Dataset):
+    own = dataclasses.replace(CONFIG.model, classifiers="per_exit")
+    config = dataclasses.replace(CONFIG, model=own)
+    check_observed(with_random_parameters(config, dataset), dataset, Confidence, shortlist=3)
+
+
+def check_observed(
+    trained: TrainedModel, dataset: Dataset, kind: type[Thresholded], shortlist: int
+) -> None:
+    """What is observed equals a forward pass for each of some sentences."""
     file = dataset.tokens("valid")
     observed, pairs = observe(trained, file, kind, shortlist), sentences(file)
     assert observed.token_ll.shape == (N, sum(len(target) for _, target in pairs))
