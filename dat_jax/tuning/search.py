@@ -145,7 +145,7 @@ def estimate_all(
     estimates = []
     for vector in thresholds:
         exits = exits_of(observed, vector)
-        rule = kind(end_at(int(exits.max()) - observed.first, vector))
+        rule = kind(end_where_all_have(observed, exits, vector))
         quality = observed.token_ll[exits - 1, np.arange(tokens)].mean()
         estimates.append(Estimate(rule, cost(exits, rule) / full, float(quality)))
     return estimates
@@ -158,8 +158,11 @@ def exits_of(observed: Observed, thresholds: Float[np.ndarray, " L"]) -> Int[np.
     return np.where(halts.any(axis=0), first + halts.argmax(axis=0), num_layers)
 
 
-def end_at(kept: int, thresholds: Float[np.ndarray, " L"]) -> tuple[float, ...]:
-    """The same thresholds, but 0 after the first `kept`: so a decoder has no block above."""
+def end_where_all_have(
+    observed: Observed, exits: Int[np.ndarray, " tokens"], thresholds: Float[np.ndarray, " L"]
+) -> tuple[float, ...]:
+    """The same thresholds, but 0 at the deepest of these exits: so a decoder has no block above."""
+    kept = int(exits.max()) - observed.first
     return (*map(float, thresholds[:kept]), *[0.0] * (len(thresholds) - kept))
 
 

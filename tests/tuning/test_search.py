@@ -35,7 +35,7 @@ from dat_jax.tuning.observe import Observed, observe
 from dat_jax.tuning.search import (
     Estimate,
     draw,
-    end_at,
+    end_where_all_have,
     estimate_all,
     exits_of,
     pareto_front,
@@ -204,6 +204,11 @@ def seen(signal: np.ndarray, first: int = 1) -> Observed:
     return Observed(signal, first, token_ll, np.full(len(steps), 7), steps)
 
 
+def ended(observed: Observed, thresholds: list[float]) -> tuple[float, ...]:
+    vector = np.asarray(thresholds)
+    return end_where_all_have(observed, exits_of(observed, vector), vector)
+
+
 def test_exits_of_equals_the_rule():
     generator = np.random.default_rng(0)
     probability = generator.uniform(size=(N - 1, 40)).astype(np.float32)
@@ -221,6 +226,8 @@ def test_exits_count_from_the_first_depth_with_a_threshold():
     observed = seen(np.asarray([[0.9, 0.1, 0.1], [0.9, 0.8, -0.1]]), first=2)
     assert exits_of(observed, np.asarray([0.5, 0.5])).tolist() == [2, 3, 4]
     assert exits_of(observed, np.asarray([0.5, 0.0])).tolist() == [2, 3, 3]
+    assert ended(observed, [0.0, 0.5]) == (0.0, 0.0)
+    assert ended(observed, [0.5, 0.5]) == (0.5, 0.5)
 
 
 def test_half_of_the_vectors_are_uniform_and_half_are_observed_quantiles():
@@ -269,13 +276,20 @@ def test_an_estimate_is_the_mean_over_tokens_at_their_exits(trained: TrainedMode
     assert estimates[2].cost < estimates[1].cost < estimates[0].cost < 1 < estimates[3].cost
 
 
-def test_thresholds_are_zero_once_all_observed_tokens_have_exited(trained: TrainedModel):
+def test_thresholds_are_zero_once_all_observed_tokens_have_exited():
+    signal = seen(np.asarray([[0.1, 0.6], [0.5, 0.9], [0.4, 0.2]]))
+    assert ended(signal, [0.5, 0.4, 0.3]) == (0.5, 0.0, 0.0)
+    assert ended(signal, [0.5, 0.7, 0.3]) == (0.5, 0.7, 0.0)
+    assert ended(signal, [0.5, 0.7, 0.45]) == (0.5, 0.7, 0.45)
+    assert ended(signal, [0.0, 0.7, 0.45]) == (0.0, 0.0, 0.0)
+
+
+def test_estimated_rules_end_where_all_observed_tokens_have_exited(trained: TrainedModel):
     observed = seen(np.asarray([[0.1, 0.6], [0.5, 0.9]]))
     vectors = np.asarray([[0.5, 0.4], [0.05, 0.7], [0.5, 0.7], [0.0, 0.45]])
     estimates = estimate_all(trained.model, observed, Confidence, vectors, shortlist=0)
-    ended = [x.rule.thresholds for x in estimates]
-    assert ended == [(0.5, 0.0), (0.0, 0.0), (0.5, 0.7), (0.0, 0.0)]
-    assert end_at(0, np.asarray([0.5, 0.4])) == (0.0, 0.0)
+    thresholds = [x.rule.thresholds for x in estimates]
+    assert thresholds == [(0.5, 0.0), (0.0, 0.0), (0.5, 0.7), (0.0, 0.0)]
 
 
 def test_each_segment_keeps_its_best():
