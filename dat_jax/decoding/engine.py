@@ -144,8 +144,8 @@ class _Engine:
         """Runs the newest token of each live hypothesis up to its exit.
 
         Returns:
-            The likeliest next tokens at each token's exit, [R]; the exits, 0 for rows that are not
-            live; the caches; the work of all steps so far.
+            The candidates for the next token at each token's exit, [R]; the exits, 0 for rows that
+            are not live; the caches; the work of all steps so far.
         """
         model, halting, settings = self.model, self.halting, self.settings
         next_tokens = halting.next_tokens
@@ -170,7 +170,7 @@ class _Engine:
         found = climb.found
         if found is None:
             found, work = next_tokens.at_exits(climb.x, exits, work)
-        return next_tokens.best(found), exits, tuple(caches), work
+        return next_tokens.candidates(found), exits, tuple(caches), work
 
     def _start(self, state: _State) -> tuple[Int[Array, ""], Bool[Array, " R"], _Climb]:
         """Returns the place in the rings that this step writes, the live rows, and the rows' states

@@ -18,6 +18,7 @@ from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.top_tokens import (
     Shortlisted,
     TopTokens,
+    all_of_shortlist,
     score_shortlist,
     shortlist,
     top_of_shortlist,
@@ -96,6 +97,11 @@ class NextTokens:
         if isinstance(found, TopTokens):
             return found
         return top_of_shortlist(found, self._count, EOS)
+
+    def candidates(self, found: Found) -> TopTokens:
+        """Returns the tokens that a search chooses its continuations among: the best, or a whole
+        shortlist, which is short enough not to be ranked for each hypothesis first."""
+        return found if isinstance(found, TopTokens) else all_of_shortlist(found, EOS)
 
     @jax.named_scope("classifier")
     def at_exits(

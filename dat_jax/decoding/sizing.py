@@ -130,11 +130,12 @@ def row_sizes(rows: int, fewest: int, scope: Scope) -> tuple[int, ...]:
     every block once more, so none is near `fewest`. Where tokens exit together rows become fewer
     only as sentences end: all rows, 1/2 and 1/4 of them, and quarters of that."""
     quarters = [4**power for power in range(rows.bit_length())]
-    by_token = [1, 2, 8 / 3, 4, *(8 * quarter for quarter in quarters)]
-    divisors = by_token if scope is Scope.TOKEN else [2, *quarters]
-    sizes = {math.ceil(rows / divisor) for divisor in divisors}
-    smallest = min(fewest, rows) if scope is Scope.TOKEN else rows
-    return tuple(sorted({rows, smallest} | {size for size in sizes if size >= 2 * fewest}))
+    divisors, smallest = [2, *quarters], rows
+    if scope is Scope.TOKEN:
+        divisors, smallest = [2, 8 / 3, 4, *(8 * quarter for quarter in quarters)], fewest
+    sizes = (math.ceil(rows / divisor) for divisor in divisors)
+    large = {size for size in sizes if size >= 2 * fewest}
+    return tuple(sorted({rows, min(smallest, rows)} | large))
 
 
 def refill_size(slots: int, source_length: int, platform: Platform) -> int:

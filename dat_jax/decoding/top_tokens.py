@@ -2,7 +2,7 @@
 """The likeliest allowed next tokens of each hypothesis, all that a search needs of the V logits.
 
 The 2J best continuations of a sentence are among the 2J best of each of its hypotheses, so each
-hypothesis keeps only those.
+hypothesis keeps only those, or the shortlist that it has.
 
 This module alone masks tokens: PAD, UNK and BOS are never generated. EOS is not generated first,
 unless the limit is one token, and it is forced where only one more token fits. Log-probabilities
@@ -20,7 +20,8 @@ _LARGEST, _SMALLEST, _ALIGNED = 128, 32, 8  # groups, by the tokens that they ha
 
 
 class TopTokens(NamedTuple):
-    """The greatest logits of allowed tokens, best first; ties in token order."""
+    """The greatest logits of allowed tokens, best first, ties in token order; or a shortlist in its
+    own order, -inf for tokens that are not allowed."""
 
     logits: jax.Array  # [*B, top]
     tokens: jax.Array  # [*B, top]
@@ -37,8 +38,7 @@ class Shortlisted(NamedTuple):
 
 
 class Continuations(NamedTuple):
-    """Continuations of each hypothesis, best first except for disallowed ones; ties in token
-    order."""
+    """Continuations of each hypothesis, in the order of its top tokens."""
 
     log_probs: jax.Array  # [*B, top] of the hypothesis with its new token; -inf if disallowed
     tokens: jax.Array  # [*B, top]
@@ -102,13 +102,19 @@ def score_shortlist(
     return Shortlisted(logits, tokens, jax.nn.logsumexp(logits, axis=-1))
 
 
+def all_of_shortlist(among: Shortlisted, eos_id: int) -> TopTokens:
+    """Returns a whole shortlist, for a search that chooses among all tokens anyway."""
+    allowed = jnp.where(among.tokens < eos_id, -jnp.inf, among.logits)
+    return TopTokens(allowed, among.tokens, among.logits[..., eos_id], among.normaliser)
+
+
 def top_of_shortlist(among: Shortlisted, count: int, eos_id: int) -> TopTokens:
     """Like `top_tokens`, with the choice limited to a shortlist, whose order decides between ties;
     -inf for missing tokens."""
-    allowed = jnp.where(among.tokens < eos_id, -jnp.inf, among.logits)
-    top, order = jax.lax.top_k(allowed, count)
-    found = jnp.take_along_axis(among.tokens, order, axis=-1, mode="clip")
-    return TopTokens(top, found, among.logits[..., eos_id], among.normaliser)
+    every = all_of_shortlist(among, eos_id)
+    top, order = jax.lax.top_k(every.logits, count)
+    found = jnp.take_along_axis(every.tokens, order, axis=-1, mode="clip")
+    return every._replace(logits=top, tokens=found)
 
 
 def continuations(

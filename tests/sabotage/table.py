@@ -124,6 +124,12 @@ TABLE = (
         "tests/decoding/test_beam.py",
     ),
     Sabotage(
+        f"{_DECODING}/top_tokens.py",
+        "allowed = jnp.where(among.tokens < eos_id, -jnp.inf, among.logits)",
+        "allowed = among.logits",
+        "tests/decoding/test_shortlists.py",
+    ),
+    Sabotage(
         f"{_DECODING}/queue.py",
         "next_place += jnp.sum(arrivals.slots < settings.slots)",
         "next_place += settings.refill",
