@@ -120,6 +120,7 @@ def describe_misfit(
     if not _is_tuned(text):
         return None
     best = _best(text, tuned_kinds(text, trained.config.model), run)
+    decoding = suited(decoding, parse_policy(best["policy"], trained.config.model).rule)
     differences = _differences(best, trained, decoding)
     if not differences:
         return None

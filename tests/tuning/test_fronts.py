@@ -87,6 +87,8 @@ def test_a_shortlist_does_not_matter_to_rules_that_do_not_classify(tmp_path: Pat
     with_shortlist = dataclasses.replace(decoding, shortlist=16)
     assert front_of(run, "token_geometric", trained(300), with_shortlist) == front
     assert describe_misfit("tuned:AE<=2", run, trained(300), with_shortlist) is None
+    message = describe_misfit("tuned:AE<=2", run, trained(400), with_shortlist)
+    assert message is not None and message.endswith("--shortlist=0")
 
 
 def test_a_misfit_lists_settings_that_differ_from_tuning(tmp_path: Path):
