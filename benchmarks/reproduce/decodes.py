@@ -34,9 +34,9 @@ KEYS = ("config_sha256", "split", "policy", "beam_size", "shortlist", "batch_siz
 """The keys that identify a line: the training, the text, and how it was decoded."""
 
 BATCH_SIZES = (512, 32, 1)
-"""Batch sizes to time; the first asked for is timed with all sentences, for its scores."""
+"""Batch sizes to time; at the first asked for, all sentences are translated too, for scores."""
 
-_SENTENCES = {32: 512, 1: 64}  # to time each of the others with
+_SENTENCES = {512: 1_024, 32: 512, 1: 64}  # to time each with
 
 _PROCESSES = 3  # that time each policy, one after another; their speeds differ most
 
@@ -201,8 +201,7 @@ def measure_speed(
         old = known(batch_size)
         if None in old:
             budget.check()
-            sentences = None if batch_size == batch_sizes[0] else _SENTENCES[batch_size]
-            timed = _time(candidates, batch_size, sentences)
+            timed = _time(candidates, batch_size, _SENTENCES[batch_size])
             new = _lines_of(_batched(loaded, batch_size), timed, known(batch_sizes[0]))
             yield from (line for before, line in zip(old, new, strict=True) if before is None)
 
@@ -224,7 +223,7 @@ def _batched(
 
 
 def _time(
-    candidates: Sequence[_Candidate], batch_size: int, sentences: int | None
+    candidates: Sequence[_Candidate], batch_size: int, sentences: int
 ) -> list[tuple[Translations, list[float]]]:
     """Returns the translations of each candidate, and its seconds in each process."""
     each = []
@@ -239,12 +238,12 @@ def _time(
 
 
 def _time_here(
-    candidates: Sequence[_Candidate], batch_size: int, sentences: int | None
+    candidates: Sequence[_Candidate], batch_size: int, sentences: int
 ) -> list[tuple[Translations, list[float]]]:
     """Times the candidates in this process."""
     keep_programs()
     runs = [
-        partial(translator.translate, model.text("test")[0][:sentences], translator.policy.name)
+        partial(_translate, model, translator, sentences)
         for model, translator in _batched(_load(candidates), batch_size)
     ]
     parts = [runs[first : first + _IN_TURN] for first in range(0, len(runs), _IN_TURN)]
@@ -256,19 +255,25 @@ def _lines_of(
     timed: Sequence[tuple[Translations, list[float]]],
     whole: Sequence[Line | None],
 ) -> Iterator[Line]:
-    """Yields the line of each candidate.
+    """Yields the line of each candidate; scores and exits are those of its line in `whole`.
 
-    With part of the text, scores and exits are those of the line in `whole`.
+    Where there is none, all sentences are translated for them.
     """
     fresh, bleu = list[Line](), defaultdict[str, dict[str, float]](dict)
     for (model, translator), (outcome, seconds), old in zip(batched, timed, whole, strict=True):
-        line = old | _work(translator, outcome) if old else model.score(translator, outcome, "test")
+        old = old or model.score(translator, _translate(model, translator), "test")
+        line = old | _work(translator, outcome)
         tokens = sum(len(sentence.exits) for sentence in outcome.sentences)
         speed = rate(tokens, seconds) | {"processes": _PROCESSES}
         fresh.append(line | speed | {"timed_sentences": len(outcome.sentences)})
         bleu[model.sha256][translator.policy.name] = line["bleu"]
     for (model, _), line in zip(batched, fresh, strict=True):
         yield model.labels("test") | line | (model.span(bleu[model.sha256]) or {})
+
+
+def _translate(model: Model, translator: Translator, sentences: int | None = None) -> Translations:
+    """Translates the first sentences of `test`, or all."""
+    return translator.translate(model.text("test")[0][:sentences], translator.policy.name)
 
 
 def _work(translator: Translator, translations: Translations) -> Line:

@@ -63,7 +63,10 @@ def front_of(
         UserError: the file is damaged.
     """
     front = load_front(run, kind)
-    return front if front and not _differences(front[0], trained, decoding) else []
+    if not front:
+        return []
+    decoding = _suited(front[0], trained, decoding)
+    return [] if _differences(front[0], trained, decoding) else front
 
 
 def tuned_kinds(text: str, config: ModelConfig) -> tuple[str, ...]:
@@ -120,7 +123,7 @@ def describe_misfit(
     if not _is_tuned(text):
         return None
     best = _best(text, tuned_kinds(text, trained.config.model), run)
-    decoding = suited(decoding, parse_policy(best["policy"], trained.config.model).rule)
+    decoding = _suited(best, trained, decoding)
     differences = _differences(best, trained, decoding)
     if not differences:
         return None
@@ -160,18 +163,23 @@ def _best(text: str, kinds: Sequence[str], run: Run) -> dict[str, Any]:
     return max(within, key=lambda point: point["bleu"])
 
 
+def _suited(
+    tuned: dict[str, Any], trained: TrainedModel, decoding: DecodingConfig
+) -> DecodingConfig:
+    """Returns the settings that the rule of a summary decodes with."""
+    return suited(decoding, parse_policy(tuned["policy"], trained.config.model).rule)
+
+
 def _differences(
     tuned: dict[str, Any], trained: TrainedModel, decoding: DecodingConfig
 ) -> list[str]:
     """Returns the model and the settings of a summary that differ from those used now, as text."""
-    rule = parse_policy(tuned["policy"], trained.config.model).rule
-    suiting = suited(decoding, rule)
     now = {
         "checkpoint_step": trained.steps[0],
         "averaged_checkpoints": len(trained.steps),
-        "beam_size": suiting.beam_size,
-        "length_penalty": suiting.length_penalty,
-        "shortlist": suiting.shortlist,
+        "beam_size": decoding.beam_size,
+        "length_penalty": decoding.length_penalty,
+        "shortlist": decoding.shortlist,
     }
     before = {"shortlist": 0} | tuned
     return [

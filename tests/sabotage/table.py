@@ -130,6 +130,12 @@ TABLE = (
         "tests/decoding/test_shortlists.py",
     ),
     Sabotage(
+        f"{_DECODING}/next_tokens.py",
+        "model.table_of(exits) == table",
+        "model.table_of(exits) != table",
+        "tests/decoding/test_engine.py",
+    ),
+    Sabotage(
         f"{_DECODING}/queue.py",
         "next_place += jnp.sum(arrivals.slots < settings.slots)",
         "next_place += settings.refill",

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import pytest
 
+from benchmarks.bleu_counts import unpack
 from benchmarks.report import views
 from benchmarks.reproduce import __main__ as reproduce
 from benchmarks.reproduce import decodes
@@ -268,7 +269,7 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
     monkeypatch.setattr(reproduce, "BATCH_SIZES", (8, 2))
-    monkeypatch.setattr(decodes, "_SENTENCES", {8: 1, 2: 2})  # the first takes all
+    monkeypatch.setattr(decodes, "_SENTENCES", {8: 3, 2: 2})
     monkeypatch.setattr(decodes, "_PROCESSES", 2)
 
     def of_smoke(setting: Setting) -> list[Point]:
@@ -292,7 +293,8 @@ def test_speed_is_measured_in_batches_of_several_sizes(
         ("confidence", 4),
     }
     texts = len((smoke.text / "test.de").read_text().splitlines())
-    assert {x["timed_sentences"] for x in whole} == {texts}
+    assert {len(unpack(x["bleu_counts"])) for x in lines} == {texts}
+    assert {x["timed_sentences"] for x in whole} == {3}
     assert {x["timed_sentences"] for x in part} == {2}
     for one, other in zip(whole, part, strict=True):
         assert one["tokens_per_second"] > 0
