@@ -5,7 +5,8 @@
         --config.data.source=text:DIR
 
 DIR holds train.de, train.en, valid.de and so on: the captions of the WMT multimodal task, with the
-1,000 of 2016 as test.
+1,000 of 2016 as test: of github.com/multi30k/dataset, task 1, val.* as valid.* and
+test_2016_flickr.* as test.*.
 
 Sized for two CPU cores, where two trainings side by side take less than an hour: ten epochs, a
 small vocabulary, small batches. docs/results.md has the scores. A wider model, trained for longer

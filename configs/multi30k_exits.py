@@ -28,6 +28,6 @@ def get_config() -> ConfigDict:
     config.training.initial_workdir = "runs/multi30k"
     config.training.loss_weights = "1/sqrt_n"
     config.training.steps = 1_500
-    config.training.validate_every = 500
+    config.training.validate_every = 300
     config.training.checkpoint_every = 300
     return config

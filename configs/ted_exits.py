@@ -25,6 +25,6 @@ def get_config() -> ConfigDict:
     config.training.initial_workdir = "runs/ted"
     config.training.loss_weights = "1/sqrt_n"
     config.training.steps = 1_000
-    config.training.validate_every = 500
+    config.training.validate_every = 400
     config.training.checkpoint_every = 200
     return config

@@ -56,7 +56,7 @@ def test_an_object_decodes_as_its_name(model: TranslationModel, file: Path):
 
 
 def test_folders_are_named_as_the_page_says(file: Path):
-    (shown,) = re.findall(r"`test-(my_rules\S+)-beam5`", PAGE.read_text())
+    (shown,) = re.findall(r"`test-(my_rules\S+)-beam1`", PAGE.read_text())
     rule: Any = load_policy(f"{file}:Entropy:0.2", tiny_config().model).rule
     policy = Policy(f"{file}:Entropy:0.2", rule, "1f0c5a7e" + 56 * "0")
     assert policy.label.replace(":", "-") == shown

@@ -31,7 +31,7 @@ _STYLES = {
 _NAMES = {
     "baseline": "models of fewer blocks",
     "fixed": "one model, cut",
-    "uniform": "exits by chance",
+    "uniform": "uniform exits",
 }
 _TUNED = ("token_geometric", "confidence")
 

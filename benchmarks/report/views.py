@@ -95,8 +95,8 @@ def differences(lines: Sequence[Line], split: str) -> str:
     groups, depths, bleu = _by_policy(lines), _depths_of(lines), _draws_of(lines)
     rows = [["training", "against", "exit", "BLEU", "difference, 95 %", "by seed"]]
     for name in _points_of(lines):
-        for exit_name in (*map(str, depths), "by chance"):
-            policy = "uniform:0" if exit_name == "by chance" else f"fixed:{exit_name}"
+        for exit_name in (*map(str, depths), "uniform"):
+            policy = "uniform:0" if exit_name == "uniform" else f"fixed:{exit_name}"
             other = f"baseline_{exit_name}" if name == "aligned" else "aligned"
             mine, theirs = groups[name, policy], groups[other, policy]
             mine = {seed: line for seed, line in mine.items() if seed in theirs}

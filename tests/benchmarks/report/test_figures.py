@@ -48,7 +48,7 @@ def test_each_model_and_seed_is_a_series(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert [x.get_label() for x in lines if not x.get_label().startswith("_")] == [
         "models of fewer blocks",
         "one model, cut",
-        "exits by chance",
+        "uniform exits",
     ]
 
 
