@@ -29,8 +29,8 @@ def get_config() -> ConfigDict:
     config.data.vocabulary = "joint"
     # SentencePiece .model files to use instead of training vocabularies; copied. source_vocabulary
     # is that of both sides if vocabulary is joint; if separate, one may be given and the other
-    # trained. Their ids of padding, unknown, start and end must be 0, 1, 2 and 3. If a file normalises
-    # text itself, set the normalisation of its side below to none. Empty: trains one.
+    # trained. Their ids of padding, unknown, start and end must be 0, 1, 2 and 3. If a file
+    # normalises text itself, set the normalisation of its side below to none. Empty: trains one.
     config.data.source_vocabulary = ""
     config.data.target_vocabulary = ""
     # Pieces in each vocabulary that is trained, including the 4 special ones. At most 500,000
