@@ -28,6 +28,7 @@ from dat_jax.config import Config
 from dat_jax.config.schema import require
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.capacity import Capacity
+from dat_jax.decoding.next_tokens import check_shortlist_size
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError
@@ -98,6 +99,7 @@ def train_model(config: Config, workdir: Run) -> Dataset:
         Stopped: a signal stopped training; the last step is saved.
     """
     check_sharding(config.training.sharding, jax.device_count())
+    check_shortlist_size(config.decoding, config.data.vocabulary_size)
     device = jax.local_devices()[0]
     by_first(lambda: Capacity.of(device, config.model, config.decoding).check())
     by_first(lambda: _prepare(config, workdir))

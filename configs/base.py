@@ -230,8 +230,8 @@ def get_config() -> ConfigDict:
     # similarity:TAU: once the cosine of the states before and after a block is above TAU; from
     # block 2 on.
     # patience:K: once K exits in a row find the same token likeliest.
-    # tuned[:KIND]:AE<=DEPTH: the best policy that `python -m dat_jax.tuning` found with an average
-    # exit of at most DEPTH.
+    # tuned[:KIND]:AE<=DEPTH: the policy with the best BLEU of those that `python -m dat_jax.tuning`
+    # kept, none better at fewer FLOPs, with an average exit of at most DEPTH.
     # TAU is one number, or numbers separated by commas, one for each depth but the last; of
     # similarity, for each from 2 on.
     # decode.py and the library also take FILE.py:CLASS[:ARGUMENT], a rule of your own, but not from

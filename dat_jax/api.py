@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int
 
-from dat_jax.config import DecodingConfig
+from dat_jax.config import DecodingConfig, ModelConfig
 from dat_jax.config.schema import from_dict, require
 from dat_jax.decoding.inputs import read_limits, read_lines, read_sources
 from dat_jax.decoding.next_tokens import suited
@@ -155,14 +155,9 @@ class TranslationModel:
             return load_policy(policy, config.model)
         match config.decoding.policy if policy is None else policy:
             case Policy() as named:
-                return named
-            case Rule() as rule if type(rule) in RULES:  # its text says all of it
-                return Policy.of(parse_policy(str(rule), config.model).rule)
-            case Rule() as rule if rule.fits(config.model):
-                check_rule(rule, config.model)
-                return Policy.of(rule)
+                return named._replace(rule=_checked(named.rule, config.model))
             case Rule() as rule:
-                raise UserError(f"policy is {rule}: this model has no exit head or exits for it")
+                return Policy.of(_checked(rule, config.model))
             case str() as text if self.run is not None:
                 if misfit := describe_misfit(text, self.run, self.trained, decoding):
                     logging.warning("%s", misfit)
@@ -178,3 +173,17 @@ class TranslationModel:
                 raise UserError(f"{name} is no setting of a search: {place}")
         values = dataclasses.asdict(self.trained.config.decoding)
         return from_dict(DecodingConfig, values | settings)
+
+
+def _checked(rule: Rule, config: ModelConfig) -> Rule:
+    """Returns a rule that the model can decode with, of a known kind as its text says.
+
+    Raises:
+        UserError: the model cannot decode with it, or it answers wrongly.
+    """
+    if type(rule) in RULES:
+        return parse_policy(str(rule), config).rule
+    if not rule.fits(config):
+        raise UserError(f"policy is {rule}: this model has no exit head or exits for it")
+    check_rule(rule, config)
+    return rule

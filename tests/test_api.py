@@ -21,7 +21,7 @@ from dat_jax.checkpoints.write import Checkpoints
 from dat_jax.data.vocabulary import BOS, EOS, PAD, UNK
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
-from dat_jax.exits.parsing import parse_policy
+from dat_jax.exits.parsing import Policy, parse_policy
 from dat_jax.exits.rules import Confidence, Fixed, TokenMultinomial
 from dat_jax.model.transformer import init_params
 from dat_jax.runs.workdir import Run, make_model
@@ -102,6 +102,14 @@ def test_settings_default_to_those_of_the_run(model: TranslationModel):
     )
     assert by_text == by_rule == by_policy
     assert {exit for translation in by_text for exit in translation.exits} == {1}
+
+
+@pytest.mark.parametrize("rule", [Confidence(0.1), Confidence((0.1,))])
+def test_one_threshold_of_a_rule_is_for_all_depths(of_ids: TranslationModel, rule: Confidence):
+    sources = [[5, 7, EOS], [6, EOS]]
+    expected = of_ids.search(sources, policy="confidence:0.1")
+    for policy in (rule, Policy.of(rule)):
+        assert of_ids.search(sources, policy=policy).hypotheses == expected.hypotheses
 
 
 def test_searching_ids_needs_no_vocabularies_or_workdir(of_ids: TranslationModel):
@@ -212,6 +220,11 @@ def test_sentences_may_be_any_iterable(model: TranslationModel):
             {"policy": TokenMultinomial()},
             "policy is 'token_multinomial': this model lacks the exit head",
         ),
+        (
+            {"policy": Policy.of(TokenMultinomial())},
+            "policy is 'token_multinomial': this model lacks the exit head",
+        ),
+        ({"policy": Policy.of(Confidence((0.5, 0.5, 0.6)))}, "needs 1 threshold, or 2, one for"),
     ],
 )
 def test_impossible_settings_are_refused(model: TranslationModel, settings: Any, message: str):

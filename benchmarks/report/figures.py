@@ -142,8 +142,12 @@ def _nearest(lines: Sequence[Line]) -> list[Line]:
 
     All are of the first model that has tuned thresholds, and of its lowest seed.
     """
-    tuned = [line for line in select(lines, "split", "test") if kind_of(line) in _TUNED]
-    _check_any(tuned, "a tuned rule")
+    tuned = [
+        line
+        for line in select(lines, "split", "test")
+        if kind_of(line) in _TUNED and "exit_by_position" in line
+    ]
+    _check_any(tuned, "a tuned rule, with exits by position")
     tuned = [line for line in tuned if line["point"] == tuned[0]["point"]]
     first = min(line["seed"] for line in tuned)
     chosen = dict[str, Line]()

@@ -116,7 +116,8 @@ def against_time(lines: Sequence[Line], batch_size: str) -> str:
     """Returns BLEU of adaptive exits minus that of cuts at equal average exit, FLOPs and time."""
     named = {"average exit": costs.average_exit, "MFLOPs/token": costs.megaflops}
     named["ms/token"] = costs.milliseconds
-    return _against_cuts(select(lines, "batch_size", batch_size), named)
+    lines = select(select(lines, "batch_size", batch_size), "split", "test")
+    return _against_cuts(lines, named)
 
 
 def _against_cuts(lines: Sequence[Line], named: dict[str, costs.Cost]) -> str:

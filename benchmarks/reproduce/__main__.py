@@ -15,6 +15,7 @@ nothing is left. Thresholds are tuned on `valid`; each policy decodes `test` onc
 The second phase changes in its first phase what `--exits_config` changes in `--config`.
 """
 
+import dataclasses
 import itertools
 import runpy
 import sys
@@ -35,6 +36,7 @@ from benchmarks.results import Line, Lines
 from dat_jax.cli.command_line import define_config, define_path, read_config, run
 from dat_jax.config import Config
 from dat_jax.config.schema import require
+from dat_jax.decoding.next_tokens import check_shortlist_size
 from dat_jax.errors import UserError
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import parse_policy
@@ -68,6 +70,11 @@ def _main(options: flags.FlagValues) -> None:
     keep_programs()
     budget = Budget(options.budget_minutes)
     values = changed(read_config(options), {"data.source": f"text:{options.data}"})
+    shortlist = values["decoding"]["shortlist"]
+    require(
+        not shortlist,
+        f"decoding.shortlist is {shortlist}, but each point of a suite has its own: set it to 0",
+    )
     trainer = Trainer(values, as_path(options.runs))
     points = _points(options, values)
     for split in sorted({split for point in points for split in point.splits}):
@@ -78,7 +85,9 @@ def _main(options: flags.FlagValues) -> None:
         )
     seeds = numbers("seeds", options.seeds, 0)
     for seed, point in itertools.product(seeds, points):
-        trainer.config(point.training, seed)  # checks it
+        config = trainer.config(point.training, seed)
+        decoding = dataclasses.replace(config.decoding, shortlist=point.shortlist)
+        check_shortlist_size(decoding, config.data.vocabulary_size)
     lines = Lines(options.output, options.suite, KEYS)
     is_timed = options.suite == "time"
     require(
@@ -168,7 +177,7 @@ def _load(path: Path) -> dict[str, Any]:
             raise UserError("it has no get_config()")
         values = module["get_config"]().to_dict()
         Config.from_dict(values)
-    except (OSError, SyntaxError, UserError) as error:
+    except Exception as error:  # a config is the user's code
         raise UserError(
             f"{path} is not the config of a training ({error}): name one, as "
             "--exits_config=configs/multi30k_exits.py"

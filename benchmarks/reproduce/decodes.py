@@ -54,7 +54,7 @@ class Model:
         """Loads the parameters; `shortlist` is for the policies that can use it."""
         self.run, self.name, self.sha256 = trained.run, trained.training.name, trained.sha256
         self.trained = trained.run.load()
-        self.decoding = dataclasses.replace(self.trained.config.decoding, shortlist=shortlist)
+        self.decoding = dataclasses.replace(trained.decoding, shortlist=shortlist)
         self.text = cache(trained.run.text)
         self.observed = cache(self._observe)
 
@@ -137,7 +137,8 @@ def decode(trained: Trained, point: Point, lines: Lines, budget: Budget) -> Iter
             decoding = model.translator(policy).decoding
             line = lines.find(**known_by(model.sha256, decoding, policy.name, split))
             if line is None:
-                budget.check()
+                if not new:  # unwritten lines are not given up
+                    budget.check()
                 line = model.labels(split) | _evaluate(model, policy, split)
                 new.append(line)
             bleu[policy.name] = line["bleu"]
@@ -262,7 +263,7 @@ def _lines_of(
     fresh, bleu = list[Line](), defaultdict[str, dict[str, float]](dict)
     for (model, translator), (outcome, seconds), old in zip(batched, timed, whole, strict=True):
         old = old or model.score(translator, _translate(model, translator), "test")
-        line = old | _work(translator, outcome)
+        line = old | _work(translator, outcome) | machine()
         tokens = sum(len(sentence.exits) for sentence in outcome.sentences)
         speed = rate(tokens, seconds) | {"processes": _PROCESSES}
         fresh.append(line | speed | {"timed_sentences": len(outcome.sentences)})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs import base
-from dat_jax.config import Config
+from dat_jax.config import Config, DecodingConfig
 from dat_jax.data.sources import open_source
 from dat_jax.runs.compatibility import check_continues
 from dat_jax.runs.workdir import Run
@@ -26,7 +26,7 @@ _ELSEWHERE = {
         "training.profile",
     ),
     *("training.checkpoint_folder", "training.sharding", "training.log_every"),
-    *("training.validate_every", "decoding.policy", "decoding.beam_size"),
+    *("training.validate_every", "decoding.policy", "decoding.beam_size", "decoding.shortlist"),
     *("decoding.report_policies", "decoding.report_split", "decoding.batch_size"),
 }
 
@@ -41,11 +41,12 @@ class Training:
 
 
 class Trained(NamedTuple):
-    """A finished training."""
+    """A finished training, and the settings to decode with."""
 
     training: Training
     run: Run
     sha256: str
+    decoding: DecodingConfig
 
 
 class Trainer:
@@ -77,7 +78,8 @@ class Trainer:
         """Returns the checksum that identifies a training.
 
         It covers the text, the settings that differ from the defaults, and the training that it
-        starts from. It depends on no path and on no setting of decoding.
+        starts from. It depends on no path, and on no setting that lines hold separately, as the
+        beam.
         """
         changes = differences(dataclasses.asdict(self.config(training, seed)), _DEFAULTS)
         settings = {key: value for key, value in changes.items() if key not in _ELSEWHERE}
@@ -104,7 +106,7 @@ class Trainer:
             print(f"training {training.name}, seed {seed}, in {run.path}", flush=True)
             with run.writing():
                 train_model(config, run)
-        return Trained(training, run, self.sha256(training, seed))
+        return Trained(training, run, self.sha256(training, seed), config.decoding)
 
 
 def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ No model appears here: the engine finds the best continuations of each live beam
 (`dat_jax.decoding.top_tokens`) and calls `advance`. The rule is fairseq's. Of the 2J best
 continuations of a sentence's J live beams, those among the first J that end in EOS become finished
 hypotheses, and the first J that do not end are the new live beams. A sentence is done when it has J
-finished hypotheses or reaches its length limit. Ties go to the lower beam, then to the lower token.
+finished hypotheses or reaches its length limit. Ties go to the lower beam, then to the lower token
+or, of a shortlist, to the one that stands first in it.
 
 Every field of the state has the sentences B on its leading axis, and each sentence has its own
 position. A sentence that is done has no live beams, and advancing it changes nothing. In the

@@ -37,14 +37,22 @@ def check_shortlist(decoding: DecodingConfig, rule: Rule, vocabulary_size: int) 
     Raises:
         UserError: they cannot.
     """
-    count, fewest = decoding.shortlist, 2 * decoding.beam_size
-    if not count:
-        return
-    if not rule.classifies_each_block:
+    count = decoding.shortlist
+    if count and not rule.classifies_each_block:
         raise UserError(
             f"shortlist is {count}, and {rule} needs no classifier after each block: set it to 0"
         )
-    if not fewest <= count <= vocabulary_size:
+    check_shortlist_size(decoding, vocabulary_size)
+
+
+def check_shortlist_size(decoding: DecodingConfig, vocabulary_size: int) -> None:
+    """Makes sure that a shortlist, if one is asked for, has enough tokens and not too many.
+
+    Raises:
+        UserError: it has not.
+    """
+    count, fewest = decoding.shortlist, 2 * decoding.beam_size
+    if count and not fewest <= count <= vocabulary_size:
         raise UserError(
             f"shortlist is {count}: with beam_size {decoding.beam_size} and {vocabulary_size} "
             f"tokens it must be from {fewest} to {vocabulary_size}, or 0 for all tokens"

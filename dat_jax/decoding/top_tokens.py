@@ -6,7 +6,7 @@ hypothesis keeps only those, or the shortlist that it has.
 
 This module alone masks tokens: PAD, UNK and BOS are never generated. EOS is not generated first,
 unless the limit is one token, and it is forced where only one more token fits. Log-probabilities
-stay the model's, normalised over all V tokens.
+stay the model's, normalised over all V tokens or over a shortlist.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class TopTokens(NamedTuple):
     logits: jax.Array  # [*B, top]
     tokens: jax.Array  # [*B, top]
     eos_logit: jax.Array  # [*B] of EOS
-    normaliser: jax.Array  # [*B] the logsumexp over all V
+    normaliser: jax.Array  # [*B] the logsumexp over all V, or over the shortlist
 
 
 class Shortlisted(NamedTuple):

@@ -24,7 +24,7 @@ from dat_jax.decoding.windows import progress_bar, read_window
 from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.runtime.jax_flags import our_modes
-from dat_jax.runtime.processes import count, gather
+from dat_jax.runtime.processes import gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +122,10 @@ class Translator:
             done: how many lines of the same text, whole windows, were translated before.
         """
         lines = iter(lines)
-        devices = len(self.trained.devices) * count()
-        window_size = self._platform.window * devices
-        longest = min(gather(self._capacity.longest_source))  # the same in all processes
+        own = {"devices": len(self.trained.devices), "longest": self._capacity.longest_source}
+        processes = gather(own)  # all must cut the text into the same windows
+        window_size = self._platform.window * sum(each["devices"] for each in processes)
+        longest = min(each["longest"] for each in processes)
         with progress_bar(description, total, done) as bar:
             while window := read_window(lines, window_size, arrives_within):
                 part = self._translate_window(window, done, longest, bar)

@@ -77,8 +77,9 @@ def read_thresholds(argument: str, depths: range) -> tuple[float, ...]:
     return values * count if len(values) == 1 else values
 
 
-def write_thresholds(thresholds: tuple[float, ...]) -> str:
+def write_thresholds(thresholds: tuple[float, ...] | float) -> str:
     """Returns the shortest text that `read_thresholds` parses to the same numbers."""
+    thresholds = thresholds if isinstance(thresholds, tuple) else (thresholds,)
     different = dict.fromkeys(thresholds)
     return ",".join(str(x) for x in (different if len(different) == 1 else thresholds))
 

@@ -7,6 +7,7 @@ never asked would let all tokens exit at N.
 
 import dataclasses
 import inspect
+import numbers
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -65,20 +66,22 @@ def check_rule(rule: Rule, config: ModelConfig) -> None:
     """
     check_class(type(rule))
     try:
-        numbers = as_arrays(rule)
+        arrays = as_arrays(rule)
     except (TypeError, ValueError):
         raise UserError(f"policy is {rule}: its fields must be numbers or tuples of them") from None
     layers = config.decoder_layers
     deepest = _attempt(rule, "deepest", lambda: rule.deepest(layers))
-    if deepest not in range(1, layers + 1):
-        raise UserError(f"policy is {rule}: deepest answers {deepest}: must be from 1 to {layers}")
+    if not isinstance(deepest, numbers.Integral) or deepest not in range(1, layers + 1):
+        raise UserError(
+            f"policy is {rule}: deepest answers {deepest}: must be an integer from 1 to {layers}"
+        )
     _attempt(rule, "own_flops", lambda: int(rule.own_flops(config, np.array([1, layers]))))
     for question, seen, plan in _questions(rule, config):
         answer = _attempt(
             rule,
             question,
             lambda question=question, seen=seen, plan=plan: jax.eval_shape(
-                lambda rule, seen, plan: getattr(rule, question)(seen, plan), numbers, seen, plan
+                lambda rule, seen, plan: getattr(rule, question)(seen, plan), arrays, seen, plan
             ),
         )
         _check_answer(rule, question, answer, plan)

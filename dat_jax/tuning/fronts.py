@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fronts of tuned policies in a workdir, and the policies `tuned:...` that choose from them.
 
-`tuned:AE<=2.5` is the policy with the best BLEU on validation data whose average exit there is at
-most 2.5; `tuned:confidence:AE<=2.5` considers only that kind of rule. A front is a list of
-summaries, of which `policy` names the rule.
+A front is a list of summaries, of which `policy` names the rule; none is better at fewer FLOPs. Of
+these, `tuned:AE<=2.5` is the one with the best BLEU on validation data whose average exit there is
+at most 2.5; `tuned:confidence:AE<=2.5` considers only that kind of rule.
 """
 
 import json

@@ -22,7 +22,7 @@ from dat_jax import flops
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.capacity import Capacity
-from dat_jax.decoding.next_tokens import suited
+from dat_jax.decoding.next_tokens import check_shortlist_size, suited
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.exits.parsing import find_rule, parse_policy
@@ -102,7 +102,9 @@ def _promising_rules(
     seed: int,
 ) -> list[Rule]:
     """Returns the rule with the best estimate in each segment of cost; see `tune`."""
-    shortlist = suited(decoding, kind(())).shortlist
+    decoding = suited(decoding, kind(()))
+    check_shortlist_size(decoding, trained.model.target_vocabulary_size)
+    shortlist = decoding.shortlist
     observed = observe(trained, dataset.tokens("valid"), kind, shortlist)
     drawn = draw(observed.signal, candidates, seed)
     return promising(estimate_all(trained.model, observed, kind, drawn, shortlist), segment)

@@ -250,9 +250,21 @@ def test_a_line_that_does_not_fit_is_left_blank(
 def test_the_smallest_process_limits_the_length_of_a_line(
     dataset: Dataset, fake_engine: None, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("dat_jax.decoding.translator.gather", lambda own: [own, 40])
+    others = "dat_jax.decoding.translator.gather"
+    monkeypatch.setattr(others, lambda own: [own, own | {"longest": 40}])
     found = make_translator(dataset).translate(["acht " * 50, "acht"])
     assert [(line.line, line.longest) for line in found.too_long] == [(1, 40)]
+
+
+def test_a_window_is_for_the_devices_of_all_processes(
+    dataset: Dataset, fake_engine: None, monkeypatch: pytest.MonkeyPatch
+):
+    others = "dat_jax.decoding.translator.gather"
+    monkeypatch.setattr(others, lambda own: [own, own | {"devices": 2}])
+    translator = make_translator(dataset)
+    own = len(translator.trained.devices)
+    parts = list(translator.stream(["acht"] * 30))
+    assert len(parts[0].sentences) == 4 * (own + 2)
 
 
 def test_settings_that_fit_no_sentence_are_refused_before_reading(dataset: Dataset):

@@ -99,6 +99,10 @@ CLASSIFIER = {"needs": frozenset({Need.CLASSIFIER})}
             "9",
         ),
         (
+            mistaken("deepest", lambda self, _: 2.0, before_token=exits(lambda seen, plan: 1)),
+            "deepest answers 2.0: must be an integer from 1 to",
+        ),
+        (
             mistaken("own_flops", lambda self, *_: None, before_token=exits(lambda seen, plan: 1)),
             "own_flops fails with TypeError",
         ),

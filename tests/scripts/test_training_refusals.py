@@ -42,6 +42,7 @@ from tests.scripts.calls import TINY, refuse
         ("--config.model.encoder_heads=3", "must be a multiple of model.encoder_heads, 3"),
         ("--config.model.norm=mid", "model.norm is 'mid': must be one of post, pre"),
         ("--config.decoding.policy=fixed:7", "the depth must be one of 1, 2"),
+        ("--config.decoding.shortlist=1", "shortlist is 1: with beam_size"),
         ("--config.decoding.policy=token_geometric:0.1,0.2", "needs 1 threshold"),
         ("--config.decoding.report_policies=('token_multinomial',)", "use one of fixed"),
         ("--config.decoding.report_policies=", "decoding.report_policies, () for none: policy is"),

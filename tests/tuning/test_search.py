@@ -22,6 +22,7 @@ from dat_jax.data.dataset import Dataset
 from dat_jax.data.tokens import TokenFile
 from dat_jax.data.vocabulary import BOS, EOS
 from dat_jax.decoding.trained import TrainedModel, mesh_of
+from dat_jax.errors import UserError
 from dat_jax.exits.parsing import Policy
 from dat_jax.exits.questions import Block, Plan, Rule
 from dat_jax.exits.rules import Confidence, Fixed, Margin, Similarity, TokenGeometric
@@ -126,6 +127,15 @@ def test_observe_equals_a_forward_pass_per_sentence(
     trained: TrainedModel, dataset: Dataset, kind: type[Thresholded], shortlist: int
 ):
     check_observed(trained, dataset, kind, shortlist)
+
+
+def test_an_impossible_shortlist_is_refused_before_work(
+    trained: TrainedModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delattr("dat_jax.tuning.search.observe")
+    decoding = dataclasses.replace(CONFIG.decoding, beam_size=2, shortlist=3)
+    with pytest.raises(UserError, match="shortlist is 3: with beam_size 2"):
+        tune(trained, dataset, "confidence", decoding)
 
 
 def test_a_shortlist_is_that_of_the_first_exit_by_its_own_classifier(dataset: Dataset):

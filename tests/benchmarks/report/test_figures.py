@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import figures
+from dat_jax.errors import UserError
 from tests.benchmarks.report.lines import TABLE1, line
 
 FIGURES = {
@@ -66,3 +67,11 @@ def test_time_has_a_panel_for_each_batch_size(monkeypatch: pytest.MonkeyPatch, t
     ]
     points = [[len(x.get_xdata()) for x in axis.lines] for axis in drawn[1].axes]
     assert [sum(sizes) for sizes in points] == [len(TABLE1)] * 4
+
+
+@pytest.mark.parametrize("kind", ["positions", "scores"])
+def test_lines_without_positions_are_refused(kind: str, tmp_path: Path):
+    tuned = line("aligned", "confidence:0.5", 0.88)
+    del tuned["exit_by_position"], tuned["exit_by_score"]
+    with pytest.raises(UserError, match="is of a tuned rule, with exits by position"):
+        figures.FIGURES[kind]([*TABLE1, tuned], tmp_path / "a.svg")

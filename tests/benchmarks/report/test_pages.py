@@ -57,7 +57,10 @@ def test_the_command_prints_a_table_and_draws_a_figure(tmp_path: Path):
         (["--table="], "'' is not a file of results: measure it, or name another"),
         (["--figure=", "--output=x.svg"], "figure '': must be KIND FILE, as 'quality"),
         (["--figure=speed FILE", "--output=x.svg"], "speed needs files of benchmarks.decode"),
-        (["--figure=scores FILE", "--output=x.svg"], "files is of a tuned rule: name a file"),
+        (
+            ["--figure=scores FILE", "--output=x.svg"],
+            "files is of a tuned rule, with exits by position: name a file",
+        ),
         (["--figure=ablation FILE", "--output=x.svg"], "no line has the split 'valid'"),
         (["--table=SCORES 3"], "SCORES 3': parts of the file are 1, 2: name some"),
         (["--table=SCORES x"], "SCORES x': parts of the file are 1, 2: name some"),

@@ -141,6 +141,11 @@ def test_exits_that_cost_more_than_all_cuts_are_compared_with_the_best():
     assert row[-1].startswith(f"{slow['bleu'] - TABLE1[2]['bleu']:+.2f} [")
 
 
+def test_only_test_is_compared_by_time():
+    both = [*TABLE1, *(x | {"split": "valid"} for x in TABLE1)]
+    assert views.against_time(both, "32") == views.against_time(TABLE1, "32")
+
+
 def test_a_cut_that_a_deeper_one_beats_in_time_is_no_opponent():
     speeds = {1: 900, 2: 400, 3: 500, 4: 300}
     cuts = [

@@ -13,12 +13,14 @@ from benchmarks.bleu_counts import unpack
 from benchmarks.report import views
 from benchmarks.reproduce import __main__ as reproduce
 from benchmarks.reproduce import decodes
+from benchmarks.reproduce.budget import Spent
 from benchmarks.reproduce.suites import SUITES, Point, Setting
-from benchmarks.reproduce.trainings import Trainer, Training, changed, differences
-from benchmarks.results import read_lines
+from benchmarks.reproduce.trainings import Trained, Trainer, Training, changed, differences
+from benchmarks.results import Lines, read_lines
 from configs import multi30k_de_en, multi30k_exits
 from dat_jax.data.sources.generated import GeneratedCorpus
 from dat_jax.exits.parsing import parse_policy
+from dat_jax.runs.workdir import Run
 from tests.scripts.calls import Finished, call, files, refuse, succeed
 
 LAYERS = 3
@@ -127,6 +129,40 @@ def test_the_second_phase_starts_from_the_aligned_training(smoke: Smoke):
 
 
 @pytest.mark.slow
+def test_a_kept_training_decodes_with_the_settings_of_the_call(smoke: Smoke):
+    values = multi30k_de_en.get_config().to_dict()
+    changes = {"data.source": f"text:{smoke.text}", "decoding.beam_size": 2}
+    changes |= {"model.decoder_layers": LAYERS, "data.max_length": 24}
+    (point,) = (x for x in SUITES["smoke"](Setting(LAYERS, dict)) if x.training.name == "aligned")
+    own = {key: x for key, x in point.training.changes.items() if key != "decoding.beam_size"}
+    trained = Trainer(changed(values, changes), smoke.runs).train(Training("aligned", own), 0)
+    assert trained.run.config.decoding.beam_size == 1
+    assert decodes.Model(trained, shortlist=0).decoding.beam_size == 2
+
+
+@pytest.mark.slow
+def test_a_spent_budget_does_not_lose_decodes(smoke: Smoke, tmp_path: Path):
+    class Spending:
+        def __init__(self, checks: int) -> None:
+            self.left = checks
+
+        def check(self) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise Spent
+
+    training = Training("aligned", {})
+    (folder,) = smoke.runs.glob("aligned-0-*")
+    run = Run(folder)
+    trained = Trained(training, run, "a", run.config.decoding)
+    point = Point(training, Setting(LAYERS, dict).ends, ("valid",))
+    lines = Lines(tmp_path / "lines.jsonl", "smoke", decodes.KEYS)
+    budget: Any = Spending(2)  # one to load, one for the first decode
+    found = list(decodes.decode(trained, point, lines, budget))
+    assert [line["policy"] for line in found] == ["fixed:1", f"fixed:{LAYERS}"]
+
+
+@pytest.mark.slow
 def test_a_budget_too_small_for_anything_is_refused(smoke: Smoke, tmp_path: Path):
     output = tmp_path / "lines.jsonl"
     message = "--budget_minutes=0 is too small for any point"
@@ -173,6 +209,11 @@ def test_a_spent_budget_leaves_the_file_alone(smoke: Smoke):
             "--batch_sizes=32: only the suite time measures time: leave it out",
         ),
         ({"--config.model.dropout": "2.0"}, "model.dropout is 2.0: must be in [0, 1)"),
+        ({"--config.decoding.shortlist": "16"}, "decoding.shortlist is 16, but each point of"),
+        (
+            {"--suite": "time", "--config.decoding.beam_size": "9"},
+            "shortlist is 16: with beam_size 9 and 2000 tokens it must be from 18 to 2000, or",
+        ),
     ],
 )
 def test_wrong_input_is_refused_in_one_line(
@@ -301,6 +342,7 @@ def test_speed_is_measured_in_batches_of_several_sizes(
         assert one["repetitions"] == one["processes"] == 2
         for line in (one, other):
             assert line["in_work"] >= 1
+            assert line["device"] == "cpu: cpu"
             assert line["peak_bytes"] > 0
         assert one["average_exit"] == other["average_exit"]
         assert all(one[key] == other[key] for key in ("bleu", "bleu_counts", "span"))
