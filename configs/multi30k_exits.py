@@ -16,18 +16,23 @@ from configs import multi30k_de_en
 def get_config() -> ConfigDict:
     """Returns a halting unit after each block, trained with the likelihood oracle."""
     config = multi30k_de_en.get_config()
+    add_head(config)
+    config.optimizer.learning_rate = 5e-4
+
+    config.training.initial_workdir = "runs/multi30k"
+    config.training.steps = 1_500
+    config.training.validate_every = 300
+    config.training.checkpoint_every = 300
+    return config
+
+
+def add_head(config: ConfigDict) -> None:
+    """Adds the exit head that was chosen on validation data of Multi30k, and how it is trained."""
     config.model.exit_head = "token_geometric"
     config.model.halting_weights = "per_depth"
     config.exit.oracle = "likelihood"
     config.exit.exit_penalty = 0.05
     config.exit.loss_weight = 0.1
 
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_steps = 200
-
-    config.training.initial_workdir = "runs/multi30k"
     config.training.loss_weights = "1/sqrt_n"
-    config.training.steps = 1_500
-    config.training.validate_every = 300
-    config.training.checkpoint_every = 300
-    return config
+    config.optimizer.warmup_steps = 200

@@ -262,8 +262,8 @@ def _lines_of(
     """
     fresh, bleu = list[Line](), defaultdict[str, dict[str, float]](dict)
     for (model, translator), (outcome, seconds), old in zip(batched, timed, whole, strict=True):
-        old = old or model.score(translator, _translate(model, translator), "test")
-        line = old | _work(translator, outcome) | machine()
+        scored = old or model.score(translator, _translate(model, translator), "test")
+        line = scored | _work(translator, outcome) | machine()
         tokens = sum(len(sentence.exits) for sentence in outcome.sentences)
         speed = rate(tokens, seconds) | {"processes": _PROCESSES}
         fresh.append(line | speed | {"timed_sentences": len(outcome.sentences)})
