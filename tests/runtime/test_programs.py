@@ -138,3 +138,13 @@ def test_a_partial_cache_entry_of_a_killed_process_is_replaced(
     assert compile_and_run(2.0) == 3.0
     assert compile_and_run(3.0) == 4.0
     assert len(kept(cache)) == 2
+
+
+def test_tests_compile_what_another_process_has_half_written(tmp_path: Path):
+    """Test processes share a cache that JAX does not lock."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    assert compile_and_run(2.0) == 3.0
+    (name,) = kept(tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
+    compilation_cache.reset_cache()
+    assert compile_and_run(2.0) == 3.0
