@@ -41,7 +41,7 @@ _SENTENCES = {512: 1_024, 32: 512, 1: 64}  # to time each with
 _PROCESSES = 3  # that time each policy, one after another; their speeds differ most
 
 _IN_TURN = 4
-"""Policies that take turns: a process keeps the programs of no more, of three lengths each."""
+"""Policies that take turns: a process keeps the programs of no more, of four lengths each."""
 
 _OF_TEXT = ("average_exit", "exit_histogram", "flops_per_token", "config_sha256")
 """Figures of the output, which do not depend on the batch size."""
@@ -226,29 +226,30 @@ def _batched(
 def _time(
     candidates: Sequence[_Candidate], batch_size: int, sentences: int
 ) -> list[tuple[Translations, list[float]]]:
-    """Returns the translations of each candidate, and its seconds in each process."""
-    each = []
+    """Returns the translations of each candidate, and its seconds in each process.
+
+    Compiling is left out: long texts take more programs than a process keeps between two turns.
+    """
+    each = list[list[Translations]]()
     for _ in range(_PROCESSES):
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
             job = fresh.submit(_time_here, candidates, batch_size, sentences)
             each.append(job.result())
-    return [
-        (runs[0][0], [second for _, seconds in runs for second in seconds])
-        for runs in zip(*each, strict=True)
-    ]
+    return [(runs[0], [run.cost.seconds for run in runs]) for runs in zip(*each, strict=True)]
 
 
 def _time_here(
     candidates: Sequence[_Candidate], batch_size: int, sentences: int
-) -> list[tuple[Translations, list[float]]]:
-    """Times the candidates in this process."""
+) -> list[Translations]:
+    """Times the candidates in this process; returns the translations with their time."""
     keep_programs()
     runs = [
         partial(_translate, model, translator, sentences)
         for model, translator in _batched(_load(candidates), batch_size)
     ]
     parts = [runs[first : first + _IN_TURN] for first in range(0, len(runs), _IN_TURN)]
-    return [x for part in parts for x in interleaved(part, 1, f"batch {batch_size}")]
+    done = [x for part in parts for x in interleaved(part, 1, f"batch {batch_size}")]
+    return [translations for translations, _ in done]
 
 
 def _lines_of(

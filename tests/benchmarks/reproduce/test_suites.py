@@ -342,6 +342,8 @@ def test_speed_is_measured_in_batches_of_several_sizes(
         assert one["repetitions"] == one["processes"] == 2
         for line in (one, other):
             assert line["in_work"] >= 1
+            without_compiling = line["tokens"] / line["seconds"]
+            assert line["rates"][0] == round(without_compiling, 1)
             assert line["device"] == "cpu: cpu"
             assert line["peak_bytes"] > 0
         assert one["average_exit"] == other["average_exit"]
