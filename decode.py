@@ -31,7 +31,7 @@ from dat_jax.cli.streams import deliver, has_reader
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.config.schema import from_dict, require
 from dat_jax.decoding.inputs import read_n_best
-from dat_jax.decoding.next_tokens import suited
+from dat_jax.decoding.rule_settings import suited
 from dat_jax.decoding.translator import Translator
 from dat_jax.evaluation import formats
 from dat_jax.evaluation.pipeline import contents_of, translate
@@ -86,8 +86,7 @@ def _decode(options: flags.FlagValues) -> None:
     resolve = policy_of_user if "policy" in given else resolve_policy
     policy = resolve(decoding.policy, config.model, workdir)
     decoding = dataclasses.replace(decoding, policy=policy.label)
-    if "shortlist" not in given:
-        decoding = suited(decoding, policy.rule)
+    decoding = suited(decoding, policy.rule, given)
     with contextlib.ExitStack() as stack:
         alone = "score is set, and only one process scores: start one"
         require(count() == 1 or not asked.score, alone)

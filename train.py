@@ -28,7 +28,7 @@ from dat_jax.config import Config
 from dat_jax.config.schema import require
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.capacity import Capacity
-from dat_jax.decoding.next_tokens import check_shortlist_size
+from dat_jax.decoding.rule_settings import check_shortlist_size
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translations
 from dat_jax.errors import UserError

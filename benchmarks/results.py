@@ -97,17 +97,18 @@ def kind_of(line: Line) -> str:
 
 
 def rule_of(line: Line) -> str:
-    """Returns the kind of a line's exit rule in words, with its shortlist if it has one."""
-    return _with_shortlist(kind_of(line).replace("_", " "), line)
+    """Returns the kind of a line's exit rule in words, with its settings if it has some."""
+    return _with_settings(kind_of(line).replace("_", " "), line)
 
 
 def describe(line: Line) -> str:
-    """Returns the policy of a line, with its shortlist if it has one."""
-    return _with_shortlist(line["policy"], line)
+    """Returns the policy of a line, with its settings if it has some."""
+    return _with_settings(line["policy"], line)
 
 
-def _with_shortlist(name: str, line: Line) -> str:
-    return f"{name}, shortlist {line['shortlist']}" if line["shortlist"] else name
+def _with_settings(name: str, line: Line) -> str:
+    settings = {"shortlist": line["shortlist"], "gap": line["trailing_gap"]}
+    return ", ".join([name, *(f"{key} {value:g}" for key, value in settings.items() if value)])
 
 
 def select(lines: Sequence[Line], key: str, value: str) -> list[Line]:

@@ -265,6 +265,10 @@ def get_config() -> ConfigDict:
     # all tokens and proposes this many words, and deeper exits choose among them and the special
     # tokens. 0: every exit scores all tokens, as in the paper.
     config.decoding.shortlist = 0
+    # For a beam and rules whose tokens exit each by itself: a hypothesis whose log-probability is
+    # this many nats or more below that of its sentence's best exits at the first exit. 0: the rule
+    # alone decides, as in the paper.
+    config.decoding.trailing_gap = 0.0
     # Averages the parameters of this many last checkpoints, or of all if there are fewer.
     config.decoding.average_checkpoints = 1
     return config

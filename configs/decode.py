@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.bleu_tokenizer = placeholder(str)
     config.max_source_length = placeholder(int)
     config.shortlist = placeholder(int)
+    config.trailing_gap = placeholder(float)
 
     # The model. best: the checkpoint that was best on validation data (training.best_by); last: the
     # last one; STEP: that of a step; `python -m dat_jax.info` lists them. Empty: the mean of the

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from dat_jax.config import DecodingConfig, ModelConfig
 from dat_jax.config.schema import from_dict, require
 from dat_jax.decoding.inputs import read_limits, read_lines, read_sources
-from dat_jax.decoding.next_tokens import suited
+from dat_jax.decoding.rule_settings import suited
 from dat_jax.decoding.search import Ids, SearchResult, search
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translation, Translator, cut_source
@@ -144,10 +144,10 @@ class TranslationModel:
     def _settings(
         self, policy: PolicyLike | None, settings: dict[str, Any]
     ) -> tuple[Policy, DecodingConfig]:
-        """The policy and all settings; the run's shortlist is for policies that take one."""
+        """The policy and all settings; of the run's, those that the policy can use."""
         decoding = self._decoding(settings)
         named = self._policy(policy, decoding)
-        return named, decoding if "shortlist" in settings else suited(decoding, named.rule)
+        return named, suited(decoding, named.rule, settings)
 
     def _policy(self, policy: PolicyLike | None, decoding: DecodingConfig) -> Policy:
         config = self.trained.config

@@ -15,7 +15,6 @@ nothing is left. Thresholds are tuned on `valid`; each policy decodes `test` onc
 The second phase changes in its first phase what `--exits_config` changes in `--config`.
 """
 
-import dataclasses
 import itertools
 import runpy
 import sys
@@ -30,13 +29,13 @@ from ml_collections import config_flags
 from benchmarks.options import numbers, some
 from benchmarks.reproduce.budget import Budget, Spent
 from benchmarks.reproduce.decodes import BATCH_SIZES, KEYS, decode, known_by, measure_speed
-from benchmarks.reproduce.suites import SUITES, TUNED, Point, Setting
+from benchmarks.reproduce.suites import SUITES, TUNED, Point, RuleSettings, Setting
 from benchmarks.reproduce.trainings import Trained, Trainer, changed, differences
 from benchmarks.results import Line, Lines
 from dat_jax.cli.command_line import define_config, define_path, read_config, run
 from dat_jax.config import Config
 from dat_jax.config.schema import require
-from dat_jax.decoding.next_tokens import check_shortlist_size
+from dat_jax.decoding.rule_settings import check_shortlist_size
 from dat_jax.errors import UserError
 from dat_jax.evaluation.tables import format_table
 from dat_jax.exits.parsing import parse_policy
@@ -70,11 +69,12 @@ def _main(options: flags.FlagValues) -> None:
     keep_programs()
     budget = Budget(options.budget_minutes)
     values = changed(read_config(options), {"data.source": f"text:{options.data}"})
-    shortlist = values["decoding"]["shortlist"]
-    require(
-        not shortlist,
-        f"decoding.shortlist is {shortlist}, but each point of a suite has its own: set it to 0",
-    )
+    for name in RuleSettings._fields:
+        value = values["decoding"][name]
+        require(
+            not value,
+            f"decoding.{name} is {value}, but each point of a suite has its own: set it to 0",
+        )
     trainer = Trainer(values, as_path(options.runs))
     points = _points(options, values)
     for split in sorted({split for point in points for split in point.splits}):
@@ -86,8 +86,7 @@ def _main(options: flags.FlagValues) -> None:
     seeds = numbers("seeds", options.seeds, 0)
     for seed, point in itertools.product(seeds, points):
         config = trainer.config(point.training, seed)
-        decoding = dataclasses.replace(config.decoding, shortlist=point.shortlist)
-        check_shortlist_size(decoding, config.data.vocabulary_size)
+        check_shortlist_size(point.settings.of(config.decoding), config.data.vocabulary_size)
     lines = Lines(options.output, options.suite, KEYS)
     is_timed = options.suite == "time"
     require(

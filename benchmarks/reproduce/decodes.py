@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from benchmarks.bleu_counts import count, pack
 from benchmarks.reproduce.budget import Budget
 from benchmarks.reproduce.exits import by_position, by_score
-from benchmarks.reproduce.suites import TUNED, Point
+from benchmarks.reproduce.suites import TUNED, Point, RuleSettings
 from benchmarks.reproduce.trainings import Trained
 from benchmarks.results import Line, Lines
 from benchmarks.timing import interleaved, machine, rate
 from dat_jax.config import DecodingConfig
-from dat_jax.decoding.next_tokens import suited
+from dat_jax.decoding.rule_settings import suited
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.evaluate import figures
 from dat_jax.evaluation.scores import tokenizers_of
@@ -30,7 +30,10 @@ from dat_jax.tuning.fronts import front_of, save_front
 from dat_jax.tuning.observe import Observed, observe
 from dat_jax.tuning.search import tune
 
-KEYS = ("config_sha256", "split", "policy", "beam_size", "shortlist", "batch_size")
+KEYS = (
+    *("config_sha256", "split", "policy"),
+    *("beam_size", "shortlist", "trailing_gap", "batch_size"),
+)
 """The keys that identify a line: the training, the text, and how it was decoded."""
 
 BATCH_SIZES = (512, 32, 1)
@@ -50,11 +53,11 @@ _OF_TEXT = ("average_exit", "exit_histogram", "flops_per_token", "config_sha256"
 class Model:
     """A loaded training; its texts and observations are read or computed once."""
 
-    def __init__(self, trained: Trained, shortlist: int) -> None:
-        """Loads the parameters; `shortlist` is for the policies that can use it."""
+    def __init__(self, trained: Trained, settings: RuleSettings) -> None:
+        """Loads the parameters; `settings` are for the policies that can use them."""
         self.run, self.name, self.sha256 = trained.run, trained.training.name, trained.sha256
         self.trained = trained.run.load()
-        self.decoding = dataclasses.replace(trained.decoding, shortlist=shortlist)
+        self.decoding = settings.of(trained.decoding)
         self.text = cache(trained.run.text)
         self.observed = cache(self._observe)
 
@@ -128,7 +131,7 @@ def decode(trained: Trained, point: Point, lines: Lines, budget: Budget) -> Iter
     Raises:
         Spent: the budget is spent.
     """
-    model = Model(trained, point.shortlist)
+    model = Model(trained, point.settings)
     budget.check()
     policies = model.policies(point)
     for split in point.splits:
@@ -165,7 +168,7 @@ class _Candidate(NamedTuple):
     """A policy to time."""
 
     trained: Trained
-    shortlist: int
+    settings: RuleSettings
     policy: str
 
 
@@ -185,9 +188,9 @@ def measure_speed(
     candidates, loaded = list[_Candidate](), list[tuple[Model, Policy]]()
     for trained, point in points:
         budget.check()
-        model = Model(trained, point.shortlist)
+        model = Model(trained, point.settings)
         for policy in model.policies(point):
-            candidates.append(_Candidate(trained, point.shortlist, policy.name))
+            candidates.append(_Candidate(trained, point.settings, policy.name))
             loaded.append((model, policy))
 
     def known(batch_size: int) -> list[Line | None]:
@@ -209,10 +212,10 @@ def measure_speed(
 
 def _load(candidates: Sequence[_Candidate]) -> list[tuple[Model, Policy]]:
     """Loads the models of candidates, each once, and reads their policies."""
-    models, loaded = dict[tuple[Path, int], Model](), list[tuple[Model, Policy]]()
-    for trained, shortlist, policy in candidates:
-        key = trained.run.path, shortlist
-        models[key] = model = models.get(key) or Model(trained, shortlist)
+    models, loaded = dict[tuple[Path, RuleSettings], Model](), list[tuple[Model, Policy]]()
+    for trained, settings, policy in candidates:
+        key = trained.run.path, settings
+        models[key] = model = models.get(key) or Model(trained, settings)
         loaded.append((model, parse_policy(policy, model.trained.config.model)))
     return loaded
 

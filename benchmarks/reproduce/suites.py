@@ -4,14 +4,27 @@
 A point is a training and the policies that decode with it. The most informative points come first.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.reproduce.trainings import Training
+from dat_jax.config import DecodingConfig
 from dat_jax.exits.thresholds import Similarity
 from dat_jax.tuning.fronts import KINDS
 
 TUNED = "tuned"  # the policy "tuned:confidence" means all tuned thresholds of that rule
+
+
+class RuleSettings(NamedTuple):
+    """Settings of decoding, for the rules that can use them."""
+
+    shortlist: int = 0
+    trailing_gap: float = 0.0
+
+    def of(self, decoding: DecodingConfig) -> DecodingConfig:
+        """Returns the settings of decoding with these."""
+        return dataclasses.replace(decoding, **self._asdict())
 
 
 class Point(NamedTuple):
@@ -20,7 +33,7 @@ class Point(NamedTuple):
     training: Training
     policies: Sequence[str]
     splits: Sequence[str] = ("valid", "test")
-    shortlist: int = 0  # of the policies that classify after every block
+    settings: RuleSettings = RuleSettings()
 
 
 class Setting(NamedTuple):
@@ -46,7 +59,7 @@ Suite = Callable[[Setting], list[Point]]
 _ALIGNED = Training("aligned", {})
 _FROM_ABOVE = Training("from_above_0.5", {"training.gradient_from_above": 0.5})
 _TUNED_RULES = (f"{TUNED}:token_geometric", f"{TUNED}:confidence")
-_SHORTLIST = 16
+_FAST = RuleSettings(shortlist=16, trailing_gap=1.0)
 
 
 def _baseline(layers: int) -> Point:
@@ -169,7 +182,7 @@ def _lifts(setting: Setting) -> list[Point]:
 
 def _time(setting: Setting) -> list[Point]:
     """Quality against time: models cut at each exit and with exit rules as tuning finds them, rules
-    that classify with a shortlist; and shallow baselines.
+    with shortlists and gaps; and shallow baselines.
 
     The models are that of the chosen head, with all rules; the same with a hidden layer in its
     halting units; and that with less gradient from above too.
@@ -183,8 +196,8 @@ def _time(setting: Setting) -> list[Point]:
         _chosen(setting, "exits_hidden_64", hidden),
         _chosen(setting, "exits_from_above_0.5", above, _FROM_ABOVE),
     )
-    timed = [Point(_chosen(setting), (*setting.fixed, "uniform:0", *tuned), ("test",), _SHORTLIST)]
-    timed += [Point(x, (*setting.fixed, *_TUNED_RULES), ("test",), _SHORTLIST) for x in others]
+    timed = [Point(_chosen(setting), (*setting.fixed, "uniform:0", *tuned), ("test",), _FAST)]
+    timed += [Point(x, (*setting.fixed, *_TUNED_RULES), ("test",), _FAST) for x in others]
     baselines = (_baseline(depth) for depth in range(1, setting.layers + 1))
     return [*timed, *(point._replace(splits=("test",)) for point in baselines)]
 

@@ -27,7 +27,8 @@ _ELSEWHERE = {
     ),
     *("training.checkpoint_folder", "training.sharding", "training.log_every"),
     *("training.validate_every", "decoding.policy", "decoding.beam_size", "decoding.shortlist"),
-    *("decoding.report_policies", "decoding.report_split", "decoding.batch_size"),
+    *("decoding.trailing_gap", "decoding.report_policies", "decoding.report_split"),
+    "decoding.batch_size",
 }
 
 

@@ -23,6 +23,7 @@ class DecodingConfig:
     bleu_tokenizer: Literal["language", "13a", "zh", "char", "intl", "none"]
     max_source_length: int
     shortlist: int
+    trailing_gap: float
 
     def __post_init__(self) -> None:
         require_at_least("decoding", self, 1, "beam_size average_checkpoints max_length_extra")
@@ -30,7 +31,7 @@ class DecodingConfig:
             "decoding",
             self,
             0,
-            "length_penalty max_length_ratio max_source_length batch_size shortlist",
+            "length_penalty max_length_ratio max_source_length batch_size shortlist trailing_gap",
         )
         require(
             self.max_source_length != 1,

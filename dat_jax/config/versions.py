@@ -18,7 +18,7 @@ _RENAMED = {
 
 # Keys that came after format 7, with what was done before.
 _ADDED: dict[str, dict[str, Any]] = {
-    "decoding": {"shortlist": 0, "report_split": "test"},
+    "decoding": {"shortlist": 0, "trailing_gap": 0.0, "report_split": "test"},
     "model": {"halting_hidden": 0},
     "training": {
         "best_by": "loss",

@@ -88,6 +88,13 @@ def live(state: BeamState) -> Bool[Array, "B J"]:
     return state.log_probs > -jnp.inf
 
 
+def trailing(state: BeamState, gap: float) -> Bool[Array, "B J"]:
+    """True for live beams whose log-probability is `gap` nats or more below that of their
+    sentence's best."""
+    best_of_all = jnp.max(state.log_probs, axis=1, keepdims=True)
+    return live(state) & (best_of_all - state.log_probs >= gap)
+
+
 def done(state: BeamState) -> Bool[Array, "B"]:
     """True for sentences with J finished hypotheses or at their length limit."""
     return ~jnp.any(live(state), axis=1)

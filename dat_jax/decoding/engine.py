@@ -186,6 +186,9 @@ class _Engine:
             beams.limit,
             self.settings.beam_size,
         )
+        if self.settings.trailing_gap:
+            trails = beam.trailing(beams, self.settings.trailing_gap)
+            plan = plan._replace(exit_at=jnp.where(trails, 1, plan.exit_at))
         plan = Plan(*(leaf.reshape(rows, *leaf.shape[2:]) for leaf in plan))
         now = state.step % self.settings.length
         return now, beam.live(beams).reshape(rows), _Climb(x, plan, self.halting.nothing_found())

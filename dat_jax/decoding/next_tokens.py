@@ -11,7 +11,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import EOS
 from dat_jax.decoding.compaction import Rows, on_rows
 from dat_jax.decoding.settings import SearchSettings
@@ -26,43 +25,7 @@ from dat_jax.decoding.top_tokens import (
 )
 from dat_jax.decoding.unstacked import UnstackedModel, no_values
 from dat_jax.decoding.work import Work, add_run
-from dat_jax.errors import UserError
-from dat_jax.exits.questions import Rule
 from dat_jax.types import Array, Float, Int
-
-
-def check_shortlist(decoding: DecodingConfig, rule: Rule, vocabulary_size: int) -> None:
-    """Makes sure that tokens can be chosen from a shortlist, if one is asked for.
-
-    Raises:
-        UserError: they cannot.
-    """
-    count = decoding.shortlist
-    if count and not rule.classifies_each_block:
-        raise UserError(
-            f"shortlist is {count}, and {rule} needs no classifier after each block: set it to 0"
-        )
-    check_shortlist_size(decoding, vocabulary_size)
-
-
-def check_shortlist_size(decoding: DecodingConfig, vocabulary_size: int) -> None:
-    """Makes sure that a shortlist, if one is asked for, has enough tokens and not too many.
-
-    Raises:
-        UserError: it has not.
-    """
-    count, fewest = decoding.shortlist, 2 * decoding.beam_size
-    if count and not fewest <= count <= vocabulary_size:
-        raise UserError(
-            f"shortlist is {count}: with beam_size {decoding.beam_size} and {vocabulary_size} "
-            f"tokens it must be from {fewest} to {vocabulary_size}, or 0 for all tokens"
-        )
-
-
-def suited(decoding: DecodingConfig, rule: Rule) -> DecodingConfig:
-    """The settings of a run for one of its rules: without shortlist where it takes none."""
-    return decoding if rule.classifies_each_block else dataclasses.replace(decoding, shortlist=0)
-
 
 Found = TopTokens | Shortlisted
 """The best next tokens so far, or those that deeper exits choose among."""

@@ -21,8 +21,8 @@ from dat_jax.decoding.cost import DecodeCost, total
 from dat_jax.decoding.devices import deal, run
 from dat_jax.decoding.inputs import read_n_best
 from dat_jax.decoding.memory import memory_of
-from dat_jax.decoding.next_tokens import check_shortlist
 from dat_jax.decoding.queue import Queue
+from dat_jax.decoding.rule_settings import check_rule_settings
 from dat_jax.decoding.settings import SearchSettings
 from dat_jax.decoding.sizing import (
     Platform,
@@ -90,10 +90,10 @@ def search(
         on_progress: called with the number of sources that have just been translated.
 
     Raises:
-        UserError: the rule takes no shortlist, or not this one; `n_best` is impossible; or a
-            source, or a translation of the allowed length, does not fit into the device's memory.
+        UserError: the rule cannot use one of the settings; `n_best` is impossible; or a source, or
+            a translation of the allowed length, does not fit into the device's memory.
     """
-    check_shortlist(decoding, rule, trained.model.target_vocabulary_size)
+    check_rule_settings(decoding, rule, trained.model.target_vocabulary_size)
     n_best = read_n_best(n_best, decoding.beam_size)
     devices = len(trained.devices)
     platform = platform_of(trained.device) if platform is None else platform

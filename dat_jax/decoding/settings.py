@@ -15,6 +15,7 @@ class SearchSettings:
     refill: int  # sentences that come in together
     sizes: tuple[int, ...]  # row counts that blocks are compiled for, ascending to R = G J
     shortlist: int  # words of exit 1 that deeper exits choose among; 0: all tokens
+    trailing_gap: float  # nats behind the best hypothesis, from which on one exits first; 0: none
     windows: tuple[int, ...]  # position counts that attention is compiled for, ascending to T
     projected: int  # blocks that cache keys and values; those above cache states
     n_best: int = 0  # hypotheses of a sentence to return, as a list; 0: the best, without a list

@@ -119,6 +119,7 @@ def choose_settings(
         refill=refill_size(slots, source_length, platform),
         sizes=row_sizes(slots * beam_size, platform.fewest_rows, rule.scope),
         shortlist=decoding.shortlist,
+        trailing_gap=decoding.trailing_gap if beam_size > 1 else 0.0,
         windows=tuple(sorted({-(-length // part) for part in platform.windows})),
         projected=projected,
         n_best=n_best,

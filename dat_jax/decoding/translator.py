@@ -15,7 +15,7 @@ from dat_jax.data.vocabulary import EOS, Vocabularies, is_blank
 from dat_jax.decoding.capacity import Capacity
 from dat_jax.decoding.cost import DecodeCost, total
 from dat_jax.decoding.inputs import read_n_best
-from dat_jax.decoding.next_tokens import check_shortlist
+from dat_jax.decoding.rule_settings import check_rule_settings
 from dat_jax.decoding.search import Hypothesis
 from dat_jax.decoding.sizing import Platform, platform_of
 from dat_jax.decoding.stripes import search
@@ -76,7 +76,7 @@ class Translator:
     sizes: Platform | None = None  # by default those of the model's device
 
     def __post_init__(self) -> None:
-        """Checks that the policy takes the shortlist, that a beam has as many hypotheses as are
+        """Checks that the policy takes the settings, that a beam has as many hypotheses as are
         asked for, and that short lines fit into memory.
 
         Raises:
@@ -84,7 +84,7 @@ class Translator:
         """
         object.__setattr__(self, "n_best", read_n_best(self.n_best, self.decoding.beam_size))
         size = self.trained.model.target_vocabulary_size
-        check_shortlist(self.decoding, self.policy.rule, size)
+        check_rule_settings(self.decoding, self.policy.rule, size)
         self._capacity.check()
 
     @our_modes()

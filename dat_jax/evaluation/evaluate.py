@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
-from dat_jax.decoding.next_tokens import suited
+from dat_jax.decoding.rule_settings import suited
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import Translations, Translator
 from dat_jax.evaluation.scores import score, tokenizers_of
@@ -21,7 +21,7 @@ def evaluate(
 ) -> tuple[Translations, Summary]:
     """Translates a split and scores it; returns the translations and the figures of `figures`.
 
-    `policy` overrides `decoding.policy`; it has the shortlist of `decoding` only if it takes one.
+    `policy` overrides `decoding.policy`; it has those of the settings that its rule can use.
 
     Raises:
         UserError: the text of the split is missing or damaged.

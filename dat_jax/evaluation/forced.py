@@ -95,6 +95,7 @@ def force(
             refill=1,
             sizes=(decoding.beam_size,),
             shortlist=decoding.shortlist,
+            trailing_gap=0.0,
             windows=(room,),
             projected=0,
         )

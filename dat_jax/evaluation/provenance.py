@@ -22,6 +22,7 @@ def origin(trained: TrainedModel, policy: Policy, decoding: DecodingConfig) -> O
         "policy": policy.name,
         "thresholds": getattr(policy.rule, "thresholds", None),
         "shortlist": decoding.shortlist,
+        "trailing_gap": decoding.trailing_gap,
         "device": describe_device(trained),
         "checkpoint_step": trained.steps[0],
         "averaged_checkpoints": len(trained.steps),

@@ -12,7 +12,7 @@ import numpy as np
 
 from dat_jax.config import DecodingConfig
 from dat_jax.data.vocabulary import Vocabularies, is_blank
-from dat_jax.decoding.next_tokens import check_shortlist
+from dat_jax.decoding.rule_settings import check_rule_settings
 from dat_jax.decoding.sizing import platform_of
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.decoding.translator import cut_source
@@ -57,13 +57,13 @@ class Scorer:
     decoding: DecodingConfig
 
     def __post_init__(self) -> None:
-        """Checks that the policy takes the shortlist.
+        """Checks that the policy takes the settings.
 
         Raises:
             UserError: it does not.
         """
         size = self.trained.model.target_vocabulary_size
-        check_shortlist(self.decoding, self.policy.rule, size)
+        check_rule_settings(self.decoding, self.policy.rule, size)
 
     def stream(
         self,

@@ -16,6 +16,8 @@ class Origin(TypedDict):
     """The rule's thresholds, as those of a tuned policy; null if it has none."""
     shortlist: int
     """`decoding.shortlist`, 0 where every exit scores all tokens."""
+    trailing_gap: float
+    """`decoding.trailing_gap`, 0 where the rule alone decides."""
     device: str
     """Number and kind of the devices, those of all processes."""
     checkpoint_step: int

@@ -39,7 +39,7 @@ def make_validation_bleu(config: Config, model: Transformer, dataset: Dataset) -
         text[: training.bleu_sentences or None] for text in dataset.text("valid")
     )
     depths = sorted(set(training.bleu_exits)) or [config.model.decoder_layers]
-    decoding = dataclasses.replace(config.decoding, beam_size=1, shortlist=0)
+    decoding = dataclasses.replace(config.decoding, beam_size=1, shortlist=0, trailing_gap=0.0)
     sizes = _one_room(config, dataset.vocabularies, sources)
 
     def measure(params: Params) -> tuple[dict[str, float], list[str]]:

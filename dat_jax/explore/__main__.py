@@ -19,7 +19,7 @@ from absl import flags
 from dat_jax.cli.command_line import define_checkpoints, define_path, define_workdir, run
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.config.schema import require
-from dat_jax.decoding.next_tokens import suited
+from dat_jax.decoding.rule_settings import suited
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.evaluation.texts import TextConfig
 from dat_jax.exits.parsing import Policy

@@ -33,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_float("length_penalty", None, "By default the run's.", 0, flag_values=options)
     shortlist = "Words of exit 1 that deeper exits choose among, by default the run's."
     flags.DEFINE_integer("shortlist", None, shortlist, 0, flag_values=options)
+    trailing = "Nats behind the best from which on a hypothesis exits first, by default the run's."
+    flags.DEFINE_float("trailing_gap", None, trailing, 0, flag_values=options)
     define_checkpoints(options)
     flags.DEFINE_integer("seed", 0, "Seed of the draws.", 0, flag_values=options)
     return run(argv, options, lambda: _main(options))
@@ -44,7 +46,7 @@ def _main(options: flags.FlagValues) -> None:
     workdir, kind = Run(options.workdir), options.policy
     config = workdir.config
     find_rule(kind, kind, config.model)
-    changes = given(options, "beam_size", "length_penalty", "shortlist")
+    changes = given(options, "beam_size", "length_penalty", "shortlist", "trailing_gap")
     decoding = dataclasses.replace(config.decoding, **changes)
     settings = (options.candidates, options.segment, options.seed)
     with workdir.writing():

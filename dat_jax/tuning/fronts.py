@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dat_jax.config import DecodingConfig, ModelConfig
-from dat_jax.decoding.next_tokens import suited
+from dat_jax.decoding.rule_settings import suited
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.errors import UserError
 from dat_jax.exits.files import load_policy
@@ -134,7 +134,8 @@ def describe_misfit(
         f"{text} was tuned at {', '.join(differences)}: tune it again with "
         f"python -m dat_jax.tuning --workdir={shlex.quote(str(run.path))} --policy={best['kind']} "
         f"--beam_size={decoding.beam_size} {model} "
-        f"--length_penalty={decoding.length_penalty} --shortlist={decoding.shortlist}"
+        f"--length_penalty={decoding.length_penalty} --shortlist={decoding.shortlist} "
+        f"--trailing_gap={decoding.trailing_gap}"
     )
 
 
@@ -180,8 +181,9 @@ def _differences(
         "beam_size": decoding.beam_size,
         "length_penalty": decoding.length_penalty,
         "shortlist": decoding.shortlist,
+        "trailing_gap": decoding.trailing_gap,
     }
-    before = {"shortlist": 0} | tuned
+    before = {"shortlist": 0, "trailing_gap": 0.0} | tuned
     return [
         f"{name} {before[name]} (now {value})"
         for name, value in now.items()

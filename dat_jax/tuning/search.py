@@ -22,7 +22,7 @@ from dat_jax import flops
 from dat_jax.config import DecodingConfig
 from dat_jax.data.dataset import Dataset
 from dat_jax.decoding.capacity import Capacity
-from dat_jax.decoding.next_tokens import check_shortlist_size, suited
+from dat_jax.decoding.rule_settings import check_shortlist_size, suited
 from dat_jax.decoding.trained import TrainedModel
 from dat_jax.evaluation.evaluate import evaluate
 from dat_jax.exits.parsing import find_rule, parse_policy

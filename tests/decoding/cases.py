@@ -121,7 +121,7 @@ def gathered(case: Case) -> tuple[Hypotheses, Work]:
 
 
 @functools.cache
-def plain(case: Case, shortlist: int = 0) -> list[Hypothesis]:
+def plain(case: Case, shortlist: int = 0, trailing_gap: float = 0.0) -> list[Hypothesis]:
     """Hypotheses of SOURCE by the slow twin."""
     model, params = make_model(case.kind)
     draws = draws_of(getattr(case.rule, "seed", 0), NUMBERS, MAX_LENGTH, case.beam_size)
@@ -136,6 +136,7 @@ def plain(case: Case, shortlist: int = 0) -> list[Hypothesis]:
                 draws[row],
                 shortlist,
                 int(LIMITS[row]),
+                trailing_gap,
             ),
             int(LIMITS[row]),
             case.beam_size,

@@ -106,6 +106,7 @@ def settings(
     windows: tuple[int, ...] = (),
     projected: int = 99,
     shortlist: int = 0,
+    trailing_gap: float = 0.0,
     n_best: int = 0,
 ) -> SearchSettings:
     """Search settings. The defaults are the plain algorithm: all slots are filled together, a block
@@ -120,6 +121,7 @@ def settings(
         windows=(*windows, MAX_LENGTH),
         projected=projected,
         shortlist=shortlist,
+        trailing_gap=trailing_gap,
         n_best=n_best,
     )
 

@@ -131,8 +131,11 @@ class PlainDecoder:
     draws: np.ndarray  # [T, J] random draws, by position and beam
     shortlist: int = 0  # number of tokens that the first exit proposes to later ones; 0: all
     limit: int = 0  # maximum tokens of a translation, for a schedule
+    trailing_gap: float = 0.0  # nats behind the best hypothesis; 0: none trails
     exits: dict[tuple[int, ...], tuple[int, ...]] = dataclasses.field(default_factory=dict)
     """The exits of BOS and every token, for each prefix seen so far."""
+    following: dict[tuple[int, ...], np.ndarray] = dataclasses.field(default_factory=dict)
+    """The log-probabilities [V] of the token after each prefix seen so far."""
 
     def log_probs(self, prefix: tuple[int, ...]) -> np.ndarray:
         """Log-probabilities [V] of the token after `prefix`; call it for each beam in order."""
@@ -142,9 +145,21 @@ class PlainDecoder:
         if self.shortlist:
             outputs = outputs._replace(log_probs=choosing(outputs.log_probs, self.shortlist))
         beam = sum(len(other) == len(prefix) for other in self.exits)
-        exit_depth = self.exit_of(outputs, len(prefix), beam)
+        exit_depth = 1 if self.trails(prefix) else self.exit_of(outputs, len(prefix), beam)
         self.exits[prefix] = (*earlier, exit_depth)
-        return outputs.log_probs[self.model.config.exit_depths.index(exit_depth), len(prefix)]
+        index = self.model.config.exit_depths.index(exit_depth)
+        self.following[prefix] = outputs.log_probs[index, len(prefix)]
+        return self.following[prefix]
+
+    def trails(self, prefix: tuple[int, ...]) -> bool:
+        """True if the hypothesis is far behind the best, which is asked about first."""
+        best = next((other for other in self.exits if len(other) == len(prefix)), prefix)
+        behind = self.log_prob(best) - self.log_prob(prefix)
+        return self.trailing_gap > 0 and behind >= self.trailing_gap
+
+    def log_prob(self, prefix: tuple[int, ...]) -> float:
+        """The log-probability of a hypothesis, summed over its tokens."""
+        return float(sum(self.following[prefix[:n]][prefix[n]] for n in range(len(prefix))))
 
     def exit_of(self, outputs: Outputs, position: int, beam: int) -> int:
         """The exit of the token by the rules' definitions."""

@@ -9,7 +9,7 @@ import pytest
 from configs.base import get_config
 from dat_jax.config import Config, DecodingConfig
 from dat_jax.decoding.beam import Hypotheses
-from dat_jax.decoding.next_tokens import check_shortlist, suited
+from dat_jax.decoding.rule_settings import check_rule_settings, suited
 from dat_jax.decoding.work import Work
 from dat_jax.errors import UserError
 from dat_jax.exits.rules import Confidence, Fixed, Margin, Patience
@@ -85,7 +85,7 @@ def decoding(**changes) -> DecodingConfig:
 )
 def test_an_impossible_shortlist_is_refused(rule, settings, complaint):
     with pytest.raises(UserError, match=complaint):
-        check_shortlist(decoding(**settings), rule, V)
+        check_rule_settings(decoding(**settings), rule, V)
 
 
 def test_a_configured_shortlist_applies_only_to_rules_that_take_one():

@@ -41,6 +41,7 @@ def line(point: str, policy: str, share: float, seed: int = 0, **others: Any) ->
         "tokens_per_second": 1e4 / exits,
         "beam_size": 1,
         "shortlist": 0,
+        "trailing_gap": 0.0,
         "batch_size": 32,
         "exit_by_position": [exits] * 10,
         "exit_by_score": [[1] * 10, [2] * 10],

@@ -192,11 +192,12 @@ def test_only_intervals_of_time_hold_the_noise_of_timings(repeated: dict[str, An
     assert noisy_by_time > 1.5 * by_time > 0
 
 
-def test_a_shortlist_has_a_row_of_its_own():
+def test_settings_have_rows_of_their_own():
     exits = line("aligned", "confidence:0.5", 0.85, average_exit=1.5)
-    table = views.against_cuts([TABLE1[0], TABLE1[2], exits, exits | {"shortlist": 16}], "test")
+    fast = [exits | {"shortlist": 16}, exits | {"shortlist": 16, "trailing_gap": 1.0}]
+    table = views.against_cuts([TABLE1[0], TABLE1[2], exits, *fast], "test")
     rules = [row[1] for row in cells(table)[2:]]
-    assert rules == ["confidence", "confidence, shortlist 16"]
+    assert rules == ["confidence", "confidence, shortlist 16", "confidence, shortlist 16, gap 1"]
 
 
 @pytest.mark.parametrize("view", views.VIEWS)

@@ -14,7 +14,7 @@ from benchmarks.report import views
 from benchmarks.reproduce import __main__ as reproduce
 from benchmarks.reproduce import decodes
 from benchmarks.reproduce.budget import Spent
-from benchmarks.reproduce.suites import SUITES, Point, Setting
+from benchmarks.reproduce.suites import SUITES, Point, RuleSettings, Setting
 from benchmarks.reproduce.trainings import Trained, Trainer, Training, changed, differences
 from benchmarks.results import Lines, read_lines
 from configs import multi30k_de_en, multi30k_exits
@@ -137,7 +137,7 @@ def test_a_kept_training_decodes_with_the_settings_of_the_call(smoke: Smoke):
     own = {key: x for key, x in point.training.changes.items() if key != "decoding.beam_size"}
     trained = Trainer(changed(values, changes), smoke.runs).train(Training("aligned", own), 0)
     assert trained.run.config.decoding.beam_size == 1
-    assert decodes.Model(trained, shortlist=0).decoding.beam_size == 2
+    assert decodes.Model(trained, RuleSettings()).decoding.beam_size == 2
 
 
 @pytest.mark.slow
@@ -210,6 +210,7 @@ def test_a_spent_budget_leaves_the_file_alone(smoke: Smoke):
         ),
         ({"--config.model.dropout": "2.0"}, "model.dropout is 2.0: must be in [0, 1)"),
         ({"--config.decoding.shortlist": "16"}, "decoding.shortlist is 16, but each point of"),
+        ({"--config.decoding.trailing_gap": "1"}, "decoding.trailing_gap is 1.0, but each point"),
         (
             {"--suite": "time", "--config.decoding.beam_size": "9"},
             "shortlist is 16: with beam_size 9 and 2000 tokens it must be from 18 to 2000, or",
@@ -254,7 +255,7 @@ def test_all_points_of_a_suite_are_valid(suite: str, layers: int, text: Path, tm
     )
     trainer = Trainer(values, tmp_path)
     points = SUITES[suite](Setting(layers, lambda: EXITS))
-    checksums = {(trainer.sha256(point.training, 0), point.shortlist) for point in points}
+    checksums = {(trainer.sha256(point.training, 0), point.settings) for point in points}
     assert 0 < len(points) == len(checksums)
     for point in points:
         config = trainer.config(point.training, 0)
@@ -316,7 +317,7 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     def of_smoke(setting: Setting) -> list[Point]:
         policies = (*setting.fixed, "tuned:token_geometric", "tuned:confidence")
         point = SUITES["smoke"](setting)[0]._replace(policies=policies)
-        return [point._replace(shortlist=4)]
+        return [point._replace(settings=RuleSettings(4, 0.5))]
 
     monkeypatch.setitem(SUITES, "time", of_smoke)
     output = tmp_path / "time.jsonl"
@@ -329,9 +330,10 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     kinds = [x["policy"].partition(":")[0] for x in whole]
     assert kinds[:LAYERS] == ["fixed"] * LAYERS
     assert set(kinds[LAYERS:]) == {"token_geometric", "confidence"}
-    assert {(x["policy"].partition(":")[0], x["shortlist"]) for x in whole} == {
-        *((kind, 0) for kind in ("fixed", "token_geometric")),
-        ("confidence", 4),
+    assert {(x["policy"].partition(":")[0], x["shortlist"], x["trailing_gap"]) for x in whole} == {
+        ("fixed", 0, 0.0),
+        ("token_geometric", 0, 0.5),
+        ("confidence", 4, 0.5),
     }
     texts = len((smoke.text / "test.de").read_text().splitlines())
     assert {len(unpack(x["bleu_counts"])) for x in lines} == {texts}
