@@ -33,7 +33,7 @@ def draws_of_cost(cost: Cost, line: Line) -> Draws:
     keys = ("slowest", "tokens_per_second", "fastest")
     in_order = [line[key] for key in keys if key in line and line.get("repetitions") == 3]
     rates = line.get("rates") or in_order or [line["tokens_per_second"]]
-    keys = ("point", "seed", "policy", "shortlist", "trailing_gap", "batch_size")
+    keys = ("point", "seed", "policy", "shortlist", "batch_size")
     name = " ".join(str(line[key]) for key in keys)
     values = [cost(line | {"tokens_per_second": rate}) for rate in rates]
     return draws_of_median(values, line.get("processes", 1), name)

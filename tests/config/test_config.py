@@ -258,6 +258,8 @@ def test_a_value_of_the_wrong_type_is_refused(path, value, message):
         ("decoding.length_penalty", -0.5, "must be 0 or more"),
         ("decoding.batch_size", -1, "must be 0 or more"),
         ("decoding.shortlist", -1, "must be 0 or more"),
+        ("decoding.trailing_gap", -0.5, "must be 0 or more"),
+        ("decoding.trailing_gap", math.inf, "must be 0 or more, and finite"),
         ("decoding.max_length_extra", 0, "must be 1 or more"),
         ("decoding.max_source_length", -1, "must be 0 or more"),
         ("decoding.max_source_length", 1, "must be 2 or more, as it counts </s>, or 0"),

@@ -142,6 +142,7 @@ HABITS += [("training", key) for key in ("bleu_sentences", "bleu_exits")]
         (8, [("model", "halting_hidden"), *STARTS, *HABITS]),
         (8, [*STARTS, *HABITS]),
         (8, HABITS),
+        (8, [("decoding", "trailing_gap")]),
     ],
 )
 def test_files_without_keys_that_came_later_are_read(

@@ -27,7 +27,7 @@ MUCH = 1 << 40
 FIXED = Fixed(2)
 
 
-def decoding(**changes: int) -> DecodingConfig:
+def decoding(**changes: float) -> DecodingConfig:
     """The default settings with some changed."""
     return dataclasses.replace(CONFIG.decoding, **changes)
 
@@ -43,6 +43,11 @@ def settings_of(
     return choose_settings(
         rule, CONFIG.model, decoding(**changes), sentences, 16, 40, memory, platform
     )
+
+
+def test_a_gap_is_for_beams():
+    assert settings_of(9, MUCH, beam_size=2, trailing_gap=0.5).trailing_gap == 0.5
+    assert settings_of(9, MUCH, beam_size=1, trailing_gap=0.5).trailing_gap == 0
 
 
 @given(

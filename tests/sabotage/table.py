@@ -130,6 +130,18 @@ TABLE = (
         "tests/decoding/test_shortlists.py",
     ),
     Sabotage(
+        f"{_DECODING}/beam.py",
+        "best_of_all - state.log_probs >= gap",
+        "best_of_all - state.log_probs < gap",
+        "tests/decoding/test_trailing.py",
+    ),
+    Sabotage(
+        f"{_DECODING}/engine.py",
+        "jnp.where(trails, 1, plan.exit_at)",
+        "jnp.where(trails, 2, plan.exit_at)",
+        "tests/decoding/test_trailing.py",
+    ),
+    Sabotage(
         f"{_DECODING}/next_tokens.py",
         "model.table_of(exits) == table",
         "model.table_of(exits) != table",
@@ -237,8 +249,8 @@ TABLE = (
     ),
     Sabotage(
         "dat_jax/evaluation/validation_bleu.py",
-        "beam_size=1, shortlist=0)",
-        "beam_size=2, shortlist=0)",
+        "beam_size=1, shortlist=0",
+        "beam_size=2, shortlist=0",
         "tests/scripts/test_training.py",
     ),
     # Processes.

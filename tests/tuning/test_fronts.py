@@ -62,7 +62,7 @@ def trained(*steps: int) -> TrainedModel:
 
 def tuned_with(decoding: DecodingConfig, *steps: int) -> dict[str, Any]:
     """What a summary says of the settings and of the model's checkpoints."""
-    names = ("beam_size", "length_penalty", "shortlist")
+    names = ("beam_size", "length_penalty", "shortlist", "trailing_gap")
     settings = {name: getattr(decoding, name) for name in names}
     return settings | {"checkpoint_step": steps[0], "averaged_checkpoints": len(steps)}
 
@@ -75,7 +75,8 @@ def test_a_front_of_another_model_or_other_settings_does_not_count(tmp_path: Pat
     assert front_of(run, "confidence", trained(300, 200), decoding) == front
     assert front_of(run, "confidence", trained(300), decoding) == []
     assert front_of(run, "confidence", trained(400, 300), decoding) == []
-    for change in {"beam_size": 5}, {"length_penalty": 0.5}, {"shortlist": 16}:
+    changes = {"beam_size": 5}, {"length_penalty": 0.5}, {"shortlist": 16}, {"trailing_gap": 1.0}
+    for change in changes:
         changed = dataclasses.replace(decoding, **change)
         assert front_of(run, "confidence", trained(300, 200), changed) == []
 
@@ -88,7 +89,7 @@ def test_a_shortlist_does_not_matter_to_rules_that_do_not_classify(tmp_path: Pat
     assert front_of(run, "token_geometric", trained(300), with_shortlist) == front
     assert describe_misfit("tuned:AE<=2", run, trained(300), with_shortlist) is None
     message = describe_misfit("tuned:AE<=2", run, trained(400), with_shortlist)
-    assert message is not None and message.endswith("--shortlist=0")
+    assert message is not None and message.endswith("--shortlist=0 --trailing_gap=0.0")
 
 
 def test_a_misfit_lists_settings_that_differ_from_tuning(tmp_path: Path):
@@ -110,6 +111,7 @@ def test_a_misfit_lists_settings_that_differ_from_tuning(tmp_path: Path):
     assert command.format(run.path) in message
     assert "averaged_checkpoints 2 (now 1)" in str(misfit(trained(300)))
     assert "shortlist 0 (now 16)" in str(misfit(trained(300, 200), shortlist=16))
+    assert "trailing_gap 0.0 (now 1.0)" in str(misfit(trained(300, 200), trailing_gap=1.0))
     assert "length_penalty 0.6 (now 1.0)" in str(misfit(trained(300, 200), length_penalty=1.0))
 
 
