@@ -67,7 +67,16 @@ def step(state: Steps) -> Steps:
 @jax.jit
 def serve_all(queue: Queue) -> tuple[beam.Hypotheses, Steps]:
     settings = SearchSettings(
-        1, 1.0, T, slots=G, refill=2, sizes=(G,), windows=(T,), projected=0, shortlist=0
+        beam_size=1,
+        length_penalty=1.0,
+        length=T,
+        slots=G,
+        refill=2,
+        sizes=(G,),
+        shortlist=0,
+        trailing_gap=0.0,
+        windows=(T,),
+        projected=0,
     )
     zero, words = jnp.zeros((), jnp.int32), jnp.zeros(G, jnp.int32)
     empty = Steps(no_sentences(queue, settings), words, *[zero] * 4)
