@@ -46,6 +46,15 @@ def test_decoding_refuses_impossible_requests(trained: Path, tmp_path: Path):
         "must have the form tuned[:KIND]:AE<=DEPTH": ["--config.policy=tuned:best"],
         "decoding.beam_size is 0": ["--config.beam_size=0"],
         "decoding.batch_size is -1: must be 0 or more": ["--config.batch_size=-1"],
+        "shortlist is 16, and fixed:2 needs no classifier after each block: set it to 0": [
+            "--config.policy=fixed:2",
+            "--config.shortlist=16",
+        ],
+        "trailing_gap is 1.0, and under fixed:2 no token exits deeper than an earlier one of its": [
+            "--config.policy=fixed:2",
+            "--config.trailing_gap=1.0",
+        ],
+        "decoding.trailing_gap is -1.0: must be 0 or more": ["--config.trailing_gap=-1.0"],
         "unknown config key": ["--config.engine=lockstep"],
         "2 sentences but 1 references": [
             f"--config.input={lines}",
