@@ -30,10 +30,7 @@ from dat_jax.tuning.fronts import front_of, save_front
 from dat_jax.tuning.observe import Observed, observe
 from dat_jax.tuning.search import tune
 
-KEYS = (
-    *("config_sha256", "split", "policy"),
-    *("beam_size", "shortlist", "trailing_gap", "batch_size"),
-)
+KEYS = ("config_sha256", "split", "policy", "beam_size", "shortlist", "trailing_gap", "batch_size")
 """The keys that identify a line: the training, the text, and how it was decoded."""
 
 BATCH_SIZES = (512, 32, 1)

@@ -9,6 +9,7 @@ import jax
 from dat_jax.config import Config
 from dat_jax.data.dataset import Dataset
 from dat_jax.data.vocabulary import Vocabularies
+from dat_jax.decoding.rule_settings import suited
 from dat_jax.decoding.sizing import Platform, platform_of, room_for
 from dat_jax.decoding.trained import TrainedModel, on_local_devices
 from dat_jax.decoding.translator import Translations, Translator
@@ -39,7 +40,7 @@ def make_validation_bleu(config: Config, model: Transformer, dataset: Dataset) -
         text[: training.bleu_sentences or None] for text in dataset.text("valid")
     )
     depths = sorted(set(training.bleu_exits)) or [config.model.decoder_layers]
-    decoding = dataclasses.replace(config.decoding, beam_size=1, shortlist=0, trailing_gap=0.0)
+    decoding = dataclasses.replace(config.decoding, beam_size=1)
     sizes = _one_room(config, dataset.vocabularies, sources)
 
     def measure(params: Params) -> tuple[dict[str, float], list[str]]:
@@ -48,7 +49,8 @@ def make_validation_bleu(config: Config, model: Transformer, dataset: Dataset) -
         found = dict[int, Translations]()
         for depth in depths:
             policy = parse_policy(f"fixed:{depth}", config.model)
-            translator = Translator(trained, policy, decoding, sizes=sizes)
+            own = suited(decoding, policy.rule)
+            translator = Translator(trained, policy, own, sizes=sizes)
             found[depth] = translator.translate(sources, f"valid, {policy.name}")
         scores = {}
         for depth, translations in found.items():

@@ -113,11 +113,12 @@ def masked(case: Case) -> tuple[Hypotheses, Work]:
 
 
 @functools.cache
-def gathered(case: Case) -> tuple[Hypotheses, Work]:
+def gathered(case: Case, shortlist: int = 0, trailing_gap: float = 0.0) -> tuple[Hypotheses, Work]:
     """The same, with blocks run only on the rows that need them, attention to a part of the
     positions, and states instead of keys and values in the upper blocks' caches. The last
     sentences enter one by one."""
-    return run(*case, slots=SLOTS, refill=1, **GATHERED)
+    how = {"shortlist": shortlist, "trailing_gap": trailing_gap, **GATHERED}
+    return run(*case, slots=SLOTS, refill=1, **how)
 
 
 @functools.cache

@@ -249,8 +249,8 @@ TABLE = (
     ),
     Sabotage(
         "dat_jax/evaluation/validation_bleu.py",
-        "beam_size=1, shortlist=0",
-        "beam_size=2, shortlist=0",
+        "beam_size=1)",
+        "beam_size=2)",
         "tests/scripts/test_training.py",
     ),
     # Processes.
