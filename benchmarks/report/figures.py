@@ -83,6 +83,27 @@ def _series(
     return dict(sorted(series.items(), key=lambda item: order.index(item[0][0])))
 
 
+def beams(lines: Sequence[Line], path: Path) -> None:
+    """Draws BLEU on `test` against measured time, a color per beam and a panel per batch size."""
+    lines = [line for line in lines if line["split"] == "test"]
+    batch_sizes = sorted({line["batch_size"] for line in lines}, reverse=True)
+    beam_sizes = sorted({line["beam_size"] for line in lines})
+    figure, (axes,) = panels(len(batch_sizes), (5, 4), sharey=True)
+    for axis, batch_size in zip(axes, batch_sizes, strict=True):
+        for n, beam in enumerate(beam_sizes):
+            shown = [line for line in lines if line["beam_size"] == beam]
+            shown = select(shown, "batch_size", str(batch_size))
+            for (family, name), models in _series(shown, milliseconds).items():
+                for points in models.values():
+                    look = {"color": f"C{n}", "label": f"beam {beam}, {name}", "ms": 5}
+                    axis.plot(*zip(*sorted(points), strict=True), _STYLES[family], **look)
+        axis.set_xlabel(f"ms/token, measured, batches of {batch_size}")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("BLEU")
+    axes[0].legend(fontsize="small")
+    save(figure, path)
+
+
 def ablation(lines: Sequence[Line], path: Path) -> None:
     """Draws average exit on `valid` against lambda, and BLEU against average exit.
 
@@ -170,6 +191,7 @@ def _name(line: Line) -> str:
 
 FIGURES: dict[str, Callable[[Sequence[Line], Path], None]] = {
     "quality": quality,
+    "beams": beams,
     "ablation": ablation,
     "positions": positions,
     "scores": scores,

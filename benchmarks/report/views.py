@@ -6,8 +6,7 @@ Differences have a bootstrap interval over sentences and timing repetitions, and
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +19,8 @@ from dat_jax.evaluation.tables import markdown_table
 Row = list[str]
 Group = dict[int, Line]
 """The lines of one training and policy, by seed."""
+BySeed = Mapping[int, Sequence[Line]]
+"""Lines of one training, by seed."""
 
 
 def by_exit(lines: Sequence[Line], split: str) -> str:
@@ -116,8 +117,11 @@ def against_time(lines: Sequence[Line], batch_size: str) -> str:
     """Returns BLEU of adaptive exits minus that of cuts at equal average exit, FLOPs and time."""
     named = {"average exit": costs.average_exit, "MFLOPs/token": costs.megaflops}
     named["ms/token"] = costs.milliseconds
-    lines = select(select(lines, "batch_size", batch_size), "split", "test")
-    return _against_cuts(lines, named)
+    return _against_cuts(_timed(lines, batch_size), named)
+
+
+def _timed(lines: Sequence[Line], batch_size: str) -> list[Line]:
+    return select(select(lines, "batch_size", batch_size), "split", "test")
 
 
 def _against_cuts(lines: Sequence[Line], named: dict[str, costs.Cost]) -> str:
@@ -126,36 +130,84 @@ def _against_cuts(lines: Sequence[Line], named: dict[str, costs.Cost]) -> str:
     A row holds the policies whose average exits round down to the same depth. Values are means
     over the policies of a seed, then over seeds.
     """
-    columns = 1 if len({line["seed"] for line in lines}) == 1 else 2  # of each difference
+    columns = _columns_of_gains(lines)
     heading = ["training", "rule", "decodes", "BLEU", *named]
     for name in named:
         heading += [f"minus cuts of equal {name}, 95 %", "by seed"][:columns]
-    cuts = defaultdict[Any, list[Line]](list)
-    groups = defaultdict[Any, dict[int, list[Line]]](lambda: defaultdict(list))
-    for line in lines:
-        rule, model = rule_of(line), (line["point"], line["seed"])
-        if rule == "fixed":
-            cuts[model].append(line)
-        else:
-            groups[line["point"], rule, int(line["average_exit"])][line["seed"]].append(line)
+    cuts, exits = _by_depth(lines)
     bleu, rows = _draws_of(lines), list[Row]()
-    for (point, rule, _), group in sorted(groups.items()):
+    for (point, rule, _), group in exits.items():
         row = [point, rule, str(sum(map(len, group.values())))]
-        row.append(f"{_mean(group, lambda line: line['bleu']):.1f}")
-        row += [f"{_mean(group, cost):.2f}" for cost in named.values()]
+        row += _means(group, named.values())
         for cost in named.values():
-            gains = {
-                seed: [_gain(line, cuts[point, seed], cost, bleu) for line in own]
-                for seed, own in group.items()
-            }
-            row += _gains(gains)[:columns]
+            row += _gains_over(group, cuts[point], cost, bleu)[:columns]
         rows.append(row)
     return markdown_table([heading, *rows])
 
 
-def _mean(group: Mapping[int, Sequence[Line]], value: costs.Cost) -> float:
-    """Returns the mean over seeds of the mean of each seed's lines."""
-    return statistics.mean(statistics.mean(map(value, own)) for own in group.values())
+def by_beam(lines: Sequence[Line], batch_size: str) -> str:
+    """Returns BLEU of adaptive exits with each beam, minus that of cuts of equal time.
+
+    The cuts decode with the same beam, or with whichever beam is best.
+    """
+    beams = sorted({line["beam_size"] for line in lines})
+    of_beam = {x: _timed([y for y in lines if y["beam_size"] == x], batch_size) for x in beams}
+    lines = [line for own in of_beam.values() for line in own]
+    named = {"average exit": costs.average_exit, "ms/token": costs.milliseconds}
+    columns = _columns_of_gains(lines)
+    heading = ["beam", "training", "rule", "decodes", "BLEU", *named]
+    for beam in ("same", "any"):
+        heading += [f"minus cuts of equal ms/token, {beam} beam, 95 %", "by seed"][:columns]
+    any_beam, _ = _by_depth(lines)
+    bleu, rows = _draws_of(lines), list[Row]()
+    for beam, own in of_beam.items():
+        same_beam, exits = _by_depth(own)
+        for (point, rule, _), group in exits.items():
+            row = [str(beam), point, rule, str(sum(map(len, group.values())))]
+            row += _means(group, named.values())
+            for cuts in (same_beam, any_beam):
+                row += _gains_over(group, cuts[point], costs.milliseconds, bleu)[:columns]
+            rows.append(row)
+    return markdown_table([heading, *rows])
+
+
+def _by_depth(
+    lines: Sequence[Line],
+) -> tuple[Mapping[str, BySeed], Mapping[tuple[str, str, int], BySeed]]:
+    """Returns the cuts of each training, and its adaptive exits by rule and depth.
+
+    The depth of adaptive exits is their average exit rounded down.
+    """
+    cuts = defaultdict[str, dict[int, list[Line]]](lambda: defaultdict(list))
+    exits = defaultdict[tuple[str, str, int], dict[int, list[Line]]](lambda: defaultdict(list))
+    for line in lines:
+        rule, point = rule_of(line), line["point"]
+        place = cuts[point] if rule == "fixed" else exits[point, rule, int(line["average_exit"])]
+        place[line["seed"]].append(line)
+    return cuts, dict(sorted(exits.items()))
+
+
+def _columns_of_gains(lines: Sequence[Line]) -> int:
+    """Returns the number of columns of a difference: with several seeds, a second for them."""
+    return min(2, len({line["seed"] for line in lines}))
+
+
+def _means(group: BySeed, shown: Collection[costs.Cost]) -> Row:
+    """Returns BLEU and some costs, means over seeds of the mean of each seed's lines."""
+
+    def mean(value: costs.Cost) -> float:
+        return statistics.mean(statistics.mean(map(value, own)) for own in group.values())
+
+    return [f"{mean(lambda line: line['bleu']):.1f}", *(f"{mean(cost):.2f}" for cost in shown)]
+
+
+def _gains_over(
+    group: BySeed, cuts: BySeed, cost: costs.Cost, bleu: Callable[[Line], Draws]
+) -> Row:
+    """Returns the mean gain over cuts of equal cost with its interval, and that of each seed."""
+    return _gains(
+        {seed: [_gain(line, cuts[seed], cost, bleu) for line in own] for seed, own in group.items()}
+    )
 
 
 def _gain(
@@ -177,8 +229,8 @@ def _draws_of(lines: Sequence[Line]) -> Callable[[Line], Draws]:
     return lambda line: known[_name(line)]
 
 
-def _name(line: Line) -> tuple[str, int, str]:
-    return line["point"], line["seed"], describe(line)
+def _name(line: Line) -> tuple[str, int, str, int]:
+    return line["point"], line["seed"], describe(line), line["beam_size"]
 
 
 def _gains(by_seed: Mapping[int, Sequence[Draws | None]]) -> Row:
@@ -199,5 +251,6 @@ VIEWS: dict[str, Callable[[Sequence[Line], str], str]] = {
     "differences": differences,
     "against_cuts": against_cuts,
     "against_time": against_time,
+    "by_beam": by_beam,
 }
 """Tables by name; each takes lines and a split or a batch size."""

@@ -11,6 +11,7 @@ from tests.benchmarks.report.lines import TABLE1, line
 
 FIGURES = {
     "quality": ["one model, cut", "models of fewer blocks", "confidence", "average exit"],
+    "beams": ["beam 1, one model, cut", "beam 1, confidence", "ms/token, measured, batches of 32"],
     "positions": ["confidence, average exit 1.2"],
     "scores": ["confidence, average exit 1.2", "probability of the reference"],
     "ablation": ["lambda", "sigma 0", "sigma 2"],
@@ -50,6 +51,18 @@ def test_each_model_and_seed_is_a_series(monkeypatch: pytest.MonkeyPatch, tmp_pa
         "models of fewer blocks",
         "one model, cut",
         "uniform exits",
+    ]
+
+
+def test_each_beam_is_a_series(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, _: drawn.append(figure))
+    figures.beams([*TABLE1[2:3], *(x | {"beam_size": 3} for x in TABLE1[::2])], tmp_path / "a.svg")
+    assert [x.get_label() for x in drawn[0].axes[0].lines] == [
+        "beam 1, one model, cut",
+        "beam 3, models of fewer blocks",
+        "beam 3, one model, cut",
+        "beam 3, one model, cut",
     ]
 
 

@@ -146,6 +146,21 @@ def test_only_test_is_compared_by_time():
     assert views.against_time(both, "32") == views.against_time(TABLE1, "32")
 
 
+def test_exits_of_a_beam_are_compared_with_cuts_of_that_beam_and_of_any():
+    wide = [line("aligned", f"fixed:{n}", share, average_exit=n, tokens_per_second=1e4 / n)
+            for n, share in ((1, 0.8), (2, 0.9))]  # fmt: skip
+    narrow = wide[1] | line("aligned", "fixed:2", 0.88, tokens_per_second=2e4, average_exit=2.0)
+    wide = [x | {"beam_size": 5} for x in wide]
+    exits = line("aligned", "confidence:0.5", 0.88, average_exit=1.5, beam_size=5)
+    _, _, row = cells(views.by_beam([*wide, exits, narrow], "32"))
+    assert row[0] == "5"
+    own = np.mean([x["bleu"] for x in wide])  # halfway between their times
+    both = (2 * wide[1]["bleu"] + narrow["bleu"]) / 3
+    assert [float(cell.split()[0]) for cell in row[-2:]] == pytest.approx(
+        [exits["bleu"] - own, exits["bleu"] - both], abs=0.01
+    )
+
+
 def test_a_cut_that_a_deeper_one_beats_in_time_is_no_opponent():
     speeds = {1: 900, 2: 400, 3: 500, 4: 300}
     cuts = [
@@ -202,7 +217,7 @@ def test_settings_have_rows_of_their_own():
 
 @pytest.mark.parametrize("view", views.VIEWS)
 def test_lines_that_no_table_tells_apart_are_refused(view: str):
-    argument = "32" if view == "against_time" else "test"
+    argument = "32" if view in ("against_time", "by_beam") else "test"
     other = TABLE1[0] | {"config_sha256": "another"}
     with pytest.raises(UserError, match="2 lines are of aligned, seed 0, test, fixed:1: remove"):
         views.VIEWS[view]([*TABLE1, other], argument)
