@@ -28,7 +28,9 @@ from ml_collections import config_flags
 
 from benchmarks.options import numbers, some
 from benchmarks.reproduce.budget import Budget, Spent
-from benchmarks.reproduce.decodes import BATCH_SIZES, KEYS, decode, known_by, measure_speed
+from benchmarks.reproduce.decodes import decode
+from benchmarks.reproduce.models import KEYS, known_by
+from benchmarks.reproduce.speed import BATCH_SIZES, measure_speed
 from benchmarks.reproduce.suites import SUITES, TUNED, Point, RuleSettings, Setting
 from benchmarks.reproduce.trainings import Trained, Trainer, changed, differences
 from benchmarks.results import Line, Lines

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.bleu_counts import unpack
 from benchmarks.report import views
 from benchmarks.reproduce import __main__ as reproduce
-from benchmarks.reproduce import decodes
+from benchmarks.reproduce import decodes, models, speed
 from benchmarks.reproduce.budget import Spent
 from benchmarks.reproduce.suites import SUITES, Point, RuleSettings, Setting
 from benchmarks.reproduce.trainings import Trained, Trainer, Training, changed, differences
@@ -137,7 +137,7 @@ def test_a_kept_training_decodes_with_the_settings_of_the_call(smoke: Smoke):
     own = {key: x for key, x in point.training.changes.items() if key != "decoding.beam_size"}
     trained = Trainer(changed(values, changes), smoke.runs).train(Training("aligned", own), 0)
     assert trained.run.config.decoding.beam_size == 1
-    assert decodes.Model(trained, RuleSettings()).decoding.beam_size == 2
+    assert models.Model(trained, RuleSettings()).decoding.beam_size == 2
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_a_spent_budget_does_not_lose_decodes(smoke: Smoke, tmp_path: Path):
     run = Run(folder)
     trained = Trained(training, run, "a", run.config.decoding)
     point = Point(training, Setting(LAYERS, dict).ends, ("valid",))
-    lines = Lines(tmp_path / "lines.jsonl", "smoke", decodes.KEYS)
+    lines = Lines(tmp_path / "lines.jsonl", "smoke", models.KEYS)
     budget: Any = Spending(2)  # one to load, one for the first decode
     found = list(decodes.decode(trained, point, lines, budget))
     assert [line["policy"] for line in found] == ["fixed:1", f"fixed:{LAYERS}"]
@@ -311,8 +311,8 @@ def test_speed_is_measured_in_batches_of_several_sizes(
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     monkeypatch.setattr("dat_jax.runs.workdir.on_local_devices", lambda: first)
     monkeypatch.setattr(reproduce, "BATCH_SIZES", (8, 2))
-    monkeypatch.setattr(decodes, "_SENTENCES", {8: 3, 2: 2})
-    monkeypatch.setattr(decodes, "_PROCESSES", 2)
+    monkeypatch.setattr(speed, "_SENTENCES", {8: 3, 2: 2})
+    monkeypatch.setattr(speed, "_PROCESSES", 2)
 
     def of_smoke(setting: Setting) -> list[Point]:
         policies = (*setting.fixed, "tuned:token_geometric", "tuned:confidence")
@@ -352,7 +352,7 @@ def test_speed_is_measured_in_batches_of_several_sizes(
         assert all(one[key] == other[key] for key in ("bleu", "bleu_counts", "span"))
     kept = output.read_text().splitlines(keepends=True)
     output.write_text("".join(kept[:-2]))
-    monkeypatch.delattr(decodes, "tune")  # all is tuned
+    monkeypatch.delattr(models, "tune")  # all is tuned
     again = succeed(reproduce.main, *arguments)
     assert "nothing is left to do" in again.stdout
     assert output.read_text().splitlines(keepends=True)[:-2] == kept[:-2]
