@@ -135,13 +135,8 @@ def _against_cuts(lines: Sequence[Line], named: dict[str, costs.Cost]) -> str:
     for name in named:
         heading += [f"minus cuts of equal {name}, 95 %", "by seed"][:columns]
     cuts, exits = _by_depth(lines)
-    bleu, rows = _draws_of(lines), list[Row]()
-    for (point, rule, _), group in exits.items():
-        row = [point, rule, str(sum(map(len, group.values())))]
-        row += _means(group, named.values())
-        for cost in named.values():
-            row += _gains_over(group, cuts[point], cost, bleu)[:columns]
-        rows.append(row)
+    opponents = [(cuts, cost) for cost in named.values()]
+    rows = _compared(exits, named.values(), opponents, _draws_of(lines), columns)
     return markdown_table([heading, *rows])
 
 
@@ -162,13 +157,25 @@ def by_beam(lines: Sequence[Line], batch_size: str) -> str:
     bleu, rows = _draws_of(lines), list[Row]()
     for beam, own in of_beam.items():
         same_beam, exits = _by_depth(own)
-        for (point, rule, _), group in exits.items():
-            row = [str(beam), point, rule, str(sum(map(len, group.values())))]
-            row += _means(group, named.values())
-            for cuts in (same_beam, any_beam):
-                row += _gains_over(group, cuts[point], costs.milliseconds, bleu)[:columns]
-            rows.append(row)
+        opponents = [(cuts, costs.milliseconds) for cuts in (same_beam, any_beam)]
+        compared = _compared(exits, named.values(), opponents, bleu, columns)
+        rows += [[str(beam), *row] for row in compared]
     return markdown_table([heading, *rows])
+
+
+def _compared(
+    exits: Mapping[tuple[str, str, int], BySeed],
+    shown: Collection[costs.Cost],
+    opponents: Sequence[tuple[Mapping[str, BySeed], costs.Cost]],
+    bleu: Callable[[Line], Draws],
+    columns: int,
+) -> Iterator[Row]:
+    """Yields a row for each rule and depth: its figures, and gains over cuts of an equal cost."""
+    for (point, rule, _), group in exits.items():
+        row = [point, rule, str(sum(map(len, group.values()))), *_means(group, shown)]
+        for cuts, cost in opponents:
+            row += _gains_over(group, cuts[point], cost, bleu)[:columns]
+        yield row
 
 
 def _by_depth(
