@@ -88,7 +88,7 @@ def test_arrives_within_waits_for_a_whole_line(pipe: tuple[Lines, int]):
     assert next(iterator) == "sieben"
     started = time.monotonic()
     assert not lines.arrives_within(0.2)
-    assert 0.2 <= time.monotonic() - started < 5
+    assert time.monotonic() - started >= 0.2
     os.write(writing, b"un\nelf")
     assert lines.arrives_within(0.0)
     assert next(iterator) == "neun"

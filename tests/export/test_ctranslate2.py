@@ -93,14 +93,17 @@ def test_weights_are_stored_as_int8_if_asked(tmp_path: Path):
     whole, small = export(kind, folders[0]), export(kind, folders[1], "int8")
     assert whole.compute_type == "float32"
     assert small.compute_type.startswith("int8")
+    # In float32, as errors of products of 8-bit integers depend on the processor.
+    rounded = ctranslate2.Translator(str(folders[1]), compute_type="float32", intra_threads=1)
     sizes = [(folder / "model.bin").stat().st_size for folder in folders]
     assert sizes[1] < sizes[0]
     _, pieces = encode(make(kind), sources(make(kind)))
     scores = [
         np.concatenate([x.log_probs for x in translator.score_batch(pieces, pieces)])
-        for translator in (whole, small)
+        for translator in (whole, rounded)
     ]
-    assert 0 < np.abs(scores[0] - scores[1]).mean() < 0.1 * np.abs(scores[0]).mean()
+    difference = np.abs(scores[0] - scores[1]).mean()
+    assert 0 < difference < 0.02 * np.abs(scores[0]).mean()
 
 
 def test_an_unknown_type_of_weights_is_refused():

@@ -15,6 +15,7 @@ import train
 from dat_jax.checkpoints.folders import saved_steps
 from tests.scripts.calls import PLAIN, TINY, check_refusal, refuse
 from tests.several import (
+    PATIENCE,
     PROCESSES,
     finish,
     flags,
@@ -56,7 +57,7 @@ def assert_close(ours: Any, theirs: Any) -> None:
 
 
 def wait_for_step(workdir: Path, step: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while max(saved_steps(workdir / "checkpoints"), default=0) < step:
         assert time.monotonic() < deadline
         time.sleep(0.01)
