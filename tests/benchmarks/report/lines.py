@@ -57,3 +57,8 @@ TABLE1 = [
     line("baseline_2", "fixed:2", 0.90, average_exit=2.0),
     line("mixed_1", "fixed:2", 0.70, average_exit=2.0),
 ]
+
+
+def cells(table: str) -> list[list[str]]:
+    """Returns the cells of a table in Markdown, row by row."""
+    return [[c.strip() for c in row.strip("|").split("|")] for row in table.splitlines()]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import __main__ as report
-from benchmarks.report import pages, views
+from benchmarks.report import pages, trainings
 from dat_jax import decoding
 from dat_jax.evaluation.provenance import hash_engine
 from tests.benchmarks.report.lines import TABLE1
@@ -21,7 +21,7 @@ def test_a_table_that_was_edited_is_renewed(tmp_path: Path):
     file.write_text("".join(json.dumps(x) + "\n" for x in TABLE1))
     mark = f"<!-- table: {file} by_exit test -->\n"
     page = pages.renewed(f"Before.\n\n{mark}<!-- end -->\n\nAfter.\n")
-    assert views.by_exit(TABLE1, "test") in page
+    assert trainings.by_exit(TABLE1, "test") in page
     assert pages.renewed(page.replace("mixed_1", "mixed_7")) == page
 
 
@@ -29,7 +29,7 @@ def test_the_command_prints_a_table_and_draws_a_figure(tmp_path: Path):
     file, figure = tmp_path / "lines.jsonl", tmp_path / "figure.svg"
     file.write_text("".join(json.dumps(x) + "\n" for x in TABLE1))
     printed = succeed(report.main, f"--table={file} by_exit test").stdout
-    assert printed == views.by_exit(TABLE1, "test") + "\n"
+    assert printed == trainings.by_exit(TABLE1, "test") + "\n"
     succeed(report.main, f"--figure=quality {file}", f"--output={figure}")
     assert "<svg" in figure.read_text()
 
