@@ -56,16 +56,39 @@ def quality(lines: Sequence[Line], path: Path) -> None:
     for axis in unused:
         axis.set_axis_off()
     for axis, (label, cost, shown) in zip(used, costs, strict=True):
-        for (family, name), models in _series(select(shown, "split", "test"), cost).items():
-            color = f"C{list(_STYLES).index(family)}"
-            for n, points in enumerate(models.values()):
-                look = {"color": color, "label": None if n else name, "ms": 5}
-                axis.plot(*zip(*sorted(points), strict=True), _STYLES[family], **look)
+        _plot(axis, select(shown, "split", "test"), cost)
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     used[0].set_ylabel(f"BLEU, beam {lines[0]['beam_size']}")
     used[0].legend(fontsize="small")
     save(figure, path)
+
+
+def beams(lines: Sequence[Line], path: Path) -> None:
+    """Draws BLEU on `test` against measured time, a color per beam and a panel per batch size."""
+    lines = [line for line in lines if line["split"] == "test"]
+    batch_sizes = sorted({line["batch_size"] for line in lines}, reverse=True)
+    beam_sizes = sorted({line["beam_size"] for line in lines})
+    figure, (axes,) = panels(len(batch_sizes), (5, 4), sharey=True)
+    for axis, batch_size in zip(axes, batch_sizes, strict=True):
+        for n, beam in enumerate(beam_sizes):
+            shown = [line for line in lines if line["beam_size"] == beam]
+            shown = select(shown, "batch_size", str(batch_size))
+            _plot(axis, shown, milliseconds, f"C{n}", f"beam {beam}, ")
+        axis.set_xlabel(f"ms/token, measured, batches of {batch_size}")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("BLEU")
+    axes[0].legend(fontsize="small")
+    save(figure, path)
+
+
+def _plot(axis: Any, lines: Sequence[Line], cost: Cost, color: str = "", prefix: str = "") -> None:
+    """Plots BLEU against a cost, in one color or in one for each family; `prefix` starts labels."""
+    for (family, name), models in _series(lines, cost).items():
+        own = color or f"C{list(_STYLES).index(family)}"
+        for n, points in enumerate(models.values()):
+            look = {"color": own, "label": None if n else prefix + name, "ms": 5}
+            axis.plot(*zip(*sorted(points), strict=True), _STYLES[family], **look)
 
 
 def _series(
@@ -81,27 +104,6 @@ def _series(
         series[family, name][point, line["seed"]].append((cost(line), line["bleu"]))
     order = list(_STYLES)
     return dict(sorted(series.items(), key=lambda item: order.index(item[0][0])))
-
-
-def beams(lines: Sequence[Line], path: Path) -> None:
-    """Draws BLEU on `test` against measured time, a color per beam and a panel per batch size."""
-    lines = [line for line in lines if line["split"] == "test"]
-    batch_sizes = sorted({line["batch_size"] for line in lines}, reverse=True)
-    beam_sizes = sorted({line["beam_size"] for line in lines})
-    figure, (axes,) = panels(len(batch_sizes), (5, 4), sharey=True)
-    for axis, batch_size in zip(axes, batch_sizes, strict=True):
-        for n, beam in enumerate(beam_sizes):
-            shown = [line for line in lines if line["beam_size"] == beam]
-            shown = select(shown, "batch_size", str(batch_size))
-            for (family, name), models in _series(shown, milliseconds).items():
-                for points in models.values():
-                    look = {"color": f"C{n}", "label": f"beam {beam}, {name}", "ms": 5}
-                    axis.plot(*zip(*sorted(points), strict=True), _STYLES[family], **look)
-        axis.set_xlabel(f"ms/token, measured, batches of {batch_size}")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("BLEU")
-    axes[0].legend(fontsize="small")
-    save(figure, path)
 
 
 def ablation(lines: Sequence[Line], path: Path) -> None:
