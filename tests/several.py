@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.scripts.calls import REPOSITORY, Finished, environment
 
 PROCESSES = 2
-PATIENCE = 180  # seconds until all processes must have ended
+PATIENCE = 180  # seconds to wait for other processes
 
 # Gloo, the CPU collectives, prints to descriptor 1, in pieces that its threads mix with ours.
 _SETTINGS = """

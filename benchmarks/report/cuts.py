@@ -5,6 +5,7 @@ A row holds the policies of a rule whose average exits round down to the same de
 means over the policies of a seed, then over seeds.
 """
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,26 +14,25 @@ import numpy as np
 
 from benchmarks.report import costs
 from benchmarks.report.bootstrap import Draws
-from benchmarks.report.gains import cells_of_gains, draws_of
+from benchmarks.report.gains import Row, cells_of_gains, draws_of
 from benchmarks.results import Line, rule_of, select
 from dat_jax.evaluation.tables import markdown_table
 
-Row = list[str]
 BySeed = Mapping[int, Sequence[Line]]
 """Lines of one training, by seed."""
+
+_COUNTED = {"average exit": costs.average_exit, "MFLOPs/token": costs.megaflops}
+_MEASURED = {"ms/token": costs.milliseconds}
 
 
 def against_cuts(lines: Sequence[Line], split: str) -> str:
     """Returns BLEU of adaptive exits minus that of cuts at equal average exit and equal FLOPs."""
-    named = {"average exit": costs.average_exit, "MFLOPs/token": costs.megaflops}
-    return _against_cuts(select(lines, "split", split), named)
+    return _against_cuts(select(lines, "split", split), _COUNTED)
 
 
 def against_time(lines: Sequence[Line], batch_size: str) -> str:
     """Returns BLEU of adaptive exits minus that of cuts at equal average exit, FLOPs and time."""
-    named = {"average exit": costs.average_exit, "MFLOPs/token": costs.megaflops}
-    named["ms/token"] = costs.milliseconds
-    return _against_cuts(_timed(lines, batch_size), named)
+    return _against_cuts(_timed(lines, batch_size), _COUNTED | _MEASURED)
 
 
 def by_beam(lines: Sequence[Line], batch_size: str) -> str:
@@ -43,11 +43,10 @@ def by_beam(lines: Sequence[Line], batch_size: str) -> str:
     beams = sorted({line["beam_size"] for line in lines})
     of_beam = {x: _timed([y for y in lines if y["beam_size"] == x], batch_size) for x in beams}
     lines = [line for own in of_beam.values() for line in own]
-    named = {"average exit": costs.average_exit, "ms/token": costs.milliseconds}
+    named = {"average exit": costs.average_exit} | _MEASURED
     columns = _columns_of_gains(lines)
-    heading = ["beam", "training", "rule", "decodes", "BLEU", *named]
-    for beam in ("same", "any"):
-        heading += [f"minus cuts of equal ms/token, {beam} beam, 95 %", "by seed"][:columns]
+    equal = [f"ms/token, {beam} beam" for beam in ("same", "any")]
+    heading = ["beam", *_heading(named, equal, columns)]
     any_beam, _ = _by_depth(lines)
     bleu, rows = draws_of(lines), list[Row]()
     for beam, own in of_beam.items():
@@ -62,16 +61,19 @@ def _timed(lines: Sequence[Line], batch_size: str) -> list[Line]:
     return select(select(lines, "batch_size", batch_size), "split", "test")
 
 
-def _against_cuts(lines: Sequence[Line], named: dict[str, costs.Cost]) -> str:
+def _against_cuts(lines: Sequence[Line], named: Mapping[str, costs.Cost]) -> str:
     """Compares the policies of each rule with the best that cuts of the same model reach."""
     columns = _columns_of_gains(lines)
-    heading = ["training", "rule", "decodes", "BLEU", *named]
-    for name in named:
-        heading += [f"minus cuts of equal {name}, 95 %", "by seed"][:columns]
     cuts, exits = _by_depth(lines)
     opponents = [(cuts, cost) for cost in named.values()]
     rows = _compared(exits, named.values(), opponents, draws_of(lines), columns)
-    return markdown_table([heading, *rows])
+    return markdown_table([_heading(named, named, columns), *rows])
+
+
+def _heading(shown: Collection[str], equal: Collection[str], columns: int) -> Row:
+    """Returns the heading of the rows of `_compared`; `equal` names the cost of each opponent."""
+    gains = [[f"minus cuts of equal {name}, 95 %", "by seed"][:columns] for name in equal]
+    return ["training", "rule", "decodes", "BLEU", *shown, *itertools.chain(*gains)]
 
 
 def _compared(

@@ -12,6 +12,8 @@ from benchmarks.bleu_counts import unpack
 from benchmarks.report.bootstrap import Draws, draws_of_bleu, interval
 from benchmarks.results import Line, describe
 
+Row = list[str]
+
 
 def draws_of(lines: Sequence[Line]) -> Callable[[Line], Draws]:
     """Returns a function from a line to its BLEU, drawn together with all `lines`."""
@@ -20,7 +22,7 @@ def draws_of(lines: Sequence[Line]) -> Callable[[Line], Draws]:
     return lambda line: known[_name(line)]
 
 
-def cells_of_gains(by_seed: Mapping[int, Sequence[Draws | None]]) -> list[str]:
+def cells_of_gains(by_seed: Mapping[int, Sequence[Draws | None]]) -> Row:
     """Returns the mean gain with its interval, and that of each seed; empty if one is unknown."""
     each = dict[int, Draws]()
     for seed, gains in sorted(by_seed.items()):

@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from benchmarks.report import paper
-from benchmarks.report.gains import cells_of_gains, draws_of
+from benchmarks.report.gains import Row, cells_of_gains, draws_of
 from benchmarks.results import Line, select
 from dat_jax.evaluation.tables import markdown_table
 
-Row = list[str]
 Group = dict[int, Line]
 """The lines of one training and policy, by seed."""
 
